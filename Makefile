@@ -1,0 +1,66 @@
+# make demo   see the main job work, on an emulated API
+# make test   see it proven
+# Needs Python 3.11+, make and git; everything else goes into .venv in this checkout.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint format run lock clean help
+
+help:
+	@sed -n 's/^# make/make/p' $(MAKEFILE_LIST)
+
+demo: $(READY)
+	@$(BIN)/icr-proxy demo $(if $(KEEP),--keep)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+# make lint   style and types, code and tests
+lint: $(READY)
+	$(BIN)/ruff check proxy tests
+	$(BIN)/ruff format --check proxy tests
+	$(BIN)/mypy
+
+# make format put style right where a tool can
+format: $(READY)
+	$(BIN)/ruff check --fix proxy tests
+	$(BIN)/ruff format proxy tests
+
+# make run    the proxy itself, configured by ICR_PROXY_… variables
+run: $(READY)
+	@$(BIN)/icr-proxy run
+
+# make lock   write requirements/*.lock anew from pyproject.toml
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    pyproject.toml -o requirements/run.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    --group dev pyproject.toml -o requirements/dev.lock
+
+# make clean  remove the environment and all caches
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
+	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is made anew when a lock or the project's own metadata changes.
+$(READY): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.12 …"; exit 1; }
+	@echo "Preparing .venv (once, a minute at most) …"
+	@$(PYTHON) -m venv .venv
+	@if command -v uv >/dev/null 2>&1; then \
+	    uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.lock && \
+	    uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
+	else \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	        -r requirements/dev.lock && \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	        --no-build-isolation -e . ; \
+	fi
+	@touch $(READY)

@@ -1,0 +1,46 @@
+"""What a token is and whose it is: the values that `exchange` makes and `tokens` keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """Whose token: an installation's, or the app's own. Nothing looser ever keys a cache.
+
+    App and base URL belong to the key too; a process has exactly one of each, and a cache lives
+    no longer than they do.
+    """
+
+    installation: str | None
+
+    @property
+    def kind(self) -> str:
+        """The kind of credential, as it is called in metrics."""
+        return "app" if self.installation is None else "installation"
+
+    @property
+    def path(self) -> bytes:
+        """Where it is minted; the alphabet of an installation ID was checked by `routes`."""
+        if self.installation is None:
+            return b"/app/accessTokens"
+        return b"/app/installations/%b/accessTokens" % self.installation.encode("ascii")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """A token the API issued. Times are seconds since the epoch by our own clock."""
+
+    secret: Secret
+    minted_at: float
+    expires_at: float
+    fingerprint: str
+    organization: str | None = None
+    permissions: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,153 @@
+"""An answer on its way to the caller: exact bytes, our own framing, no headers of aiohttp's.
+
+aiohttp's own response classes invent `Server`, `Date` and `Content-Type` and encode header values
+as UTF-8, so the bytes are written to its transport directly. After the first byte there is no error
+page: the connection breaks, so that a short body never looks complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from aiohttp import HttpVersion11
+
+from proxy.errors import CallerGoneError, CallerTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiohttp.web import BaseRequest
+
+    from proxy.problems import Problem
+
+Header = tuple[bytes, bytes]
+
+BODILESS = frozenset({204, 304})
+PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: closing sends RST instead of FIN
+
+
+class Answer:
+    """One answer to one request.
+
+    `prepare` and `write_eof` are what aiohttp's connection calls when the handler returns it; by
+    then everything is written.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_head",
+        "_request",
+        "_timeout",
+        "extra",
+        "keep_alive",
+        "sent",
+        "started",
+    )
+
+    def __init__(self, request: BaseRequest, *, timeout: float, closing: bool = False) -> None:
+        self._request = request
+        self._timeout = timeout
+        self._chunked = False
+        self._head = b""
+        self.extra: Sequence[Header] = ()
+        """Headers of every answer to this request, a refusal too."""
+        self.keep_alive = request.keep_alive and not closing
+        self.started = False
+        """Whether the caller may have seen a byte of it."""
+        self.sent = 0
+        """Bytes of the body written."""
+
+    async def prepare(self, _request: BaseRequest) -> None:
+        """Nothing is left to do when aiohttp asks."""
+
+    async def write_eof(self) -> None:
+        """Nothing is left to do when aiohttp asks."""
+
+    def begin(self, *, status: int, reason: bytes, headers: Sequence[Header]) -> None:
+        """Compose the head; it leaves together with the first bytes of the body."""
+        request = self._request
+        lines = [b"HTTP/1.1 %d %b" % (status, reason)]
+        lines += [b"%b: %b" % header for header in (*headers, *self.extra)]
+        has_body = request.method != "HEAD" and status not in BODILESS
+        if has_body and not any(name.lower() == b"content-length" for name, _ in headers):
+            if request.version >= HttpVersion11:
+                self._chunked = True
+                lines.append(b"Transfer-Encoding: chunked")
+            else:
+                self.keep_alive = False  # the end of the connection is the end of the body
+        if not self.keep_alive:
+            lines.append(b"Connection: close")
+        elif request.version < HttpVersion11:
+            lines.append(b"Connection: keep-alive")
+        lines += (b"", b"")
+        self._head = b"\r\n".join(lines)
+
+    async def write(self, data: bytes) -> None:
+        """Pass on bytes of the body and wait while the caller does not take them."""
+        self.sent += len(data)
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+        await self._send(framed)
+
+    async def flush_head(self) -> None:
+        """Send the head before there is a body: the caller may be waiting for it."""
+        if self._head:
+            await self._send(b"")
+
+    async def end(self) -> None:
+        """Finish the body."""
+        await self._send(b"0\r\n\r\n" if self._chunked else b"")
+
+    async def refuse(self, problem: Problem) -> None:
+        """Send a refusal as a whole."""
+        status = problem.kind.status
+        length = (b"Content-Length", b"%d" % len(problem.body))
+        self.begin(status=status, reason=PHRASES[status], headers=(*problem.headers, length))
+        if self._request.method == "HEAD":
+            await self.end()
+        else:
+            await self.write(problem.body)
+
+    def go_on(self) -> None:
+        """Tell the caller to send its body (RFC 9110, 10.1.1)."""
+        transport = self._request.transport
+        if transport is not None and not self.started:
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def abort(self) -> None:
+        """Break the connection so that nobody takes what was sent for the whole."""
+        self.keep_alive = False
+        transport = self._request.transport
+        if transport is not None:
+            raw = transport.get_extra_info("socket")
+            if raw is not None:
+                with suppress(OSError):  # closed by the other side a moment ago
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            transport.abort()
+
+    async def _send(self, data: bytes) -> None:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise CallerGoneError("the caller closed the connection")
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        if data:
+            self.started = True
+            transport.write(data)
+            if self._request.protocol.writing_paused:
+                await self._drain()
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._request.writer.drain()
+        except TimeoutError:
+            raise CallerTimeoutError("the caller stopped reading") from None
+        except ConnectionError as exc:
+            raise CallerGoneError("the caller closed the connection") from exc

@@ -1,0 +1,141 @@
+"""The life of one proxy: start, reload, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, BinaryIO
+
+from proxy.admin import Admin
+from proxy.assembly import Clocks, Parts, build, build_rules
+from proxy.errors import ConfigError, ProxyError
+from proxy.listeners import Listener
+from proxy.reloading import effective, restart_needed
+from proxy.status import describe_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from proxy.config import Config
+
+SYSTEM_CLOCKS = Clocks(now=time.time, clock=time.monotonic, random=random.random)  # noqa: TID251  # the one place
+
+
+class App:
+    """A proxy that can be started and stopped, as a program and inside a test."""
+
+    def __init__(self, config: Config, *, stream: BinaryIO, clocks: Clocks = SYSTEM_CLOCKS) -> None:
+        """Build everything from `config`; log to `stream`.
+
+        Raises:
+            StartError: a file the configuration names cannot be used.
+        """
+        self.config = config
+        self.parts: Parts = build(config, stream=stream, clocks=clocks)
+        self.state = "starting"
+        """One of `starting`, `ready`, `draining`, `stopped`."""
+        self._started_at = clocks.now()
+        admin = Admin(
+            started=lambda: self.state != "starting",
+            ready=lambda: self.state == "ready",
+            metrics=self.parts.metrics.render,
+            status=lambda: describe_status(
+                self.parts,
+                self.config,
+                state=self.state,
+                started_at=self._started_at,
+                now=clocks.now(),
+            ),
+        )
+        self.admin = Listener(
+            config.admin.bind,
+            respond=admin,
+            refuse=admin.refuse,
+            limits=config.limits,
+            tag=config.headers.installation,
+            logger=self.parts.logger,
+        )
+
+    @property
+    def address(self) -> str:
+        """`host:port` of the first listener, as bound."""
+        return self.parts.listeners[0].address
+
+    async def start(self) -> None:
+        """Open every socket, the admin port first so that probes can watch.
+
+        Raises:
+            BindError: an address cannot be had; whatever was opened is closed again.
+        """
+        try:
+            for listener in (self.admin, *self.parts.listeners):
+                await listener.open()
+        except ProxyError:
+            await self.stop()
+            raise
+        self.state = "ready"
+        self.parts.log.info(
+            "proxy.ready",
+            listeners=[listener.address for listener in self.parts.listeners],
+            admin=self.admin.address,
+            upstream=self.config.upstream.base_url,
+            read_only=self.config.policy.read_only,
+        )
+
+    def reload(self, load: Callable[[], Config]) -> None:
+        """Take over what can change without a restart; a bad configuration changes nothing."""
+        log = self.parts.log
+        try:
+            new = load()
+        except ConfigError as error:
+            log.error("config.rejected", problems=list(error.problems))  # noqa: TRY400  # all is said
+            return
+        waiting = restart_needed(self.config, new)
+        self.config = config = effective(self.config, new)
+        self.parts.threshold.level = config.logs.level
+        for handler, listener in zip(self.parts.handlers, config.listeners, strict=True):
+            handler.rules = build_rules(config, listener)
+        log.info("config.reloaded", restart_needed_for=list(waiting))
+
+    async def drain(self) -> bool:
+        """Stop being ready, finish what is in flight, and say whether all of it was finished."""
+        parts, shutdown = self.parts, self.config.shutdown
+        self.state = "draining"
+        parts.in_flight.closing = True
+        parts.log.info("proxy.draining", in_flight=parts.in_flight.count)
+        await asyncio.sleep(shutdown.min_drain)
+        for listener in parts.listeners:
+            listener.stop_accepting()
+        try:
+            async with asyncio.timeout(shutdown.max_drain):
+                await parts.in_flight.until_idle()
+        except TimeoutError:
+            parts.log.warning("proxy.cut_off", in_flight=parts.in_flight.count)
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Close everything at once; what is still in flight breaks off."""
+        parts = self.parts
+        self.state = "stopped"
+        parts.in_flight.closing = True
+        await asyncio.gather(*(listener.close() for listener in parts.listeners))
+        await parts.tokens.stop()
+        parts.pool.close()
+        await self.admin.close()
+        parts.log.info("proxy.stopped")
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()

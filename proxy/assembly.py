@@ -1,0 +1,211 @@
+"""Builds the graph of the program from a configuration. Services are made here and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
+
+from proxy import __version__
+from proxy.browsers import HostGuard, OriginGuard
+from proxy.exchange import Exchange
+from proxy.forward import Forwarder
+from proxy.handler import Handler, InFlight, Rules
+from proxy.headers import RequestHeaders
+from proxy.keys import KeyRing
+from proxy.listeners import Listener
+from proxy.logs import Bridge, Log, RequestLog, Threshold, build_log, where
+from proxy.metrics import Metrics
+from proxy.policy import Policy
+from proxy.pool import Pool, parse_address
+from proxy.reports import KeyReports, TokenReports
+from proxy.routes import Router
+from proxy.tokens import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.config import Config, ListenerConfig
+
+# What a mint says of us; the vendor's own clients send a user agent, too (V).
+USER_AGENT = f"icr-proxy/{__version__}".encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clocks:
+    """Time and chance, which nothing but this is allowed to fetch for itself."""
+
+    now: Callable[[], float]
+    """Seconds since the epoch."""
+    clock: Callable[[], float]
+    """Seconds that never jump."""
+    random: Callable[[], float]
+    """At least 0, less than 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The services of one proxy."""
+
+    log: Log
+    logger: logging.Logger
+    threshold: Threshold
+    metrics: Metrics
+    keys: KeyRing
+    pool: Pool
+    exchange: Exchange
+    tokens: Tokens
+    in_flight: InFlight
+    handlers: list[Handler]
+    listeners: list[Listener]
+
+
+def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
+    """Make everything; nothing is opened yet.
+
+    Raises:
+        KeyUnusableError: the private key cannot be used.
+        StartError: another file that the configuration names cannot.
+    """
+    threshold = Threshold(config.logs.level)
+    log = build_log(config.logs, stream=stream, threshold=threshold, now=clocks.now)
+    metrics = Metrics()
+    keys = KeyRing(config.app, watcher=KeyReports(log=log, metrics=metrics))
+    pool = build_pool(config, metrics=metrics, clocks=clocks)
+    exchange = build_exchange(config, keys=keys, pool=pool, clocks=clocks)
+    tokens = Tokens(
+        mint=exchange.mint,
+        config=config.tokens,
+        now=clocks.now,
+        random=clocks.random,
+        watcher=TokenReports(log=log, metrics=metrics),
+    )
+    in_flight = InFlight(changed=metrics.in_flight.set)
+    add_states(metrics, tokens=tokens, pool=pool, exchange=exchange, clocks=clocks)
+    forwarder = Forwarder(
+        tokens=tokens,
+        upstream=pool,
+        clock=clocks.clock,
+        replayed=lambda result: metrics.replays.labels(result).inc(),
+    )
+    handlers = [
+        Handler(
+            listener=listener.bind,
+            rules=build_rules(config, listener),
+            forwarder=forwarder,
+            in_flight=in_flight,
+            readers=(RequestLog(log), metrics),
+            crashed=lambda error, request_id: log.error(
+                "request.crashed", request_id=request_id, **where(error)
+            ),
+            now=clocks.now,
+            clock=clocks.clock,
+        )
+        for listener in config.listeners
+    ]
+    logger = library_logger(log)
+    return Parts(
+        log=log,
+        logger=logger,
+        threshold=threshold,
+        metrics=metrics,
+        keys=keys,
+        pool=pool,
+        exchange=exchange,
+        tokens=tokens,
+        in_flight=in_flight,
+        handlers=handlers,
+        listeners=[
+            Listener(
+                listener.bind,
+                respond=handler,
+                refuse=handler.refuse,
+                limits=config.limits,
+                tag=config.headers.installation,
+                logger=logger,
+            )
+            for listener, handler in zip(config.listeners, handlers, strict=True)
+        ],
+    )
+
+
+def build_rules(config: Config, listener: ListenerConfig) -> Rules:
+    """Compile everything that one listener decides by; a reload replaces it as a whole."""
+    base_url = config.upstream.base_url
+    return Rules(
+        router=Router(
+            tag=config.headers.installation, base_url=base_url, installation=listener.installation
+        ),
+        hosts=HostGuard(listener, base_url=base_url),
+        origins=OriginGuard(config.browser.allow_origins),
+        policy=Policy(read_only=config.policy.read_only),
+        headers=RequestHeaders(
+            headers=config.headers, upstream=config.upstream, host=upstream_host(base_url)
+        ),
+        limits=config.limits,
+        total_seconds=config.upstream.timeouts.total,
+    )
+
+
+def build_pool(config: Config, *, metrics: Metrics, clocks: Clocks) -> Pool:
+    """Make the connections to the API; none is opened yet."""
+    upstream = config.upstream
+    return Pool(
+        parse_address(upstream.base_url, ca_file=upstream.ca_file),
+        timeouts=upstream.timeouts,
+        connections=upstream.connections,
+        now=clocks.clock,
+        connected=lambda result: metrics.connects.labels(result).inc(),
+    )
+
+
+def build_exchange(config: Config, *, keys: KeyRing, pool: Pool, clocks: Clocks) -> Exchange:
+    """Make what mints tokens."""
+    return Exchange(
+        app_id=config.app.id,
+        signer=keys.current,
+        upstream=pool,
+        headers=(
+            (b"Host", upstream_host(config.upstream.base_url)),
+            (b"Accept", b"application/json"),
+            (b"User-Agent", USER_AGENT),
+        ),
+        timeout=config.tokens.mint_timeout,
+        now=clocks.now,
+    )
+
+
+def add_states(
+    metrics: Metrics, *, tokens: Tokens, pool: Pool, exchange: Exchange, clocks: Clocks
+) -> None:
+    """Add what is counted when somebody asks."""
+    metrics.states(
+        "tokens",
+        "Tokens in the cache.",
+        label="state",
+        count=lambda: (
+            dict.fromkeys(("fresh", "due", "dead"), 0)
+            | Counter(cached.state(clocks.now()) for _, cached in tokens)
+        ),
+    )
+    metrics.states(
+        "upstream_connections",
+        "Connections to the API.",
+        label="state",
+        count=lambda: {"idle": pool.idle, "active": pool.active},
+    )
+    metrics.clock_skew.set_function(lambda: exchange.skew)
+
+
+def library_logger(log: Log) -> logging.Logger:
+    """Make a logger for libraries that belongs to one proxy alone."""
+    logger = logging.Logger("library")  # noqa: LOG001  # not in the global tree: tests have several
+    logger.addHandler(Bridge(log))
+    return logger
+
+
+def upstream_host(base_url: str) -> bytes:
+    """Give the value of `Host` towards the API; `config` has cut off default ports."""
+    return urlsplit(base_url).netloc.encode("ascii")

@@ -1,0 +1,129 @@
+"""The caller's body: read once, chunk by chunk, and again from the start as long as it is small.
+
+It is never held beyond the replay buffer; what is longer can be sent only once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
+
+from proxy.errors import (
+    BadRequestError,
+    BodyTooLargeError,
+    CallerGoneError,
+    CallerTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.web import BaseRequest
+
+    from proxy.config import LimitsConfig
+
+
+class Stream(Protocol):
+    """Where the bytes come from; aiohttp's `StreamReader` is one."""
+
+    async def readany(self) -> bytes:
+        """Give what is there, or wait for more; nothing at the end."""
+
+
+class CallerBody:
+    """A request body with a memory of `limits.replay_buffer` bytes."""
+
+    def __init__(
+        self, stream: Stream, *, limits: LimitsConfig, first_read: Callable[[], None]
+    ) -> None:
+        self._stream = stream
+        self._limits = limits
+        self._first_read: Callable[[], None] | None = first_read
+        self._kept: list[bytes] | None = []
+        self._position = 0
+        self._lock = asyncio.Lock()
+        self.size = 0
+        """Bytes received from the caller so far."""
+
+    async def read(self) -> bytes:
+        """Give the next bytes, or nothing at the end.
+
+        Raises:
+            CallerGoneError: the caller closed the connection.
+            CallerTimeoutError: it sent nothing for `limits.body_timeout`.
+            BodyTooLargeError: it sent more than `limits.body`.
+            BadRequestError: its framing is broken.
+        """
+        async with self._lock:  # a cancelled reader may still be on its way out
+            if self._kept is not None and self._position < len(self._kept):
+                self._position += 1
+                return self._kept[self._position - 1]
+            data = await self._receive()
+            self._keep(data)
+            return data
+
+    async def _receive(self) -> bytes:
+        if self._first_read is not None:
+            self._first_read()
+            self._first_read = None
+        try:
+            async with asyncio.timeout(self._limits.body_timeout):
+                data = await self._stream.readany()
+        except TimeoutError:
+            raise CallerTimeoutError("the request body stopped coming") from None
+        except (RequestPayloadError, HttpProcessingError) as exc:
+            raise BadRequestError("the request body is malformed") from exc
+        except (ConnectionError, OSError) as exc:
+            raise CallerGoneError("the caller closed the connection") from exc
+        self.size += len(data)
+        if self._limits.body is not None and self.size > self._limits.body:
+            raise BodyTooLargeError("the request body is longer than this proxy accepts")
+        return data
+
+    def _keep(self, data: bytes) -> None:
+        if self._kept is None or not data:
+            return
+        if self.size > self._limits.replay_buffer:
+            self._kept = None
+        else:
+            self._kept.append(data)
+            self._position += 1
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether every byte read so far is still here."""
+        return self._kept is not None
+
+    def rewind(self) -> None:
+        """Read from the start again; only if `can_rewind`."""
+        if self._kept is None:
+            raise RuntimeError("the body is longer than the replay buffer")
+        self._position = 0
+
+
+def open_body(
+    request: BaseRequest, *, limits: LimitsConfig, go_on: Callable[[], None]
+) -> tuple[CallerBody | None, int | None]:
+    """Give the body, if there is one, and its length in bytes, if that is known.
+
+    `go_on` tells a caller that sent `Expect: 100-continue` to begin; it is called when the API is
+    ready to take the body, and never when the request is refused before.
+
+    Raises:
+        BodyTooLargeError: it says that it is longer than `limits.body`.
+    """
+    length = request.content_length
+    if not request.body_exists:
+        return None, length
+    if length is not None and limits.body is not None and length > limits.body:
+        raise BodyTooLargeError("the request body is longer than this proxy accepts")
+    waits = request.headers.get("Expect", "").lower() == "100-continue"
+    first_read = go_on if waits else _nothing
+    return CallerBody(request.content, limits=limits, first_read=first_read), length
+
+
+def _nothing() -> None:
+    """A caller that waits for nothing."""

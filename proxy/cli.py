@@ -1,0 +1,255 @@
+"""The command line: arguments in, exit code out. Each command imports what it needs itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxy import __version__
+from proxy.errors import BindError, ConfigError, StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.config import Config
+
+FAILED, USAGE = 1, 2
+
+# Everyday settings that are flags too: flag, key of the configuration, what it is.
+FLAGS = (
+    ("--listen", "listeners.0.bind", "HOST:PORT", "Where callers connect."),
+    ("--admin", "admin.bind", "HOST:PORT", "Where health, metrics and status are."),
+    ("--upstream", "upstream.base_url", "URL", "Where the API is."),
+    ("--app-id", "app.id", "ID", "The App ID."),
+    ("--private-key-file", "app.private_key_file", "FILE", "The app's private key, PEM."),
+    ("--log-level", "logs.level", "LEVEL", "debug, info, warning or error."),
+    ("--log-format", "logs.format", "FORMAT", "auto, json or console."),
+)
+
+
+class Command(click.Command):
+    """A command whose examples keep their lines."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they stand."""
+        del ctx
+        if self.epilog:
+            formatter.write("\nExamples:\n\n")
+            for line in self.epilog.strip().splitlines():
+                formatter.write(f"  {line.strip()}\n" if line.strip() else "\n")
+
+
+def settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say how the proxy is configured."""
+    command = click.option(
+        "--read-only", is_flag=True, help="Refuse every operation that changes state."
+    )(command)
+    for flag, _, metavar, meaning in reversed(FLAGS):
+        command = click.option(flag, metavar=metavar, help=meaning)(command)
+    return click.option(
+        "--config",
+        "file",
+        type=click.Path(path_type=Path),
+        envvar="ICR_PROXY_CONFIG",
+        metavar="FILE",
+        help="Configuration file (YAML); also ICR_PROXY_CONFIG.",
+    )(command)
+
+
+def loader(file: Path | None, options: dict[str, Any]) -> Callable[[], Config]:
+    """Give what loads the configuration, now and at every reload."""
+    from proxy.loading import load  # noqa: PLC0415
+
+    flags = {
+        key: options[flag.lstrip("-").replace("-", "_")]
+        for flag, key, _, _ in FLAGS
+        if options[flag.lstrip("-").replace("-", "_")] is not None
+    }
+    if options["read_only"]:
+        flags["policy.read_only"] = "true"
+    return lambda: load(file=file, environ=os.environ, flags=flags)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96})
+@click.version_option(__version__, "-V", "--version", prog_name="icr-proxy")
+def commands() -> None:
+    """A transparent authenticating reverse proxy in front of the ICR carbon-registry API.
+
+    Callers name an installation in one header; the proxy adds its access token and the API
+    version, and streams the answer back untouched.
+
+    Try it first: icr-proxy demo
+    """
+
+
+@commands.command(
+    cls=Command,
+    epilog="""
+    ICR_PROXY_APP__ID=… ICR_PROXY_APP__PRIVATE_KEY_FILE=app.pem icr-proxy run
+    icr-proxy run --config icr-proxy.yaml --read-only
+    curl -H 'X-ICR-Installation-Id: …' http://127.0.0.1:8080/organizations/…/inventory
+    """,
+)
+@settings
+def run(file: Path | None, **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT; a second one ends at once. SIGHUP reloads.
+
+    Exits with 0 after a complete drain, 1 if requests were cut off or the address is taken, 2 if
+    the configuration cannot be used.
+    """
+    from proxy.running import run as run_app  # noqa: PLC0415
+
+    load = loader(file, options)
+    sys.exit(run_app(load(), load=load, file=file, stream=sys.stdout.buffer))
+
+
+@commands.command(
+    cls=Command,
+    epilog="""
+    icr-proxy check --config icr-proxy.yaml
+    icr-proxy check --schema > icr-proxy.schema.json
+    """,
+)
+@settings
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of the file and do no more.")
+def check(file: Path | None, *, schema: bool, **options: Any) -> None:
+    """Check the configuration, the private key and the CA file; open and send nothing.
+
+    All problems are told at once. Exits with 0 or 2.
+    """
+    from proxy import reference  # noqa: PLC0415
+
+    if schema:
+        import json  # noqa: PLC0415
+
+        click.echo(json.dumps(reference.json_schema(), indent=2))
+        return
+    config = loader(file, options)()
+    from proxy.keys import KeyRing  # noqa: PLC0415
+    from proxy.pool import parse_address  # noqa: PLC0415
+
+    fingerprint = KeyRing(config.app).fingerprint
+    parse_address(config.upstream.base_url, ca_file=config.upstream.ca_file)
+    for key, value in reference.describe(config):
+        click.echo(f"{key}: {value}")
+    click.echo(f"\nThe configuration is good. Key {fingerprint}")
+
+
+def admin_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option that says which proxy to ask."""
+    return click.option(
+        "--admin",
+        default="127.0.0.1:9090",
+        envvar="ICR_PROXY_ADMIN__BIND",
+        show_default=True,
+        metavar="HOST:PORT",
+        help="Admin address of the proxy; also ICR_PROXY_ADMIN__BIND.",
+    )(command)
+
+
+@commands.command(cls=Command, epilog="icr-proxy wait --timeout 30 && start-the-tool")
+@admin_option
+@click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="Give up.")
+def wait(admin: str, timeout: float) -> None:
+    """Wait until the proxy is ready; for start order. Exits with 0, or 1 when time is up."""
+    from proxy.probing import wait_until_ready  # noqa: PLC0415
+
+    said = wait_until_ready(_bind(admin), timeout=timeout)
+    if said is not None:
+        raise click.ClickException(f"not ready after {timeout:g} s: {said}")
+
+
+@commands.command(cls=Command, epilog="icr-proxy health --ready")
+@admin_option
+@click.option("--ready", is_flag=True, help="Ask if it is ready, not only alive.")
+def health(admin: str, *, ready: bool) -> None:
+    """Ask a running proxy how it is; for probes. Exits with 0 or 1."""
+    from proxy.probing import ask  # noqa: PLC0415
+
+    said = ask(_bind(admin), "/readyz" if ready else "/healthz")
+    if said is not None:
+        raise click.ClickException(said)
+    click.echo("ok")
+
+
+def _bind(admin: str) -> str:
+    from proxy.addresses import read_bind  # noqa: PLC0415
+
+    try:
+        return read_bind(admin)
+    except ValueError as exc:
+        raise click.UsageError(f"--admin {admin!r} {exc}") from None
+
+
+@commands.command(cls=Command, epilog="icr-proxy emulator --port 9000 --key-file app.pem")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", default=9000, show_default=True, help="0 takes any.")
+@click.option("--installations", default=3, show_default=True, help="How many to invent.")
+@click.option(
+    "--token-lifetime", default=7200.0, show_default=True, metavar="SECONDS", help="Of new tokens."
+)
+@click.option(
+    "--invalid-token-status",
+    type=click.Choice(["403", "401"]),
+    default="403",
+    show_default=True,
+    help="Answer to an invalid token; which one the real API gives is not documented.",
+)
+@click.option("--latency", default=0.0, show_default=True, metavar="SECONDS", help="Added.")
+@click.option(
+    "--key-file", type=click.Path(path_type=Path), help="Where to write the app's private key."
+)
+def emulator(key_file: Path | None, invalid_token_status: str, **options: Any) -> None:
+    """Run an ICR API with invented organizations and credits on this machine.
+
+    It prints an app ID, a key and installations to use with `icr-proxy run`.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from proxy.emulator.command import serve  # noqa: PLC0415
+    from proxy.emulator.settings import EmulatorSettings  # noqa: PLC0415
+
+    emulated = EmulatorSettings(invalid_token_status=int(invalid_token_status), **options)
+    try:
+        asyncio.run(serve(emulated, key_file=key_file, echo=click.echo))
+    except OSError as exc:
+        raise click.ClickException(f"the emulator cannot start: {exc}") from None
+
+
+@commands.command(cls=Command, epilog="icr-proxy demo --keep")
+@click.option("--keep", is_flag=True, help="Leave everything running, with curl lines to try.")
+def demo(*, keep: bool) -> None:
+    """Show the main job on an emulated API: no account, no network, half a minute.
+
+    Exits with 0, or 1 with the reason.
+    """
+    from proxy.demo import play  # noqa: PLC0415
+
+    sys.exit(play(keep=keep))
+
+
+@commands.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(__version__)
+
+
+def main() -> None:
+    """Run a command; what cannot start says why and what to do next."""
+    try:
+        commands(prog_name="icr-proxy")
+    except ConfigError as error:
+        click.echo("icr-proxy: the configuration cannot be used:", err=True)
+        for problem in error.problems:
+            click.echo(f"  {problem}", err=True)
+        sys.exit(USAGE)
+    except BindError as error:
+        click.echo(f"icr-proxy: {error.detail}", err=True)
+        sys.exit(FAILED)
+    except StartError as error:
+        click.echo(f"icr-proxy: {error.detail}", err=True)
+        sys.exit(USAGE)

@@ -1,0 +1,188 @@
+"""The exception tree.
+
+An exception says what happened and carries facts as attributes. It knows no HTTP: `problems`
+turns it into an answer by one table. Nothing here imports anything of ours.
+"""
+
+from __future__ import annotations
+
+
+class ProxyError(Exception):
+    """Root of everything this program raises on purpose; never raised itself."""
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        """Keep a sentence for the caller (never upstream text, a secret or a path of a file).
+
+        `retry_after` is in seconds, when it is known how long waiting helps.
+        """
+        if type(self) is ProxyError:
+            raise TypeError("raise one of its subclasses")
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+# -- at start -----------------------------------------------------------------------------------
+
+
+class StartError(ProxyError):
+    """The program cannot start; the sentence says what to do next."""
+
+
+class ConfigError(StartError):
+    """The configuration is not usable; carries every problem found, not only the first."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class KeyUnusableError(StartError):
+    """The private key cannot be read, or is not an RSA private key."""
+
+
+class BindError(StartError):
+    """A listening socket cannot be opened."""
+
+
+# -- the caller's request is not one we serve ---------------------------------------------------
+
+
+class RefusedError(ProxyError):
+    """The request is refused before anything is sent upstream."""
+
+
+class BadRequestError(RefusedError):
+    """The request cannot be understood."""
+
+
+class UriTooLongError(BadRequestError):
+    """The request line is longer than `limits.uri`."""
+
+
+class HeadersTooLargeError(BadRequestError):
+    """A header field, or their number, is beyond `limits.headers`."""
+
+
+class BodyTooLargeError(RefusedError):
+    """The body is longer than `limits.body`."""
+
+
+class NotImplementedMethodError(RefusedError):
+    """CONNECT, TRACE or Upgrade, which this proxy does not forward."""
+
+
+class WrongHostError(RefusedError):
+    """The `Host` is not one this listener answers to (DNS rebinding)."""
+
+
+class BrowserRefusedError(RefusedError):
+    """A web page of another site asks."""
+
+
+class InstallationRequiredError(RefusedError):
+    """No tag names an installation."""
+
+
+class InstallationInvalidError(RefusedError):
+    """A tag is there but names no installation."""
+
+
+class EndpointRefusedError(RefusedError):
+    """The target lies under `/app`, which is closed to callers."""
+
+
+class PolicyDeniedError(RefusedError):
+    """A rule of the policy forbids the operation."""
+
+
+class OverloadedError(RefusedError):
+    """More requests are in flight than `limits.in_flight` allows."""
+
+
+class DrainingError(RefusedError):
+    """The proxy is shutting down."""
+
+
+# -- the caller went away -----------------------------------------------------------------------
+
+
+class CallerError(ProxyError):
+    """The caller's side of the conversation failed."""
+
+
+class CallerGoneError(CallerError):
+    """The caller closed the connection before the end."""
+
+
+class CallerTimeoutError(CallerError):
+    """The caller took too long to send its body."""
+
+
+# -- no token -----------------------------------------------------------------------------------
+
+
+class MintError(ProxyError):
+    """No access token could be had."""
+
+
+class InstallationRefusedError(MintError):
+    """The API answered 403 or 404: it is about this installation alone."""
+
+
+class AppKeyRefusedError(MintError):
+    """The API answered 401: it is about our key or our clock, so about all installations."""
+
+
+class MintFailedError(MintError):
+    """The API failed, or its answer holds no usable token."""
+
+
+class MintTimeoutError(MintError):
+    """No token arrived in the time a caller is willing to wait."""
+
+
+# -- the upstream -------------------------------------------------------------------------------
+
+
+class UpstreamError(ProxyError):
+    """The API did not give an answer we can pass on.
+
+    `sent` tells whether any byte of the request was handed to the connection, `answered` whether
+    any byte of an answer came back, `reused` whether the connection had served a request before:
+    from these three `forward` decides whether sending again is safe.
+    """
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        sent: bool = False,
+        answered: bool = False,
+        reused: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.sent = sent
+        self.answered = answered
+        self.reused = reused
+
+
+class UpstreamUnreachableError(UpstreamError):
+    """No connection could be made: name not resolved, refused, no route."""
+
+
+class UpstreamTlsError(UpstreamError):
+    """The API's certificate or the TLS handshake failed."""
+
+
+class UpstreamBrokenError(UpstreamError):
+    """The connection broke, or what came over it is not HTTP."""
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The API took longer than a configured time-out."""
+
+
+class UpstreamBusyError(UpstreamError):
+    """All `upstream.connections` are in use and none came free in time."""

@@ -1,0 +1,166 @@
+"""Sends a request to the API with a live token, and again only when the API provably did not act.
+
+There are exactly two reasons to send again. *Retry*: connecting failed, or a read went into a
+reused connection that the API was closing. *Replay*: the API refused the token, so it looked no
+further. Whatever else happened to a write, it was sent once and the caller learns the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.errors import UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from proxy.headers import single
+from proxy.upstream import UpstreamRequest
+from proxy.verdicts import INSPECT_LIMIT, UNAUTHORIZED, may_be_about_token, says_token_is_bad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.access import TokenKey
+    from proxy.bodies import CallerBody
+    from proxy.outcome import Journal
+    from proxy.tokens import CachedToken, Tokens
+    from proxy.upstream import Upstream, UpstreamResponse
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """One request of a caller, ready to be sent once its token is known."""
+
+    key: TokenKey
+    method: str
+    target: bytes
+    headers: Callable[[bytes], list[tuple[bytes, bytes]]]
+    """Gives the headers to send, from the value of `Authorization`."""
+    body: CallerBody | None
+    length: int | None
+    changes_state: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Opened:
+    """An answer whose head is here; `prefix` is what was read of its body to judge it."""
+
+    response: UpstreamResponse
+    prefix: bytes = b""
+
+
+class Forwarder:
+    """The way of a request through tokens and upstream."""
+
+    def __init__(
+        self,
+        *,
+        tokens: Tokens,
+        upstream: Upstream,
+        clock: Callable[[], float],
+        replayed: Callable[[str], None],
+    ) -> None:
+        self._tokens = tokens
+        self._upstream = upstream
+        self._clock = clock
+        self._replayed = replayed
+
+    async def open(self, job: Job, journal: Journal) -> Opened:
+        """Get the API's answer up to its head; whoever gets it must close it.
+
+        Raises:
+            MintError: no token could be had.
+            UpstreamError: no answer could be had.
+            CallerError: the caller left or stopped while sending its body.
+        """
+        cached = await self._token(job, journal)
+        opened, refused = await self._attempt(job, cached, journal)
+        if not refused:
+            return opened
+        worthwhile = self._tokens.refused(job.key, cached.generation)
+        if not worthwhile or (job.body is not None and not job.body.can_rewind):
+            self._replayed("limited" if not worthwhile else "body-too-long")
+            return opened
+        opened.response.close()
+        cached = await self._token(job, journal)
+        if job.body is not None:
+            job.body.rewind()
+        opened, refused = await self._attempt(job, cached, journal)
+        if refused:
+            self._tokens.refused(job.key, cached.generation)
+        self._replayed("refused-again" if refused else "healed")
+        return opened
+
+    async def _token(self, job: Job, journal: Journal) -> CachedToken:
+        began = self._clock()
+        try:
+            cached = await self._tokens.get(job.key)
+        finally:
+            journal.token_wait += self._clock() - began
+        journal.token = cached.token.fingerprint
+        journal.token_generation = cached.generation
+        return cached
+
+    async def _attempt(
+        self, job: Job, cached: CachedToken, journal: Journal
+    ) -> tuple[Opened, bool]:
+        """Send with this token; say whether the API refused the token."""
+        request = UpstreamRequest(
+            method=job.method,
+            target=job.target,
+            headers=job.headers(cached.authorization),
+            body=job.body,
+            length=job.length,
+            is_write=job.changes_state,
+        )
+        began = self._clock()
+        response = await self._send(job, request, journal)
+        journal.first_byte = self._clock() - began
+        try:
+            return await judge(response)
+        except BaseException:
+            response.close()
+            raise
+
+    async def _send(self, job: Job, request: UpstreamRequest, journal: Journal) -> UpstreamResponse:
+        journal.attempts += 1
+        try:
+            return await self._upstream.send(request)
+        except UpstreamError as error:
+            if not may_send_again(error, changes_state=job.changes_state):
+                raise
+            if job.body is not None:
+                if not job.body.can_rewind:
+                    raise
+                job.body.rewind()
+        self._replayed("retried")
+        journal.attempts += 1
+        request.fresh = True
+        return await self._upstream.send(request)
+
+
+def may_send_again(error: UpstreamError, *, changes_state: bool) -> bool:
+    """Whether the API provably did not act on what was sent.
+
+    Nothing was sent if connecting failed or the connection closed before the first write. A read
+    may be repeated if it went into a reused connection and no byte of an answer came: the idle
+    race (RFC 9112, 9.3.1). A write that was sent is never sent again.
+    """
+    if isinstance(error, UpstreamUnreachableError):
+        return True
+    if not isinstance(error, UpstreamBrokenError) or error.answered:
+        return False
+    return error.reused and not (error.sent and changes_state)
+
+
+async def judge(response: UpstreamResponse) -> tuple[Opened, bool]:
+    """Read as much of the answer as is needed to say whether it refuses the token."""
+    if response.status == UNAUTHORIZED:
+        return Opened(response=response), True
+    if not may_be_about_token(response.status, response.headers):
+        return Opened(response=response), False
+    prefix = bytearray()
+    while len(prefix) <= INSPECT_LIMIT and (data := await response.read()):
+        prefix += data
+    small = len(prefix) <= INSPECT_LIMIT
+    encoding = single(response.headers, b"content-encoding")
+    refused = small and says_token_is_bad(bytes(prefix), encoding=encoding)
+    return Opened(response=response, prefix=bytes(prefix)), refused

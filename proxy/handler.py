@@ -1,0 +1,265 @@
+"""The story of one request, from its head to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.answers import PHRASES, Answer
+from proxy.bodies import open_body
+from proxy.browsers import is_preflight, origin_headers, preflight, without_origin_headers
+from proxy.errors import (
+    CallerGoneError,
+    OverloadedError,
+    PolicyDeniedError,
+    ProxyError,
+    UpstreamTimeoutError,
+)
+from proxy.forward import Job
+from proxy.headers import choose_request_id, continue_trace, edit_response, refuse_upgrade
+from proxy.outcome import CALLER_GONE_STATUS, Journal
+from proxy.policy import Subject
+from proxy.problems import kind_of, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from aiohttp.web import BaseRequest
+
+    from proxy.browsers import HostGuard, OriginGuard
+    from proxy.config import LimitsConfig
+    from proxy.forward import Forwarder, Opened
+    from proxy.headers import RequestHeaders
+    from proxy.outcome import Outcome
+    from proxy.policy import Policy
+    from proxy.routes import Router
+
+NO_CONTENT = 204
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Everything that decides, in one value: a reload replaces it as a whole."""
+
+    router: Router
+    hosts: HostGuard
+    origins: OriginGuard
+    policy: Policy
+    headers: RequestHeaders
+    limits: LimitsConfig
+    total_seconds: float | None
+
+
+class InFlight:
+    """How many requests are being served, by all listeners together."""
+
+    def __init__(self, *, changed: Callable[[int], None]) -> None:
+        self.count = 0
+        self.closing = False
+        """Whether connections end with the answer they are on: the proxy is draining."""
+        self._changed = changed
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def slot(self, limit: int) -> Iterator[None]:
+        """Hold one of `limit` places.
+
+        Raises:
+            OverloadedError: there is none; nothing queues.
+        """
+        if self.count >= limit:
+            raise OverloadedError("this proxy serves as many requests as it may; try again")
+        self.count += 1
+        self._idle.clear()
+        self._changed(self.count)
+        try:
+            yield
+        finally:
+            self.count -= 1
+            self._changed(self.count)
+            if self.count == 0:
+                self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Wait until nothing is being served."""
+        await self._idle.wait()
+
+
+class Handler:
+    """Serves the requests of one listener."""
+
+    def __init__(
+        self,
+        *,
+        listener: str,
+        rules: Rules,
+        forwarder: Forwarder,
+        in_flight: InFlight,
+        readers: Sequence[Callable[[Outcome], None]],
+        crashed: Callable[[BaseException, str], None],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._listener = listener
+        self.rules = rules
+        self._forwarder = forwarder
+        self._in_flight = in_flight
+        self._readers = readers
+        self._crashed = crashed
+        self._now = now
+        self._clock = clock
+
+    async def __call__(self, request: BaseRequest) -> Answer:
+        """Serve one request and hand its outcome to the readers."""
+        return await self._tell(request, None)
+
+    async def refuse(self, request: BaseRequest, error: ProxyError) -> Answer:
+        """Answer a request that could not even be parsed."""
+        return await self._tell(request, error)
+
+    async def _tell(self, request: BaseRequest, broken: ProxyError | None) -> Answer:
+        rules = self.rules
+        trace, span = secrets.token_hex(16).encode(), secrets.token_hex(8).encode()
+        traceparent = continue_trace(request.raw_headers, trace=trace, span=span)
+        journal = Journal(
+            request_id=choose_request_id(request.raw_headers, fresh=trace).decode("ascii"),
+            trace_id=traceparent[3:35].decode("ascii"),
+            listener=self._listener,
+            peer=request.remote or "",
+            method=request.method if broken is None else "-",
+            started_at=self._now(),
+            began=self._clock(),
+        )
+        answer = Answer(
+            request,
+            timeout=rules.limits.body_timeout,
+            closing=self._in_flight.closing or broken is not None,
+        )
+        try:
+            if broken is not None:
+                raise broken  # noqa: TRY301  # answered like any other error
+            with self._in_flight.slot(rules.limits.in_flight):
+                async with asyncio.timeout(rules.total_seconds):
+                    await self._serve(request, rules, journal, answer, traceparent)
+        except asyncio.CancelledError:
+            journal.status = CALLER_GONE_STATUS
+            journal.code = "draining" if self._in_flight.closing else "caller-gone"
+            answer.abort()
+            raise
+        except Exception as error:  # noqa: BLE001  # the one place: whatever it is, it is answered
+            await self._fail(error, journal, answer)
+        finally:
+            journal.bytes_out = answer.sent
+            outcome = journal.close(at=self._clock())
+            for read in self._readers:
+                read(outcome)
+        return answer
+
+    async def _serve(
+        self,
+        request: BaseRequest,
+        rules: Rules,
+        journal: Journal,
+        answer: Answer,
+        traceparent: bytes,
+    ) -> None:
+        received = request.raw_headers
+        target = rules.router.read_target(request.method, request.raw_path)
+        journal.path = target.forwarded.partition("?")[0]
+        journal.operation = target.operation.name
+        journal.changes_state = target.operation.changes_state
+
+        refuse_upgrade(received)
+        rules.hosts.check(received, required=request.version >= (1, 1))
+        origin = rules.origins.check(received)
+        if origin is not None:
+            answer.extra = origin_headers(origin)
+            if is_preflight(request.method, received):
+                journal.status = NO_CONTENT
+                answer.begin(
+                    status=NO_CONTENT, reason=PHRASES[NO_CONTENT], headers=preflight(received)
+                )
+                await answer.end()
+                return
+
+        key = rules.router.choose_key(target, received)
+        journal.installation = key.installation
+        decision = rules.policy.decide(
+            Subject(
+                operation=target.operation,
+                method=request.method,
+                path=target.path,
+                installation=key.installation,
+                listener=self._listener,
+            )
+        )
+        if decision.refuses:
+            raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
+        journal.would_refuse = None if decision.allowed else decision.rule
+
+        body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
+        request_id = journal.request_id.encode("ascii")
+        job = Job(
+            key=key,
+            method=request.method,
+            target=target.forwarded.encode("utf-8", "surrogateescape"),
+            headers=lambda authorization: rules.headers.edit(
+                received,
+                authorization=authorization,
+                request_id=request_id,
+                traceparent=traceparent,
+            ),
+            body=body,
+            length=length,
+            changes_state=target.operation.changes_state,
+        )
+        try:
+            opened = await self._forwarder.open(job, journal)
+            try:
+                await self._pass_back(opened, journal, answer)
+            finally:
+                opened.response.close()
+        finally:
+            journal.bytes_in = body.size if body is not None else 0
+
+    async def _pass_back(self, opened: Opened, journal: Journal, answer: Answer) -> None:
+        """Stream the answer as it comes; an error from here on breaks the connection."""
+        response = opened.response
+        journal.origin = "upstream"
+        journal.status = response.status
+        headers = edit_response(response.headers)
+        if answer.extra:
+            headers = without_origin_headers(headers)
+        answer.begin(status=response.status, reason=response.reason, headers=headers)
+        data = opened.prefix or response.take()
+        if not data:
+            await answer.flush_head()
+            data = await response.read()
+        while data:
+            await answer.write(data)
+            data = await response.read()
+        await answer.end()
+
+    async def _fail(self, error: Exception, journal: Journal, answer: Answer) -> None:
+        """Answer with the problem, or break the connection if an answer has begun."""
+        if isinstance(error, TimeoutError):
+            error = UpstreamTimeoutError("the request took longer than upstream.timeouts.total")
+        if not isinstance(error, ProxyError):
+            self._crashed(error, journal.request_id)
+        kind = kind_of(error)
+        journal.code = kind.code
+        if isinstance(error, CallerGoneError) or answer.started:
+            if isinstance(error, CallerGoneError):
+                journal.status = CALLER_GONE_STATUS
+            answer.abort()
+            return
+        journal.origin, journal.status = "proxy", kind.status
+        try:
+            await answer.refuse(problem(error, request_id=journal.request_id))
+        except ProxyError:
+            journal.status, journal.code = CALLER_GONE_STATUS, "caller-gone"
+            answer.abort()

@@ -1,0 +1,178 @@
+"""Which headers go on, in both directions. The order of the lines is the security property.
+
+The received headers are copied without hop-by-hop fields and without the caller's credentials;
+*then* ours are added. The other way round a caller's `Connection: authorization` would remove our
+header (golang/go#50580). What was received is never changed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from proxy.errors import BadRequestError, NotImplementedMethodError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from proxy.config import HeadersConfig, UpstreamConfig
+
+Header = tuple[bytes, bytes]
+
+# RFC 9110, 7.6.1, and what RFC 2616, 13.5.1 listed before it. `Trailer` stays out because trailers
+# are not forwarded.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# Framing and expectations are negotiated anew on each connection.
+OURS_UPSTREAM = frozenset({b"content-length", b"expect", b"host"})
+CREDENTIALS = frozenset({b"authorization"})
+FORWARDED = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+        b"x-forwarded-server",
+        b"x-real-ip",
+    }
+)
+VERSION = b"x-icr-api-version"
+REQUEST_ID = b"x-request-id"
+TRACEPARENT = b"traceparent"
+PROXY_ERROR = b"x-icr-proxy-error"
+VIA = (b"Via", b"1.1 icr-proxy")
+
+SAFE_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
+# https://www.w3.org/TR/trace-context/#traceparent-header; all zeros is invalid there.
+SAFE_TRACE = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+
+
+class RequestHeaders:
+    """The rules towards the API, compiled once from the configuration."""
+
+    def __init__(self, *, headers: HeadersConfig, upstream: UpstreamConfig, host: bytes) -> None:
+        tag = headers.installation.lower().encode("ascii")
+        dropped = HOP_BY_HOP | OURS_UPSTREAM | CREDENTIALS | {tag, REQUEST_ID, TRACEPARENT}
+        dropped |= {name.lower().encode("ascii") for name in headers.drop}
+        if headers.forwarded == "drop":
+            dropped |= FORWARDED
+        self._dropped = frozenset(dropped)
+        # Servers that map both `-` and `_` to the same variable (CGI, WSGI) read these as one.
+        self._look_alikes = frozenset({tag, VERSION}) | CREDENTIALS | OURS_UPSTREAM | HOP_BY_HOP
+        self._host = (b"Host", host)
+        self._version = (b"x-icr-api-version", upstream.api_version.encode("ascii"))
+        self._override = upstream.api_version_override
+
+    def edit(
+        self,
+        received: Iterable[Header],
+        *,
+        authorization: bytes,
+        request_id: bytes,
+        traceparent: bytes,
+    ) -> list[Header]:
+        """Give what is sent to the API instead of what was received.
+
+        Raises:
+            BadRequestError: the caller names two different API versions.
+        """
+        received = tuple(received)
+        named = connection_options(received)
+        kept: list[Header] = [self._host]
+        version = self._version
+        chosen = False
+        for header in received:
+            name = header[0].lower()
+            if name in self._dropped or name in named:
+                continue
+            if b"_" in name and name.replace(b"_", b"-") in self._look_alikes:
+                continue
+            if name == VERSION:
+                if chosen and version[1] != header[1] and not self._override:
+                    raise BadRequestError("x-icr-api-version was sent twice with different values")
+                if header[1] and not self._override:
+                    version, chosen = header, True
+                continue
+            kept.append(header)
+        kept += (
+            (b"Authorization", authorization),
+            (b"x-icr-api-version", version[1]),
+            VIA,
+            (b"X-Request-Id", request_id),
+            (b"traceparent", traceparent),
+        )
+        return kept
+
+
+def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
+    """Lower-case names that `Connection` lists as meant for this hop only (RFC 9110, 7.6.1)."""
+    names: set[bytes] = set()
+    for name, value in headers:
+        if len(name) == 10 and name.lower() == b"connection":  # noqa: PLR2004  # len("connection")
+            names.update(option.strip().lower() for option in value.split(b","))
+    return frozenset(names)
+
+
+def edit_response(received: Sequence[Header]) -> list[Header]:
+    """Give what is passed back to the caller: everything but the hop's own fields.
+
+    `Content-Length` stays as the answer's true length; the framing is chosen by `answers`.
+    `X-ICR-Proxy-Error` marks answers of the proxy, so the API cannot set it.
+    """
+    named = connection_options(received)
+    kept = []
+    for header in received:
+        name = header[0].lower()
+        if name not in HOP_BY_HOP and name not in named and name != PROXY_ERROR:
+            kept.append(header)
+    return kept
+
+
+def single(headers: Iterable[Header], name: bytes) -> bytes | None:
+    """The value of a header that occurs exactly once; `name` in lower case."""
+    values = [value for key, value in headers if key.lower() == name]
+    return values[0] if len(values) == 1 else None
+
+
+def choose_request_id(received: Iterable[Header], *, fresh: bytes) -> bytes:
+    """Keep the caller's `X-Request-Id` if it is one harmless value, else use a fresh one."""
+    value = single(received, REQUEST_ID)
+    return value if value is not None and SAFE_ID.fullmatch(value) else fresh
+
+
+def continue_trace(received: Iterable[Header], *, trace: bytes, span: bytes) -> bytes:
+    """Give the `traceparent` to send: the caller's trace with our span, or a new trace."""
+    value = single(received, TRACEPARENT)
+    found = SAFE_TRACE.fullmatch(value) if value is not None else None
+    if found is None:
+        return b"00-%b-%b-00" % (trace, span)
+    return b"00-%b-%b-%b" % (found.group(1), span, found.group(2))
+
+
+def refuse_upgrade(received: Sequence[Header]) -> None:
+    """Let no other protocol through.
+
+    `h2c` is passed over: Java's HttpClient offers it on every plain connection and is content with
+    an answer in HTTP/1.1 (RFC 9110, 7.8).
+
+    Raises:
+        NotImplementedMethodError: the caller wants to leave HTTP, for a WebSocket perhaps.
+    """
+    if b"upgrade" not in connection_options(received):
+        return
+    offers = [value.strip().lower() for name, value in received if name.lower() == b"upgrade"]
+    if any(offer != b"h2c" for offer in offers):
+        raise NotImplementedMethodError("protocol upgrades are not forwarded")

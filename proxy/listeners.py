@@ -1,0 +1,151 @@
+"""Sockets for callers: aiohttp's low-level server, one for each configured address."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from proxy.addresses import bracketed, split_bind
+from proxy.errors import (
+    BadRequestError,
+    BindError,
+    HeadersTooLargeError,
+    InstallationInvalidError,
+    ProxyError,
+    UriTooLongError,
+)
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Awaitable, Callable
+
+    from proxy.answers import Answer
+    from proxy.config import LimitsConfig
+
+LINGER_SECONDS = 1.0  # how long an upload that was refused is read and thrown away
+BACKLOG = 1024
+HEADERS_MOST = 128  # header lines in a request
+
+if TYPE_CHECKING:
+    Respond = Callable[[web.BaseRequest], Awaitable[Answer]]
+    Refuse = Callable[[web.BaseRequest, ProxyError], Awaitable[Answer]]
+
+
+class CallerConnection(RequestHandler):
+    """aiohttp's connection, with our answer to a request that cannot be parsed."""
+
+    __slots__ = ("_refuse", "_tag")
+
+    def __init__(self, server: web.Server, *, refuse: Refuse, tag: str, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._refuse = refuse
+        self._tag = tag.lower()
+
+    def _make_error_handler(self, err_info: Any) -> Any:
+        error = parse_error(err_info.exc, tag=self._tag, uri_limit=self.max_line_size)
+
+        async def answer(request: web.BaseRequest) -> Any:
+            return await self._refuse(request, error)
+
+        return answer
+
+
+class CallerServer(web.Server):
+    """aiohttp's low-level server, making our connections."""
+
+    def __init__(self, respond: Respond, **options: Any) -> None:
+        # The answer is written by `Answer`; of a response aiohttp uses three members, which it has.
+        super().__init__(cast("Any", respond), handler_cancellation=True)
+        self._options = options
+
+    def __call__(self) -> RequestHandler:
+        """Make the protocol of a new connection (called by the event loop)."""
+        return CallerConnection(self, loop=self._loop, **self._options)
+
+
+def parse_error(exc: BaseException, *, tag: str, uri_limit: int) -> ProxyError:
+    """Say what was wrong with a request head, without repeating any of it."""
+    if isinstance(exc, LineTooLong):
+        # aiohttp tells the request line from a header only by the limit that was passed.
+        if exc.args[1] == uri_limit:
+            return UriTooLongError("the request target is longer than this proxy accepts")
+        return HeadersTooLargeError("a header is longer than this proxy accepts")
+    text = str(getattr(exc, "message", exc)).lower()
+    if "too many headers" in text:
+        return HeadersTooLargeError("the request has more headers than this proxy accepts")
+    if isinstance(exc, BadHttpMessage) and f"{tag}:" in text:
+        return InstallationInvalidError("the installation header holds characters it must not")
+    return BadRequestError("the request is not valid HTTP/1.1")
+
+
+class Listener:
+    """One open socket and the connections on it."""
+
+    def __init__(
+        self,
+        bind: str,
+        *,
+        respond: Respond,
+        refuse: Refuse,
+        limits: LimitsConfig,
+        tag: str,
+        logger: logging.Logger,
+    ) -> None:
+        self._bind = bind
+        self._server = CallerServer(
+            respond,
+            refuse=refuse,
+            tag=tag,
+            keepalive_timeout=limits.idle_timeout,
+            lingering_time=LINGER_SECONDS,
+            max_line_size=limits.uri,
+            max_headers=HEADERS_MOST,
+            # Different from the other limit, so that `parse_error` can tell them apart.
+            max_field_size=limits.headers + (limits.headers == limits.uri),
+            auto_decompress=False,  # bodies pass as they are
+            access_log=None,
+            logger=logger,
+        )
+        self._sockets: asyncio.Server | None = None
+        self.address = bind
+        """`host:port` as bound: a configured port 0 is replaced by the real one."""
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            BindError: the address cannot be had; the sentence says why.
+        """
+        host, port = split_bind(self._bind)
+        loop = asyncio.get_running_loop()
+        try:
+            self._sockets = await loop.create_server(
+                self._server, host, port, backlog=BACKLOG, start_serving=True
+            )
+        except OSError as exc:
+            reason = exc.strerror or "the address is not usable"
+            raise BindError(
+                f"cannot listen on {self._bind}: {reason}; is another program using it?"
+            ) from None
+        name = self._sockets.sockets[0].getsockname()
+        self.address = f"{bracketed(name[0])}:{name[1]}"
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open, idle ones too."""
+        return len(self._server.connections)
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; end the idle ones."""
+        if self._sockets is not None:
+            self._sockets.close()
+        self._server.pre_shutdown()
+
+    async def close(self) -> None:
+        """End every connection, whatever it is doing."""
+        self.stop_accepting()
+        await self._server.shutdown(0.1)

@@ -1,0 +1,134 @@
+"""Prometheus metrics in a registry of their own; labels come from closed sets only.
+
+Children are resolved once and kept: `labels()` costs more than the increment.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+
+from proxy import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from proxy.outcome import Outcome
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class States:
+    """A gauge whose values are counted when somebody asks, such as tokens by their state."""
+
+    def __init__(
+        self, name: str, meaning: str, label: str, count: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._name, self._meaning, self._label, self._count = name, meaning, label, count
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Count now (called by the registry on each scrape)."""
+        family = GaugeMetricFamily(self._name, self._meaning, labels=[self._label])
+        for state, number in self._count().items():
+            family.add_metric([state], number)
+        yield family
+
+
+class Metrics:
+    """All metrics of one process."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"icr_proxy_{name}", meaning, labels, registry=registry)
+
+        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+            return Gauge(f"icr_proxy_{name}", meaning, labels, registry=registry)
+
+        def histogram(name: str, meaning: str, *labels: str) -> Histogram:
+            return Histogram(
+                f"icr_proxy_{name}", meaning, labels, registry=registry, buckets=SECONDS
+            )
+
+        self.requests = counter(
+            "requests", "Requests answered.", "operation", "method", "status", "origin"
+        )
+        self.duration = histogram(
+            "request_duration_seconds", "From the head to the last byte.", "operation"
+        )
+        self.first_byte = histogram(
+            "upstream_first_byte_seconds", "The API's time to the head of its answer.", "operation"
+        )
+        self.in_flight = gauge("in_flight", "Requests being served.")
+        self.bytes = counter("bytes", "Bytes of bodies passed on.", "direction")
+        self.refusals = counter("refusals", "Requests the proxy answered itself.", "code")
+        self.would_refuse = counter(
+            "would_refuse", "Requests that policy would refuse, were it enforced."
+        )
+        self.lookups = counter("token_lookups", "What the cache held for a request.", "result")
+        self.mints = counter("token_mints", "Tokens asked for.", "kind", "result")
+        self.mint_duration = histogram("token_mint_duration_seconds", "Time to mint a token.")
+        self.token_refusals = counter("token_refusals", "Tokens the API refused.", "reason")
+        self.replays = counter("replays", "Requests sent again, and what came of it.", "result")
+        self.connects = counter("upstream_connects", "Connections made to the API.", "result")
+        self.signing_key = gauge(
+            "signing_key_info", "The key that signs App JWTs.", "fingerprint", "state"
+        )
+        self.clock_skew = gauge("clock_skew_seconds", "The API's clock minus ours.")
+        build = gauge("build_info", "The running version.", "version", "python")
+        build.labels(__version__, platform.python_version()).set(1)
+        self._requests: dict[tuple[str, str, int, str], Counter] = {}
+        self._timings: dict[str, tuple[Histogram, Histogram]] = {}
+        self._bytes_in = self.bytes.labels("in")
+        self._bytes_out = self.bytes.labels("out")
+
+    def states(
+        self, name: str, meaning: str, *, label: str, count: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Add a gauge that is counted on each scrape."""
+        self.registry.register(States(f"icr_proxy_{name}", meaning, label, count))
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Read one outcome."""
+        method = outcome.method if outcome.method in METHODS else "other"
+        key = (outcome.operation, method, outcome.status, outcome.origin)
+        child = self._requests.get(key)
+        if child is None:
+            child = self._requests[key] = self.requests.labels(*map(str, key))
+        child.inc()
+        timings = self._timings.get(outcome.operation)
+        if timings is None:
+            timings = self._timings[outcome.operation] = (
+                self.duration.labels(outcome.operation),
+                self.first_byte.labels(outcome.operation),
+            )
+        timings[0].observe(outcome.duration)
+        if outcome.first_byte is not None:
+            timings[1].observe(outcome.first_byte)
+        if outcome.bytes_in:
+            self._bytes_in.inc(outcome.bytes_in)
+        if outcome.bytes_out:
+            self._bytes_out.inc(outcome.bytes_out)
+        if outcome.code is not None:
+            self.refusals.labels(outcome.code).inc()
+        if outcome.would_refuse is not None:
+            self.would_refuse.inc()
+
+    def render(self) -> bytes:
+        """Give the text exposition of everything."""
+        return generate_latest(self.registry)

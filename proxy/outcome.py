@@ -1,0 +1,103 @@
+"""What happened to one request, frozen; log, metrics and audit only read it, so they agree.
+
+`Journal` is the same while it is still happening. Nothing secret ever enters either: no header, no
+query, no body, no token, only a token's fingerprint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+PATH_LIMIT = 512  # characters of a path that are kept; a longer one is noise, or an attack
+CALLER_GONE_STATUS = 499  # nginx's number for it; nobody ever receives this status
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The record of one request. Durations are seconds, sizes are bytes of bodies."""
+
+    request_id: str
+    trace_id: str
+    listener: str
+    peer: str
+    method: str
+    path: str
+    operation: str
+    changes_state: bool
+    installation: str | None
+    would_refuse: str | None
+    token: str | None
+    token_generation: int | None
+    attempts: int
+    status: int
+    origin: str
+    code: str | None
+    bytes_in: int
+    bytes_out: int
+    started_at: float
+    duration: float
+    token_wait: float
+    first_byte: float | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Journal:
+    """The outcome in the making: each step of the story writes down what it learnt."""
+
+    request_id: str
+    trace_id: str
+    listener: str
+    peer: str
+    method: str
+    started_at: float
+    began: float
+    path: str = ""
+    operation: str = "unknown"
+    changes_state: bool = True
+    installation: str | None = None
+    would_refuse: str | None = None
+    token: str | None = None
+    token_generation: int | None = None
+    attempts: int = 0
+    status: int = 0
+    origin: str = "proxy"
+    code: str | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    token_wait: float = 0.0
+    first_byte: float | None = None
+
+    def close(self, *, at: float) -> Outcome:
+        """Freeze; `at` is the same monotonic clock as `began`."""
+        return Outcome(
+            request_id=self.request_id,
+            trace_id=self.trace_id,
+            listener=self.listener,
+            peer=self.peer,
+            method=self.method,
+            path=printable(self.path[:PATH_LIMIT]),
+            operation=self.operation,
+            changes_state=self.changes_state,
+            installation=self.installation,
+            would_refuse=self.would_refuse,
+            token=self.token,
+            token_generation=self.token_generation,
+            attempts=self.attempts,
+            status=self.status,
+            origin=self.origin,
+            code=self.code,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            started_at=self.started_at,
+            duration=at - self.began,
+            token_wait=self.token_wait,
+            first_byte=self.first_byte,
+        )
+
+
+def printable(path: str) -> str:
+    """Make a path safe to encode and to read: what is not plain text shows as an escape."""
+    if path.isascii() and path.isprintable():
+        return path
+    return path.encode("utf-8", "surrogateescape").decode("ascii", "backslashreplace")

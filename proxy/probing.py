@@ -1,0 +1,53 @@
+"""`wait` and `health`: ask a running proxy's admin port, with nothing but the standard library.
+
+A container needs no shell and no curl for its probes, and a probe starts in a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from typing import TYPE_CHECKING
+
+from proxy.addresses import bracketed, split_bind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # asked, not bound
+ASK_SECONDS = 2.0
+PAUSE_SECONDS = 0.1
+OK = 200
+
+
+def ask(bind: str, path: str) -> str | None:
+    """Give `None` if the admin port says yes, else what it says or why it cannot be asked."""
+    host, port = split_bind(bind)
+    host = EVERYWHERE.get(host, host)
+    connection = http.client.HTTPConnection(host, port, timeout=ASK_SECONDS)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        said = response.read(200).decode("latin-1").strip()
+    except (OSError, http.client.HTTPException) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        return f"{bracketed(host)}:{port} cannot be asked: {reason}"
+    finally:
+        connection.close()
+    return None if response.status == OK else said
+
+
+def wait_until_ready(
+    bind: str,
+    *,
+    timeout: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str | None:
+    """Ask until the proxy is ready; give the last word against it if `timeout` seconds pass."""
+    deadline = clock() + timeout
+    while (said := ask(bind, "/readyz")) is not None:
+        if clock() >= deadline:
+            return said
+        sleep(PAUSE_SECONDS)
+    return None

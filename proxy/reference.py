@@ -1,0 +1,121 @@
+"""The configuration described: as JSON Schema, as the README's table, as it is right now.
+
+Only `icr-proxy check` needs this; running does not import it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from proxy.config import Config
+from proxy.kinds import ListOf
+from proxy.settings import Key, Part, Path, dotted, leaves, parts, variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxy.kinds import Schema
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_NOT_SET = "not set"
+
+
+# -- JSON Schema ----------------------------------------------------------------------------------
+
+
+def json_schema() -> Schema:
+    """Describe the configuration file as JSON Schema 2020-12."""
+    return {"$schema": _DIALECT, "title": "icr-proxy.yaml", **_section_schema(Config)}
+
+
+def _section_schema(section: Any, *, may_be_empty: bool = False) -> Schema:
+    """Describe a section; `app.id` may come from elsewhere, so that nothing is required here."""
+    return {
+        "type": ["object", "null"] if may_be_empty else "object",
+        "description": section.__doc__,
+        "additionalProperties": False,
+        "properties": {name: _part_schema(part) for name, part in parts(section).items()},
+    }
+
+
+def _part_schema(part: Part) -> Schema:
+    if part.key:
+        return _key_schema(part, part.key)
+    if part.many:
+        return {"type": ["array", "null"], "items": _section_schema(part.section)}
+    return _section_schema(part.section, may_be_empty=True)
+
+
+def _key_schema(part: Part, key: Key) -> Schema:
+    shape = key.kind.schema()
+    if part.optional:
+        shape = {"anyOf": [*shape.get("anyOf", [shape]), {"type": "null"}]}
+    described = {"description": _meaning(key), **shape, "examples": [_example(key)]}
+    if not part.required:
+        described["default"] = _written(key, part.default)
+    return described
+
+
+def _example(key: Key) -> Any:
+    """Give the example as it stands in a file."""
+    if isinstance(key.kind, ListOf):
+        return [key.kind.item.example]
+    return key.kind.write(key.kind.read(key.example or key.kind.example))
+
+
+def _written(key: Key, value: Any) -> Any:
+    return None if value is None else key.kind.write(value)
+
+
+# -- README ---------------------------------------------------------------------------------------
+
+
+def reference_table() -> str:
+    """Give the table of all keys that stands in the README."""
+    rows = ["| Key | Environment variable (flag) | Default | Meaning |", "|---|---|---|---|"]
+    rows += [_row(path, part, key) for path, part, key in leaves(Config)]
+    return "\n".join(rows) + "\n"
+
+
+def _row(path: Path, part: Part, key: Key) -> str:
+    flag = f" (`{key.flag}`)" if key.flag else ""
+    default = "required" if part.required else _code(_shown(key, part.default))
+    cells = (f"`{dotted(path)}`", f"`{variable(path)}`{flag}", default, _meaning(key))
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _code(text: str) -> str:
+    return text if text in (_NOT_SET, "none") else f"`{text}`"
+
+
+def _meaning(key: Key) -> str:
+    return f"{key.doc} Reloadable." if key.live else key.doc
+
+
+# -- right now ------------------------------------------------------------------------------------
+
+
+def describe(config: Config) -> list[tuple[str, str]]:
+    """List every key with its value as one would write it, secrets hidden."""
+    return [(dotted(path), _shown(key, value)) for path, key, value in _values(config, ())]
+
+
+def _values(section: Any, path: Path) -> Iterator[tuple[Path, Key, Any]]:
+    for part in parts(type(section)).values():
+        here, value = (*path, part.name), getattr(section, part.name)
+        if part.key:
+            yield here, part.key, value
+        elif part.many:
+            for at, each in enumerate(value):
+                yield from _values(each, (*here, str(at)))
+        elif value is not None:
+            yield from _values(value, here)
+
+
+def _shown(key: Key, value: Any) -> str:
+    written = _written(key, value)
+    if written is None:
+        return _NOT_SET
+    if isinstance(written, list):
+        return ", ".join(written) or "none"
+    return str(written).lower() if isinstance(written, bool) else str(written)

@@ -1,0 +1,60 @@
+"""What a changed configuration changes in a running proxy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from proxy.settings import Path, dotted, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxy.config import Config
+
+
+def restart_needed(old: Config, new: Config) -> tuple[str, ...]:
+    """Name the keys that differ and take effect only on a restart."""
+    return tuple(dotted(path) for path in _fixed_changes(old, new, ()))
+
+
+def effective(old: Config, new: Config) -> Config:
+    """Give the old configuration with those values of the new one that can be taken over."""
+    config: Config = _mixed(old, new)
+    return config
+
+
+def _fixed_changes(old: Any, new: Any, path: Path) -> Iterator[Path]:
+    for part in parts(type(old)).values():
+        here, before, after = (*path, part.name), getattr(old, part.name), getattr(new, part.name)
+        if before == after or (part.key and part.key.live):
+            continue
+        if part.key or _reshaped(before, after):
+            yield here
+        elif part.many:
+            for at, (one, other) in enumerate(zip(before, after, strict=True)):
+                yield from _fixed_changes(one, other, (*here, str(at)))
+        else:
+            yield from _fixed_changes(before, after, here)
+
+
+def _reshaped(before: Any, after: Any) -> bool:
+    """Tell whether a section came or went, so that there is nothing to compare key by key."""
+    if before is None or after is None:
+        return True
+    return isinstance(before, tuple) and len(before) != len(after)
+
+
+def _mixed(old: Any, new: Any) -> Any:
+    changes = {}
+    for part in parts(type(old)).values():
+        before, after = getattr(old, part.name), getattr(new, part.name)
+        if part.key:
+            changes[part.name] = after if part.key.live else before
+        elif _reshaped(before, after):
+            changes[part.name] = before
+        elif part.many:
+            changes[part.name] = tuple(map(_mixed, before, after))
+        else:
+            changes[part.name] = _mixed(before, after)
+    return replace(old, **changes)

@@ -1,0 +1,97 @@
+"""Runs an app as a program: event loop, signals, reload, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from typing import TYPE_CHECKING, BinaryIO
+
+import uvloop
+
+from proxy.app import App
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from proxy.config import Config
+
+OK, FAILED = 0, 1
+TERMINATED = 128 + signal.SIGTERM  # what a shell reports of a process that the signal killed
+WATCH_SECONDS = 2.0
+
+
+def run(config: Config, *, load: Callable[[], Config], file: Path | None, stream: BinaryIO) -> int:
+    """Serve until told to stop; give the exit code.
+
+    0 after a complete drain, 1 if requests had to be cut off, 143 after a second signal.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    return uvloop.run(_Program(config, load=load, file=file, stream=stream).main())
+
+
+class _Program:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        load: Callable[[], Config],
+        file: Path | None,
+        stream: BinaryIO,
+    ) -> None:
+        self._config = config
+        self._load = load
+        self._file = file
+        self._stream = stream
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def main(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop)
+        app = App(self._config, stream=self._stream)
+        loop.add_signal_handler(signal.SIGHUP, lambda: app.reload(self._load))
+        async with app:
+            # What start-up made stays; the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            watcher = loop.create_task(self._watch(app), name="watch-config")
+            await self._stop.wait()
+            watcher.cancel()
+            drain = loop.create_task(app.drain(), name="drain")
+            hurry = loop.create_task(self._hurry.wait(), name="hurry")
+            await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+            if not drain.done():
+                drain.cancel()
+                return TERMINATED
+            return OK if drain.result() else FAILED
+
+    def _on_stop(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def _watch(self, app: App) -> None:
+        """Reload when the file changes, also by the symlink swap of a Kubernetes ConfigMap."""
+        if self._file is None:
+            return
+        seen = _look(self._file)
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = _look(self._file)
+            if now != seen:
+                seen = now
+                app.reload(self._load)
+
+
+def _look(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

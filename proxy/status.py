@@ -1,0 +1,57 @@
+"""What `/status` shows: the proxy as it is now, without a secret."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxy.assembly import Parts
+    from proxy.config import Config
+    from proxy.tokens import Tokens
+
+TOKENS_SHOWN = 1000  # the page is for people; `tokens` in the metrics counts all
+
+
+def describe_status(
+    parts: Parts, config: Config, *, state: str, started_at: float, now: float
+) -> dict[str, object]:
+    """Describe the proxy; times are seconds."""
+    return {
+        "version": __version__,
+        "state": state,
+        "uptime": round(now - started_at, 3),
+        "app": config.app.id,
+        "upstream": config.upstream.base_url,
+        "api_version": config.upstream.api_version,
+        "listeners": [listener.address for listener in parts.listeners],
+        "policy": {"read_only": config.policy.read_only},
+        "key": parts.keys.fingerprint,
+        "clock_skew": round(parts.exchange.skew, 3),
+        "in_flight": parts.in_flight.count,
+        "connections": {
+            "callers": sum(listener.connections for listener in parts.listeners),
+            "upstream_idle": parts.pool.idle,
+            "upstream_active": parts.pool.active,
+        },
+        "mints_under_way": parts.tokens.minting,
+        "tokens": list(_tokens(parts.tokens, now=now)),
+    }
+
+
+def _tokens(tokens: Tokens, *, now: float) -> Iterable[dict[str, object]]:
+    for key, cached in list(tokens)[-TOKENS_SHOWN:]:
+        token = cached.token
+        yield {
+            "kind": key.kind,
+            "installation": key.installation,
+            "organization": token.organization,
+            "state": cached.state(now),
+            "expires_in": round(token.expires_at - now, 3),
+            "generation": cached.generation,
+            "fingerprint": token.fingerprint,
+            "permissions": dict(token.permissions),
+        }

@@ -1,0 +1,50 @@
+"""A file of nested keys, read but not yet understood: texts that know their line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """Text, or None where nothing stands."""
+
+    line: int
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list."""
+
+    line: int
+    items: list[Node]
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys, each with its line, and what stands under them."""
+
+    line: int
+    entries: Entries
+
+
+Node: TypeAlias = "Scalar | Sequence | Mapping"
+Entries: TypeAlias = "dict[str, tuple[int, Node]]"
+
+
+def plain(node: Node) -> object:
+    """Reduce a node to text, None, {} or a list of these: what a single value can be.
+
+    What lies deeper is left out: it is no value of ours, and anchors can make it endless.
+    """
+    if isinstance(node, Sequence):
+        return [_flat(item) for item in node.items]
+    return _flat(node)
+
+
+def _flat(node: Node) -> object:
+    if isinstance(node, Scalar):
+        return node.text
+    return [] if isinstance(node, Sequence) else {}

@@ -1,0 +1,67 @@
+"""One narrow way to the API: give it a request, get the head of the answer and a body to read.
+
+This file states the interface; `pool` and `connection` are the engine behind it, and could be
+replaced. No engine knows tokens, installations or problem codes, and none sends a request twice:
+whether that is safe is decided by `forward` and `exchange` from the facts in an `UpstreamError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Body(Protocol):
+    """A request body, read once, chunk by chunk."""
+
+    async def read(self) -> bytes:
+        """Give the next bytes, or nothing at the end."""
+
+
+@dataclass(slots=True, kw_only=True)
+class UpstreamRequest:
+    """What is sent. Framing is not among the headers: the connection makes its own."""
+
+    method: str
+    target: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    body: Body | None = None
+    length: int | None = None
+    """Length of the body in bytes; `None` with a body means chunked, without one no framing."""
+    is_write: bool = False
+    """Never sent twice, so it takes only a connection proven a moment ago."""
+    fresh: bool = False
+    """Do not reuse a connection: the last one failed under us."""
+
+
+class UpstreamResponse(Protocol):
+    """The head of an answer, with its body still to come."""
+
+    status: int
+    reason: bytes
+    headers: list[tuple[bytes, bytes]]
+    reused: bool
+
+    def take(self) -> bytes:
+        """Give what has arrived of the body without waiting; perhaps nothing yet."""
+
+    async def read(self) -> bytes:
+        """Give the next bytes of the body, or nothing at its end.
+
+        Raises:
+            UpstreamBrokenError: the body was cut off.
+            UpstreamTimeoutError: nothing came for `upstream.timeouts.idle`.
+        """
+
+    def close(self) -> None:
+        """Give the connection back if the answer was read to the end, else break it."""
+
+
+class Upstream(Protocol):
+    """The engine behind `forward` and `exchange`."""
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send once and wait for the head of the answer; raise an `UpstreamError` otherwise."""

@@ -1,0 +1,142 @@
+"""The kinds of value that our configuration speaks of, by name."""
+
+from __future__ import annotations
+
+from proxy import addresses
+from proxy.kinds import Choice, Count, Duration, ListOf, PathText, SecretText, Size, Switch, Text
+
+# RFC 9110, 5.6.2.
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"  # noqa: S105 - of HTTP grammar, not a password
+
+# What callers send when a variable of theirs was empty.
+_NO_INSTALLATION = frozenset({"undefined", "null", "none", "nan"})
+
+# Without these a message has no frame or no destination; removing them changes what it says.
+_FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+
+# A tag under one of these names would be overwritten, or would mean two things.
+_OWNED = _FRAMING | {
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "content-encoding",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "idempotency-key",
+    "keep-alive",
+    "origin",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "sec-fetch-site",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-icr-api-version",
+    "x-icr-proxy-error",
+    "x-real-ip",
+    "x-request-id",
+}
+
+
+def _installation_id(text: str) -> str:
+    if text.lower() in _NO_INSTALLATION:
+        raise ValueError("is what broken callers send, not an installation ID")
+    return text
+
+
+def _tag_header(text: str) -> str:
+    if text.lower() in _OWNED:
+        raise ValueError("is a header with a meaning of its own; choose another name")
+    return text
+
+
+def _droppable_header(text: str) -> str:
+    if text.lower() in _FRAMING:
+        raise ValueError("cannot be dropped: a request is nothing without it")
+    return text
+
+
+DURATION = Duration()
+DURATION_OR_NONE = Duration(zero=True, example="5s")
+SIZE = Size()
+SIZE_OR_NONE = Size(low=0)
+HEADER_SECTION = Size(low=1024, example="32KiB")
+URI = Size(low=256, example="8KiB")
+COUNT = Count(low=1, high=1_000_000)
+SWITCH = Switch()
+FILE = PathText()
+SECRET = SecretText()
+LEVEL = Choice(("debug", "info", "warning", "error"))
+FORMAT = Choice(("auto", "json", "console"))
+DROP_OR_PASS = Choice(("drop", "pass"))
+
+APP_ID = Text(
+    what="an App ID",
+    pattern="[!-~]{1,128}",
+    example="1f3a8a4e-52c5-4a3b-9d0c-3f2b8f4f9a10",
+)
+INSTALLATION_ID = Text(
+    what="an installation ID (1 to 64 letters, digits, - and _)",
+    pattern="[A-Za-z0-9_-]{1,64}",
+    example="3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11",
+    parse=_installation_id,
+)
+API_VERSION = Text(
+    what="an API version (1 to 64 visible characters)",
+    pattern="[!-~]{1,64}",
+    example="2023-06-16",
+)
+BASE_URL = Text(
+    what="a base URL",
+    pattern="[!-~]{1,300}",
+    example="https://api.carbonregistry.com",
+    parse=addresses.read_base_url,
+)
+BIND = Text(
+    what="an address to listen on",
+    pattern="[!-~]{1,300}",
+    example="127.0.0.1:8080",
+    parse=addresses.read_bind,
+)
+HOSTS = ListOf(
+    Text(
+        what="a host",
+        pattern="[!-~]{1,255}",
+        example="registry.example",
+        parse=addresses.read_host,
+    )
+)
+ORIGINS = ListOf(
+    Text(
+        what="an origin",
+        pattern="[!-~]{1,300}",
+        example="https://console.example",
+        parse=addresses.read_origin,
+    )
+)
+TAG_HEADER = Text(
+    what="the name of a header",
+    pattern=_TOKEN,
+    example="X-ICR-Installation-Id",
+    parse=_tag_header,
+)
+DROPPED_HEADERS = ListOf(
+    Text(
+        what="the name of a header",
+        pattern=_TOKEN,
+        example="X-Internal-User",
+        parse=_droppable_header,
+    )
+)
