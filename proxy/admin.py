@@ -74,7 +74,7 @@ class Admin:
         )
 
     async def _send(self, request: BaseRequest, page: Page, *, closing: bool = False) -> Answer:
-        answer = Answer(request, timeout=WRITE_SECONDS, closing=closing)
+        answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: closing)
         headers = [
             (b"Content-Type", page.content_type),
             (b"Content-Length", b"%d" % len(page.body)),

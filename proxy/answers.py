@@ -19,7 +19,7 @@ from aiohttp import HttpVersion11
 from proxy.errors import CallerGoneError, CallerTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aiohttp.web import BaseRequest
 
@@ -41,6 +41,7 @@ class Answer:
 
     __slots__ = (
         "_chunked",
+        "_closing",
         "_head",
         "_request",
         "_timeout",
@@ -50,14 +51,21 @@ class Answer:
         "started",
     )
 
-    def __init__(self, request: BaseRequest, *, timeout: float, closing: bool = False) -> None:
+    def __init__(
+        self, request: BaseRequest, *, timeout: float, closing: Callable[[], bool]
+    ) -> None:
+        """Answer `request`; `closing` says, when the head is made, if the connection ends with it.
+
+        `timeout` is how many seconds the caller may take to read what is on its way.
+        """
         self._request = request
         self._timeout = timeout
         self._chunked = False
         self._head = b""
         self.extra: Sequence[Header] = ()
         """Headers of every answer to this request, a refusal too."""
-        self.keep_alive = request.keep_alive and not closing
+        self._closing = closing
+        self.keep_alive = request.keep_alive
         self.started = False
         """Whether the caller may have seen a byte of it."""
         self.sent = 0
@@ -81,6 +89,8 @@ class Answer:
                 lines.append(b"Transfer-Encoding: chunked")
             else:
                 self.keep_alive = False  # the end of the connection is the end of the body
+        if self._closing():
+            self.keep_alive = False
         if not self.keep_alive:
             lines.append(b"Connection: close")
         elif request.version < HttpVersion11:

@@ -90,11 +90,12 @@ class App:
         log = self.parts.log
         try:
             new = load()
+            config = effective(self.config, new)
         except ConfigError as error:
             log.error("config.rejected", problems=list(error.problems))  # noqa: TRY400  # all is said
             return
         waiting = restart_needed(self.config, new)
-        self.config = config = effective(self.config, new)
+        self.config = config
         self.parts.threshold.level = config.logs.level
         for handler, listener in zip(self.parts.handlers, config.listeners, strict=True):
             handler.rules = build_rules(config, listener)

@@ -103,8 +103,7 @@ def run(file: Path | None, **options: Any) -> None:
     """
     from proxy.running import run as run_app  # noqa: PLC0415
 
-    load = loader(file, options)
-    sys.exit(run_app(load(), load=load, file=file, stream=sys.stdout.buffer))
+    sys.exit(run_app(load=loader(file, options), file=file, stream=sys.stdout.buffer))
 
 
 @commands.command(

@@ -137,7 +137,7 @@ class Handler:
         answer = Answer(
             request,
             timeout=rules.limits.body_timeout,
-            closing=self._in_flight.closing or broken is not None,
+            closing=lambda: self._in_flight.closing or broken is not None,
         )
         try:
             if broken is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # no operation.
 HOSTILE: Final = "/app"
 
-# Nobody encodes twice by accident more than once or twice; each round costs time an attacker picks.
+# Honest targets are encoded once, by accident twice; how much work there is, an attacker picks.
 _ROUNDS: Final = 8
 
 # RFC 3986 `pchar`, less what has more than one reading: `%`, `;`, a dot at the end of a segment
@@ -86,14 +86,18 @@ def is_app_path(target: str) -> bool:
         return _PLAIN_APP.match(plain[1].lower()) is not None
     path = target.partition("?")[0]  # a `#` may or may not end it: `/#/../app`
     octets = {_octets(path), path.encode("latin-1", "ignore")}
-    texts = (
-        _undisguised(each, letters=letters, junk=junk)
-        for letters in (_loose, _folded, _bare)
-        # What is no letter is dropped by one server and ends the name for another.
-        for junk in ("", ";")
-        for each in octets
-    )
+    texts = (text for each in octets for text in _readings(each))
     return any(text is None or _may_reach_app(text) for text in texts)
+
+
+def _readings(octets: bytes) -> list[str | None]:
+    """Give what servers of every kind may read, None for what is beyond all reading."""
+    plainer = _without_escapes(octets)
+    if plainer is None:
+        return [None]
+    kinds = (_bare,) if plainer.isascii() else (_loose, _folded, _bare)
+    # What is no letter is dropped by one server and ends the name for another.
+    return [_undisguised(plainer, letters=kind, junk=junk) for kind in kinds for junk in ("", ";")]
 
 
 def _may_reach_app(text: str) -> bool:
@@ -114,16 +118,24 @@ def _may_reach_app(text: str) -> bool:
 def _undisguised(octets: bytes, *, letters: Callable[[bytes], str], junk: str) -> str | None:
     """Undo escapes, then letters, until nothing moves; None if it still moves after `_ROUNDS`."""
     for _ in range(_ROUNDS):
-        decoded = _ESCAPE.sub(_unescaped, octets)
-        if decoded != octets:
-            octets = decoded
-            continue
+        decoded = _without_escapes(octets)
+        if decoded is None:
+            return None
         text = letters(decoded).casefold()
         if not text.isprintable() or " " in text:  # controls, white space, broken bytes
             text = "".join(c if c.isprintable() and c != " " else junk for c in text)
         octets = text.encode()
         if octets == decoded:
             return text
+    return None
+
+
+def _without_escapes(octets: bytes) -> bytes | None:
+    for _ in range(_ROUNDS):
+        decoded = _ESCAPE.sub(_unescaped, octets)
+        if decoded == octets:
+            return decoded
+        octets = decoded
     return None
 
 

@@ -22,7 +22,7 @@ TERMINATED = 128 + signal.SIGTERM  # what a shell reports of a process that the 
 WATCH_SECONDS = 2.0
 
 
-def run(config: Config, *, load: Callable[[], Config], file: Path | None, stream: BinaryIO) -> int:
+def run(*, load: Callable[[], Config], file: Path | None, stream: BinaryIO) -> int:
     """Serve until told to stop; give the exit code.
 
     0 after a complete drain, 1 if requests had to be cut off, 143 after a second signal.
@@ -30,7 +30,8 @@ def run(config: Config, *, load: Callable[[], Config], file: Path | None, stream
     Raises:
         StartError: it cannot start.
     """
-    return uvloop.run(_Program(config, load=load, file=file, stream=stream).main())
+    seen = _look(file)  # before it is read, so that no change is missed
+    return uvloop.run(_Program(load(), load=load, file=file, seen=seen, stream=stream).main())
 
 
 class _Program:
@@ -40,9 +41,11 @@ class _Program:
         *,
         load: Callable[[], Config],
         file: Path | None,
+        seen: tuple[int, int, int] | None,
         stream: BinaryIO,
     ) -> None:
         self._config = config
+        self._seen = seen
         self._load = load
         self._file = file
         self._stream = stream
@@ -78,18 +81,17 @@ class _Program:
 
     async def _watch(self, app: App) -> None:
         """Reload when the file changes, also by the symlink swap of a Kubernetes ConfigMap."""
-        if self._file is None:
-            return
-        seen = _look(self._file)
-        while True:
+        while self._file is not None:
             await asyncio.sleep(WATCH_SECONDS)
             now = _look(self._file)
-            if now != seen:
-                seen = now
+            if now != self._seen:
+                self._seen = now
                 app.reload(self._load)
 
 
-def _look(file: Path) -> tuple[int, int, int] | None:
+def _look(file: Path | None) -> tuple[int, int, int] | None:
+    if file is None:
+        return None
     try:
         found = file.stat()
     except OSError:

@@ -150,5 +150,5 @@ def _hint_for_variable(root: Any, name: str) -> str:
     names = [variable(path) for path, _, _ in leaves(root)]
     if index:
         names = [each.replace("__0__", index[0]) for each in names]
-    near = get_close_matches(name, names, n=1, cutoff=0.75)
+    near = get_close_matches(name.upper(), names, n=1, cutoff=0.75)
     return f"; did you mean {near[0]}?" if near else ""

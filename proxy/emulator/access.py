@@ -43,15 +43,15 @@ def admit(world: World, *, route: Route, seen: SeenRequest) -> AccessToken | Non
         return None
     token = _live_token(world, seen)
     seen.installation_id = token.installation_id
-    if route.credential == "installation" and token.organization_id is None:
-        raise forbidden("app-token")
     return token
 
 
 def check_scope(route: Route, *, call: Call) -> None:
     """Refuse what is another organization's, or not permitted."""
-    if route.scope is not None and call.params[route.scope] != call.own_organization():
-        raise forbidden("wrong-organization")
+    if route.credential == "installation":
+        own = call.own_organization()
+        if route.scope is not None and call.params[route.scope] != own:
+            raise forbidden("wrong-organization")
     if route.permission is not None:
         require_permission(call, *route.permission)
 

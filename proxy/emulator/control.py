@@ -161,14 +161,17 @@ def order_faults(call: Call) -> Answer:
         raise invalid(f"target must be one of {', '.join(queues)}")
     if not 1 <= wish.count <= _MAX_COUNT:
         raise invalid(f"count must be between 1 and {_MAX_COUNT}")
-    fault = Fault(
-        kind=wish.kind,
-        status=wish.status,
-        body=wish.body,
-        headers=wish.headers or {},
-        seconds=wish.seconds,
-        when=wish.when,
-    )
+    try:
+        fault = Fault(
+            kind=wish.kind,
+            status=wish.status,
+            body=wish.body,
+            headers=wish.headers or {},
+            seconds=wish.seconds,
+            when=wish.when,
+        )
+    except ValueError as exc:
+        raise invalid(str(exc)) from exc
     queues[wish.target].extend([fault] * wish.count)
     return json_answer({name: len(queue) for name, queue in queues.items()}, status=201)
 

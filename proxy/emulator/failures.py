@@ -11,6 +11,8 @@ from typing import Final
 TOKEN_INVALID: Final = "Access token invalid"  # noqa: S105 - an error message, not a token
 FORBIDDEN_RESOURCE: Final = "Forbidden resource"
 
+_STATUSES: Final = frozenset(HTTPStatus)  # an ordered fault may have another
+
 
 class ApiError(Exception):
     """One refused request; `reason` is set if it counts as a denied access."""
@@ -24,7 +26,8 @@ class ApiError(Exception):
 
 def error_body(status: int, message: str | list[str]) -> dict[str, object]:
     """Shape the body of an error."""
-    return {"statusCode": status, "message": message, "error": HTTPStatus(status).phrase}
+    phrase = HTTPStatus(status).phrase if status in _STATUSES else "Unknown"
+    return {"statusCode": status, "message": message, "error": phrase}
 
 
 def invalid(*messages: str) -> ApiError:

@@ -26,6 +26,11 @@ KINDS: Final[tuple[Kind, ...]] = (
 MOMENTS: Final[tuple[When, ...]] = ("head", "before", "after")
 
 
+_LOWEST: Final = 200
+_HIGHEST: Final = 599
+_MAX_SECONDS: Final = 86_400.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """One thing that goes wrong once."""
@@ -36,6 +41,13 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float | None = None
     when: When = "before"
+
+    def __post_init__(self) -> None:
+        # 1xx would not end the exchange, and beyond 599 nobody knows what is meant.
+        if not _LOWEST <= self.status <= _HIGHEST:
+            raise ValueError(f"status must be between {_LOWEST} and {_HIGHEST}")
+        if self.seconds is not None and not 0 <= self.seconds <= _MAX_SECONDS:
+            raise ValueError(f"seconds must be between 0 and {_MAX_SECONDS:g}")
 
 
 class Faults:

@@ -15,9 +15,8 @@ def describe(routes: Iterable[Route]) -> Answer:
     """List the paths of the registry."""
     paths: dict[str, dict[str, object]] = {}
     for route in routes:
-        if not route.template.startswith("/_emulator"):
-            summary = {"summary": (route.act.__doc__ or "").partition("\n")[0], "responses": {}}
-            paths.setdefault(route.template, {})[route.method.lower()] = summary
+        summary = {"summary": (route.act.__doc__ or "").partition("\n")[0], "responses": {}}
+        paths.setdefault(route.template, {})[route.method.lower()] = summary
     info = {"title": "ICR API (emulator)", "version": "1"}
     return json_answer({"openapi": "3.0.0", "info": info, "paths": paths})
 

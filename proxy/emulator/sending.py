@@ -11,6 +11,7 @@ from proxy.emulator.failures import error_body
 from proxy.emulator.faults import Fault, Kind
 
 _SERVER: Final = "icr-emulator"
+_JSON: Final = "application/json; charset=utf-8"
 _FIRST_ERROR: Final = 400
 
 
@@ -40,10 +41,11 @@ async def send_stream(request: web.BaseRequest, *, answer: Answer, date: str) ->
     return response
 
 
-def hang_up(request: web.BaseRequest) -> None:
-    """Cut the connection off."""
-    if request.transport is not None:
-        request.transport.abort()
+def hang_up(request: web.BaseRequest, *, flush: bool = False) -> None:
+    """Cut the connection off; with `flush` only after what was written is sent."""
+    transport = request.transport
+    if transport is not None:
+        (transport.close if flush else transport.abort)()
 
 
 async def strike(
@@ -80,14 +82,14 @@ async def _status(
         return respond(answer, date=date)
     body = fault.body.encode() if isinstance(fault.body, str) else fault.body
     if not any(name.lower() == "content-type" for name, _ in extra):
-        extra = (("Content-Type", "application/json; charset=utf-8"), *extra)
+        extra = (("Content-Type", _JSON), *extra)
     return respond(Answer(status=fault.status, body=body, headers=extra), date=date)
 
 
 async def _malformed(
     fault: Fault, _request: web.BaseRequest, date: str, _closing: asyncio.Event
 ) -> web.StreamResponse:
-    headers = (("Content-Type", "application/json; charset=utf-8"), *fault.headers.items())
+    headers = (("Content-Type", _JSON), *fault.headers.items())
     return respond(Answer(body=b'{"token": "crs_', headers=headers), date=date)
 
 
@@ -114,18 +116,14 @@ async def _reset(
 async def _truncated(
     fault: Fault, request: web.BaseRequest, date: str, _closing: asyncio.Event
 ) -> web.StreamResponse:
-    response = web.StreamResponse(status=200)
-    headers = (("Content-Type", "application/json; charset=utf-8"), *fault.headers.items())
-    _dress(response, answer=Answer(headers=headers), date=date)
     half = b'{"credits": ['
-    response.content_length = 2 * len(half)
-    try:
-        await response.prepare(request)
-        await response.write(half)
-    except ConnectionError:
-        return response
-    if request.transport is not None:
-        request.transport.close()  # unlike `abort`, sends what was written first
+    answer = Answer(
+        headers=(("Content-Type", _JSON), *fault.headers.items()),
+        stream=(half,),
+        length=2 * len(half),
+    )
+    response = await send_stream(request, answer=answer, date=date)
+    hang_up(request, flush=True)
     return response
 
 

@@ -1,0 +1,253 @@
+"""Stages for tests: a running proxy, an upstream that follows a script, a caller with raw bytes.
+
+Everything is real: sockets on port 0, the real graph of services, no mocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from proxy.app import SYSTEM_CLOCKS, App
+from proxy.config import AdminConfig, AppConfig, Config, ListenerConfig, UpstreamConfig
+from proxy.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from proxy.assembly import Clocks
+    from proxy.emulator.server import Emulator
+
+TAG = "X-ICR-Installation-Id"
+
+
+@cache
+def app_key_pem() -> str:
+    """Give one RSA key for the whole run; making one takes a while."""
+    return pem_of(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+
+
+def pem_of(key: rsa.RSAPrivateKey) -> str:
+    """Write a key as PKCS#8."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+
+
+@dataclass
+class RunningProxy:
+    """A started proxy and what it has logged."""
+
+    app: App
+    stream: io.BytesIO
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.app.address}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://{self.app.admin.address}"
+
+    @property
+    def port(self) -> int:
+        return int(self.app.address.rpartition(":")[2])
+
+    def log(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Give the log lines so far, of one kind if asked."""
+        lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
+        return [line for line in lines if event in (None, line["event"])]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Give one sample of the metrics; 0 if it is not there yet."""
+        return self.app.parts.metrics.registry.get_sample_value(f"icr_proxy_{name}", labels) or 0
+
+
+def config_for(base_url: str, *, app_id: str = "app", key: str = "", **sections: Any) -> Config:
+    """Give the configuration of a proxy on free ports."""
+    upstream = sections.pop("upstream", {})
+    listener = sections.pop("listener", {})
+    return Config(
+        app=AppConfig(id=app_id, private_key=Secret(key or app_key_pem())),
+        upstream=UpstreamConfig(base_url=base_url, **upstream),
+        listeners=(ListenerConfig(**({"bind": "127.0.0.1:0"} | listener)),),
+        admin=AdminConfig(bind="127.0.0.1:0"),
+        **sections,
+    )
+
+
+@asynccontextmanager
+async def running(config: Config, *, clocks: Clocks = SYSTEM_CLOCKS) -> AsyncIterator[RunningProxy]:
+    """Run a proxy inside the test."""
+    stream = io.BytesIO()
+    async with App(config, stream=stream, clocks=clocks) as app:
+        yield RunningProxy(app=app, stream=stream)
+
+
+@asynccontextmanager
+async def proxy_before(emulator: Emulator, **sections: Any) -> AsyncIterator[RunningProxy]:
+    """Run a proxy in front of an emulator."""
+    config = config_for(
+        emulator.base_url, app_id=emulator.app_id, key=emulator.private_key_pem, **sections
+    )
+    async with running(config) as proxy:
+        yield proxy
+
+
+# -- an upstream that follows a script ------------------------------------------------------------
+
+
+@dataclass
+class Visit:
+    """One connection to the scripted upstream."""
+
+    number: int
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def head(self) -> bytes:
+        """Read a request up to the end of its head."""
+        return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def say(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def reset(self) -> None:
+        """Break the connection without a goodbye."""
+        self.writer.transport.abort()
+
+
+@dataclass
+class ScriptedUpstream:
+    """An API that does exactly what a test says; mints are answered without asking the script."""
+
+    url: str = ""
+    heads: list[bytes] = field(default_factory=list)
+    mints: int = 0
+    visits: int = 0
+
+
+MINTED = b'{"token":"crs_%048d","expiresAt":"2999-01-01T00:00:00Z"}'
+
+
+@asynccontextmanager
+async def scripted_upstream(
+    script: Callable[[Visit, bytes], Awaitable[None]],
+) -> AsyncIterator[ScriptedUpstream]:
+    """Serve: `script` is called with each request head that is not a mint.
+
+    The connection is closed when the script raises; otherwise the next head is read from it.
+    """
+    upstream = ScriptedUpstream()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream.visits += 1
+        visit = Visit(upstream.visits, reader, writer)
+        try:
+            while not writer.is_closing():
+                head = await visit.head()
+                if head.startswith(b"POST /app/"):
+                    upstream.mints += 1
+                    await visit.say(ok(MINTED % upstream.mints))
+                    continue
+                upstream.heads.append(head)
+                await script(visit, head)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield upstream
+    finally:
+        server.close()
+
+
+def ok(body: bytes = b"{}", *, headers: bytes = b"") -> bytes:
+    """Write a plain 200 answer."""
+    return b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (headers, len(body), body)
+
+
+# -- a caller with raw bytes ----------------------------------------------------------------------
+
+
+@dataclass
+class RawAnswer:
+    """What came back, byte for byte."""
+
+    status: int
+    reason: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Give all values of a header."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """Give the problem body, after checking that it has the shape of every refusal."""
+        found: dict[str, Any] = json.loads(self.body)
+        code = self.values(b"X-ICR-Proxy-Error")
+        assert code == [found["code"].encode()]
+        assert self.values(b"Content-Type") == [b"application/problem+json"]
+        assert found["statusCode"] == found["status"] == self.status
+        assert found["message"] == found["detail"]
+        assert set(found) == {
+            "type", "title", "status", "detail", "code", "requestId", "statusCode", "message",
+            "error",
+        }  # fmt: skip
+        return found
+
+
+async def call(port: int, request: bytes) -> RawAnswer:
+    """Send bytes on a new connection and read one answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await read_answer(reader, head_only=request.startswith(b"HEAD"))
+    finally:
+        writer.close()
+
+
+async def read_answer(reader: asyncio.StreamReader, *, head_only: bool = False) -> RawAnswer:
+    """Read one answer; raises IncompleteReadError when it is cut off."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    line, *lines = head[:-4].split(b"\r\n")
+    _, status, reason = line.split(b" ", 2)
+    headers = [(name, value) for name, _, value in (x.partition(b": ") for x in lines)]
+    answer = RawAnswer(status=int(status), reason=reason, headers=headers, body=b"")
+    if head_only or answer.status in (204, 304):
+        return answer
+    if answer.values(b"Transfer-Encoding") == [b"chunked"]:
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            answer.body += await reader.readexactly(size)
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+    elif length := answer.values(b"Content-Length"):
+        answer.body = await reader.readexactly(int(length[0]))
+    else:
+        answer.body = await reader.read()
+    return answer
+
+
+def request_head(
+    method: str = "GET", target: str = "/projects", *, tag: str | None = "inst-1", extra: str = ""
+) -> bytes:
+    """Write the head of a request that should pass; `extra` holds whole lines."""
+    tagged = f"{TAG}: {tag}\r\n" if tag is not None else ""
+    return f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{tagged}{extra}\r\n".encode("latin-1")

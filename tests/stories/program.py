@@ -1,0 +1,108 @@
+"""`icr-proxy run` as a process of its own, as users start it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from proxy.emulator.server import Emulator
+
+GUARD_SECONDS = 20
+
+
+@dataclass
+class Program:
+    """A running process and what it has logged so far."""
+
+    process: asyncio.subprocess.Process
+    url: str = ""
+    admin: str = ""
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def until(self, event: str) -> dict[str, Any]:
+        """Read the log until this event."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(GUARD_SECONDS):
+            while line := await self.process.stdout.readline():
+                self.lines.append(json.loads(line))
+                if self.lines[-1]["event"] == event:
+                    return self.lines[-1]
+        raise AssertionError(f"ended without {event}: {self.lines}")
+
+    async def end(self) -> int:
+        """Wait for the exit code."""
+        async with asyncio.timeout(GUARD_SECONDS):
+            out, _ = await self.process.communicate()
+        self.lines += [json.loads(line) for line in out.splitlines()]
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+def environment(emulator: Emulator, folder: Path, **more: str) -> dict[str, str]:
+    """Give the variables of a proxy in front of an emulator, on free ports."""
+    key = folder / "app.pem"
+    key.write_text(emulator.private_key_pem)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ICR_")}
+    return clean | {
+        "ICR_PROXY_APP__ID": emulator.app_id,
+        "ICR_PROXY_APP__PRIVATE_KEY_FILE": str(key),
+        "ICR_PROXY_UPSTREAM__BASE_URL": emulator.base_url,
+        "ICR_PROXY_LISTENERS__0__BIND": "127.0.0.1:0",
+        "ICR_PROXY_ADMIN__BIND": "127.0.0.1:0",
+        **more,
+    }
+
+
+async def start(words: list[str], env: dict[str, str]) -> asyncio.subprocess.Process:
+    """Start `icr-proxy` with these words."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "proxy",
+        *words,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=1 << 20,
+    )
+
+
+@asynccontextmanager
+async def program_before(
+    emulator: Emulator, folder: Path, *words: str, **more: str
+) -> AsyncIterator[Program]:
+    """Run the program until it is ready; kill it in the end if it is still there."""
+    process = await start(["run", *words], environment(emulator, folder, **more))
+    program = Program(process)
+    try:
+        ready = await program.until("proxy.ready")
+        program.url = f"http://{ready['listeners'][0]}"
+        program.admin = ready["admin"]
+        yield program
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def run_to_end(words: list[str], env: dict[str, str]) -> tuple[int, str, str]:
+    """Run a command; give its exit code and what it wrote to both streams."""
+    process = await start(words, env)
+    async with asyncio.timeout(GUARD_SECONDS):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()

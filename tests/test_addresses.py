@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.addresses import (
+    collide,
+    is_loopback,
+    read_base_url,
+    read_bind,
+    read_host,
+    read_origin,
+    split_bind,
+    url_host,
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "host"),
+    [
+        pytest.param("localhost", "localhost", id="name"),
+        pytest.param("Proxy.Example", "proxy.example", id="case-folded"),
+        pytest.param("icr_proxy", "icr_proxy", id="underscore"),
+        pytest.param("10.0.0.1", "10.0.0.1", id="ipv4"),
+        pytest.param("::1", "::1", id="ipv6"),
+        pytest.param("[0:0:0:0:0:0:0:1]", "::1", id="ipv6-long-and-bracketed"),
+    ],
+)
+def test_a_host_is_read(raw: str, host: str) -> None:
+    assert read_host(raw) == host
+
+
+@pytest.mark.parametrize(
+    ("raw", "rule"),
+    [
+        pytest.param("", "is not a host", id="empty"),
+        pytest.param("a..b", "is not a host", id="empty-label"),
+        pytest.param("-a", "is not a host", id="leading-hyphen"),
+        pytest.param("*.example", "is not a host", id="wildcard"),
+        pytest.param("bücher.example", "is not a host", id="not-ascii"),
+        pytest.param("a" * 64, "is not a host", id="label-too-long"),
+        pytest.param(".".join(["a" * 60] * 5), "is not a host", id="name-too-long"),
+        pytest.param("proxy.example:80", "without a port", id="port"),
+        pytest.param("256.0.0.1", "four numbers", id="ipv4-out-of-range"),
+        pytest.param("127.1", "four numbers", id="ipv4-short-form"),
+        pytest.param("0177.0.0.1", "four numbers", id="ipv4-octal"),
+        pytest.param("[::1::]", "IPv6", id="ipv6-malformed"),
+    ],
+)
+def test_what_is_no_host_is_refused(raw: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        read_host(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "bind"),
+    [
+        pytest.param("127.0.0.1:0", "127.0.0.1:0", id="port-zero"),
+        pytest.param("127.0.0.1:65535", "127.0.0.1:65535", id="highest-port"),
+        pytest.param("LocalHost:80", "localhost:80", id="name"),
+        pytest.param("[::]:80", "[::]:80", id="ipv6"),
+        pytest.param("[0::1]:80", "[::1]:80", id="ipv6-shortened"),
+    ],
+)
+def test_an_address_to_listen_on_is_read(raw: str, bind: str) -> None:
+    assert read_bind(raw) == bind
+
+
+@pytest.mark.parametrize(
+    ("raw", "rule"),
+    [
+        pytest.param("8080", "write host:port", id="port-alone"),
+        pytest.param("127.0.0.1", "write host:port", id="host-alone"),
+        pytest.param("127.0.0.1:", "write host:port", id="empty-port"),
+        pytest.param("127.0.0.1:65536", "write host:port", id="port-too-high"),
+        pytest.param("127.0.0.1:080", "write host:port", id="leading-zero"),
+        pytest.param("127.0.0.1:http", "write host:port", id="port-name"),
+        pytest.param(":8080", "127.0.0.1:8080 for this machine only", id="no-host"),
+        pytest.param("*:8080", "0.0.0.0:8080 for every network", id="star"),
+        pytest.param("::1:8080", r"\[::1\]:8080", id="ipv6-without-brackets"),
+        pytest.param("a b:80", "is not a host", id="bad-host"),
+    ],
+)
+def test_what_is_no_address_to_listen_on_is_refused(raw: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        read_bind(raw)
+
+
+def test_a_bind_is_parted_into_host_without_brackets_and_port() -> None:
+    assert split_bind("[::1]:8080") == ("::1", 8080)
+
+
+@pytest.mark.parametrize(
+    ("raw", "url"),
+    [
+        pytest.param("https://api.example", "https://api.example", id="plain"),
+        pytest.param("https://api.example/", "https://api.example", id="slash"),
+        pytest.param("HTTPS://API.example", "https://api.example", id="case-folded"),
+        pytest.param("https://api.example:443", "https://api.example", id="default-port"),
+        pytest.param("http://api.example:443", "http://api.example:443", id="other-port"),
+        pytest.param("http://[::1]:8080/", "http://[::1]:8080", id="ipv6"),
+    ],
+)
+def test_a_base_url_is_read_into_its_canonical_form(raw: str, url: str) -> None:
+    assert read_base_url(raw) == url
+
+
+@pytest.mark.parametrize(
+    ("raw", "rule"),
+    [
+        pytest.param("api.example", "is not a base URL", id="no-scheme"),
+        pytest.param("ftp://api.example", "is not a base URL", id="other-scheme"),
+        pytest.param("https://", "is not a host", id="no-host"),
+        pytest.param("https:///path", "without path", id="no-host-but-path"),
+        pytest.param("https://api.example/v1", "without path", id="path"),
+        pytest.param("https://api.example//", "without path", id="two-slashes"),
+        pytest.param("https://api.example?a=b", "without path, query", id="query"),
+        pytest.param("https://api.example#a", "without path, query or fragment", id="fragment"),
+        pytest.param("https://user@api.example", "without user", id="user"),
+        pytest.param("https://user:word@api.example", "without user", id="user-and-password"),
+        pytest.param("https://api.example:0", "port from 1", id="port-zero"),
+        pytest.param("https://api.example:", "port from 1", id="empty-port"),
+        pytest.param("https://api.example:65536", "port from 1", id="port-too-high"),
+        pytest.param("https://127.1", "four numbers", id="short-ipv4"),
+        pytest.param("https://[::1", "is not a base URL", id="open-bracket"),
+    ],
+)
+def test_what_is_no_base_url_is_refused(raw: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        read_base_url(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "origin"),
+    [
+        pytest.param("http://localhost:3000", "http://localhost:3000", id="development"),
+        pytest.param("https://Console.example:443/", "https://console.example", id="as-browsers"),
+    ],
+)
+def test_an_origin_is_read_as_browsers_send_it(raw: str, origin: str) -> None:
+    assert read_origin(raw) == origin
+
+
+@pytest.mark.parametrize(
+    ("raw", "rule"),
+    [
+        pytest.param("*", "is not an origin", id="star"),
+        pytest.param("null", "is not an origin", id="null"),
+        pytest.param("https://*.example", "is not a host", id="wildcard"),
+        pytest.param("http://console.example", "use https", id="plain-http"),
+    ],
+)
+def test_what_is_no_origin_is_refused(raw: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        read_origin(raw)
+
+
+@pytest.mark.parametrize("reader", [read_host, read_bind, read_base_url, read_origin])
+@given(text=st.text(alphabet="aA0:/[].@*-_h tps#?%é", max_size=30))
+def test_reading_twice_gives_the_same(reader: object, text: str) -> None:
+    assert callable(reader)
+    try:
+        once = reader(text)
+    except ValueError:
+        return
+    assert reader(once) == once
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        pytest.param("no url", "", id="no-url"),
+        pytest.param("http://[::1]:80", "::1", id="ipv6"),
+        pytest.param("https://api.example", "api.example", id="name"),
+    ],
+)
+def test_the_host_of_a_url_is_given_without_brackets(url: str, host: str) -> None:
+    assert url_host(url) == host
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        pytest.param("0.0.0.0", False, id="any-ipv4"),
+        pytest.param("::", False, id="any-ipv6"),
+        pytest.param("localhost.example", False, id="name-that-begins-like-it"),
+        pytest.param("::ffff:10.0.0.1", False, id="mapped-elsewhere"),
+        pytest.param("localhost", True, id="localhost"),
+        pytest.param("127.9.9.9", True, id="all-of-127"),
+        pytest.param("::1", True, id="ipv6"),
+    ],
+)
+def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -> None:  # noqa: FBT001
+    assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "taken"),
+    [
+        pytest.param("127.0.0.1:0", "127.0.0.1:0", False, id="port-zero-is-never-taken"),
+        pytest.param("127.0.0.1:80", "127.0.0.1:81", False, id="other-port"),
+        pytest.param("127.0.0.1:80", "127.0.0.2:80", False, id="other-address"),
+        pytest.param("0.0.0.0:80", "[::1]:80", False, id="other-family"),
+        pytest.param("[::]:80", "127.0.0.1:80", False, id="other-family-reversed"),
+        pytest.param("127.0.0.1:80", "127.0.0.1:80", True, id="same"),
+        pytest.param("127.0.0.1:80", "0.0.0.0:80", True, id="second-covers-first"),
+        pytest.param("0.0.0.0:80", "127.0.0.1:80", True, id="first-covers-second"),
+        pytest.param("[::]:80", "[::1]:80", True, id="ipv6-covers"),
+    ],
+)
+def test_binds_collide_if_one_takes_the_others_port(one: str, other: str, taken: bool) -> None:  # noqa: FBT001
+    assert collide(one, other) is taken

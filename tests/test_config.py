@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.config import (
+    AdminConfig,
+    AppConfig,
+    BrowserConfig,
+    Config,
+    HeadersConfig,
+    LimitsConfig,
+    ListenerConfig,
+    LogsConfig,
+    ShutdownConfig,
+    TimeoutsConfig,
+    TokensConfig,
+    UpstreamConfig,
+)
+from proxy.errors import ConfigError
+from proxy.kinds import take
+from proxy.secret import Secret
+from proxy.settings import Key, Part, dotted, leaves
+from proxy.settings import Path as KeyPath
+
+LEAVES = list(leaves(Config))
+NAMES = [dotted(path) for path, _, _ in LEAVES]
+APP = AppConfig(id="app-1", private_key_file=Path("/k.pem"))
+
+
+def test_an_app_is_all_that_is_needed() -> None:
+    config = Config(app=APP)
+
+    assert config.upstream.base_url == "https://api.carbonregistry.com"
+    assert config.upstream.api_version == "2023-06-16"
+    assert config.listeners == (ListenerConfig(),)
+    assert config.listeners[0].bind == "127.0.0.1:8080"
+    assert config.admin.bind == "127.0.0.1:9090"
+    assert config.policy.read_only is False
+
+
+def test_a_configuration_does_not_change() -> None:
+    config = Config(app=APP)
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.app = APP  # type: ignore[misc] # the point
+
+
+def test_a_configuration_does_not_show_the_key() -> None:
+    config = Config(app=AppConfig(id="app-1", private_key=Secret("PLANTED")))
+
+    assert "PLANTED" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "problem"),
+    [
+        pytest.param(AppConfig, {"id": ""}, "AppConfig.id: is empty", id="app-id-empty"),
+        pytest.param(
+            AppConfig, {"id": "a"}, "AppConfig.private_key_file: is required", id="no-key"
+        ),
+        pytest.param(
+            AppConfig,
+            {"id": "a", "private_key_file": Path("/k"), "private_key": Secret("k")},
+            "AppConfig.private_key_file: is set, and so is",
+            id="two-keys",
+        ),
+        pytest.param(
+            AppConfig,
+            {"id": "a", "private_key": ["PLANTED"]},
+            "AppConfig.private_key: *** is not text",
+            id="key-of-wrong-type",
+        ),
+        pytest.param(
+            AppConfig,
+            {"id": "a", "private_key": "PLANTED"},
+            "AppConfig.private_key: *** is not as reading it would have left it",
+            id="key-not-wrapped",
+        ),
+        pytest.param(
+            TimeoutsConfig,
+            {"connect": "5s"},
+            'TimeoutsConfig.connect: "5s" is not as reading it would have left it',
+            id="text-that-was-not-read",
+        ),
+        pytest.param(TimeoutsConfig, {"connect": 0}, "connect: 0 is no time at all", id="zero"),
+        pytest.param(TimeoutsConfig, {"idle": None}, "idle: nothing is not a duration", id="none"),
+        pytest.param(
+            UpstreamConfig,
+            {"base_url": "https://api.example/"},
+            'base_url: "https://api.example/" is not as reading it',
+            id="url-not-canonical",
+        ),
+        pytest.param(
+            UpstreamConfig,
+            {"base_url": "http://api.example"},
+            'UpstreamConfig.base_url: "http://api.example" would carry access tokens',
+            id="plain-http",
+        ),
+        pytest.param(
+            UpstreamConfig, {"connections": 0}, "connections: 0 is not between", id="pool"
+        ),
+        pytest.param(
+            ListenerConfig, {"bind": "0.0.0.0:80"}, 'bind: "0.0.0.0:80" can be', id="exposed"
+        ),
+        pytest.param(
+            ListenerConfig, {"hosts": ["a"]}, "hosts: a list is not as", id="mutable-list"
+        ),
+        pytest.param(ListenerConfig, {"hosts": ("a:1",)}, 'hosts[0]: "a:1" is not', id="item"),
+        pytest.param(ListenerConfig, {"installation": "nan"}, 'installation: "nan"', id="nan"),
+        pytest.param(TokensConfig, {"waiter_timeout": -1}, "waiter_timeout: -1", id="negative"),
+        pytest.param(LimitsConfig, {"in_flight": True}, "in_flight: true is not", id="boolean"),
+        pytest.param(HeadersConfig, {"installation": "Host"}, 'installation: "Host"', id="owned"),
+        pytest.param(HeadersConfig, {"forwarded": "keep"}, "none of drop, pass", id="choice"),
+        pytest.param(BrowserConfig, {"allow_origins": ("*",)}, 'allow_origins[0]: "*"', id="star"),
+        pytest.param(LogsConfig, {"level": "INFO"}, 'level: "INFO" is none of', id="level"),
+        pytest.param(AdminConfig, {"bind": ":90"}, 'bind: ":90" leaves open', id="open-bind"),
+        pytest.param(ShutdownConfig, {"min_drain": 30}, "min_drain: 30s is longer", id="drain"),
+        pytest.param(Config, {"app": APP, "listeners": ()}, "listeners: is empty", id="nobody"),
+        pytest.param(
+            Config,
+            {"app": APP, "admin": AdminConfig(bind="127.0.0.1:8080")},
+            'Config.listeners: "127.0.0.1:8080" of listeners[0].bind',
+            id="one-port-for-two",
+        ),
+    ],
+)
+def test_a_section_checks_itself(section: Any, values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as failed:
+        section(**values)
+
+    assert problem in str(failed.value)
+    assert "PLANTED" not in str(failed.value)
+
+
+def test_a_section_tells_all_its_problems() -> None:
+    with pytest.raises(ConfigError) as failed:
+        TimeoutsConfig(connect=0, idle=-1)
+
+    assert len(failed.value.problems) == 2
+
+
+def test_the_admin_port_may_be_reached_from_outside() -> None:
+    """Metrics are scraped from another machine."""
+    assert AdminConfig(bind="0.0.0.0:9090").bind == "0.0.0.0:9090"
+
+
+@pytest.mark.parametrize(("path", "part", "key"), LEAVES, ids=NAMES)
+def test_a_key_is_documented_in_one_sentence(path: KeyPath, part: Part, key: Key) -> None:
+    assert key.doc[0].isupper() or key.doc[0] == "`"
+    assert key.doc.endswith(".")
+    assert "\n" not in key.doc
+    assert path[-1] == part.name
+
+
+@pytest.mark.parametrize(("path", "part", "key"), LEAVES, ids=NAMES)
+def test_the_example_of_a_key_is_a_value_of_it(path: KeyPath, part: Part, key: Key) -> None:
+    if key.example is not None:
+        assert take(key.kind, key.example)[1] == [], (path, part)
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        pytest.param("--listen", "listeners[0].bind", id="listen"),
+        pytest.param("--admin", "admin.bind", id="admin"),
+        pytest.param("--upstream", "upstream.base_url", id="upstream"),
+        pytest.param("--app-id", "app.id", id="app-id"),
+        pytest.param("--private-key-file", "app.private_key_file", id="private-key-file"),
+        pytest.param("--read-only", "policy.read_only", id="read-only"),
+        pytest.param("--log-level", "logs.level", id="log-level"),
+        pytest.param("--log-format", "logs.format", id="log-format"),
+    ],
+)
+def test_an_everyday_key_has_its_flag(flag: str, name: str) -> None:
+    assert [dotted(path) for path, _, key in LEAVES if key.flag == flag] == [name]
+
+
+def test_what_can_change_without_restart_is_on_purpose() -> None:
+    assert [dotted(path) for path, _, key in LEAVES if key.live] == [
+        "upstream.api_version",
+        "upstream.api_version_override",
+        "policy.read_only",
+        "limits.in_flight",
+        "limits.body",
+        "limits.replay_buffer",
+        "headers.installation",
+        "headers.drop",
+        "headers.forwarded",
+        "browser.allow_origins",
+        "logs.level",
+    ]

@@ -1,0 +1,115 @@
+"""What people read about the configuration is what the code does."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from proxy.config import AppConfig, Config
+from proxy.loading import load
+from proxy.reference import json_schema, reference_table
+from proxy.settings import dotted, leaves, parts
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "config" / "icr-proxy.yaml"
+README = ROOT / "README.md"
+TABLE = re.compile(r"<!-- config-table:begin -->\n(.*?)<!-- config-table:end -->", re.DOTALL)
+CHOICE_THAT_IS_OFF = re.compile(r"^( *)#([a-z_]+:)", re.MULTILINE)
+KEYS = sorted(dotted(path) for path, _, _ in leaves(Config))
+
+
+def keys_of(tree: Any, prefix: str = "") -> list[str]:
+    if isinstance(tree, dict):
+        return [key for name in tree for key in keys_of(tree[name], f"{prefix}.{name}".strip("."))]
+    if isinstance(tree, list) and tree and isinstance(tree[0], dict):
+        return keys_of(tree[0], f"{prefix}[0]")
+    return [prefix]
+
+
+def keys_of_schema(schema: Any, prefix: str = "") -> list[str]:
+    if "properties" in schema:
+        inner = schema["properties"].items()
+        return [key for name, each in inner for key in keys_of_schema(each, f"{prefix}.{name}")]
+    if "properties" in schema.get("items", {}):
+        return keys_of_schema(schema["items"], f"{prefix}[0]")
+    return [prefix.strip(".")]
+
+
+def defaults_of_schema(schema: Any) -> Any:
+    """Build the file that says only what the schema gives as defaults."""
+    if "properties" in schema:
+        inner = schema["properties"].items()
+        return {name: defaults_of_schema(each) for name, each in inner if name != "id"}
+    if "properties" in schema.get("items", {}):
+        return [defaults_of_schema(schema["items"])]
+    return schema["default"]
+
+
+def everything_on(text: str) -> str:
+    return CHOICE_THAT_IS_OFF.sub(r"\1\2", text)
+
+
+def test_the_example_file_loads_to_the_defaults() -> None:
+    app = AppConfig(id="YOUR-APP-ID", private_key_file=Path("/etc/icr-proxy/app.pem"))
+
+    assert load(file=EXAMPLE, environ={}, flags={}) == Config(app=app)
+
+
+def test_the_example_file_has_every_key_and_no_other() -> None:
+    shown = yaml.safe_load(everything_on(EXAMPLE.read_text()))
+
+    assert sorted(keys_of(shown)) == KEYS
+
+
+def test_the_choices_of_the_example_file_that_are_off_can_be_turned_on(tmp_path: Path) -> None:
+    text = everything_on(EXAMPLE.read_text())
+    file = tmp_path / "c.yaml"
+    file.write_text(re.sub(r" *private_key_file:.*\n", "", text))
+
+    config = load(file=file, environ={}, flags={})
+
+    assert config.upstream.timeouts.total == 600
+    assert config.limits.body == 10 << 20
+    assert config.listeners[0].installation is not None
+
+
+def test_the_example_file_marks_what_can_be_reloaded() -> None:
+    """A mark in the comment above a key, or above its whole section."""
+    lines = everything_on(EXAMPLE.read_text()).splitlines()
+    marked = {
+        match[1]
+        for above, line in pairwise(lines)
+        if "(reload)" in above and (match := re.match(r" *([a-z_]+):", line))
+    }
+    live = {part.name for _, part, key in leaves(Config) if key.live}
+
+    sections = marked & set(parts(Config))
+    inside = {name for each in sections for name in parts(parts(Config)[each].section)}
+    assert (marked - sections) | inside == live
+
+
+def test_the_schema_has_every_key_and_no_other() -> None:
+    assert sorted(keys_of_schema(json_schema())) == KEYS
+
+
+def test_the_defaults_of_the_schema_are_those_of_the_code(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(defaults_of_schema(json_schema())))
+    flags = {"app.id": "a", "app.private_key_file": "/k.pem"}
+
+    config = load(file=file, environ={}, flags=flags)
+
+    assert config == Config(app=AppConfig(id="a", private_key_file=Path("/k.pem")))
+
+
+def test_the_readme_has_the_table_of_all_keys() -> None:
+    found = TABLE.findall(README.read_text()) if README.exists() else []
+
+    if not found:
+        pytest.fail("README.md needs the markers config-table:begin and config-table:end")
+    assert found == [reference_table()]

@@ -1,0 +1,121 @@
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+
+from proxy.config import (
+    AdminConfig,
+    AppConfig,
+    Config,
+    HeadersConfig,
+    LimitsConfig,
+    ListenerConfig,
+    LogsConfig,
+    PolicyConfig,
+    TimeoutsConfig,
+    UpstreamConfig,
+)
+from proxy.kinds import Count
+from proxy.reloading import _fixed_changes, _mixed, effective, restart_needed
+from proxy.secret import Secret
+from proxy.settings import Key, dotted
+
+OLD = Config(app=AppConfig(id="a", private_key=Secret("k")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        pytest.param({}, (), id="nothing"),
+        pytest.param({"policy": PolicyConfig(read_only=True)}, (), id="live"),
+        pytest.param({"upstream": UpstreamConfig(api_version="2")}, (), id="live-beside-fixed"),
+        pytest.param({"app": AppConfig(id="b", private_key=Secret("k"))}, ("app.id",), id="fixed"),
+        pytest.param(
+            {"app": AppConfig(id="a", private_key_file=Path("/k"))},
+            ("app.private_key_file", "app.private_key"),
+            id="other-key",
+        ),
+        pytest.param(
+            {"upstream": UpstreamConfig(timeouts=TimeoutsConfig(idle=1), api_version="2")},
+            ("upstream.timeouts.idle",),
+            id="deep",
+        ),
+        pytest.param(
+            {"listeners": (ListenerConfig(installation="i"),)},
+            ("listeners[0].installation",),
+            id="in-a-listener",
+        ),
+        pytest.param(
+            {"listeners": (ListenerConfig(), ListenerConfig(bind="127.0.0.1:1"))},
+            ("listeners",),
+            id="more-listeners",
+        ),
+        pytest.param(
+            {"logs": LogsConfig(level="debug", format="json"), "limits": LimitsConfig(uri=1024)},
+            ("limits.uri", "logs.format"),
+            id="some-of-each",
+        ),
+    ],
+)
+def test_what_needs_a_restart_is_named(changes: dict[str, Any], keys: tuple[str, ...]) -> None:
+    assert restart_needed(OLD, replace(OLD, **changes)) == keys
+
+
+def test_what_can_be_taken_over_is_and_nothing_else() -> None:
+    new = Config(
+        app=AppConfig(id="b", private_key=Secret("other")),
+        upstream=UpstreamConfig(api_version="2", connections=5),
+        listeners=(ListenerConfig(installation="i"),),
+        policy=PolicyConfig(read_only=True),
+        limits=LimitsConfig(in_flight=1, body=2, replay_buffer=3, uri=1024),
+        headers=HeadersConfig(drop=("X-A",)),
+        logs=LogsConfig(level="debug", format="json"),
+        admin=AdminConfig(bind="127.0.0.1:1"),
+    )
+
+    assert effective(OLD, new) == replace(
+        OLD,
+        upstream=UpstreamConfig(api_version="2"),
+        policy=PolicyConfig(read_only=True),
+        limits=LimitsConfig(in_flight=1, body=2, replay_buffer=3),
+        headers=HeadersConfig(drop=("X-A",)),
+        logs=LogsConfig(level="debug"),
+    )
+
+
+def test_a_different_number_of_listeners_waits_for_the_restart() -> None:
+    new = replace(OLD, listeners=(ListenerConfig(), ListenerConfig(bind="127.0.0.1:1")))
+
+    assert effective(OLD, new) == OLD
+
+
+# -- shapes that no section of ours has yet -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inner:
+    number: Annotated[int, Key(Count(1, 9), "A number.", live=True)] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outer:
+    perhaps: Inner | None = None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "keys", "mixed"),
+    [
+        pytest.param(None, None, [], None, id="absent"),
+        pytest.param(None, Inner(), ["perhaps"], None, id="came"),
+        pytest.param(Inner(), None, ["perhaps"], Inner(), id="went"),
+        pytest.param(Inner(), Inner(number=2), [], Inner(number=2), id="changed"),
+    ],
+)
+def test_an_optional_section_comes_and_goes_with_a_restart(
+    old: Inner | None, new: Inner | None, keys: list[str], mixed: Inner | None
+) -> None:
+    before, after = Outer(perhaps=old), Outer(perhaps=new)
+
+    assert [dotted(path) for path in _fixed_changes(before, after, ())] == keys
+    assert _mixed(before, after) == Outer(perhaps=mixed)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy import vocabulary as of
+from proxy.kinds import Kind, take
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        pytest.param(of.INSTALLATION_ID, "a", id="installation-shortest"),
+        pytest.param(of.INSTALLATION_ID, "a" * 64, id="installation-longest"),
+        pytest.param(of.INSTALLATION_ID, "A_b-9", id="installation-alphabet"),
+        pytest.param(of.INSTALLATION_ID, "nano", id="installation-not-quite-nan"),
+        pytest.param(of.APP_ID, "007", id="app-id-digits-stay-text"),
+        pytest.param(of.API_VERSION, "2023-06-16", id="version-date"),
+        pytest.param(of.TAG_HEADER, "X-Tenant", id="tag-header"),
+        pytest.param(of.DROPPED_HEADERS, ["Cookie", "X-Forwarded-For"], id="dropped-headers"),
+    ],
+)
+def test_a_value_of_ours_is_accepted_as_it_stands(kind: Kind, raw: object) -> None:
+    value, complaints = take(kind, raw)
+
+    assert not complaints
+    assert value == (tuple(raw) if isinstance(raw, list) else raw)
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        pytest.param(of.INSTALLATION_ID, "a" * 65, id="installation-too-long"),
+        pytest.param(of.INSTALLATION_ID, "a/b", id="installation-path"),
+        pytest.param(of.INSTALLATION_ID, "..", id="installation-dots"),
+        pytest.param(of.INSTALLATION_ID, "a\n", id="installation-line-break"),
+        pytest.param(of.INSTALLATION_ID, "é", id="installation-not-ascii"),
+        pytest.param(of.INSTALLATION_ID, "undefined", id="installation-undefined"),
+        pytest.param(of.INSTALLATION_ID, "NULL", id="installation-null"),
+        pytest.param(of.INSTALLATION_ID, "None", id="installation-none"),
+        pytest.param(of.INSTALLATION_ID, "NaN", id="installation-nan"),
+        pytest.param(of.APP_ID, "a b", id="app-id-space"),
+        pytest.param(of.API_VERSION, "a\r\nX: y", id="version-header-injection"),
+        pytest.param(of.API_VERSION, "1" * 65, id="version-too-long"),
+        pytest.param(of.TAG_HEADER, "X Tenant", id="tag-header-space"),
+        pytest.param(of.TAG_HEADER, "X-Tenant:", id="tag-header-colon"),
+        pytest.param(of.TAG_HEADER, "AUTHORIZATION", id="tag-header-ours"),
+        pytest.param(of.TAG_HEADER, "x-icr-api-version", id="tag-header-version"),
+        pytest.param(of.TAG_HEADER, "Host", id="tag-header-host"),
+        pytest.param(of.DROPPED_HEADERS, ["Content-Length"], id="dropping-the-frame"),
+        pytest.param(of.DROPPED_HEADERS, ["a b"], id="dropping-no-token"),
+    ],
+)
+def test_a_value_that_would_harm_is_refused(kind: Kind, raw: object) -> None:
+    _, complaints = take(kind, raw)
+
+    assert len(complaints) == 1
