@@ -108,6 +108,7 @@ class App:
         parts.in_flight.closing = True
         parts.log.info("proxy.draining", in_flight=parts.in_flight.count)
         await asyncio.sleep(shutdown.min_drain)
+        parts.in_flight.shut = True
         for listener in parts.listeners:
             listener.stop_accepting()
         try:

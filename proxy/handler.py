@@ -13,6 +13,7 @@ from proxy.bodies import open_body
 from proxy.browsers import is_preflight, origin_headers, preflight, without_origin_headers
 from proxy.errors import (
     CallerGoneError,
+    DrainingError,
     OverloadedError,
     PolicyDeniedError,
     ProxyError,
@@ -60,6 +61,8 @@ class InFlight:
         self.count = 0
         self.closing = False
         """Whether connections end with the answer they are on: the proxy is draining."""
+        self.shut = False
+        """Whether nothing new is served any more."""
         self._changed = changed
         self._idle = asyncio.Event()
         self._idle.set()
@@ -70,7 +73,10 @@ class InFlight:
 
         Raises:
             OverloadedError: there is none; nothing queues.
+            DrainingError: the proxy is shutting down and only finishes what it began.
         """
+        if self.shut:
+            raise DrainingError("this proxy is shutting down; ask another one, or again later")
         if self.count >= limit:
             raise OverloadedError("this proxy serves as many requests as it may; try again")
         self.count += 1

@@ -8,13 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from proxy.config import Config
+from proxy.errors import CallerError
 from proxy.kinds import ListOf
+from proxy.problems import INTERNAL, TABLE
 from proxy.settings import Key, Part, Path, dotted, leaves, parts, variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proxy.kinds import Schema
+    from proxy.problems import Kind
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NOT_SET = "not set"
@@ -90,6 +93,19 @@ def _code(text: str) -> str:
 
 def _meaning(key: Key) -> str:
     return f"{key.doc} Reloadable." if key.live else key.doc
+
+
+def refusal_table() -> str:
+    """Give the table of all refusals that stands in the README."""
+    meanings: dict[Kind, str] = {}
+    for error, kind in TABLE.items():
+        meaning = (error.__doc__ or "").partition("\n")[0]
+        meanings[kind] = f"{meanings[kind]} {meaning}" if kind in meanings else meaning
+    del meanings[INTERNAL], meanings[TABLE[CallerError]]  # the one is a bug, the other nobody reads
+    meanings[INTERNAL] = "A mistake in the proxy; the log tells more under the request id."
+    rows = ["| Code | Status | Meaning |", "|---|---|---|"]
+    rows += [f"| `{kind.code}` | {kind.status} | {text} |" for kind, text in meanings.items()]
+    return "\n".join(rows) + "\n"
 
 
 # -- right now ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from proxy.emulator.server import Emulator
 from proxy.emulator.settings import EmulatorSettings
 from tests.scenes import RunningProxy, app_key_pem, proxy_before
+from tests.stories.process_clients import CLIENTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,3 +25,9 @@ async def emulator() -> AsyncIterator[Emulator]:
 async def proxy(emulator: Emulator) -> AsyncIterator[RunningProxy]:
     async with proxy_before(emulator) as running:
         yield running
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which of the programs in the stories were found on this machine."""
+    found = [client.name for client in CLIENTS if client.is_there()]
+    terminalreporter.write_line(f"Client programs run in the stories: {', '.join(found) or 'none'}")

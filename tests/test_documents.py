@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from proxy.cli import commands
 from proxy.config import AppConfig, Config
 from proxy.loading import load
-from proxy.reference import json_schema, reference_table
+from proxy.reference import json_schema, reference_table, refusal_table
 from proxy.settings import dotted, leaves, parts
 
 ROOT = Path(__file__).parent.parent
@@ -113,3 +114,28 @@ def test_the_readme_has_the_table_of_all_keys() -> None:
     if not found:
         pytest.fail("README.md needs the markers config-table:begin and config-table:end")
     assert found == [reference_table()]
+
+
+def between(marker: str) -> str:
+    found = re.search(
+        rf"<!-- {marker}:begin -->\n(.*?)<!-- {marker}:end -->", README.read_text(), re.DOTALL
+    )
+    assert found is not None, marker
+    return found.group(1)
+
+
+def test_the_readme_has_the_table_of_all_refusals() -> None:
+    assert between("refusal-table") == refusal_table()
+
+
+def test_the_readme_names_every_command() -> None:
+    rows = re.findall(r"^\| `icr-proxy ([a-z]+)` \|", README.read_text(), re.MULTILINE)
+
+    assert sorted(rows) == sorted(commands.commands)
+
+
+def test_everyday_settings_are_flags_of_run() -> None:
+    flags = {key.flag for _, _, key in leaves(Config) if key.flag}
+    options = {name for option in commands.commands["run"].params for name in option.opts}
+
+    assert flags <= options

@@ -59,7 +59,7 @@ async def test_python_client(
 
 
 @pytest.mark.parametrize(("client", "task"), PROCESS_CASES)
-async def test_program(
+async def test_program(  # noqa: PLR0917  # fixtures are passed by name
     client: ProcessClient,
     task: Task,
     proxy: RunningProxy,

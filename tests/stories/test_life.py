@@ -34,8 +34,9 @@ async def in_flight(
     reader, writer = await asyncio.open_connection("127.0.0.1", program.port)
     try:
         writer.write(tagged(emulator, target))
-        while not any(seen.target == target for seen in emulator.world.requests):
-            await asyncio.sleep(0.01)  # noqa: ASYNC110  # the API is not ours to signal from
+        # The emulator tells nobody what arrives, so it is asked.
+        while not any(seen.target == target for seen in emulator.world.requests):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         yield reader
     finally:
         writer.close()

@@ -1,0 +1,125 @@
+"""The life of one proxy inside a process; `tests/stories/test_life.py` has it as a program."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxy.app import App
+from proxy.config import HeadersConfig, LimitsConfig, PolicyConfig
+from proxy.errors import BindError, ConfigError
+from tests.scenes import RunningProxy, call, config_for, request_head, running
+
+if TYPE_CHECKING:
+    from proxy.config import Config
+    from proxy.emulator.server import Emulator
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+def first(emulator: Emulator) -> str:
+    return next(iter(emulator.world.installations))
+
+
+async def test_an_address_that_is_taken_leaves_nothing_open() -> None:
+    async with running(config_for(NOWHERE)) as other:
+        config = config_for(NOWHERE, listener={"bind": other.app.address})
+        app = App(config, stream=io.BytesIO())
+
+        with pytest.raises(BindError, match="is another program using it"):
+            await app.start()
+
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", int(app.admin.address.rpartition(":")[2]))
+
+
+async def test_a_reload_replaces_what_decides(proxy: RunningProxy, emulator: Emulator) -> None:
+    old = proxy.app.config
+    new = replace(
+        old, policy=PolicyConfig(read_only=True), headers=HeadersConfig(installation="X-Tenant")
+    )
+
+    proxy.app.reload(lambda: new)
+
+    write = request_head("POST", tag=None, extra=f"X-Tenant: {first(emulator)}\r\n")
+    assert (await call(proxy.port, write)).problem["code"] == "policy-denied"
+    assert proxy.log("config.reloaded")[0]["restart_needed_for"] == []
+
+
+async def test_a_reload_names_what_needs_a_restart_and_leaves_it(
+    proxy: RunningProxy, emulator: Emulator
+) -> None:
+    old = proxy.app.config
+    upstream = replace(old.upstream, base_url="http://127.0.0.1:1")
+
+    proxy.app.reload(lambda: replace(old, upstream=upstream))
+
+    answer = await call(proxy.port, request_head(target="/_emulator/echo/x", tag=first(emulator)))
+    assert answer.status == 200
+    assert proxy.log("config.reloaded")[0]["restart_needed_for"] == ["upstream.base_url"]
+
+
+async def test_a_bad_configuration_changes_nothing_and_says_so(proxy: RunningProxy) -> None:
+    before = proxy.app.config
+
+    def load() -> Config:
+        raise ConfigError(("tokens.max_entries: 0 is too few",))
+
+    proxy.app.reload(load)
+
+    assert proxy.app.config is before
+    assert proxy.log("config.rejected")[0]["problems"] == ["tokens.max_entries: 0 is too few"]
+
+
+async def test_a_log_level_takes_effect_while_running(
+    proxy: RunningProxy, emulator: Emulator
+) -> None:
+    old = proxy.app.config
+    target = request_head(target="/_emulator/echo/x", tag=first(emulator))
+
+    proxy.app.reload(lambda: replace(old, logs=replace(old.logs, level="error")))
+    await call(proxy.port, target)
+
+    assert proxy.log("request.done") == []
+
+
+async def test_stopping_twice_is_harmless(emulator: Emulator) -> None:
+    async with running(config_for(emulator.base_url)) as proxy:
+        await proxy.app.stop()
+
+
+async def test_several_listeners_are_served_by_one_process(emulator: Emulator) -> None:
+    config = config_for(emulator.base_url, app_id=emulator.app_id, key=emulator.private_key_pem)
+    own = replace(config.listeners[0], installation=first(emulator))
+    config = replace(config, listeners=(config.listeners[0], own))
+
+    async with running(config) as proxy:
+        plain, default = proxy.app.parts.listeners
+        request = request_head(target="/_emulator/echo/x", tag=None)
+        refused = await call(int(plain.address.rpartition(":")[2]), request)
+        served = await call(int(default.address.rpartition(":")[2]), request)
+
+    assert refused.problem["code"] == "installation-required"
+    assert served.status == 200
+
+
+async def test_a_drain_refuses_what_comes_anew_and_finishes_the_rest(emulator: Emulator) -> None:
+    limits = LimitsConfig()
+    config = config_for(
+        emulator.base_url, app_id=emulator.app_id, key=emulator.private_key_pem, limits=limits
+    )
+    slow = request_head(target="/_emulator/slow?seconds=0.3", tag=first(emulator))
+    async with running(config) as proxy:
+        under_way = asyncio.ensure_future(call(proxy.port, slow))
+        while proxy.app.parts.in_flight.count == 0:  # noqa: ASYNC110  # the proxy tells nobody
+            await asyncio.sleep(0.01)
+
+        finished = await proxy.app.drain()
+
+        assert finished
+        assert (await under_way).status == 200
+        assert proxy.log("proxy.draining")[0]["in_flight"] == 1

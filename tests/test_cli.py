@@ -1,0 +1,138 @@
+"""Arguments and exit codes, with the real program."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from proxy import __version__
+from proxy.cli import commands
+from tests.scenes import app_key_pem
+from tests.stories.program import environment, run_to_end
+
+if TYPE_CHECKING:
+    from proxy.emulator.server import Emulator
+
+PLANTED = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC-planted"
+
+
+def bare_environment(**more: str) -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ICR_")}
+    return clean | more
+
+
+@pytest.mark.parametrize("name", sorted(commands.commands))
+def test_every_command_has_help(name: str) -> None:
+    result = CliRunner().invoke(commands, [name, "--help"])
+
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert len((commands.commands[name].help or "").splitlines()[0]) > 10
+
+
+@pytest.mark.parametrize("name", ["run", "check", "wait", "health", "emulator", "demo"])
+def test_help_shows_examples(name: str) -> None:
+    result = CliRunner().invoke(commands, [name, "--help"])
+
+    assert f"icr-proxy {name}" in result.output.partition("Examples:")[2]
+
+
+def test_the_version_is_printed() -> None:
+    assert CliRunner().invoke(commands, ["version"]).output == f"{__version__}\n"
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    assert CliRunner().invoke(commands, ["rnu"]).exit_code == 2
+
+
+def test_the_schema_is_json() -> None:
+    result = CliRunner().invoke(commands, ["check", "--schema"])
+
+    assert json.loads(result.output)["properties"]["listeners"]
+
+
+async def test_check_tells_every_problem_at_once_and_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("tokens: {refresh_margin: 5 minutes}\nlimts: {}\n")
+    env = bare_environment(
+        ICR_PROXY_APP__PRIVATE_KEY=PLANTED, ICR_PROXY_LISTENERS__0__BIND="0.0.0.0:8080"
+    )
+
+    code, out, err = await run_to_end(["check", "--config", str(file)], env)
+
+    assert code == 2
+    assert "tokens.refresh_margin" in err
+    assert "limits" in err
+    assert "app.id" in err
+    assert "exposed" in err
+    assert PLANTED not in out + err
+    assert "Traceback" not in err
+
+
+async def test_check_of_a_good_configuration_shows_it_with_the_keys_fingerprint(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    env = environment(emulator, tmp_path)
+
+    code, out, err = await run_to_end(["check"], env)
+
+    assert (code, err) == (0, "")
+    assert "The configuration is good. Key SHA256:" in out
+    assert f"app.id: {emulator.app_id}" in out
+    assert "PRIVATE KEY" not in out
+
+
+async def test_check_of_a_key_that_is_none_says_what_was_found() -> None:
+    env = bare_environment(ICR_PROXY_APP__ID="a", ICR_PROXY_APP__PRIVATE_KEY=PLANTED)
+
+    code, out, err = await run_to_end(["check"], env)
+
+    assert code == 2
+    assert "app.private_key holds no PEM block" in err
+    assert "an RSA private key as PEM" in err
+    assert PLANTED not in out + err
+
+
+async def test_check_of_a_ca_file_that_is_none_says_so(tmp_path: Path) -> None:
+    wrong = tmp_path / "ca.pem"
+    wrong.write_text("hello")
+    env = bare_environment(
+        ICR_PROXY_APP__ID="a",
+        ICR_PROXY_APP__PRIVATE_KEY=app_key_pem().replace("\n", "\\n"),
+        ICR_PROXY_UPSTREAM__CA_FILE=str(wrong),
+    )
+
+    code, _, err = await run_to_end(["check"], env)
+
+    assert code == 2
+    assert "upstream.ca_file" in err
+
+
+async def test_run_without_configuration_names_what_is_missing() -> None:
+    code, out, err = await run_to_end(["run"], bare_environment())
+
+    assert code == 2
+    assert out == ""
+    assert "ICR_PROXY_APP__ID" in err
+    assert "Traceback" not in err
+
+
+async def test_an_admin_address_that_is_none_is_a_usage_error() -> None:
+    code, _, err = await run_to_end(["health", "--admin", "nowhere"], bare_environment())
+
+    assert code == 2
+    assert "host:port" in err
+
+
+async def test_the_emulator_says_so_when_its_port_is_taken(emulator: Emulator) -> None:
+    port = emulator.base_url.rpartition(":")[2]
+
+    code, _, err = await run_to_end(["emulator", "--port", port], bare_environment())
+
+    assert code == 1
+    assert "cannot start" in err
