@@ -69,10 +69,13 @@ def build_log(
     if config.format == "json" or (config.format == "auto" and not on_terminal):
         render: Callable[[Any, str, Any], bytes] = _encode
     else:
-        console = structlog.dev.ConsoleRenderer(colors=on_terminal, timestamp_key="ts")
+        console = structlog.dev.ConsoleRenderer(
+            colors=on_terminal, timestamp_key="ts", sort_keys=False, pad_event_to=14
+        )
 
         def render(logger: Any, method: str, event: Any) -> bytes:
-            return str(console(logger, method, event)).encode()
+            said = {name: value for name, value in event.items() if value is not None}
+            return str(console(logger, method, said)).encode()
 
     log: Log = structlog.wrap_logger(
         structlog.BytesLogger(stream),
