@@ -82,6 +82,7 @@ class Answer:
         request = self._request
         lines = [b"HTTP/1.1 %d %b" % (status, reason)]
         lines += [b"%b: %b" % header for header in (*headers, *self.extra)]
+        self._chunked = False
         has_body = request.method != "HEAD" and status not in BODILESS
         if has_body and not any(name.lower() == b"content-length" for name, _ in headers):
             if request.version >= HttpVersion11:
@@ -89,7 +90,10 @@ class Answer:
                 lines.append(b"Transfer-Encoding: chunked")
             else:
                 self.keep_alive = False  # the end of the connection is the end of the body
-        if self._closing():
+        # What is left of the request's body is not read for long, so the caller should know
+        # (RFC 9110, 10.1.1): it may be waiting for a go-ahead that will not come.
+        body = request.content
+        if self._closing() or not body.is_eof() or body.exception() is not None:
             self.keep_alive = False
         if not self.keep_alive:
             lines.append(b"Connection: close")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from proxy import __version__
 from proxy.browsers import HostGuard, OriginGuard
+from proxy.consistency import compiled
 from proxy.exchange import Exchange
 from proxy.forward import Forwarder
 from proxy.handler import Handler, InFlight, Rules
@@ -140,7 +141,12 @@ def build_rules(config: Config, listener: ListenerConfig) -> Rules:
         ),
         hosts=HostGuard(listener, base_url=base_url),
         origins=OriginGuard(config.browser.allow_origins),
-        policy=Policy(read_only=config.policy.read_only),
+        policy=Policy(
+            read_only=config.policy.read_only,
+            mode=config.policy.mode,
+            rules=compiled(config.policy.rules),
+            default=config.policy.default,
+        ),
         headers=RequestHeaders(
             headers=config.headers, upstream=config.upstream, host=upstream_host(base_url)
         ),

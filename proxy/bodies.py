@@ -16,6 +16,7 @@ from proxy.errors import (
     BodyTooLargeError,
     CallerGoneError,
     CallerTimeoutError,
+    NotImplementedMethodError,
 )
 
 if TYPE_CHECKING:
@@ -114,10 +115,13 @@ def open_body(
 
     Raises:
         BodyTooLargeError: it says that it is longer than `limits.body`.
+        NotImplementedMethodError: it has a transfer coding other than `chunked` (RFC 9112, 6.1).
     """
     length = request.content_length
     if not request.body_exists:
         return None, length
+    if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
+        raise NotImplementedMethodError("transfer codings other than chunked are not forwarded")
     if length is not None and limits.body is not None and length > limits.body:
         raise BodyTooLargeError("the request body is longer than this proxy accepts")
     waits = request.headers.get("Expect", "").lower() == "100-continue"

@@ -90,8 +90,8 @@ class OriginGuard:
             if len(origins) == 1 and origins[0] in self._allowed:
                 return origins[0]
             raise BrowserRefusedError("pages of that origin may not use this proxy")
-        site = single(headers, b"sec-fetch-site")
-        if site is not None and site not in OWN_SITES:
+        sites = {value for name, value in headers if name.lower() == b"sec-fetch-site"}
+        if not sites <= OWN_SITES:
             raise BrowserRefusedError("pages of another site may not use this proxy")
         return None
 

@@ -2,79 +2,46 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from proxy import __version__
+from proxy.cli_options import FAILED, USAGE, Command, loader, settings
 from proxy.errors import BindError, ConfigError, StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.config import Config
+# Commands that serving never needs, and the modules that have them.
+ELSEWHERE = {
+    "doctor": "proxy.cli_diagnosis",
+    "explain": "proxy.cli_diagnosis",
+    "installations": "proxy.cli_diagnosis",
+    "keys": "proxy.cli_keys",
+}
 
-FAILED, USAGE = 1, 2
 
-# Everyday settings that are flags too: flag, key of the configuration, what it is.
-FLAGS = (
-    ("--listen", "listeners.0.bind", "HOST:PORT", "Where callers connect."),
-    ("--admin", "admin.bind", "HOST:PORT", "Where health, metrics and status are."),
-    ("--upstream", "upstream.base_url", "URL", "Where the API is."),
-    ("--app-id", "app.id", "ID", "The App ID."),
-    ("--private-key-file", "app.private_key_file", "FILE", "The app's private key, PEM."),
-    ("--log-level", "logs.level", "LEVEL", "debug, info, warning or error."),
-    ("--log-format", "logs.format", "FORMAT", "auto, json or console."),
+class Commands(click.Group):
+    """All commands; those from elsewhere are imported when somebody asks for them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name them all."""
+        return sorted({*super().list_commands(ctx), *ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Give one, by name."""
+        if cmd_name in ELSEWHERE and cmd_name not in self.commands:
+            self.add_command(getattr(import_module(ELSEWHERE[cmd_name]), cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96}
 )
-
-
-class Command(click.Command):
-    """A command whose examples keep their lines."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they stand."""
-        del ctx
-        if self.epilog:
-            formatter.write("\nExamples:\n\n")
-            for line in self.epilog.strip().splitlines():
-                formatter.write(f"  {line.strip()}\n" if line.strip() else "\n")
-
-
-def settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say how the proxy is configured."""
-    command = click.option(
-        "--read-only", is_flag=True, help="Refuse every operation that changes state."
-    )(command)
-    for flag, _, metavar, meaning in reversed(FLAGS):
-        command = click.option(flag, metavar=metavar, help=meaning)(command)
-    return click.option(
-        "--config",
-        "file",
-        type=click.Path(path_type=Path),
-        envvar="ICR_PROXY_CONFIG",
-        metavar="FILE",
-        help="Configuration file (YAML); also ICR_PROXY_CONFIG.",
-    )(command)
-
-
-def loader(file: Path | None, options: dict[str, Any]) -> Callable[[], Config]:
-    """Give what loads the configuration, now and at every reload."""
-    from proxy.loading import load  # noqa: PLC0415
-
-    flags = {
-        key: options[flag.lstrip("-").replace("-", "_")]
-        for flag, key, _, _ in FLAGS
-        if options[flag.lstrip("-").replace("-", "_")] is not None
-    }
-    if options["read_only"]:
-        flags["policy.read_only"] = "true"
-    return lambda: load(file=file, environ=os.environ, flags=flags)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96})
 @click.version_option(__version__, "-V", "--version", prog_name="icr-proxy")
 def commands() -> None:
     """A transparent authenticating reverse proxy in front of the ICR carbon-registry API.

@@ -20,7 +20,14 @@ from proxy.settings import Key, Rule, check
 class AppConfig:
     """The ICR app whose credentials are used."""
 
-    rules: ClassVar = (Rule(("private_key_file", "private_key"), consistency.one_key),)
+    must_hold: ClassVar = (
+        Rule(("private_key_file", "private_keys_dir", "private_key"), consistency.some_key),
+        Rule(
+            ("private_key_file", "private_keys_dir"), consistency.not_beside("app.private_keys_dir")
+        ),
+        Rule(("private_key_file", "private_key"), consistency.not_beside("app.private_key")),
+        Rule(("private_keys_dir", "private_key"), consistency.not_beside("app.private_key")),
+    )
 
     id: Annotated[str, Key(of.APP_ID, "The App ID, as the registry shows it.", flag="--app-id")]
     private_key_file: Annotated[
@@ -31,6 +38,10 @@ class AppConfig:
             flag="--private-key-file",
             example="/etc/icr-proxy/app.pem",
         ),
+    ] = None
+    private_keys_dir: Annotated[
+        Path | None,
+        Key(of.DIRECTORY, "Directory of such files, in place of one; the newest is tried first."),
     ] = None
     private_key: Annotated[
         Secret | None,
@@ -58,7 +69,7 @@ class TimeoutsConfig:
 class UpstreamConfig:
     """The API behind the proxy."""
 
-    rules: ClassVar = (Rule(("base_url", "allow_plain"), consistency.encrypted),)
+    must_hold: ClassVar = (Rule(("base_url", "allow_plain"), consistency.encrypted),)
 
     base_url: Annotated[
         str, Key(of.BASE_URL, "Where the API is: scheme, host, port; no path.", flag="--upstream")
@@ -92,7 +103,13 @@ class UpstreamConfig:
 class ListenerConfig:
     """One address on which callers are served."""
 
-    rules: ClassVar = (Rule(("bind", "exposed"), consistency.exposed_on_purpose),)
+    must_hold: ClassVar = (
+        Rule(("bind", "exposed"), consistency.exposed_on_purpose),
+        Rule(("tags",), consistency.each_once),
+        Rule(("tags", "installation", "untagged"), consistency.some_credential),
+        Rule(("untagged", "installation"), consistency.one_meaning),
+        Rule(("installation", "allow"), consistency.among_allowed),
+    )
 
     bind: Annotated[
         str, Key(of.BIND, "Where to listen, `host:port`; port 0 takes any.", flag="--listen")
@@ -104,10 +121,27 @@ class ListenerConfig:
         tuple[str, ...],
         Key(of.HOSTS, "Names callers may use in `Host`; empty: local ones, or any if exposed."),
     ] = ()
+    tags: Annotated[
+        tuple[Literal["header", "path", "userinfo"], ...],
+        Key(
+            of.TAGS, "Where an installation is named: `header`, `path` (/~ID/…), `userinfo` (ID@…)."
+        ),
+    ] = ("header",)
     installation: Annotated[
         str | None,
-        Key(of.INSTALLATION_ID, "Installation of requests that name none; empty refuses them."),
+        Key(of.INSTALLATION_ID, "Installation of requests that name none; empty: see `untagged`."),
     ] = None
+    untagged: Annotated[
+        Literal["refuse", "organization", "app"],
+        Key(
+            of.UNTAGGED,
+            "Requests that name none: refuse; use the path's organization; act as the app.",
+        ),
+    ] = "refuse"
+    allow: Annotated[
+        tuple[str, ...],
+        Key(of.INSTALLATION_IDS, "Installations that may be used here; empty is any."),
+    ] = ()
 
     def __post_init__(self) -> None:
         check(self)
@@ -130,6 +164,49 @@ class TokensConfig:
     max_entries: Annotated[
         int, Key(of.COUNT, "Tokens kept; the least recently used leaves first.", example="10000")
     ] = 10_000
+    revoke_on_exit: Annotated[
+        bool, Key(of.SWITCH, "Delete our tokens at the API when stopping, while the drain lasts.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleConfig:
+    """One rule of the policy; what is left out matches anything, what is given must all match."""
+
+    name: Annotated[
+        str,
+        Key(
+            of.RULE_NAME,
+            "What log and refusals call a rule; the first that matches decides.",
+            live=True,
+        ),
+    ]
+    action: Annotated[
+        Literal["allow", "deny"], Key(of.ALLOW_OR_DENY, "What happens on a match.", live=True)
+    ]
+    operations: Annotated[
+        tuple[str, ...],
+        Key(of.OPERATIONS, "Operations it is about, as in `v1.*`; empty is any.", live=True),
+    ] = ()
+    methods: Annotated[
+        tuple[str, ...],
+        Key(of.METHODS, "Methods it is about; GET covers HEAD; empty is any.", live=True),
+    ] = ()
+    paths: Annotated[
+        tuple[str, ...],
+        Key(of.PATH_GLOBS, "Paths it is about, as in `/v1/**`; empty is any.", live=True),
+    ] = ()
+    installations: Annotated[
+        tuple[str, ...],
+        Key(of.INSTALLATION_IDS, "Installations it is about; empty is any.", live=True),
+    ] = ()
+    listeners: Annotated[
+        tuple[str, ...],
+        Key(of.BINDS, "Listeners it is about, by their `bind`; empty is any.", live=True),
+    ] = ()
 
     def __post_init__(self) -> None:
         check(self)
@@ -139,10 +216,29 @@ class TokensConfig:
 class PolicyConfig:
     """What callers may do."""
 
+    must_hold: ClassVar = (Rule(("rules",), consistency.rules_that_can_match),)
+
     read_only: Annotated[
         bool,
         Key(of.SWITCH, "Refuse every operation that changes state.", live=True, flag="--read-only"),
     ] = False
+    mode: Annotated[
+        Literal["enforce", "report"],
+        Key(of.ENFORCE_OR_REPORT, "Refuse, or only log what would be refused.", live=True),
+    ] = "enforce"
+    default: Annotated[
+        Literal["allow", "deny"],
+        Key(of.ALLOW_OR_DENY, "What happens to requests that no rule matches.", live=True),
+    ] = "allow"
+    rules: tuple[RuleConfig, ...] = ()
+    app_endpoints: Annotated[
+        Literal["closed", "read"],
+        Key(
+            of.CLOSED_OR_READ,
+            "Keep `/app` closed, or let callers read the list of installations.",
+            live=True,
+        ),
+    ] = "closed"
 
     def __post_init__(self) -> None:
         check(self)
@@ -182,9 +278,15 @@ class LimitsConfig:
 class HeadersConfig:
     """Headers with a meaning to the proxy, and headers it keeps to itself."""
 
+    must_hold: ClassVar = (Rule(("organization", "installation"), consistency.told_apart),)
+
     installation: Annotated[
         str, Key(of.TAG_HEADER, "The header in which callers name the installation.", live=True)
     ] = "X-ICR-Installation-Id"
+    organization: Annotated[
+        str,
+        Key(of.TAG_HEADER, "The header in which callers name the organization.", live=True),
+    ] = "X-ICR-Organization-Id"
     drop: Annotated[
         tuple[str, ...],
         Key(of.DROPPED_HEADERS, "Further headers that never reach the API.", live=True),
@@ -246,10 +348,42 @@ class AdminConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebhooksConfig:
+    """The port on which the registry tells what happens to installations."""
+
+    must_hold: ClassVar = (
+        Rule(("bind", "exposed"), consistency.reached_on_purpose),
+        Rule(("secret_file", "secret", "bind"), consistency.verifiable),
+        Rule(("secret_file", "secret"), consistency.not_beside("webhooks.secret")),
+    )
+
+    bind: Annotated[
+        str | None,
+        Key(of.BIND, "Where to listen, `host:port`; empty is nowhere.", example="127.0.0.1:9091"),
+    ] = None
+    path: Annotated[str, Key(of.PLAIN_PATH, "The path on which deliveries are taken.")] = (
+        "/webhooks"
+    )
+    secret: Annotated[
+        Secret | None, Key(of.SECRET, "The secret that deliveries are signed with.")
+    ] = None
+    secret_file: Annotated[
+        Path | None,
+        Key(of.FILE, "File with that secret.", example="/etc/icr-proxy/webhooks.secret"),
+    ] = None
+    exposed: Annotated[
+        bool, Key(of.SWITCH, "Confirm that other machines may connect; deliveries are verified.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownConfig:
     """How the proxy stops."""
 
-    rules: ClassVar = (Rule(("min_drain", "max_drain"), consistency.drain_order),)
+    must_hold: ClassVar = (Rule(("min_drain", "max_drain"), consistency.drain_order),)
 
     min_drain: Annotated[
         float, Key(of.DURATION_OR_NONE, "Keep serving this long, until balancers have noticed.")
@@ -266,9 +400,9 @@ class ShutdownConfig:
 class Config:
     """Configuration of icr-proxy."""
 
-    rules: ClassVar = (
+    must_hold: ClassVar = (
         Rule(("listeners",), consistency.someone_to_serve),
-        Rule(("listeners", "admin"), consistency.binds_apart),
+        Rule(("listeners", "admin", "webhooks"), consistency.binds_apart),
     )
 
     app: AppConfig
@@ -281,6 +415,7 @@ class Config:
     browser: BrowserConfig = field(default_factory=BrowserConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
+    webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 
     def __post_init__(self) -> None:

@@ -7,12 +7,12 @@ key, or None if all is well.
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from proxy import addresses
+from proxy import addresses, policy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from proxy.secret import Secret
@@ -26,13 +26,30 @@ class Bound(Protocol):
         """Where."""
 
 
-def one_key(file: Path | None, text: Secret | None) -> str | None:
-    """Demand exactly one source of the private key."""
-    if file is None and text is None:
-        return "is required, unless app.private_key is given"
-    if file is not None and text is not None:
-        return "is set, and so is app.private_key; keep one of the two"
+class PerhapsBound(Protocol):
+    """Anything that may listen somewhere."""
+
+    @property
+    def bind(self) -> str | None:
+        """Where, or None if nowhere."""
+
+
+def some_key(file: Path | None, directory: Path | None, text: Secret | None) -> str | None:
+    """Demand a source of the private key."""
+    if file is None and directory is None and text is None:
+        return "is required, unless app.private_keys_dir or app.private_key is given"
     return None
+
+
+def not_beside(other: str) -> Callable[[object, object], str | None]:
+    """Make the rule that of two keys, `other` the second, only one is set."""
+
+    def rule(value: object, beside: object) -> str | None:
+        if value is None or beside is None:
+            return None
+        return f"is set, and so is {other}; keep one of the two"
+
+    return rule
 
 
 def encrypted(base_url: str, allow_plain: bool) -> str | None:  # noqa: FBT001 - a row of values
@@ -57,6 +74,66 @@ def exposed_on_purpose(bind: str, exposed: bool) -> str | None:  # noqa: FBT001 
     )
 
 
+def each_once(tags: Sequence[str]) -> str | None:
+    """Take a word that is repeated for a slip."""
+    twice = next((tag for tag in tags if tags.count(tag) > 1), None)
+    return f'has "{twice}" twice' if twice else None
+
+
+def some_credential(tags: Sequence[str], installation: str | None, untagged: str) -> str | None:
+    """Refuse a listener on which every request would be refused."""
+    if tags or installation is not None or untagged != "refuse":
+        return None
+    return (
+        "is empty, so that no request could name an installation; list a tag,"
+        " or set installation or untagged beside it"
+    )
+
+
+def one_meaning(untagged: str, installation: str | None) -> str | None:
+    """Let a request that names no installation mean one thing."""
+    if untagged == "refuse" or installation is None:
+        return None
+    return (
+        f'"{untagged}" contradicts installation beside it, which is for the same requests;'
+        " keep one of the two"
+    )
+
+
+def among_allowed(installation: str | None, allow: Sequence[str]) -> str | None:
+    """Find a listener that would refuse its own installation."""
+    if installation is None or not allow or installation in allow:
+        return None
+    return f'"{installation}" is not in allow beside it'
+
+
+def told_apart(organization: str, installation: str) -> str | None:
+    """Keep two headers apart, by the rules of those who take - and _ for the same."""
+    if _folded(organization) != _folded(installation):
+        return None
+    return f'"{organization}" and "{installation}" of headers.installation are the same header'
+
+
+def _folded(header: str) -> str:
+    return header.lower().replace("_", "-")
+
+
+def reached_on_purpose(bind: str | None, exposed: bool) -> str | None:  # noqa: FBT001 - a row of values
+    """Demand a word before other machines can deliver webhooks."""
+    if bind is None or exposed or addresses.is_loopback(addresses.split_bind(bind)[0]):
+        return None
+    return (
+        f'"{bind}" can be reached from other machines; if that is meant, set webhooks.exposed: true'
+    )
+
+
+def verifiable(file: Path | None, text: Secret | None, bind: str | None) -> str | None:
+    """Demand the secret without which no delivery can be believed."""
+    if bind is None or file is not None or text is not None:
+        return None
+    return "is required if webhooks.bind is set, unless webhooks.secret is given"
+
+
 def drain_order(min_drain: float, max_drain: float) -> str | None:
     """Keep the end of draining after its beginning."""
     if min_drain <= max_drain:
@@ -64,15 +141,75 @@ def drain_order(min_drain: float, max_drain: float) -> str | None:
     return f"{min_drain:g}s is longer than shutdown.max_drain, {max_drain:g}s"
 
 
+class RuleLike(Protocol):
+    """A rule of the policy, as configured."""
+
+    @property
+    def name(self) -> str:
+        """What log and refusals call it."""
+
+    @property
+    def action(self) -> Literal["allow", "deny"]:
+        """What happens on a match."""
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Names of operations, or globs over them."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """HTTP methods."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Globs over decision paths."""
+
+    @property
+    def installations(self) -> tuple[str, ...]:
+        """IDs."""
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        """Listeners, by their `bind`."""
+
+
+def compiled(rules: Sequence[RuleLike]) -> tuple[policy.Rule, ...]:
+    """Give the rules in the form the policy takes."""
+    return tuple(
+        policy.Rule(
+            name=rule.name,
+            action=rule.action,
+            operations=rule.operations,
+            methods=rule.methods,
+            paths=rule.paths,
+            installations=rule.installations,
+            listeners=rule.listeners,
+        )
+        for rule in rules
+    )
+
+
+def rules_that_can_match(rules: Sequence[RuleLike]) -> str | None:
+    """Let the policy refuse a rule that could never match, a misspelt operation above all."""
+    try:
+        policy.Policy(rules=compiled(rules))
+    except ValueError as exc:
+        return "; ".join(str(exc).splitlines())
+    return None
+
+
 def someone_to_serve(listeners: Sequence[Bound]) -> str | None:
     """Demand a listener."""
     return None if listeners else "is empty; at least one listener is needed"
 
 
-def binds_apart(listeners: Sequence[Bound], admin: Bound) -> str | None:
+def binds_apart(listeners: Sequence[Bound], admin: Bound, webhooks: PerhapsBound) -> str | None:
     """Find the first two binds of which one would not get its port."""
     binds = [(f"listeners[{at}].bind", each.bind) for at, each in enumerate(listeners)]
-    for (key, bind), (other, taken) in combinations([*binds, ("admin.bind", admin.bind)], 2):
+    binds.append(("admin.bind", admin.bind))
+    if webhooks.bind is not None:
+        binds.append(("webhooks.bind", webhooks.bind))
+    for (key, bind), (other, taken) in combinations(binds, 2):
         if addresses.collide(bind, taken):
             return f'"{bind}" of {key} and "{taken}" of {other} cannot share a port'
     return None

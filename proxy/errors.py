@@ -104,6 +104,10 @@ class DrainingError(RefusedError):
     """The proxy is shutting down."""
 
 
+class WebhookRefusedError(RefusedError):
+    """A webhook delivery is not genuine, or cannot be understood."""
+
+
 # -- the caller went away -----------------------------------------------------------------------
 
 

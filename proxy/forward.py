@@ -73,11 +73,7 @@ class Forwarder:
         """
         cached = await self._token(job, journal)
         opened, refused = await self._attempt(job, cached, journal)
-        if not refused:
-            return opened
-        worthwhile = self._tokens.refused(job.key, cached.generation)
-        if not worthwhile or (job.body is not None and not job.body.can_rewind):
-            self._replayed("limited" if not worthwhile else "body-too-long")
+        if not refused or not self._heals(job, cached):
             return opened
         opened.response.close()
         cached = await self._token(job, journal)
@@ -88,6 +84,16 @@ class Forwarder:
             self._tokens.refused(job.key, cached.generation)
         self._replayed("refused-again" if refused else "healed")
         return opened
+
+    def _heals(self, job: Job, cached: CachedToken) -> bool:
+        """Drop the token that was refused; say whether the request can go out with a new one."""
+        if not self._tokens.refused(job.key, cached.generation):
+            self._replayed("limited")
+            return False
+        if job.body is not None and not job.body.can_rewind:
+            self._replayed("body-too-long")
+            return False
+        return True
 
     async def _token(self, job: Job, journal: Journal) -> CachedToken:
         began = self._clock()
@@ -148,7 +154,7 @@ def may_send_again(error: UpstreamError, *, changes_state: bool) -> bool:
         return True
     if not isinstance(error, UpstreamBrokenError) or error.answered:
         return False
-    return error.reused and not (error.sent and changes_state)
+    return not error.sent or (error.reused and not changes_state)
 
 
 async def judge(response: UpstreamResponse) -> tuple[Opened, bool]:

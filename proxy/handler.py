@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aiohttp import HttpVersion10, HttpVersion11
+
 from proxy.answers import PHRASES, Answer
 from proxy.bodies import open_body
 from proxy.browsers import is_preflight, origin_headers, preflight, without_origin_headers
 from proxy.errors import (
+    BadRequestError,
     CallerGoneError,
     DrainingError,
     OverloadedError,
@@ -20,7 +23,13 @@ from proxy.errors import (
     UpstreamTimeoutError,
 )
 from proxy.forward import Job
-from proxy.headers import choose_request_id, continue_trace, edit_response, refuse_upgrade
+from proxy.headers import (
+    check_size,
+    choose_request_id,
+    continue_trace,
+    edit_response,
+    refuse_upgrade,
+)
 from proxy.outcome import CALLER_GONE_STATUS, Journal
 from proxy.policy import Subject
 from proxy.problems import kind_of, problem
@@ -36,9 +45,10 @@ if TYPE_CHECKING:
     from proxy.headers import RequestHeaders
     from proxy.outcome import Outcome
     from proxy.policy import Policy
-    from proxy.routes import Router
+    from proxy.routes import Router, Target
 
 NO_CONTENT = 204
+SERVED_VERSIONS = frozenset({HttpVersion10, HttpVersion11})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,40 +183,17 @@ class Handler:
         answer: Answer,
         traceparent: bytes,
     ) -> None:
+        target = self._admit(request, rules, journal)
         received = request.raw_headers
-        target = rules.router.read_target(request.method, request.raw_path)
-        journal.path = target.forwarded.partition("?")[0]
-        journal.operation = target.operation.name
-        journal.changes_state = target.operation.changes_state
-
-        refuse_upgrade(received)
-        rules.hosts.check(received, required=request.version >= (1, 1))
         origin = rules.origins.check(received)
         if origin is not None:
             answer.extra = origin_headers(origin)
             if is_preflight(request.method, received):
-                journal.status = NO_CONTENT
-                answer.begin(
-                    status=NO_CONTENT, reason=PHRASES[NO_CONTENT], headers=preflight(received)
-                )
-                await answer.end()
+                await self._grant(preflight(received), journal, answer)
                 return
-
         key = rules.router.choose_key(target, received)
         journal.installation = key.installation
-        decision = rules.policy.decide(
-            Subject(
-                operation=target.operation,
-                method=request.method,
-                path=target.path,
-                installation=key.installation,
-                listener=self._listener,
-            )
-        )
-        if decision.refuses:
-            raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
-        journal.would_refuse = None if decision.allowed else decision.rule
-
+        self._ask_policy(request.method, target, rules, journal)
         body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
         request_id = journal.request_id.encode("ascii")
         job = Job(
@@ -223,6 +210,45 @@ class Handler:
             length=length,
             changes_state=target.operation.changes_state,
         )
+        await self._forward(job, journal, answer)
+
+    def _admit(self, request: BaseRequest, rules: Rules, journal: Journal) -> Target:
+        """Say what is asked for, if it is asked for in a way that is served here."""
+        received = request.raw_headers
+        target = rules.router.read_target(request.method, request.raw_path)
+        journal.path = target.forwarded.partition("?")[0]
+        journal.operation = target.operation.name
+        journal.changes_state = target.operation.changes_state
+        if request.version not in SERVED_VERSIONS:
+            raise BadRequestError("this proxy speaks HTTP/1.1 and HTTP/1.0")
+        check_size(received, limit=rules.limits.headers)
+        refuse_upgrade(received)
+        rules.hosts.check(received, required=request.version == HttpVersion11)
+        return target
+
+    def _ask_policy(self, method: str, target: Target, rules: Rules, journal: Journal) -> None:
+        decision = rules.policy.decide(
+            Subject(
+                operation=target.operation,
+                method=method,
+                path=target.path,
+                installation=journal.installation,
+                listener=self._listener,
+            )
+        )
+        if decision.refuses:
+            raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
+        journal.would_refuse = None if decision.allowed else decision.rule
+
+    async def _grant(
+        self, headers: Sequence[tuple[bytes, bytes]], journal: Journal, answer: Answer
+    ) -> None:
+        """Answer a pre-flight here; the API never sees it."""
+        journal.status = NO_CONTENT
+        answer.begin(status=NO_CONTENT, reason=PHRASES[NO_CONTENT], headers=headers)
+        await answer.end()
+
+    async def _forward(self, job: Job, journal: Journal, answer: Answer) -> None:
         try:
             opened = await self._forwarder.open(job, journal)
             try:
@@ -230,7 +256,7 @@ class Handler:
             finally:
                 opened.response.close()
         finally:
-            journal.bytes_in = body.size if body is not None else 0
+            journal.bytes_in = job.body.size if job.body is not None else 0
 
     async def _pass_back(self, opened: Opened, journal: Journal, answer: Answer) -> None:
         """Stream the answer as it comes; an error from here on breaks the connection."""

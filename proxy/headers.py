@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from proxy.errors import BadRequestError, NotImplementedMethodError
+from proxy.errors import BadRequestError, HeadersTooLargeError, NotImplementedMethodError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,6 +55,8 @@ TRACEPARENT = b"traceparent"
 PROXY_ERROR = b"x-icr-proxy-error"
 VIA = (b"Via", b"1.1 icr-proxy")
 
+LINE_OVERHEAD = len(": \r\n")
+
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header; all zeros is invalid there.
 SAFE_TRACE = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
@@ -71,7 +73,7 @@ class RequestHeaders:
             dropped |= FORWARDED
         self._dropped = frozenset(dropped)
         # Servers that map both `-` and `_` to the same variable (CGI, WSGI) read these as one.
-        self._look_alikes = frozenset({tag, VERSION}) | CREDENTIALS | OURS_UPSTREAM | HOP_BY_HOP
+        self._look_alikes = frozenset(dashed(name) for name in dropped | {VERSION})
         self._host = (b"Host", host)
         self._version = (b"x-icr-api-version", upstream.api_version.encode("ascii"))
         self._override = upstream.api_version_override
@@ -96,15 +98,15 @@ class RequestHeaders:
         chosen = False
         for header in received:
             name = header[0].lower()
-            if name in self._dropped or name in named:
-                continue
-            if b"_" in name and name.replace(b"_", b"-") in self._look_alikes:
+            if name in named:
                 continue
             if name == VERSION:
-                if chosen and version[1] != header[1] and not self._override:
-                    raise BadRequestError("x-icr-api-version was sent twice with different values")
                 if header[1] and not self._override:
+                    if chosen and version[1] != header[1]:
+                        raise BadRequestError("x-icr-api-version was sent with different values")
                     version, chosen = header, True
+                continue
+            if name in self._dropped or (b"_" in name and dashed(name) in self._look_alikes):
                 continue
             kept.append(header)
         kept += (
@@ -115,6 +117,21 @@ class RequestHeaders:
             (b"traceparent", traceparent),
         )
         return kept
+
+
+def dashed(name: bytes) -> bytes:
+    """Write a header's name as servers read it that take `_` for `-`."""
+    return name.replace(b"_", b"-")
+
+
+def check_size(received: Iterable[Header], *, limit: int) -> None:
+    """Refuse a header section that is too long; the parser only looks at each line.
+
+    Raises:
+        HeadersTooLargeError: it has more than `limit` bytes.
+    """
+    if sum(len(name) + len(value) + LINE_OVERHEAD for name, value in received) > limit:
+        raise HeadersTooLargeError("the headers are longer than this proxy accepts")
 
 
 def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:

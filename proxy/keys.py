@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import stat
 from typing import TYPE_CHECKING, Protocol
 
 import jwt
@@ -31,7 +32,8 @@ MIN_BITS = 2048  # RFC 7518, 3.3: RS256 needs a key of 2048 bits or more
 MAX_FILE_BYTES = 64 * 1024
 NEEDED = "an RSA private key as PEM (PKCS#1 or PKCS#8, not encrypted) is needed"
 LABEL = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----")
-PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+# Bundles hold certificates or parameters, too, and before the key.
+PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----(.*?)-----END \1-----", re.DOTALL)
 # What people paste by mistake, by the label of its PEM.
 MISTAKEN = {
     "PUBLIC KEY": "a public key",
@@ -59,10 +61,11 @@ class Signer(Protocol):
 class SigningKey:
     """An RSA private key in memory."""
 
-    __slots__ = ("_key", "fingerprint")
+    __slots__ = ("_key", "bits", "fingerprint")
 
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
         self._key = key
+        self.bits = key.key_size
         self.fingerprint = fingerprint(key.public_key())
 
     def sign(self, claims: Mapping[str, object]) -> str:
@@ -97,6 +100,7 @@ class KeyRing:
     """The key that signs now; a changed file is noticed when the next token is minted.
 
     `stat` follows symbolic links, so the swap that Kubernetes makes in a mounted secret is seen.
+    The time of change is compared, too: `cp -p` and `chmod` leave the time of modification alone.
     """
 
     def __init__(self, app: AppConfig, *, watcher: KeyWatcher | None = None) -> None:
@@ -107,7 +111,8 @@ class KeyRing:
         """
         self._path = app.private_key_file
         self._watcher = watcher
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
+        self._rejected = False
         if self._path is None:
             text = app.private_key.reveal() if app.private_key is not None else ""
             self._key = parse_signing_key(text, source="app.private_key")
@@ -135,21 +140,27 @@ class KeyRing:
         try:
             key = load_key_file(path)
         except KeyUnusableError as error:
+            self._rejected = True
             if self._watcher is not None:
                 self._watcher.rejected(error)
             return
-        if key.fingerprint != self._key.fingerprint:
+        # The same key again is news only to whoever was told that it had gone.
+        is_news = self._rejected or key.fingerprint != self._key.fingerprint
+        self._rejected = False
+        if is_news:
             self._key = key
             if self._watcher is not None:
                 self._watcher.loaded(key.fingerprint)
 
     @staticmethod
-    def _look(path: Path) -> tuple[int, int, int] | None:
+    def _look(path: Path) -> tuple[int, ...] | None:
         try:
             found = path.stat()
         except OSError:
             return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        if not stat.S_ISREG(found.st_mode):
+            return None  # a pipe gives its key once; opening it again would wait for a writer
+        return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def load_key_file(path: Path) -> SigningKey:
@@ -209,7 +220,8 @@ def parse_signing_key(text: str, *, source: str) -> SigningKey:
 
 def _repair(text: str) -> str | None:
     """Give back the PEM inside, with its line breaks where they belong."""
-    found = PEM.search(text.replace("\\r", "").replace("\\n", "\n"))
+    # Escaped once by a shell, perhaps again by JSON; PEM itself has no backslash.
+    found = PEM.search(text.replace("\\r", "").replace("\\n", "\n").replace("\\", ""))
     if found is None:
         return None
     label, body = found.groups()
@@ -222,9 +234,10 @@ def _repair(text: str) -> str | None:
 def _describe(text: str) -> str:
     if not text.strip():
         return "nothing"
-    found = LABEL.search(text)
-    if found is None:
+    labels = LABEL.findall(text)
+    if not labels:
         return "no PEM block (-----BEGIN … PRIVATE KEY-----)"
     if "ENCRYPTED" in text:
         return "an encrypted private key"
-    return MISTAKEN.get(found.group(1), "a damaged or cut-off private key")
+    label = next((each for each in labels if each.endswith("PRIVATE KEY")), labels[0])
+    return MISTAKEN.get(label, "a damaged or cut-off private key")

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Awaitable, Callable
 
+    from aiohttp import StreamReader
+
     from proxy.answers import Answer
     from proxy.config import LimitsConfig
 
@@ -38,12 +41,27 @@ if TYPE_CHECKING:
 class CallerConnection(RequestHandler):
     """aiohttp's connection, with our answer to a request that cannot be parsed."""
 
-    __slots__ = ("_refuse", "_tag")
+    __slots__ = ("_body", "_refuse", "_tag")
 
     def __init__(self, server: web.Server, *, refuse: Refuse, tag: str, **options: Any) -> None:
         super().__init__(server, **options)
         self._refuse = refuse
         self._tag = tag.lower()
+        self._body: StreamReader | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; tell the reader of a body that it is malformed, which aiohttp forgets."""
+        super().data_received(data)
+        for message, body in self._messages:
+            if isinstance(message, RawRequestMessage):
+                self._body = body
+            elif self._body is not None and not self._body.is_eof():
+                self._body.set_exception(web.RequestPayloadError("malformed"))
+                self._body.feed_eof()
+
+    def handle_error(self, *_args: Any, **_options: Any) -> Any:
+        """End the connection: aiohttp's own answer would follow one that was already sent."""
+        raise ConnectionAbortedError
 
     def _make_error_handler(self, err_info: Any) -> Any:
         error = parse_error(err_info.exc, tag=self._tag, uri_limit=self.max_line_size)

@@ -6,8 +6,10 @@ not configured: there is no module-level state, and tests may have one each.
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from proxy.outcome import Outcome
 
 RANKS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+FRAMES_TOLD = 20  # the innermost; a recursion has a thousand
 
 
 class Log(Protocol):
@@ -74,11 +77,11 @@ def build_log(
         )
 
         def render(logger: Any, method: str, event: Any) -> bytes:
-            said = {name: value for name, value in event.items() if value is not None}
+            said = {name: _legible(value) for name, value in event.items() if value is not None}
             return str(console(logger, method, said)).encode()
 
     log: Log = structlog.wrap_logger(
-        structlog.BytesLogger(stream),
+        Lines(stream),
         processors=[threshold, stamp, render],
         wrapper_class=structlog.make_filtering_bound_logger(0),
         cache_logger_on_first_use=True,
@@ -86,8 +89,32 @@ def build_log(
     return log
 
 
+class Lines:
+    """Writes whole lines. A full disk or a collector that has gone loses lines, not requests."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        """Write one line and see it off."""
+        with suppress(OSError, ValueError):  # the latter if the stream is closed
+            self._stream.write(line + b"\n")
+            self._stream.flush()
+
+    debug = info = warning = error = write
+
+
 def _encode(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
-    return msgspec.json.encode(event, enc_hook=str)
+    try:
+        return msgspec.json.encode(event, enc_hook=str)
+    except UnicodeEncodeError:  # surrogates, as which Python hands over bytes that are no text
+        text = json.dumps(event, default=str, ensure_ascii=False)
+        return text.encode("utf-8", "replace")
+
+
+def _legible(value: object) -> object:
+    """Show what a terminal would obey instead of showing it."""
+    return repr(value) if isinstance(value, str) and not value.isprintable() else value
 
 
 def where(error: BaseException) -> dict[str, object]:
@@ -95,7 +122,7 @@ def where(error: BaseException) -> dict[str, object]:
 
     The text of a foreign exception may hold a header or a piece of a body.
     """
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(error.__traceback__, limit=-FRAMES_TOLD)
     lines = [f"{at.name} ({at.filename.rpartition('/')[2]}:{at.lineno})" for at in frames]
     return {"error": type(error).__name__, "where": lines}
 

@@ -24,9 +24,12 @@ from proxy import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from prometheus_client.metrics_core import Metric
+
     from proxy.outcome import Outcome
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+STATUSES = range(100, 600)  # RFC 9110, 15; llhttp lets three digits pass
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -44,6 +47,24 @@ class States:
         for state, number in self._count().items():
             family.add_metric([state], number)
         yield family
+
+
+class WithoutCreated:
+    """What a registry collects, less the time at which each series was made.
+
+    Those series are as many again and of use to OpenMetrics alone; the library's own switch is
+    one for the whole process.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        """Collect now."""
+        for family in self._registry.collect():
+            created = f"{family.name}_created"
+            family.samples = [sample for sample in family.samples if sample.name != created]
+            yield family
 
 
 class Metrics:
@@ -76,7 +97,7 @@ class Metrics:
         )
         self.in_flight = gauge("in_flight", "Requests being served.")
         self.bytes = counter("bytes", "Bytes of bodies passed on.", "direction")
-        self.refusals = counter("refusals", "Requests the proxy answered itself.", "code")
+        self.refusals = counter("refusals", "Requests refused or broken off, by code.", "code")
         self.would_refuse = counter(
             "would_refuse", "Requests that policy would refuse, were it enforced."
         )
@@ -106,10 +127,13 @@ class Metrics:
     def __call__(self, outcome: Outcome) -> None:
         """Read one outcome."""
         method = outcome.method if outcome.method in METHODS else "other"
-        key = (outcome.operation, method, outcome.status, outcome.origin)
+        status = outcome.status if outcome.status in STATUSES else 0
+        key = (outcome.operation, method, status, outcome.origin)
         child = self._requests.get(key)
         if child is None:
-            child = self._requests[key] = self.requests.labels(*map(str, key))
+            child = self._requests[key] = self.requests.labels(
+                outcome.operation, method, str(status) if status else "other", outcome.origin
+            )
         child.inc()
         timings = self._timings.get(outcome.operation)
         if timings is None:
@@ -131,4 +155,4 @@ class Metrics:
 
     def render(self) -> bytes:
         """Give the text exposition of everything."""
-        return generate_latest(self.registry)
+        return generate_latest(WithoutCreated(self.registry))

@@ -97,7 +97,16 @@ class Journal:
 
 
 def printable(path: str) -> str:
-    """Make a path safe to encode and to read: what is not plain text shows as an escape."""
+    """Make a path safe to encode and to read: what is not plain text shows as an escape.
+
+    A control character would end a line, or be obeyed by the terminal that shows it.
+    """
     if path.isascii() and path.isprintable():
         return path
-    return path.encode("utf-8", "surrogateescape").decode("ascii", "backslashreplace")
+    return "".join(char if " " <= char <= "~" else _escape(char) for char in path)
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # how aiohttp hands over a byte that is not UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))

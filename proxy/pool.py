@@ -57,6 +57,7 @@ def parse_address(base_url: str, *, ca_file: Path | None) -> Address:
             raise StartError(
                 f"upstream.ca_file: {ca_file} is not a file of PEM certificates"
             ) from exc
+        tls.hostname_checks_common_name = False  # RFC 9525, 2: only the names meant for it
     return Address(host=url.hostname or "", port=url.port or (443 if tls else 80), tls=tls)
 
 
@@ -80,6 +81,8 @@ class Pool:
         self._timeouts = timeouts
         self._now = now
         self._connected = connected
+        self._limit = connections
+        self._taken = 0
         self._idle: deque[Connection] = deque()
         self._slots = asyncio.Semaphore(connections)
         self._active: set[Connection] = set()
@@ -94,6 +97,11 @@ class Pool:
     def active(self) -> int:
         """Connections in the middle of one."""
         return len(self._active)
+
+    @property
+    def free(self) -> int:
+        """How many more requests may be sent now."""
+        return self._limit - self._taken
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send once on a pooled or new connection and wait for the head of the answer."""
@@ -113,28 +121,40 @@ class Pool:
                 raise UpstreamBusyError("all connections to the API are in use") from None
         else:
             await self._slots.acquire()
+        self._taken += 1
         try:
             connection = None if request.fresh else self._pop(is_write=request.is_write)
             if connection is None:
+                self._make_room()
                 connection = await self._connect()
         except BaseException:
-            self._slots.release()
+            self._free()
             raise
         self._active.add(connection)
         return connection
+
+    def _free(self) -> None:
+        self._taken -= 1
+        self._slots.release()
+
+    def _make_room(self) -> None:
+        """Close what has been idle the longest: all together may not be more than the limit."""
+        while self._idle and self._taken + len(self._idle) > self._limit:
+            self._idle.popleft().abort()
 
     def _pop(self, *, is_write: bool) -> Connection | None:
         now = self._now()
         while self._idle:
             connection = self._idle.pop()
             age = now - connection.idle_since
-            if connection.is_open and age < (PROVEN_SECONDS if is_write else IDLE_SECONDS):
+            if not connection.is_open or age >= IDLE_SECONDS or not connection.is_quiet:
+                connection.abort()
+            elif is_write and age >= PROVEN_SECONDS:
+                self._idle.append(connection)  # good enough for a read
+                return None
+            else:
                 connection.reused = True
                 return connection
-            if connection.is_open and age < IDLE_SECONDS:
-                self._idle.append(connection)
-                return None
-            connection.abort()
         return None
 
     async def _connect(self) -> Connection:
@@ -166,7 +186,7 @@ class Pool:
         if connection not in self._active:
             return
         self._active.discard(connection)
-        self._slots.release()
+        self._free()
         if connection.is_open:
             connection.idle_since = self._now()
             self._idle.append(connection)

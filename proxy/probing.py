@@ -28,13 +28,19 @@ def ask(bind: str, path: str) -> str | None:
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        said = response.read(200).decode("latin-1").strip()
+        said = _legible(response.read(200)) or f"HTTP {response.status}"
     except (OSError, http.client.HTTPException) as exc:
         reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
         return f"{bracketed(host)}:{port} cannot be asked: {reason}"
     finally:
         connection.close()
     return None if response.status == OK else said
+
+
+def _legible(data: bytes) -> str:
+    """Keep the words: another program may listen there, and a terminal must not obey it."""
+    text = data.decode("latin-1")
+    return "".join(char if char.isprintable() else " " for char in text).strip()
 
 
 def wait_until_ready(

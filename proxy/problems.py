@@ -7,6 +7,7 @@ a token, a key, a path of a file or a traceback.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -99,7 +100,7 @@ def problem(error: BaseException, *, request_id: str) -> Problem:
     """Give the answer to an error; anything unknown becomes one bland 500."""
     kind = kind_of(error)
     sentence = getattr(error, "detail", "") if kind is not INTERNAL else BLAND
-    sentence = (sentence or kind.title).rstrip(".")
+    sentence = sentence.rstrip(".") or kind.title
     sentence = sentence[0].upper() + sentence[1:] + "."
     phrase = HTTPStatus(kind.status).phrase
     body = Body(
@@ -121,5 +122,5 @@ def problem(error: BaseException, *, request_id: str) -> Problem:
     ]
     wait = getattr(error, "retry_after", None) or RETRY_AFTER.get(kind.code)
     if wait is not None:
-        headers.append((b"Retry-After", b"%d" % max(1, round(wait + 0.49))))
+        headers.append((b"Retry-After", b"%d" % max(1, math.ceil(wait))))
     return Problem(kind=kind, headers=tuple(headers), body=msgspec.json.encode(body))

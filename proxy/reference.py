@@ -45,7 +45,9 @@ def _part_schema(part: Part) -> Schema:
     if part.key:
         return _key_schema(part, part.key)
     if part.many:
-        return {"type": ["array", "null"], "items": _section_schema(part.section)}
+        described = {"type": ["array", "null"], "items": _section_schema(part.section)}
+        # Where there is an item by default, the defaults of its keys tell which.
+        return described if part.default else {**described, "default": []}
     return _section_schema(part.section, may_be_empty=True)
 
 

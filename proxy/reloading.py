@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from proxy.settings import Path, dotted, parts
+from proxy.settings import Part, Path, dotted, leaves, parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def effective(old: Config, new: Config) -> Config:
 def _fixed_changes(old: Any, new: Any, path: Path) -> Iterator[Path]:
     for part in parts(type(old)).values():
         here, before, after = (*path, part.name), getattr(old, part.name), getattr(new, part.name)
-        if before == after or (part.key and part.key.live):
+        if before == after or _is_live(part):
             continue
         if part.key or _reshaped(before, after):
             yield here
@@ -36,6 +36,13 @@ def _fixed_changes(old: Any, new: Any, path: Path) -> Iterator[Path]:
                 yield from _fixed_changes(one, other, (*here, str(at)))
         else:
             yield from _fixed_changes(before, after, here)
+
+
+def _is_live(part: Part) -> bool:
+    """Tell whether a key, or a list of sections with all their keys, takes effect on reload."""
+    if part.key:
+        return part.key.live
+    return part.many and all(key.live for _, _, key in leaves(part.section))
 
 
 def _reshaped(before: Any, after: Any) -> bool:
@@ -49,8 +56,8 @@ def _mixed(old: Any, new: Any) -> Any:
     changes = {}
     for part in parts(type(old)).values():
         before, after = getattr(old, part.name), getattr(new, part.name)
-        if part.key:
-            changes[part.name] = after if part.key.live else before
+        if part.key or _is_live(part):
+            changes[part.name] = after if _is_live(part) else before
         elif _reshaped(before, after):
             changes[part.name] = before
         elif part.many:

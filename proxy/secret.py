@@ -25,7 +25,11 @@ class Secret:
     @property
     def fingerprint(self) -> str:
         """First 12 hex digits of the SHA-256: joins with the registry's log, useless to a thief."""
-        return hashlib.sha256(self._text.encode()).hexdigest()[:12]
+        return hashlib.sha256(self._bytes()).hexdigest()[:12]
+
+    def _bytes(self) -> bytes:
+        # An environment variable that is not UTF-8 arrives with surrogates.
+        return self._text.encode("utf-8", "surrogatepass")
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -41,7 +45,7 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self._text.encode(), other._text.encode())
+        return hmac.compare_digest(self._bytes(), other._bytes())
 
     def __hash__(self) -> int:
         return hash(self._text)

@@ -175,7 +175,7 @@ def _unsound(part: Part, value: Any) -> list[str]:
 
 def broken_rules(section: Any, values: Mapping[str, Any]) -> list[tuple[Rule, str]]:
     """Apply those rules of a section whose keys all have a value here."""
-    rules: tuple[Rule, ...] = getattr(section, "rules", ())
+    rules: tuple[Rule, ...] = getattr(section, "must_hold", ())
     ready = (rule for rule in rules if all(key in values for key in rule.keys))
     found = ((rule, rule.broken(*(values[key] for key in rule.keys))) for rule in ready)
     return [(rule, text) for rule, text in found if text]

@@ -14,7 +14,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 from proxy.errors import (
     AppKeyRefusedError,
@@ -36,6 +36,8 @@ DEAD_SECONDS = 2.0  # a token this close to its end would expire on the way
 DEAD_SHARE = 0.05  # … and no more than this share of its lifetime, for very short ones
 BACKOFF_FIRST = 1.0  # seconds until a failed mint is tried again, doubled each time
 BACKOFF_MOST = 30.0
+RETRY_AFTER_MOST = 300.0  # an API that says "in a day" by mistake must not be believed
+CLOCK_TREMBLE = 1.0  # seconds by which a clock may go back without having been set back
 REFUSALS_BURST = 5  # re-mints that refusals may cause at once, per installation
 REFUSALS_PER_SECOND = 0.2  # … and how fast that allowance grows back
 
@@ -52,7 +54,11 @@ class CachedToken:
 
     def state(self, now: float) -> str:
         """One of `fresh`, `due`, `dead`."""
-        return "fresh" if now < self.due_at else "due" if now < self.dead_at else "dead"
+        if now >= self.dead_at:
+            return "dead"
+        # A clock that was set back makes a token seem to live for longer than it does.
+        was_set_back = now < self.token.minted_at - CLOCK_TREMBLE
+        return "due" if now >= self.due_at or was_set_back else "fresh"
 
     def __repr__(self) -> str:
         return f"CachedToken({self.token.fingerprint}, generation={self.generation})"
@@ -66,6 +72,10 @@ class Failure:
     since: float
     until: float
     count: int
+
+    def holds(self, now: float) -> bool:
+        """Whether it is still to be believed; a clock that was set back makes no failure last."""
+        return self.since <= now < self.until
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,13 +135,11 @@ class Tokens:
         """
         now = self._now()
         cached = self._cached.get(key)
-        if cached is not None and now < cached.dead_at:
-            if now < cached.due_at:
-                self._watcher.looked_up("fresh")
-            else:
-                self._watcher.looked_up("due")
-                if key not in self._mints and self._failure(key, now) is None:
-                    self._start(key)
+        state = cached.state(now) if cached is not None else "dead"
+        if cached is not None and state != "dead":
+            self._watcher.looked_up(state)
+            if state == "due" and key not in self._mints and self._failure(key, now) is None:
+                self._start(key)
             return cached
         task = self._mints.get(key)
         if task is None:
@@ -144,17 +152,18 @@ class Tokens:
         return await self._wait(task)
 
     async def _wait(self, task: asyncio.Task[CachedToken]) -> CachedToken:
-        try:
-            async with asyncio.timeout(self._config.waiter_timeout):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise MintTimeoutError("no token arrived in time; try again") from None
-        except MintError as exc:
-            raise again(exc, wait=exc.retry_after) from exc
-        except asyncio.CancelledError:
-            if task.cancelled() and not _being_cancelled():
-                raise MintFailedError("the proxy is stopping") from None
-            raise
+        # `wait` cancels nothing it waits for, so leaving harms nobody. `shield` would do, too, but
+        # newer Pythons then report a failed mint to the event loop for each waiter that has left
+        # (python/cpython#156321).
+        await asyncio.wait({task}, timeout=self._config.waiter_timeout)
+        if not task.done():
+            raise MintTimeoutError("no token arrived in time; try again")
+        if task.cancelled():
+            raise MintFailedError("the proxy is stopping")
+        error = task.exception()
+        if isinstance(error, MintError):
+            raise again(error, wait=error.retry_after) from error
+        return task.result()
 
     def refused(self, key: TokenKey, generation: int) -> bool:
         """Drop the token of this generation, which the API refused; say if minting anew may help.
@@ -234,8 +243,7 @@ class Tokens:
 
     def _failure(self, key: TokenKey, now: float) -> Failure | None:
         for failure in (self._app_failure, self._failures.get(key)):
-            # A clock that was set back must not make a failure last for hours.
-            if failure is not None and failure.since <= now < failure.until:
+            if failure is not None and failure.holds(now):
                 return failure
         return None
 
@@ -244,16 +252,15 @@ class Tokens:
 
         One installation's refusal says nothing about others; a refused key or clock concerns all.
         """
+        now = self._now()
         about_app = isinstance(error, AppKeyRefusedError)
-        old = self._app_failure if about_app else self._failures.get(key)
-        count = old.count + 1 if old is not None else 1
+        count = next_round(self._app_failure if about_app else self._failures.get(key), now)
         if isinstance(error, InstallationRefusedError):
-            wait = self._config.negative_ttl
+            wait, count = self._config.negative_ttl, 0
         else:
             wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(count - 1, 10))
             wait *= 1 - JITTER_SHARE * self._random()
-        wait = max(wait, min(error.retry_after or 0.0, BACKOFF_MOST))
-        now = self._now()
+        wait = max(wait, min(error.retry_after or 0.0, RETRY_AFTER_MOST))
         failure = Failure(error=error, since=now, until=now + wait, count=count)
         if about_app:
             self._app_failure = failure
@@ -263,7 +270,9 @@ class Tokens:
     # -- what the admin port shows ----------------------------------------------------------------
 
     def __iter__(self) -> Iterator[tuple[TokenKey, CachedToken]]:
-        return iter(list(self._cached.items()))
+        # Not `items()`: that would count as use, and the order of leaving would be lost.
+        peek = Cache.__getitem__
+        return iter([(key, peek(self._cached, key)) for key in self._cached])
 
     @property
     def minting(self) -> int:
@@ -283,6 +292,8 @@ def again(error: MintError, *, wait: float | None) -> MintError:
     return type(error)(error.detail, retry_after=wait)
 
 
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def next_round(failure: Failure | None, now: float) -> int:
+    """Count failures one after the other; mints that failed together failed once."""
+    if failure is None:
+        return 1
+    return max(1, failure.count if failure.holds(now) else failure.count + 1)

@@ -62,6 +62,12 @@ def _tag_header(text: str) -> str:
     return text
 
 
+def _plain_path(text: str) -> str:
+    if "//" in text or {".", ".."} & set(text.split("/")):
+        raise ValueError("is not a plain path; write it without empty segments, . and ..")
+    return text
+
+
 def _droppable_header(text: str) -> str:
     if text.lower() in _FRAMING:
         raise ValueError("cannot be dropped: a request is nothing without it")
@@ -77,10 +83,16 @@ URI = Size(low=256, example="8KiB")
 COUNT = Count(low=1, high=1_000_000)
 SWITCH = Switch()
 FILE = PathText()
+DIRECTORY = PathText(example="/etc/icr-proxy/keys")
 SECRET = SecretText()
 LEVEL = Choice(("debug", "info", "warning", "error"))
 FORMAT = Choice(("auto", "json", "console"))
 DROP_OR_PASS = Choice(("drop", "pass"))
+ALLOW_OR_DENY = Choice(("allow", "deny"))
+ENFORCE_OR_REPORT = Choice(("enforce", "report"))
+CLOSED_OR_READ = Choice(("closed", "read"))
+UNTAGGED = Choice(("refuse", "organization", "app"))
+TAGS = ListOf(Choice(("header", "path", "userinfo")))
 
 APP_ID = Text(
     what="an App ID",
@@ -92,6 +104,33 @@ INSTALLATION_ID = Text(
     pattern="[A-Za-z0-9_-]{1,64}",
     example="3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11",
     parse=_installation_id,
+)
+INSTALLATION_IDS = ListOf(INSTALLATION_ID)
+RULE_NAME = Text(
+    what="the name of a rule (1 to 64 letters, digits, - and _)",
+    pattern="[A-Za-z0-9_-]{1,64}",
+    example="no-retirements",
+)
+OPERATIONS = ListOf(
+    Text(
+        what="an operation, * standing for any characters",
+        pattern="[A-Za-z0-9.*_]{1,128}",
+        example="v1.retire",
+    )
+)
+METHODS = ListOf(Text(what="a method", pattern="[A-Z]{1,32}", example="POST"))
+PATH_GLOBS = ListOf(
+    Text(
+        what="a path, * standing for one segment and ** for any number",
+        pattern="/[!-~]{0,511}",
+        example="/organizations/*/inventory",
+    )
+)
+PLAIN_PATH = Text(
+    what="a plain path",
+    pattern="/[A-Za-z0-9._~/-]{0,255}",
+    example="/webhooks",
+    parse=_plain_path,
 )
 API_VERSION = Text(
     what="an API version (1 to 64 visible characters)",
@@ -110,6 +149,7 @@ BIND = Text(
     example="127.0.0.1:8080",
     parse=addresses.read_bind,
 )
+BINDS = ListOf(BIND)
 HOSTS = ListOf(
     Text(
         what="a host",

@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from contextlib import asynccontextmanager
+import socket
+import struct
+import time
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -17,14 +20,26 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxy.app import SYSTEM_CLOCKS, App
-from proxy.config import AdminConfig, AppConfig, Config, ListenerConfig, UpstreamConfig
+from proxy.config import (
+    AdminConfig,
+    AppConfig,
+    Config,
+    ListenerConfig,
+    TimeoutsConfig,
+    UpstreamConfig,
+)
+from proxy.pool import Pool, parse_address
 from proxy.secret import Secret
+from proxy.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    import ssl
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from proxy.assembly import Clocks
     from proxy.emulator.server import Emulator
+    from proxy.upstream import Body, UpstreamResponse
 
 TAG = "X-ICR-Installation-Id"
 
@@ -125,7 +140,10 @@ class Visit:
         await self.writer.drain()
 
     def reset(self) -> None:
-        """Break the connection without a goodbye."""
+        """Break the connection without a goodbye: RST, not FIN."""
+        linger = struct.pack("ii", 1, 0)
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()
 
 
@@ -145,6 +163,8 @@ MINTED = b'{"token":"crs_%048d","expiresAt":"2999-01-01T00:00:00Z"}'
 @asynccontextmanager
 async def scripted_upstream(
     script: Callable[[Visit, bytes], Awaitable[None]],
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[ScriptedUpstream]:
     """Serve: `script` is called with each request head that is not a mint.
 
@@ -164,13 +184,14 @@ async def scripted_upstream(
                     continue
                 upstream.heads.append(head)
                 await script(visit, head)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    scheme, host = ("https", "localhost") if tls else ("http", "127.0.0.1")
+    upstream.url = f"{scheme}://{host}:{server.sockets[0].getsockname()[1]}"
     try:
         yield upstream
     finally:
@@ -251,3 +272,90 @@ def request_head(
     """Write the head of a request that should pass; `extra` holds whole lines."""
     tagged = f"{TAG}: {tag}\r\n" if tag is not None else ""
     return f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{tagged}{extra}\r\n".encode("latin-1")
+
+
+# -- the engine towards the upstream, without a proxy around it -----------------------------------
+
+
+class Parts:
+    """A request body that follows a script: bytes are given, events awaited, errors raised."""
+
+    def __init__(self, *parts: bytes | asyncio.Event | Exception) -> None:
+        self._parts = list(parts)
+        self.taken = 0
+        """Bytes of the body that were taken so far."""
+
+    async def read(self) -> bytes:
+        while self._parts:
+            part = self._parts.pop(0)
+            if isinstance(part, Exception):
+                raise part
+            if isinstance(part, bytes):
+                self.taken += len(part)
+                return part
+            await part.wait()
+        return b""
+
+
+@dataclass
+class Clock:
+    """Time that moves when a test says so."""
+
+    at: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@contextmanager
+def pool_to(
+    url: str,
+    *,
+    connections: int = 10,
+    ca_file: Path | None = None,
+    now: Callable[[], float] = time.monotonic,
+    **timeouts: float,
+) -> Iterator[Pool]:
+    """Give connections to an upstream, and check at the end that every one came back."""
+    pool = Pool(
+        parse_address(url, ca_file=ca_file),
+        timeouts=TimeoutsConfig(**timeouts),
+        connections=connections,
+        now=now,
+        connected=lambda _result: None,
+    )
+    yield pool
+    assert pool.active == 0, "a connection was not given back"
+    assert pool.free == connections, "a slot leaked"
+    pool.close()
+
+
+def upstream_request(
+    method: str = "GET",
+    *,
+    body: Body | None = None,
+    length: int | None = None,
+    is_write: bool = False,
+    fresh: bool = False,
+) -> UpstreamRequest:
+    """Give a request as `forward` makes them."""
+    return UpstreamRequest(
+        method=method,
+        target=b"/x",
+        headers=[(b"Host", b"api")],
+        body=body,
+        length=length,
+        is_write=is_write,
+        fresh=fresh,
+    )
+
+
+async def whole(response: UpstreamResponse) -> bytes:
+    """Read an answer to its end and let it go."""
+    body = b""
+    try:
+        while data := await response.read():
+            body += data
+    finally:
+        response.close()
+    return body

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from proxy import __version__
-from proxy.cli import commands
+from proxy.cli import ELSEWHERE, commands
 from tests.scenes import app_key_pem
 from tests.stories.program import environment, run_to_end
 
@@ -26,20 +29,61 @@ def bare_environment(**more: str) -> dict[str, str]:
     return clean | more
 
 
-@pytest.mark.parametrize("name", sorted(commands.commands))
-def test_every_command_has_help(name: str) -> None:
-    result = CliRunner().invoke(commands, [name, "--help"])
+def command_lines() -> list[str]:
+    """Give every command, those of groups with the group's name before."""
+    return [line for line, _ in commands_below(commands)]
+
+
+def commands_below(group: click.Group, prefix: str = "") -> list[tuple[str, click.Command]]:
+    found: list[tuple[str, click.Command]] = []
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found += commands_below(command, f"{prefix}{name} ")
+        else:
+            found.append((f"{prefix}{name}", command))
+    return found
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_has_help(line: str) -> None:
+    result = CliRunner().invoke(commands, [*line.split(), "--help"])
 
     assert result.exit_code == 0
     assert "Usage:" in result.output
-    assert len((commands.commands[name].help or "").splitlines()[0]) > 10
+    assert len(dict(commands_below(commands))[line].get_short_help_str(200)) > 10
 
 
-@pytest.mark.parametrize("name", ["run", "check", "wait", "health", "emulator", "demo"])
-def test_help_shows_examples(name: str) -> None:
-    result = CliRunner().invoke(commands, [name, "--help"])
+@pytest.mark.parametrize("line", [line for line in command_lines() if line != "version"])
+def test_help_shows_examples(line: str) -> None:
+    result = CliRunner().invoke(commands, [*line.split(), "--help"])
 
-    assert f"icr-proxy {name}" in result.output.partition("Examples:")[2]
+    assert f"icr-proxy {line}" in result.output.partition("Examples:")[2]
+
+
+def test_a_group_says_what_it_has() -> None:
+    result = CliRunner().invoke(commands, ["keys", "--help"])
+
+    assert {"generate", "fingerprint"} <= set(result.output.split())
+
+
+async def test_serving_imports_no_command_of_another_kind() -> None:
+    """A sidecar pays for every import."""
+    code = (
+        "import sys, proxy.cli, proxy.running; print([n for n in sys.modules if n[:6]=='proxy.'])"
+    )
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+
+    loaded = out.decode()
+    assert "'proxy.handler'" in loaded
+    for module in (*ELSEWHERE.values(), "proxy.doctor", "proxy.explaining", "proxy.keyfiles"):
+        assert f"'{module}" not in loaded
 
 
 def test_the_version_is_printed() -> None:

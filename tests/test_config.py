@@ -15,10 +15,13 @@ from proxy.config import (
     LimitsConfig,
     ListenerConfig,
     LogsConfig,
+    PolicyConfig,
+    RuleConfig,
     ShutdownConfig,
     TimeoutsConfig,
     TokensConfig,
     UpstreamConfig,
+    WebhooksConfig,
 )
 from proxy.errors import ConfigError
 from proxy.kinds import take
@@ -39,7 +42,15 @@ def test_an_app_is_all_that_is_needed() -> None:
     assert config.listeners == (ListenerConfig(),)
     assert config.listeners[0].bind == "127.0.0.1:8080"
     assert config.admin.bind == "127.0.0.1:9090"
-    assert config.policy.read_only is False
+    assert config.policy == PolicyConfig(
+        read_only=False, mode="enforce", default="allow", rules=(), app_endpoints="closed"
+    )
+    assert config.listeners[0].tags == ("header",)
+    assert config.listeners[0].untagged == "refuse"
+    assert config.listeners[0].allow == ()
+    assert config.headers.organization == "X-ICR-Organization-Id"
+    assert config.tokens.revoke_on_exit is False
+    assert config.webhooks.bind is None
 
 
 def test_a_configuration_does_not_change() -> None:
@@ -51,6 +62,12 @@ def test_a_configuration_does_not_change() -> None:
 
 def test_a_configuration_does_not_show_the_key() -> None:
     config = Config(app=AppConfig(id="app-1", private_key=Secret("PLANTED")))
+
+    assert "PLANTED" not in repr(config)
+
+
+def test_a_configuration_does_not_show_the_secret_of_webhooks() -> None:
+    config = Config(app=APP, webhooks=WebhooksConfig(secret=Secret("PLANTED")))
 
     assert "PLANTED" not in repr(config)
 
@@ -67,6 +84,18 @@ def test_a_configuration_does_not_show_the_key() -> None:
             {"id": "a", "private_key_file": Path("/k"), "private_key": Secret("k")},
             "AppConfig.private_key_file: is set, and so is",
             id="two-keys",
+        ),
+        pytest.param(
+            AppConfig,
+            {"id": "a", "private_key_file": Path("/k"), "private_keys_dir": Path("/d")},
+            "private_key_file: is set, and so is app.private_keys_dir; keep one",
+            id="file-and-directory",
+        ),
+        pytest.param(
+            AppConfig,
+            {"id": "a", "private_keys_dir": Path("/d"), "private_key": Secret("PLANTED")},
+            "private_keys_dir: is set, and so is app.private_key; keep one",
+            id="directory-and-key",
         ),
         pytest.param(
             AppConfig,
@@ -111,13 +140,70 @@ def test_a_configuration_does_not_show_the_key() -> None:
         ),
         pytest.param(ListenerConfig, {"hosts": ("a:1",)}, 'hosts[0]: "a:1" is not', id="item"),
         pytest.param(ListenerConfig, {"installation": "nan"}, 'installation: "nan"', id="nan"),
+        pytest.param(ListenerConfig, {"tags": ()}, "tags: is empty", id="no-way-in"),
+        pytest.param(
+            ListenerConfig, {"tags": ("path", "path")}, 'tags: has "path" twice', id="tag-twice"
+        ),
+        pytest.param(ListenerConfig, {"tags": ["header"]}, "tags: a list is not as", id="tags"),
+        pytest.param(ListenerConfig, {"untagged": "any"}, "none of refuse, organ", id="untagged"),
+        pytest.param(
+            ListenerConfig,
+            {"untagged": "app", "installation": "a"},
+            'untagged: "app" contradicts installation',
+            id="two-meanings-of-no-tag",
+        ),
+        pytest.param(
+            ListenerConfig,
+            {"installation": "a", "allow": ("b",)},
+            'installation: "a" is not in allow',
+            id="own-installation-not-allowed",
+        ),
+        pytest.param(ListenerConfig, {"allow": ("null",)}, 'allow[0]: "null" is', id="allow"),
+        pytest.param(RuleConfig, {"name": "a b", "action": "deny"}, 'name: "a b"', id="rule-name"),
+        pytest.param(RuleConfig, {"name": "a", "action": "log"}, 'action: "log"', id="rule-action"),
+        pytest.param(
+            PolicyConfig,
+            {"rules": (RuleConfig(name="default", action="deny"),)},
+            "PolicyConfig.rules: rule 'default': needs a name of its own",
+            id="rule-with-a-taken-name",
+        ),
+        pytest.param(PolicyConfig, {"app_endpoints": "open"}, "none of closed, read", id="app"),
+        pytest.param(TokensConfig, {"revoke_on_exit": "no"}, 'exit: "no" is not as', id="revoke"),
         pytest.param(TokensConfig, {"waiter_timeout": -1}, "waiter_timeout: -1", id="negative"),
         pytest.param(LimitsConfig, {"in_flight": True}, "in_flight: true is not", id="boolean"),
         pytest.param(HeadersConfig, {"installation": "Host"}, 'installation: "Host"', id="owned"),
+        pytest.param(
+            HeadersConfig, {"organization": "Cookie"}, 'organization: "Cookie"', id="owned-too"
+        ),
+        pytest.param(
+            HeadersConfig,
+            {"organization": "x_icr_installation_id"},
+            'organization: "x_icr_installation_id" and "X-ICR-Installation-Id"',
+            id="one-header-for-two",
+        ),
         pytest.param(HeadersConfig, {"forwarded": "keep"}, "none of drop, pass", id="choice"),
         pytest.param(BrowserConfig, {"allow_origins": ("*",)}, 'allow_origins[0]: "*"', id="star"),
         pytest.param(LogsConfig, {"level": "INFO"}, 'level: "INFO" is none of', id="level"),
         pytest.param(AdminConfig, {"bind": ":90"}, 'bind: ":90" leaves open', id="open-bind"),
+        pytest.param(
+            WebhooksConfig, {"bind": "127.0.0.1:1"}, "secret_file: is required if", id="no-secret"
+        ),
+        pytest.param(
+            WebhooksConfig,
+            {"secret_file": Path("/s"), "secret": Secret("PLANTED")},
+            "secret_file: is set, and so is webhooks.secret",
+            id="two-secrets",
+        ),
+        pytest.param(
+            WebhooksConfig, {"secret": "PLANTED"}, "secret: *** is not as", id="secret-not-wrapped"
+        ),
+        pytest.param(
+            WebhooksConfig,
+            {"bind": "0.0.0.0:1", "secret": Secret("PLANTED")},
+            'WebhooksConfig.bind: "0.0.0.0:1" can be reached from other machines',
+            id="webhooks-exposed",
+        ),
+        pytest.param(WebhooksConfig, {"path": "hook"}, 'path: "hook" is not a plain', id="path"),
         pytest.param(ShutdownConfig, {"min_drain": 30}, "min_drain: 30s is longer", id="drain"),
         pytest.param(Config, {"app": APP, "listeners": ()}, "listeners: is empty", id="nobody"),
         pytest.param(
@@ -125,6 +211,15 @@ def test_a_configuration_does_not_show_the_key() -> None:
             {"app": APP, "admin": AdminConfig(bind="127.0.0.1:8080")},
             'Config.listeners: "127.0.0.1:8080" of listeners[0].bind',
             id="one-port-for-two",
+        ),
+        pytest.param(
+            Config,
+            {
+                "app": APP,
+                "webhooks": WebhooksConfig(bind="127.0.0.1:9090", secret=Secret("PLANTED")),
+            },
+            '"127.0.0.1:9090" of admin.bind and "127.0.0.1:9090" of webhooks.bind cannot share',
+            id="one-port-for-admin-and-webhooks",
         ),
     ],
 )
@@ -146,6 +241,18 @@ def test_a_section_tells_all_its_problems() -> None:
 def test_the_admin_port_may_be_reached_from_outside() -> None:
     """Metrics are scraped from another machine."""
     assert AdminConfig(bind="0.0.0.0:9090").bind == "0.0.0.0:9090"
+
+
+def test_three_keys_are_told_pair_by_pair() -> None:
+    with pytest.raises(ConfigError) as failed:
+        AppConfig(
+            id="a",
+            private_key_file=Path("/k"),
+            private_keys_dir=Path("/d"),
+            private_key=Secret("PLANTED"),
+        )
+
+    assert len(failed.value.problems) == 3
 
 
 @pytest.mark.parametrize(("path", "part", "key"), LEAVES, ids=NAMES)
@@ -184,10 +291,21 @@ def test_what_can_change_without_restart_is_on_purpose() -> None:
         "upstream.api_version",
         "upstream.api_version_override",
         "policy.read_only",
+        "policy.mode",
+        "policy.default",
+        "policy.rules[0].name",
+        "policy.rules[0].action",
+        "policy.rules[0].operations",
+        "policy.rules[0].methods",
+        "policy.rules[0].paths",
+        "policy.rules[0].installations",
+        "policy.rules[0].listeners",
+        "policy.app_endpoints",
         "limits.in_flight",
         "limits.body",
         "limits.replay_buffer",
         "headers.installation",
+        "headers.organization",
         "headers.drop",
         "headers.forwarded",
         "browser.allow_origins",

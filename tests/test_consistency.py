@@ -1,28 +1,43 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from proxy import consistency
-from proxy.config import AdminConfig, ListenerConfig
+from proxy.config import AdminConfig, ListenerConfig, RuleConfig, WebhooksConfig
 from proxy.secret import Secret
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "complaint"),
+    ("file", "directory", "text", "fine"),
     [
-        pytest.param(None, None, "is required", id="neither"),
-        pytest.param(Path("/x"), Secret("k"), "keep one of the two", id="both"),
-        pytest.param(Path("/x"), None, None, id="file"),
-        pytest.param(None, Secret("k"), None, id="text"),
+        pytest.param(None, None, None, False, id="none"),
+        pytest.param(Path("/x"), None, None, True, id="file"),
+        pytest.param(None, Path("/x"), None, True, id="directory"),
+        pytest.param(None, None, Secret("k"), True, id="text"),
     ],
 )
-def test_there_is_exactly_one_key(
-    file: Path | None, text: Secret | None, complaint: str | None
+def test_there_is_a_key(
+    file: Path | None, directory: Path | None, text: Secret | None, *, fine: bool
 ) -> None:
-    assert (consistency.one_key(file, text) or "").find(complaint or "") >= 0
-    assert (consistency.one_key(file, text) is None) is (complaint is None)
+    assert (consistency.some_key(file, directory, text) is None) is fine
+
+
+@pytest.mark.parametrize(
+    ("value", "beside", "complaint"),
+    [
+        pytest.param("a", "b", "is set, and so is x.y; keep one of the two", id="both"),
+        pytest.param("a", None, None, id="one"),
+        pytest.param(None, "b", None, id="other"),
+        pytest.param(None, None, None, id="neither"),
+    ],
+)
+def test_of_two_alternatives_only_one_is_set(
+    value: str | None, beside: str | None, complaint: str | None
+) -> None:
+    assert consistency.not_beside("x.y")(value, beside) == complaint
 
 
 @pytest.mark.parametrize(
@@ -60,6 +75,155 @@ def test_a_listener_is_exposed_only_on_purpose(bind: str, exposed: bool, fine: b
 
 
 @pytest.mark.parametrize(
+    ("bind", "exposed", "fine"),
+    [
+        pytest.param("0.0.0.0:80", False, False, id="all"),
+        pytest.param("0.0.0.0:80", True, True, id="on-purpose"),
+        pytest.param("[::1]:80", False, True, id="local"),
+        pytest.param(None, False, True, id="off"),
+    ],
+)
+def test_webhooks_are_exposed_only_on_purpose(
+    bind: str | None, *, exposed: bool, fine: bool
+) -> None:
+    assert (consistency.reached_on_purpose(bind, exposed) is None) is fine
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "bind", "fine"),
+    [
+        pytest.param(None, None, "127.0.0.1:1", False, id="neither"),
+        pytest.param(Path("/s"), None, "127.0.0.1:1", True, id="file"),
+        pytest.param(None, Secret("s"), "127.0.0.1:1", True, id="text"),
+        pytest.param(None, None, None, True, id="off"),
+        pytest.param(Path("/s"), None, None, True, id="ready-but-off"),
+    ],
+)
+def test_webhooks_can_be_verified(
+    file: Path | None, text: Secret | None, bind: str | None, *, fine: bool
+) -> None:
+    assert (consistency.verifiable(file, text, bind) is None) is fine
+
+
+@pytest.mark.parametrize(
+    ("tags", "complaint"),
+    [
+        pytest.param(("path", "header", "path"), 'has "path" twice', id="twice"),
+        pytest.param(("header", "path", "userinfo"), None, id="all"),
+        pytest.param((), None, id="none"),
+    ],
+)
+def test_a_tag_is_listed_once(tags: tuple[str, ...], complaint: str | None) -> None:
+    assert consistency.each_once(tags) == complaint
+
+
+@pytest.mark.parametrize(
+    ("tags", "installation", "untagged", "fine"),
+    [
+        pytest.param((), None, "refuse", False, id="nothing-would-get-through"),
+        pytest.param((), "a", "refuse", True, id="installation"),
+        pytest.param((), None, "organization", True, id="organization"),
+        pytest.param((), None, "app", True, id="app"),
+        pytest.param(("path",), None, "refuse", True, id="tag"),
+    ],
+)
+def test_a_listener_lets_some_request_through(
+    tags: tuple[str, ...], installation: str | None, untagged: str, *, fine: bool
+) -> None:
+    assert (consistency.some_credential(tags, installation, untagged) is None) is fine
+
+
+@pytest.mark.parametrize(
+    ("untagged", "installation", "fine"),
+    [
+        pytest.param("organization", "a", False, id="organization-and-installation"),
+        pytest.param("app", "a", False, id="app-and-installation"),
+        pytest.param("refuse", "a", True, id="installation"),
+        pytest.param("app", None, True, id="app"),
+        pytest.param("refuse", None, True, id="neither"),
+    ],
+)
+def test_a_request_without_a_tag_means_one_thing(
+    untagged: str, installation: str | None, *, fine: bool
+) -> None:
+    assert (consistency.one_meaning(untagged, installation) is None) is fine
+
+
+@pytest.mark.parametrize(
+    ("installation", "allow", "fine"),
+    [
+        pytest.param("a", ("b", "c"), False, id="another"),
+        pytest.param("a", ("A",), False, id="case-matters"),
+        pytest.param("a", ("b", "a"), True, id="listed"),
+        pytest.param("a", (), True, id="any"),
+        pytest.param(None, ("b",), True, id="none"),
+    ],
+)
+def test_the_installation_of_a_listener_is_allowed_there(
+    installation: str | None, allow: tuple[str, ...], *, fine: bool
+) -> None:
+    assert (consistency.among_allowed(installation, allow) is None) is fine
+
+
+@pytest.mark.parametrize(
+    ("organization", "installation", "fine"),
+    [
+        pytest.param("X-A", "X-A", False, id="same"),
+        pytest.param("x-a", "X-A", False, id="case"),
+        pytest.param("X_A", "X-A", False, id="underscore"),
+        pytest.param("x_a-b", "X-A_B", False, id="all-of-it"),
+        pytest.param("X-A", "X-B", True, id="different"),
+        pytest.param("XA", "X-A", True, id="without-hyphen"),
+    ],
+)
+def test_two_headers_are_told_apart(organization: str, installation: str, *, fine: bool) -> None:
+    assert (consistency.told_apart(organization, installation) is None) is fine
+
+
+def test_a_rule_reaches_the_policy_whole() -> None:
+    rule = RuleConfig(
+        name="a",
+        action="deny",
+        operations=("v1.*",),
+        methods=("POST",),
+        paths=("/v1/**",),
+        installations=("i",),
+        listeners=("127.0.0.1:80",),
+    )
+
+    [compiled] = consistency.compiled([rule])
+
+    assert asdict(compiled) == asdict(rule)
+
+
+@pytest.mark.parametrize(
+    ("rules", "complaint"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param([RuleConfig(name="a", action="deny")], None, id="matches-anything"),
+        pytest.param(
+            [RuleConfig(name="a", action="deny", paths=("/v1/../x",))],
+            "rule 'a': no path can match '/v1/../x'; did you mean '/x'?",
+            id="path-in-disguise",
+        ),
+        pytest.param(
+            [
+                RuleConfig(name="a", action="deny", operations=("v1.retier",)),
+                RuleConfig(name="a", action="deny"),
+            ],
+            "rule 'a': no operation matches 'v1.retier'; did you mean 'v1.retire'?;"
+            " rule 'a': needs a name of its own, not read-only or default",
+            id="all-of-them-in-one-line",
+        ),
+    ],
+)
+def test_a_rule_that_can_never_match_is_refused(
+    rules: list[RuleConfig], complaint: str | None
+) -> None:
+    assert consistency.rules_that_can_match(rules) == complaint
+
+
+@pytest.mark.parametrize(
     ("least", "most", "fine"),
     [
         pytest.param(1.0, 0.0, False, id="turned-round"),
@@ -77,11 +241,12 @@ def test_someone_must_listen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("binds", "admin", "complaint"),
+    ("binds", "admin", "webhooks", "complaint"),
     [
         pytest.param(
             ["127.0.0.1:80"],
             "127.0.0.1:80",
+            None,
             '"127.0.0.1:80" of listeners[0].bind and "127.0.0.1:80" of admin.bind'
             " cannot share a port",
             id="listener-and-admin",
@@ -89,15 +254,37 @@ def test_someone_must_listen() -> None:
         pytest.param(
             ["127.0.0.1:80", "127.0.0.1:80"],
             "127.0.0.1:90",
+            None,
             '"127.0.0.1:80" of listeners[0].bind and "127.0.0.1:80" of listeners[1].bind'
             " cannot share a port",
             id="two-listeners",
         ),
-        pytest.param(["127.0.0.1:0", "127.0.0.1:0"], "127.0.0.1:0", None, id="any-port"),
-        pytest.param(["127.0.0.1:80"], "127.0.0.1:90", None, id="apart"),
+        pytest.param(
+            ["127.0.0.1:80"],
+            "127.0.0.1:90",
+            "127.0.0.1:80",
+            '"127.0.0.1:80" of listeners[0].bind and "127.0.0.1:80" of webhooks.bind'
+            " cannot share a port",
+            id="listener-and-webhooks",
+        ),
+        pytest.param(
+            ["127.0.0.1:80"],
+            "0.0.0.0:90",
+            "127.0.0.1:90",
+            '"0.0.0.0:90" of admin.bind and "127.0.0.1:90" of webhooks.bind cannot share a port',
+            id="admin-and-webhooks",
+        ),
+        pytest.param(
+            ["127.0.0.1:0", "127.0.0.1:0"], "127.0.0.1:0", "127.0.0.1:0", None, id="any-port"
+        ),
+        pytest.param(["127.0.0.1:80"], "127.0.0.1:90", "127.0.0.1:91", None, id="apart"),
+        pytest.param(["127.0.0.1:80"], "127.0.0.1:90", None, None, id="no-webhooks"),
     ],
 )
-def test_no_two_addresses_are_the_same(binds: list[str], admin: str, complaint: str | None) -> None:
+def test_no_two_addresses_are_the_same(
+    binds: list[str], admin: str, webhooks: str | None, complaint: str | None
+) -> None:
     listeners = [ListenerConfig(bind=each) for each in binds]
+    hooks = WebhooksConfig(bind=webhooks, secret=Secret("s"))
 
-    assert consistency.binds_apart(listeners, AdminConfig(bind=admin)) == complaint
+    assert consistency.binds_apart(listeners, AdminConfig(bind=admin), hooks) == complaint

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from proxy.cli import commands
-from proxy.config import AppConfig, Config
+from proxy.config import AppConfig, Config, RuleConfig
+from proxy.consistency import compiled
 from proxy.loading import load
+from proxy.operations import match
+from proxy.policy import Policy, Subject
 from proxy.reference import json_schema, reference_table, refusal_table
 from proxy.settings import dotted, leaves, parts
 
@@ -20,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "icr-proxy.yaml"
 README = ROOT / "README.md"
 TABLE = re.compile(r"<!-- config-table:begin -->\n(.*?)<!-- config-table:end -->", re.DOTALL)
-CHOICE_THAT_IS_OFF = re.compile(r"^( *)#([a-z_]+:)", re.MULTILINE)
+# `#key:`, or in an item of a list `#- key:` and `#  key:`.
+CHOICE_THAT_IS_OFF = re.compile(r"^( *)#((?:- |  )?[a-z_]+:)", re.MULTILINE)
 KEYS = sorted(dotted(path) for path, _, _ in leaves(Config))
 
 
@@ -46,13 +51,33 @@ def defaults_of_schema(schema: Any) -> Any:
     if "properties" in schema:
         inner = schema["properties"].items()
         return {name: defaults_of_schema(each) for name, each in inner if name != "id"}
-    if "properties" in schema.get("items", {}):
+    if "default" not in schema:
         return [defaults_of_schema(schema["items"])]
     return schema["default"]
 
 
 def everything_on(text: str) -> str:
     return CHOICE_THAT_IS_OFF.sub(r"\1\2", text)
+
+
+def with_everything_on(directory: Path) -> Config:
+    """Load the example with all that is off turned on; of alternatives, only one."""
+    text = everything_on(EXAMPLE.read_text())
+    file = directory / "c.yaml"
+    file.write_text(re.sub(r" *(private_key_file|private_keys_dir|secret_file):.*\n", "", text))
+    return load(file=file, environ={}, flags={})
+
+
+def keys_by_line(node: yaml.Node | None, path: str = "") -> Iterator[tuple[int, str]]:
+    """Find in which lines, counted from 1, the keys and sections of a file stand."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = f"{path}.{key.value}".strip(".")
+            yield key.start_mark.line + 1, here
+            yield from keys_by_line(value, here)
+    if isinstance(node, yaml.SequenceNode):
+        for at, item in enumerate(node.value):
+            yield from keys_by_line(item, f"{path}[{at}]")
 
 
 def test_the_example_file_loads_to_the_defaults() -> None:
@@ -68,30 +93,42 @@ def test_the_example_file_has_every_key_and_no_other() -> None:
 
 
 def test_the_choices_of_the_example_file_that_are_off_can_be_turned_on(tmp_path: Path) -> None:
-    text = everything_on(EXAMPLE.read_text())
-    file = tmp_path / "c.yaml"
-    file.write_text(re.sub(r" *private_key_file:.*\n", "", text))
-
-    config = load(file=file, environ={}, flags={})
+    config = with_everything_on(tmp_path)
 
     assert config.upstream.timeouts.total == 600
     assert config.limits.body == 10 << 20
     assert config.listeners[0].installation is not None
+    assert config.webhooks.bind is not None
+    [rule] = config.policy.rules
+    assert all(getattr(rule, name) for name in parts(RuleConfig))
+
+
+def test_the_rule_of_the_example_file_matches_the_operation_it_is_about(tmp_path: Path) -> None:
+    """All that a rule gives must match, so one wrong line would turn it off in silence."""
+    config = with_everything_on(tmp_path)
+
+    decision = Policy(rules=compiled(config.policy.rules)).decide(
+        Subject(
+            operation=match("POST", "/v1/retire"),
+            method="POST",
+            path="/v1/retire",
+            installation=config.listeners[0].installation,
+            listener=config.listeners[0].bind,
+        )
+    )
+
+    assert (decision.allowed, decision.rule) == (False, "no-retirements")
 
 
 def test_the_example_file_marks_what_can_be_reloaded() -> None:
-    """A mark in the comment above a key, or above its whole section."""
-    lines = everything_on(EXAMPLE.read_text()).splitlines()
-    marked = {
-        match[1]
-        for above, line in pairwise(lines)
-        if "(reload)" in above and (match := re.match(r" *([a-z_]+):", line))
-    }
-    live = {part.name for _, part, key in leaves(Config) if key.live}
+    """A mark in the comment above a key, or above a section that it is in."""
+    text = everything_on(EXAMPLE.read_text())
+    lines = ["", "", *text.splitlines()]
+    keys = dict(keys_by_line(yaml.compose(text)))
+    marks = {key for line, key in keys.items() if "(reload)" in lines[line]}
+    marked = {key for key in KEYS if any(re.match(rf"{re.escape(each)}\b", key) for each in marks)}
 
-    sections = marked & set(parts(Config))
-    inside = {name for each in sections for name in parts(parts(Config)[each].section)}
-    assert (marked - sections) | inside == live
+    assert marked == {dotted(path) for path, _, key in leaves(Config) if key.live}
 
 
 def test_the_schema_has_every_key_and_no_other() -> None:
@@ -128,10 +165,21 @@ def test_the_readme_has_the_table_of_all_refusals() -> None:
     assert between("refusal-table") == refusal_table()
 
 
-def test_the_readme_names_every_command() -> None:
-    rows = re.findall(r"^\| `icr-proxy ([a-z]+)` \|", README.read_text(), re.MULTILINE)
+def command_lines(group: click.Group, prefix: str = "") -> Iterator[str]:
+    """Give every command as it is typed; a group is nothing by itself."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from command_lines(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}"
 
-    assert sorted(rows) == sorted(commands.commands)
+
+def test_the_readme_names_every_command() -> None:
+    rows = re.findall(r"^\| `icr-proxy ([a-z ]+)` \|", README.read_text(), re.MULTILINE)
+
+    assert sorted(rows) == sorted(command_lines(commands))
 
 
 def test_everyday_settings_are_flags_of_run() -> None:

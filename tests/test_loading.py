@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from proxy.config import AppConfig, Config, ListenerConfig
+from proxy.config import AppConfig, Config, ListenerConfig, RuleConfig
 from proxy.errors import ConfigError
 from proxy.kinds import Count
 from proxy.loading import build, load
@@ -47,8 +47,9 @@ def test_nothing_at_all_says_what_is_needed() -> None:
     assert failed.value.problems == (
         "app.id: is required; set it in the file, or by ICR_PROXY_APP__ID or --app-id",
         (
-            "app.private_key_file: is required, unless app.private_key is given; set it in the"
-            " file, or by ICR_PROXY_APP__PRIVATE_KEY_FILE or --private-key-file"
+            "app.private_key_file: is required, unless app.private_keys_dir or app.private_key is"
+            " given; set it in the file, or by ICR_PROXY_APP__PRIVATE_KEY_FILE or"
+            " --private-key-file"
         ),
     )
 
@@ -111,6 +112,63 @@ def test_the_environment_adds_to_the_listeners_of_the_file(tmp_path: Path) -> No
     )
 
 
+def test_a_list_whose_items_are_commented_out_is_the_default(tmp_path: Path) -> None:
+    file = written(tmp_path, "policy:\n  rules:\n    #- name: a\n    #  action: deny\n")
+
+    assert load(file=file, environ=ENOUGH, flags={}).policy.rules == ()
+
+
+def test_the_rules_of_the_policy_keep_their_order(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+        policy:
+          rules:
+            - {name: second-to-none, action: allow, operations: [v1.*], methods: [GET, POST]}
+            - {name: rest, action: deny, paths: [/v1/**], listeners: ["[0::1]:80"]}
+        """,
+    )
+
+    config = load(file=file, environ=ENOUGH, flags={})
+
+    assert config.policy.rules == (
+        RuleConfig(
+            name="second-to-none", action="allow", operations=("v1.*",), methods=("GET", "POST")
+        ),
+        RuleConfig(name="rest", action="deny", paths=("/v1/**",), listeners=("[::1]:80",)),
+    )
+
+
+def test_the_environment_alone_can_give_a_rule() -> None:
+    environ = ENOUGH | {
+        "ICR_PROXY_POLICY__RULES__0__NAME": "a",
+        "ICR_PROXY_POLICY__RULES__0__ACTION": "deny",
+        "ICR_PROXY_POLICY__RULES__0__METHODS": "POST, DELETE",
+    }
+
+    [rule] = load(file=None, environ=environ, flags={}).policy.rules
+
+    assert rule == RuleConfig(name="a", action="deny", methods=("POST", "DELETE"))
+
+
+def test_a_directory_may_take_the_place_of_the_key_file() -> None:
+    environ = {"ICR_PROXY_APP__ID": "app-1", "ICR_PROXY_APP__PRIVATE_KEYS_DIR": "/keys"}
+
+    config = load(file=None, environ=environ, flags={})
+
+    assert config.app == AppConfig(id="app-1", private_keys_dir=Path("/keys"))
+
+
+def test_the_ways_to_name_an_installation_are_read_from_text(tmp_path: Path) -> None:
+    file = written(tmp_path, "listeners: [{tags: }, {bind: 127.0.0.1:1, tags: [], untagged: app}]")
+    environ = ENOUGH | {"ICR_PROXY_LISTENERS__0__ALLOW": "a, b"}
+
+    first, second = load(file=file, environ=environ, flags={}).listeners
+
+    assert (first.tags, first.allow) == (("header",), ("a", "b"))
+    assert (second.tags, second.untagged) == ((), "app")
+
+
 def test_an_item_without_keys_is_an_item_of_defaults(tmp_path: Path) -> None:
     file = written(tmp_path, "listeners: [{}]")
 
@@ -155,6 +213,67 @@ def test_an_item_without_keys_is_an_item_of_defaults(tmp_path: Path) -> None:
                 )
             ],
             id="both-keys-with-both-places",
+        ),
+        pytest.param(
+            "listeners:\n- untagged: app\n  installation: a\n",
+            [
+                (
+                    'listeners[0].untagged: "app" contradicts installation beside it, which is for'
+                    " the same requests; keep one of the two"
+                    " (from <file>, line 2 and <file>, line 3)"
+                )
+            ],
+            id="two-meanings-of-no-tag",
+        ),
+        pytest.param(
+            "listeners:\n- tags: [header, cookie]\n",
+            [
+                (
+                    'listeners[0].tags[1]: "cookie" is none of header, path, userinfo'
+                    " (from <file>, line 2)"
+                )
+            ],
+            id="unknown-tag",
+        ),
+        pytest.param(
+            "policy:\n  rules:\n  - action: deny\n",
+            [
+                (
+                    "policy.rules[0].name: is required; set it in the file,"
+                    " or by ICR_PROXY_POLICY__RULES__0__NAME"
+                )
+            ],
+            id="rule-without-name",
+        ),
+        pytest.param(
+            "policy:\n  rules:\n  - {name: a, action: deny, operations: [v1.retier]}\n",
+            [
+                (
+                    "policy.rules: rule 'a': no operation matches 'v1.retier';"
+                    " did you mean 'v1.retire'?"
+                )
+            ],
+            id="rule-that-cannot-match",
+        ),
+        pytest.param(
+            "webhooks:\n  bind: 127.0.0.1:9091\n",
+            [
+                (
+                    "webhooks.secret_file: is required if webhooks.bind is set, unless"
+                    " webhooks.secret is given (from <file>, line 2)"
+                )
+            ],
+            id="webhooks-without-secret",
+        ),
+        pytest.param(
+            "headers:\n  organization: x_icr-installation_ID\n",
+            [
+                (
+                    'headers.organization: "x_icr-installation_ID" and "X-ICR-Installation-Id" of'
+                    " headers.installation are the same header (from <file>, line 2)"
+                )
+            ],
+            id="one-header-for-two",
         ),
         pytest.param(
             "listeners:\n- bind: 0.0.0.0:80\n  exposed: no\n",

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from proxy.config import AdminConfig, AppConfig, BrowserConfig, Config, ListenerConfig, PolicyConfig
+from proxy.config import (
+    AdminConfig,
+    AppConfig,
+    BrowserConfig,
+    Config,
+    ListenerConfig,
+    PolicyConfig,
+    RuleConfig,
+    WebhooksConfig,
+)
 from proxy.kinds import take
 from proxy.reference import _values, describe, json_schema, reference_table
 from proxy.secret import Secret
@@ -64,6 +73,13 @@ def test_the_schema_is_json() -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
 
+def test_a_list_of_sections_is_empty_by_default_or_its_item_tells() -> None:
+    properties = json_schema()["properties"]
+
+    assert properties["policy"]["properties"]["rules"]["default"] == []
+    assert "default" not in properties["listeners"]
+
+
 def test_no_section_of_the_schema_takes_unknown_keys() -> None:
     text = json.dumps(json_schema())
 
@@ -99,6 +115,10 @@ def test_a_key_in_the_schema_agrees_with_the_code(path: KeyPath, part: Part, key
         pytest.param("upstream.connections", 0, False, id="count-low"),
         pytest.param("listeners[0].installation", "a/b", False, id="pattern"),
         pytest.param("headers.drop", ["a b"], False, id="item"),
+        pytest.param("listeners[0].tags", ["header", "path"], True, id="choices"),
+        pytest.param("listeners[0].tags", ["cookie"], False, id="no-choice"),
+        pytest.param("policy.rules[0].action", "deny", True, id="choice-of-a-rule"),
+        pytest.param("webhooks.path", "webhooks", False, id="path-without-slash"),
         pytest.param("headers.drop", "a", False, id="text-for-a-list"),
         pytest.param("headers.drop", None, True, id="empty-list"),
     ],
@@ -139,6 +159,16 @@ def test_the_table_has_a_row_for_each_key() -> None:
             "| `limits.uri` | `ICR_PROXY_LIMITS__URI` | `8KiB` | Longest request target. |",
             id="default",
         ),
+        pytest.param(
+            "| `listeners[0].tags` | `ICR_PROXY_LISTENERS__0__TAGS` | `header` |"
+            " Where an installation is named: `header`, `path` (/~ID/…), `userinfo` (ID@…). |",
+            id="list-that-is-not-empty",
+        ),
+        pytest.param(
+            "| `policy.rules[0].action` | `ICR_PROXY_POLICY__RULES__0__ACTION` | required |"
+            " What happens on a match. Reloadable. |",
+            id="required-in-a-list-of-sections",
+        ),
     ],
 )
 def test_a_row_reads_well(row: str) -> None:
@@ -149,7 +179,10 @@ def test_a_configuration_is_described_as_one_would_write_it() -> None:
     config = Config(
         app=AppConfig(id="a", private_key_file=Path("/k.pem")),
         listeners=(ListenerConfig(), ListenerConfig(bind="127.0.0.1:1")),
-        policy=PolicyConfig(read_only=True),
+        policy=PolicyConfig(
+            read_only=True,
+            rules=(RuleConfig(name="a", action="deny"), RuleConfig(name="b", action="allow")),
+        ),
         browser=BrowserConfig(allow_origins=("https://a", "https://b")),
     )
 
@@ -160,15 +193,22 @@ def test_a_configuration_is_described_as_one_would_write_it() -> None:
     assert described["listeners[1].bind"] == "127.0.0.1:1"
     assert described["listeners[1].hosts"] == "none"
     assert described["policy.read_only"] == "true"
+    assert described["policy.rules[1].name"] == "b"
+    assert described["policy.rules[1].methods"] == "none"
+    assert described["webhooks.bind"] == "not set"
     assert described["browser.allow_origins"] == "https://a, https://b"
     assert described["tokens.refresh_margin"] == "5m"
     assert described["limits.in_flight"] == "1000"
 
 
 def test_a_described_configuration_hides_its_secrets() -> None:
-    config = Config(app=AppConfig(id="a", private_key=Secret("PLANTED")))
+    config = Config(
+        app=AppConfig(id="a", private_key=Secret("PLANTED")),
+        webhooks=WebhooksConfig(secret=Secret("PLANTED")),
+    )
 
     assert dict(describe(config))["app.private_key"] == "***"
+    assert dict(describe(config))["webhooks.secret"] == "***"
     assert "PLANTED" not in str(describe(config))
 
 

@@ -13,14 +13,19 @@ from proxy.config import (
     ListenerConfig,
     LogsConfig,
     PolicyConfig,
+    RuleConfig,
     TimeoutsConfig,
+    TokensConfig,
     UpstreamConfig,
+    WebhooksConfig,
 )
 from proxy.kinds import Count
 from proxy.reloading import _fixed_changes, _mixed, effective, restart_needed
 from proxy.secret import Secret
 from proxy.settings import Key, dotted
 
+RULE = RuleConfig(name="a", action="deny", methods=("POST",))
+OTHER = RuleConfig(name="b", action="allow", operations=("v1.*",))
 OLD = Config(app=AppConfig(id="a", private_key=Secret("k")))
 
 
@@ -30,6 +35,9 @@ OLD = Config(app=AppConfig(id="a", private_key=Secret("k")))
         pytest.param({}, (), id="nothing"),
         pytest.param({"policy": PolicyConfig(read_only=True)}, (), id="live"),
         pytest.param({"upstream": UpstreamConfig(api_version="2")}, (), id="live-beside-fixed"),
+        pytest.param({"policy": PolicyConfig(rules=(RULE,))}, (), id="live-list-of-sections"),
+        pytest.param({"policy": PolicyConfig(app_endpoints="read")}, (), id="app-endpoints"),
+        pytest.param({"headers": HeadersConfig(organization="X-Org")}, (), id="headers"),
         pytest.param({"app": AppConfig(id="b", private_key=Secret("k"))}, ("app.id",), id="fixed"),
         pytest.param(
             {"app": AppConfig(id="a", private_key_file=Path("/k"))},
@@ -45,6 +53,19 @@ OLD = Config(app=AppConfig(id="a", private_key=Secret("k")))
             {"listeners": (ListenerConfig(installation="i"),)},
             ("listeners[0].installation",),
             id="in-a-listener",
+        ),
+        pytest.param(
+            {"listeners": (ListenerConfig(tags=("path",), untagged="app", allow=("i",)),)},
+            ("listeners[0].tags", "listeners[0].untagged", "listeners[0].allow"),
+            id="who-may-do-what-on-a-listener",
+        ),
+        pytest.param(
+            {
+                "tokens": TokensConfig(revoke_on_exit=True),
+                "webhooks": WebhooksConfig(bind="127.0.0.1:1", secret=Secret("s")),
+            },
+            ("tokens.revoke_on_exit", "webhooks.bind", "webhooks.secret"),
+            id="on-another-port",
         ),
         pytest.param(
             {"listeners": (ListenerConfig(), ListenerConfig(bind="127.0.0.1:1"))},
@@ -82,6 +103,26 @@ def test_what_can_be_taken_over_is_and_nothing_else() -> None:
         headers=HeadersConfig(drop=("X-A",)),
         logs=LogsConfig(level="debug"),
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param((), (RULE,), id="first"),
+        pytest.param((RULE, OTHER), (OTHER,), id="fewer"),
+        pytest.param((RULE, OTHER), (OTHER, RULE), id="turned-round"),
+        pytest.param((RULE,), (replace(RULE, action="allow"),), id="changed"),
+        pytest.param((RULE,), (), id="none"),
+    ],
+)
+def test_rules_are_taken_over_as_a_whole(
+    before: tuple[RuleConfig, ...], after: tuple[RuleConfig, ...]
+) -> None:
+    old = replace(OLD, policy=PolicyConfig(rules=before))
+    new = replace(OLD, policy=PolicyConfig(rules=after, mode="report"))
+
+    assert restart_needed(old, new) == ()
+    assert effective(old, new) == new
 
 
 def test_a_different_number_of_listeners_waits_for_the_restart() -> None:

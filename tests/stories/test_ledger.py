@@ -89,8 +89,8 @@ class Retirer:
 
 def done(emulator: Emulator) -> Counter[str]:
     """Count by comment how often the API has really retired."""
-    purposes = (item.purpose for item in emulator.world.retirements.values())
-    return Counter(each.comment for each in purposes if (each.comment or "").startswith("r-"))
+    comments = (item.purpose.comment or "" for item in emulator.world.retirements.values())
+    return Counter(comment for comment in comments if comment.startswith("r-"))
 
 
 async def test_two_thousand_retirements_under_revocations_happen_once_each(

@@ -1,0 +1,143 @@
+"""What a command needs to speak to the API by itself: the running proxy's own parts, and no more.
+
+Everything is made when it is first needed, so that `doctor` can say of each part why it cannot be.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from proxy.app import SYSTEM_CLOCKS
+from proxy.assembly import USER_AGENT, build_exchange, build_pool, build_rules, upstream_host
+from proxy.exchange import ANSWER_LIMIT, measure_skew, read_limited, server_date
+from proxy.installations import list_installations
+from proxy.keys import KeyRing
+from proxy.metrics import Metrics
+from proxy.minting import app_claims
+from proxy.upstream import UpstreamRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from proxy.assembly import Clocks
+    from proxy.config import Config
+    from proxy.exchange import Exchange
+    from proxy.installations import Installation
+    from proxy.pool import Pool
+
+Header = tuple[bytes, bytes]
+
+NO_TRACE = b"00-%b-%b-00" % (b"1" * 32, b"1" * 16)
+
+
+class AppSession:
+    """A short visit to the API with the app's own credentials; an async context manager."""
+
+    def __init__(self, config: Config, *, clocks: Clocks = SYSTEM_CLOCKS) -> None:
+        self.config = config
+        self.clocks = clocks
+        self.skew = 0.0
+        """The API's clock minus ours, in seconds, once `measure_skew` was asked."""
+        self._headers = (
+            (b"Host", upstream_host(config.upstream.base_url)),
+            (b"Accept", b"application/json"),
+            (b"User-Agent", USER_AGENT),
+        )
+
+    @cached_property
+    def keys(self) -> KeyRing:
+        """The keys. Raises KeyUnusableError."""
+        return KeyRing(self.config.app)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The connections to the API. Raises StartError if the CA file is none."""
+        return build_pool(self.config, metrics=Metrics(), clocks=self.clocks)
+
+    @cached_property
+    def exchange(self) -> Exchange:
+        """What mints tokens."""
+        exchange = build_exchange(self.config, keys=self.keys, pool=self.pool, clocks=self.clocks)
+        exchange.skew = self.skew
+        return exchange
+
+    async def measure_skew(self) -> float | None:
+        """Ask the API for the time, without any credential; `None` if its answer has no date.
+
+        Raises:
+            UpstreamError: there is no answer.
+        """
+        asked_at = self.clocks.now()
+        status, headers = await self.send("HEAD", b"/", self._headers)
+        del status  # any answer has a date, a 404 as well
+        date = server_date(headers)
+        if date is None:
+            return None
+        self.skew = measure_skew(date, asked_at=asked_at, answered_at=self.clocks.now())
+        return self.skew
+
+    async def list_installations(self) -> list[Installation]:
+        """List the active installations, signed by the API's clock.
+
+        Raises:
+            MintError: there is no list, and why.
+        """
+        claims = app_claims(self.config.app.id, now=self.clocks.now() + self.skew)
+        return await list_installations(
+            upstream=self.pool,
+            headers=self._headers,
+            authorization=b"Bearer " + self.keys.current().sign(claims).encode(),
+        )
+
+    async def read_as_installation(self, target: bytes, *, authorization: bytes) -> int:
+        """Send a GET with the headers that a caller's request would leave with; give the status.
+
+        Raises:
+            UpstreamError: there is no answer.
+        """
+        rules = build_rules(self.config, self.config.listeners[0])
+        headers = rules.headers.edit(
+            ((b"Accept", b"application/json"), (b"User-Agent", USER_AGENT)),
+            authorization=authorization,
+            request_id=b"icr-proxy-doctor",
+            traceparent=NO_TRACE,
+        )
+        status, _ = await self.send("GET", target, headers)
+        return status
+
+    async def revoke(self, authorization: bytes) -> int:
+        """Have the API forget the token that is sent; give the status.
+
+        Raises:
+            UpstreamError: there is no answer.
+        """
+        headers = (*self._headers, (b"Authorization", authorization))
+        status, _ = await self.send("DELETE", b"/app/installations/token", headers)
+        return status
+
+    async def send(
+        self, method: str, target: bytes, headers: Sequence[Header]
+    ) -> tuple[int, list[Header]]:
+        """Send on a new connection, so that nothing need be sent twice; give status and headers."""
+        request = UpstreamRequest(method=method, target=target, headers=headers, fresh=True)
+        response = await self.pool.send(request)
+        try:
+            await read_limited(response, limit=ANSWER_LIMIT)
+        finally:
+            response.close()
+        return response.status, response.headers
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if "pool" in self.__dict__:
+            self.pool.close()

@@ -1,0 +1,50 @@
+"""What is known so far: each step reads what the steps before it found out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.access import AccessToken
+    from proxy.appsession import AppSession
+    from proxy.config import Config
+    from proxy.installations import Installation
+
+
+@dataclass(slots=True, kw_only=True)
+class Case:
+    """One examination."""
+
+    session: AppSession
+    environ: Mapping[str, str]
+    installation: str | None = None
+    """The only installation to try, if one was named."""
+    everyone: bool = False
+    """Whether all installations are tried, however many."""
+    listed: list[Installation] = field(default_factory=list)
+    minted: dict[str, AccessToken] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        """The configuration under examination."""
+        return self.session.config
+
+    @property
+    def host(self) -> str:
+        """The API's host."""
+        return urlsplit(self.config.upstream.base_url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The API's port."""
+        url = urlsplit(self.config.upstream.base_url)
+        return url.port or (443 if url.scheme == "https" else 80)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the API is asked over TLS."""
+        return urlsplit(self.config.upstream.base_url).scheme == "https"

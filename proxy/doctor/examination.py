@@ -1,0 +1,67 @@
+"""The order of the steps, and which of them make no sense after which others have failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.doctor import api, locally, network, tokens
+from proxy.doctor.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from proxy.doctor.case import Case
+
+CONFIGURATION = "configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to look at; it is skipped if one of `needs` failed or was skipped."""
+
+    name: str
+    look: Callable[[Case], AsyncIterator[Finding]]
+    needs: tuple[str, ...] = ()
+
+
+STEPS = (
+    Step("key", locally.key),
+    Step("egress proxy", locally.egress),
+    Step("DNS", network.names),
+    Step("TCP", network.connection, needs=("DNS",)),
+    Step("TLS", network.encryption, needs=("TCP",)),
+    Step("clock", api.clock, needs=("TLS",)),
+    Step("app JWT", api.signature, needs=("key", "TLS")),
+    Step("installations", api.installations, needs=("app JWT",)),
+    Step("token", tokens.tokens, needs=("app JWT",)),
+    Step("API version", tokens.version, needs=("app JWT",)),
+)
+
+
+async def examine(case: Case, *, tell: Callable[[Finding], None]) -> None:
+    """Go through all steps, telling each finding as soon as it is known; revoke in the end."""
+    stuck: set[str] = set()
+    try:
+        for step in STEPS:
+            cause = next((name for name in step.needs if name in stuck), None)
+            if cause is not None:
+                stuck.add(step.name)
+                tell(Finding(step.name, "skip", f"needs {cause}"))
+                continue
+            async for finding in step.look(case):
+                tell(finding)
+                if finding.state == "fail":
+                    stuck.add(step.name)
+    finally:
+        async for finding in tokens.revoke(case):
+            tell(finding)
+
+
+def not_examined(problems: tuple[str, ...]) -> list[Finding]:
+    """Give the findings if there is no configuration to examine."""
+    remedy = "mend the configuration; `icr-proxy check` looks at nothing else"
+    return [
+        Finding(CONFIGURATION, "fail", "\n".join(problems), remedy),
+        *(Finding(step.name, "skip", f"needs {CONFIGURATION}") for step in STEPS),
+    ]

@@ -1,0 +1,85 @@
+"""What was found, and how it is shown: as a line that appears when known, or as JSON in the end."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+State = Literal["ok", "warn", "fail", "skip"]
+
+COLOURS: dict[State, str] = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
+STATE_WIDTH = 6
+NAME_WIDTH = 15
+ARROW = "→ "
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row: what was looked at, how it is, and what to do if it is not well."""
+
+    name: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+def lines(finding: Finding, *, width: int | None) -> list[str]:
+    """Write a finding without its state, which may be coloured; wrapped if there is a width."""
+    margin = " " * (STATE_WIDTH + NAME_WIDTH + 2)
+    texts = finding.detail.splitlines() or [""]
+    if finding.remedy:
+        texts.append(ARROW + finding.remedy)
+    written: list[str] = []
+    for text in texts:
+        hang = " " * len(ARROW) if text.startswith(ARROW) else ""
+        room = None if width is None else max(width - len(margin), 30)
+        written += [text] if room is None else _wrapped(text, room=room, hang=hang)
+    first, *rest = written
+    return [f"{finding.name:<{NAME_WIDTH}} {first}", *(margin + text for text in rest)]
+
+
+def _wrapped(text: str, *, room: int, hang: str) -> list[str]:
+    # A fingerprint or an ID that is cut in two cannot be copied.
+    wrapped = textwrap.wrap(
+        text, room, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapped or [text]
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Count: `11 ok, 1 warning, 0 failures`."""
+    counts = Counter(each.state for each in findings)
+    parts = [
+        f"{counts['ok']} ok",
+        _many(counts["warn"], "warning"),
+        _many(counts["fail"], "failure"),
+    ]
+    if counts["skip"]:
+        parts.append(f"{counts['skip']} skipped")
+    return ", ".join(parts)
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def failed(findings: Sequence[Finding]) -> bool:
+    """Tell whether something does not work."""
+    return any(each.state == "fail" for each in findings)
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """Write everything as one document."""
+    counts = Counter(each.state for each in findings)
+    document = {
+        "ok": not failed(findings),
+        "counts": {state: counts[state] for state in COLOURS},
+        "findings": [asdict(each) for each in findings],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)

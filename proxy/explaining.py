@@ -1,0 +1,135 @@
+"""What the proxy would do with a request, told by the rules that would do it. Nothing is sent.
+
+The steps are those of `handler`, in its order; a change there belongs here, too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from proxy.assembly import build_rules
+from proxy.browsers import is_preflight
+from proxy.errors import PolicyDeniedError, ProxyError
+from proxy.headers import refuse_upgrade
+from proxy.policy import Subject
+from proxy.problems import kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.access import TokenKey
+    from proxy.config import Config, ListenerConfig
+    from proxy.handler import Rules
+    from proxy.policy import Decision
+    from proxy.routes import Target
+
+Header = tuple[bytes, bytes]
+
+# Never a real token: what is explained is sent to nobody.
+PLACEHOLDER = b"Bearer crs_placeholder"
+NEW_ID = b"(new)"
+NEW_TRACE = b"(new, or the caller's trace continued)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A request as it would arrive at a listener."""
+
+    method: str
+    target: str
+    headers: tuple[Header, ...]
+    listener: ListenerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What happens to one header."""
+
+    sign: Literal["-", " ", "+"]
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How the proxy would refuse, in the words of its answer."""
+
+    code: str
+    status: int
+    sentence: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Explanation:
+    """What is known when the way of the request ends."""
+
+    question: Question
+    target: Target | None = None
+    key: TokenKey | None = None
+    decision: Decision | None = None
+    edits: list[Edit] = field(default_factory=list)
+    answered: str = ""
+    """Why the proxy would answer by itself, without refusing."""
+    refusal: Refusal | None = None
+
+
+def explain(config: Config, question: Question) -> Explanation:
+    """Follow the request to where it is refused, or to the point where it would be sent."""
+    explanation = Explanation(question=question)
+    try:
+        _follow(build_rules(config, question.listener), explanation)
+    except ProxyError as error:
+        kind = kind_of(error)
+        explanation.refusal = Refusal(kind.code, kind.status, error.detail)
+    return explanation
+
+
+def _follow(rules: Rules, explanation: Explanation) -> None:
+    question = explanation.question
+    received = question.headers
+    target = explanation.target = rules.router.read_target(question.method, question.target)
+    refuse_upgrade(received)
+    rules.hosts.check(received, required=True)
+    origin = rules.origins.check(received)
+    if origin is not None and is_preflight(question.method, received):
+        explanation.answered = "a browser asks for permission, and its origin is allowed"
+        return
+    key = explanation.key = rules.router.choose_key(target, received)
+    decision = explanation.decision = rules.policy.decide(
+        Subject(
+            operation=target.operation,
+            method=question.method,
+            path=target.path,
+            installation=key.installation,
+            listener=question.listener.bind,
+        )
+    )
+    if decision.refuses:
+        raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
+    sent = rules.headers.edit(
+        received, authorization=PLACEHOLDER, request_id=NEW_ID, traceparent=NEW_TRACE
+    )
+    explanation.edits = difference(received, sent)
+
+
+def difference(received: Sequence[Header], sent: Sequence[Header]) -> list[Edit]:
+    """Tell the headers that went, stayed, and came, in this order for each that was received."""
+    kept = Counter(received) & Counter(sent)
+    left, edits = kept.copy(), []
+    for header in received:
+        stays = left[header] > 0
+        left[header] -= stays
+        edits.append(_edit(" " if stays else "-", header))
+    for header in sent:
+        if kept[header] > 0:
+            kept[header] -= 1
+        else:
+            edits.append(_edit("+", header))
+    return edits
+
+
+def _edit(sign: Literal["-", " ", "+"], header: Header) -> Edit:
+    name, value = header
+    return Edit(sign, name.decode("latin-1"), value.decode("utf-8", "backslashreplace"))

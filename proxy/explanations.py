@@ -1,0 +1,117 @@
+"""An explanation in words, and as data for JSON; credentials are masked in both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proxy.masking import masked_target, masked_value
+from proxy.operations import UNKNOWN_CHANGE
+from proxy.outcome import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxy.config import Config
+    from proxy.explaining import Edit, Explanation
+    from proxy.tokenstate import TokenState
+
+Row = tuple[str, str]
+
+
+def shown_target(target: str) -> str:
+    """Give a target that may be printed."""
+    return printable(masked_target(target))
+
+
+def rows(explanation: Explanation, *, config: Config, token: TokenState | None) -> Iterator[Row]:
+    """Tell everything but the headers and the verdict."""
+    question, target = explanation.question, explanation.target
+    yield "listener", question.listener.bind
+    if target is None:
+        return
+    effect = "changes state" if target.operation.changes_state else "reads"
+    if target.operation.name == UNKNOWN_CHANGE.name:
+        yield "operation", f"none that is known (taken for one that {effect})"
+    else:
+        yield "operation", f"{target.operation.name} ({effect})"
+    if target.path != target.forwarded.partition("?")[0]:
+        yield "decided on", shown_target(target.path)
+    if explanation.key is not None:
+        yield "installation", f"{explanation.key.installation}, {_origin(explanation, config)}"
+    if explanation.decision is not None:
+        yield "policy", _policy(explanation)
+    if explanation.refusal is None and not explanation.answered:
+        yield "sent to", config.upstream.base_url
+        yield "request line", f"{question.method} {shown_target(target.forwarded)} HTTP/1.1"
+    if token is not None:
+        yield "token", token.sentence
+
+
+def _origin(explanation: Explanation, config: Config) -> str:
+    tag = config.headers.installation
+    named = any(
+        name.decode("latin-1").lower() == tag.lower() for name, _ in explanation.question.headers
+    )
+    return f"named by {tag}" if named else "the listener's own"
+
+
+def _policy(explanation: Explanation) -> str:
+    decision = explanation.decision
+    if decision is None:
+        return ""
+    if decision.allowed:
+        return f"allowed (rule {decision.rule})"
+    reported = "" if decision.enforced else "; only reported, because policy.mode is report"
+    return f"denied (rule {decision.rule}){reported}"
+
+
+def edit_line(edit: Edit) -> str:
+    """Write a header as a line of a diff."""
+    return f"{edit.sign} {edit.name}: {_value(edit)}"
+
+
+def _value(edit: Edit) -> str:
+    return masked_value(edit.name, printable(edit.value))
+
+
+def verdict(explanation: Explanation) -> str:
+    """Give the last word."""
+    refusal = explanation.refusal
+    if refusal is not None:
+        sentence = refusal.sentence[:1].upper() + refusal.sentence[1:]
+        return f"Refused with {refusal.status} {refusal.code}: {sentence}."
+    if explanation.answered:
+        return f"Answered by the proxy itself: {explanation.answered}."
+    return "It would be forwarded. Nothing was sent to the API."
+
+
+def as_json(explanation: Explanation, *, config: Config, token: TokenState | None) -> str:
+    """Write everything as one document."""
+    question, target = explanation.question, explanation.target
+    document = {
+        "verdict": _word(explanation),
+        "listener": question.listener.bind,
+        "method": question.method,
+        "target": shown_target(target.forwarded if target else question.target),
+        "decision_path": shown_target(target.path) if target else None,
+        "operation": target.operation.name if target else None,
+        "changes_state": target.operation.changes_state if target else None,
+        "installation": explanation.key.installation if explanation.key else None,
+        "policy": explanation.decision,
+        "headers": [
+            {"edit": edit.sign, "name": edit.name, "value": _value(edit)}
+            for edit in explanation.edits
+        ],
+        "upstream": config.upstream.base_url,
+        "token": token,
+        "refusal": explanation.refusal,
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def _word(explanation: Explanation) -> str:
+    if explanation.refusal is not None:
+        return "refused"
+    return "answered" if explanation.answered else "forwarded"

@@ -1,0 +1,239 @@
+"""One answer of the API in the making: bytes go in, a head and a body come out.
+
+Each request gets a new one, and it lets go of the connection at its end. Whoever still holds an
+answer that is over cannot reach the connection any more, which by then may carry another
+organization's request. Parsed by llhttp (httptools).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import httptools
+
+from proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+HIGH_WATER = 256 * 1024  # bytes of a body held before the socket is no longer read
+HEAD_LIMIT = 256 * 1024  # bytes of a head; llhttp sets no limit of its own
+BODILESS = frozenset({204, 304})  # RFC 9112, 6.3
+FIRST_FINAL_STATUS = 200
+SWITCHING_PROTOCOLS = 101
+HEAD_END = b"\r\n\r\n"
+
+
+class Source(Protocol):
+    """The connection under an answer."""
+
+    def want_more(self) -> None:
+        """What was held of the body has been taken."""
+
+    def finish(self, reply: Reply) -> None:
+        """Nothing more is read of this answer."""
+
+
+class Reply:
+    """The answer to one request; what `upstream.UpstreamResponse` promises."""
+
+    def __init__(self, source: Source, *, method: str, reused: bool, idle: float) -> None:
+        """Answer a request with this method; `idle` is how many seconds its body may pause."""
+        self._source: Source | None = source
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._method = method
+        self._idle = idle
+        self._waiter: asyncio.Future[None] | None = None
+        self._chunks: deque[bytes] = deque()
+        self._until_close = False
+        self._head_bytes = 0
+        self.buffered = 0
+        """Bytes of the body that nobody has taken yet."""
+        self.status = 0
+        self.reason = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.reused = reused
+        self.sent = False
+        """Whether any byte of the request was handed to the connection."""
+        self.answered = False
+        """Whether any byte of an answer came back."""
+        self.head_done = False
+        self.complete = False
+        """Whether the last byte of the answer has arrived."""
+        self.keep_alive = False
+        self.error: BaseException | None = None
+        """What ended it before its end."""
+
+    # -- what the reader of the answer uses -------------------------------------------------------
+
+    async def read(self) -> bytes:
+        """Give what has arrived of the body, or nothing at its end."""
+        if not self._chunks and not self.complete:
+            await self.until(lambda: bool(self._chunks) or self.complete, seconds=self._idle)
+        data = self.take()
+        if not data:
+            self.close()
+        return data
+
+    def take(self) -> bytes:
+        """Give what has arrived of the body without waiting; perhaps nothing yet."""
+        if not self._chunks:
+            return b""
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self.buffered = 0
+        if self._source is not None:
+            self._source.want_more()
+        return data
+
+    def close(self) -> None:
+        """End the exchange: nothing more is read from it."""
+        if not self.complete:
+            self.fail(self.broken("the answer was given up"))
+        source, self._source = self._source, None
+        if source is not None:
+            source.finish(self)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it came and was read to its end, so that the next byte belongs to another."""
+        return self.complete and self.keep_alive and self.error is None and not self._chunks
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    async def until(self, reached: Callable[[], bool], *, seconds: float | None) -> None:
+        """Wait until a state is reached; raise what ended the exchange before."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not reached():
+                    if self.error is not None:
+                        raise self.error
+                    self._waiter = self._loop.create_future()
+                    await self._waiter
+        except TimeoutError:
+            raise self.late("the API did not answer in time") from None
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        """Let whoever waits look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """End it unless it has ended; what was received before stays readable."""
+        if not self.complete and self.error is None:
+            self.error = error
+        self.keep_alive = False
+        self.wake()
+
+    def broken(self, detail: str) -> UpstreamBrokenError:
+        """Say that it broke off, with the facts that decide whether to send again."""
+        return UpstreamBrokenError(
+            detail, sent=self.sent, answered=self.answered, reused=self.reused
+        )
+
+    def late(self, detail: str) -> UpstreamTimeoutError:
+        """Say that it took too long, with the same facts."""
+        return UpstreamTimeoutError(
+            detail, sent=self.sent, answered=self.answered, reused=self.reused
+        )
+
+    # -- what the connection calls ----------------------------------------------------------------
+
+    def feed(self, data: bytes) -> bool:
+        """Take what arrived; say whether the connection can go on."""
+        if self.complete:
+            self.keep_alive = False
+            return False
+        self.answered = True
+        in_head = not self.head_done
+        self._head_bytes += len(data) if in_head else 0
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.fail(self.broken("what the API sent is not HTTP that can be passed on"))
+            return False
+        if not self.head_done and self._head_bytes > HEAD_LIMIT:
+            self.fail(self.broken("the API sent a head without end"))
+            return False
+        if in_head and self.head_done and self._method == "HEAD" and _goes_on(data):
+            self.keep_alive = False
+        self.wake()
+        return True
+
+    def end(self) -> None:
+        """Take the end of what the API sends: its last word, if the body has no other end."""
+        if self._until_close and self.error is None:
+            self.complete = True
+        self.fail(self.broken("the API closed the connection"))
+
+    # -- what the parser calls --------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A second message in the bytes of the first is surplus: the connection ends with it."""
+        if self.complete:
+            self.keep_alive = False
+
+    def on_status(self, reason: bytes) -> None:
+        """The reason phrase, perhaps in pieces."""
+        if not self.head_done:
+            self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header of the head; trailers come after it and are dropped."""
+        if not self.head_done:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Decide how the body ends (RFC 9112, 6.3); interim answers are passed over."""
+        if self.head_done:
+            return
+        status = self._parser.get_status_code()
+        if status == SWITCHING_PROTOCOLS or not _is_plain(self.headers):
+            raise ValueError("nobody asked for this")  # ends the parsing: `feed` says how
+        if status < FIRST_FINAL_STATUS:
+            self.reason = b""
+            self.headers.clear()
+            return
+        self.status = status
+        self.head_done = True
+        self.keep_alive = self._parser.should_keep_alive()
+        if self._method == "HEAD":
+            # llhttp does not know that no body follows; the next answer gets a new parser.
+            self.complete = True
+        elif status not in BODILESS:
+            self._until_close = not _is_framed(self.headers)
+
+    def on_body(self, data: bytes) -> None:
+        """Bytes of the body, without framing."""
+        if not self.complete:
+            self._chunks.append(data)
+            self.buffered += len(data)
+
+    def on_message_complete(self) -> None:
+        """The end of the answer, or of an interim one."""
+        if self.head_done and not self.complete:
+            self.complete = True
+            self.keep_alive = self._parser.should_keep_alive()
+
+
+def _is_framed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
+
+
+def _is_plain(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the body comes as it is: a coding we did not ask for could not be passed on."""
+    return all(
+        value.strip().lower() == b"chunked"
+        for name, value in headers
+        if name.lower() == b"transfer-encoding"
+    )
+
+
+def _goes_on(data: bytes) -> bool:
+    """Whether something follows the head that ends in these bytes; in doubt, it does."""
+    return data.find(HEAD_END) != len(data) - len(HEAD_END)

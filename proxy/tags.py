@@ -1,0 +1,137 @@
+"""How a request names its installation: by header, by path prefix, by the user part of its URL.
+
+A tag that is there but unreadable is refused and never passed over: the request would run on with
+another credential than its sender meant.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.errors import InstallationInvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+Header = tuple[bytes, bytes]
+
+# The ID ends up in the path of a request signed with the App JWT, hence the strict alphabet.
+ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+# What broken callers send instead of an ID; no installation is called so.
+NOT_AN_ID = frozenset({b"undefined", b"null", b"none", b"nan"})
+# `/~<id>/rest`; some clients escape the tilde (RFC 3986, 2.3 says that they need not).
+PREFIX = re.compile(r"/(?:~|%7[Ee])([^/?#]*)(.*)", re.DOTALL)
+BASIC = re.compile(rb"basic(?:[ \t]+(.*))?", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What a request names: an installation, or an organization on which one is."""
+
+    installation: str | None = None
+    organization: str | None = None
+
+
+class TagReader:
+    """The tags that one listener accepts."""
+
+    def __init__(self, *, installation: str, organization: str, kinds: Collection[str]) -> None:
+        """Read tags of these `kinds` (`header`, `path`, `userinfo`); the headers' names come in."""
+        self.header = installation
+        self._installation = installation.lower().encode("ascii")
+        self._organization = organization.lower().encode("ascii")
+        self._organization_name = organization
+        self._by_header = "header" in kinds
+        self._by_path = "path" in kinds
+        self._by_userinfo = "userinfo" in kinds
+
+    def cut(self, target: str) -> tuple[str, Tag | None]:
+        """Cut the prefix off a target; the rest stays as it is, byte for byte.
+
+        Raises:
+            InstallationInvalidError: there is a prefix, and it holds no ID.
+        """
+        found = PREFIX.fullmatch(target) if self._by_path else None
+        if found is None:
+            return target, None
+        text, rest = found.groups()
+        identity = read_id(text.encode("utf-8", "surrogatepass"), where="the path prefix /~…")
+        return rest if rest.startswith("/") else "/" + rest, Tag(installation=identity)
+
+    def read(self, headers: Iterable[Header], *, prefix: Tag | None) -> Tag | None:
+        """Give the one tag of a request, or `None` if it has none; `prefix` was cut off before.
+
+        Raises:
+            InstallationInvalidError: a tag is repeated, names nothing, or two disagree.
+        """
+        tags = set(self._tags(headers))
+        if prefix is not None:
+            tags.add(prefix)
+        if len(tags) > 1:
+            raise InstallationInvalidError("the request names its installation in ways that differ")
+        return tags.pop() if tags else None
+
+    def _tags(self, headers: Iterable[Header]) -> Iterator[Tag]:
+        installations: list[bytes] = []
+        organizations: list[bytes] = []
+        credentials: list[bytes] = []
+        for name, value in headers:
+            lower = name.lower()
+            if lower == self._installation:
+                installations.append(value)
+            elif lower == self._organization:
+                organizations.append(value)
+            elif lower == b"authorization":
+                credentials.append(value)
+        if self._by_header:
+            for value in _at_most_one(installations, name=self.header):
+                yield Tag(installation=read_id(value, where=f"the header {self.header}"))
+            for value in _at_most_one(organizations, name=self._organization_name):
+                where = f"the header {self._organization_name}"
+                yield Tag(organization=read_id(value, where=where, what="organization"))
+        if self._by_userinfo and any(map(BASIC.fullmatch, credentials)):
+            for value in _at_most_one(credentials, name="Authorization"):
+                yield Tag(installation=read_id(_user(value), where="the user part of the URL"))
+
+
+def is_id(value: bytes) -> bool:
+    """Tell whether it may be the ID of anything."""
+    return ID.fullmatch(value) is not None and value.lower() not in NOT_AN_ID
+
+
+def read_id(value: bytes, *, where: str, what: str = "installation") -> str:
+    """Give an ID that is fit for a path.
+
+    Raises:
+        InstallationInvalidError: it is not; the value itself is never repeated.
+    """
+    if not is_id(value):
+        raise InstallationInvalidError(
+            f"{where} must hold the ID of one {what}: 1 to 64 letters, digits, - or _"
+        )
+    return value.decode("ascii")
+
+
+def _at_most_one(values: list[bytes], *, name: str) -> list[bytes]:
+    if len(values) > 1:
+        raise InstallationInvalidError(f"send the header {name} exactly once")
+    return values
+
+
+def _user(value: bytes) -> bytes:
+    """Take the user out of Basic credentials without a password (RFC 7617)."""
+    basic = BASIC.fullmatch(value)
+    encoded = (basic[1] or b"") if basic is not None else b""
+    try:
+        decoded = binascii.a2b_base64(encoded.strip(), strict_mode=True)
+    except binascii.Error:
+        decoded = b""
+    user, colon, password = decoded.partition(b":")
+    if not colon or password:
+        raise InstallationInvalidError(
+            "with a user part in the URL, it must be the installation ID and without a password"
+        )
+    return user

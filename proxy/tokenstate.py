@@ -1,0 +1,91 @@
+"""What a running proxy knows of one token, as its admin port tells."""
+
+from __future__ import annotations
+
+import http.client
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proxy.addresses import bracketed, split_bind
+from proxy.probing import ASK_SECONDS, EVERYWHERE
+
+if TYPE_CHECKING:
+    from proxy.access import TokenKey
+
+STATUS_LIMIT = 8 * 1024 * 1024  # bytes; a thousand tokens have half a megabyte
+OK = 200
+
+
+class ShownToken(msgspec.Struct):
+    """A token in `/status`."""
+
+    kind: str
+    installation: str | None
+    state: str
+    expires_in: float
+    generation: int
+    fingerprint: str
+
+
+class ShownStatus(msgspec.Struct):
+    """What is used of `/status`."""
+
+    app: str
+    upstream: str
+    tokens: list[ShownToken]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """What is known, and a sentence for people."""
+
+    known: bool
+    sentence: str
+    token: ShownToken | None = None
+
+
+def ask_token_state(bind: str, key: TokenKey, *, app: str, upstream: str) -> TokenState:
+    """Ask the admin port at `bind`; whatever happens, there is a sentence."""
+    host, port = split_bind(bind)
+    host = EVERYWHERE.get(host, host)
+    where = f"{bracketed(host)}:{port}"
+    if port == 0:
+        return TokenState(known=False, sentence="not asked: the admin port is not fixed")
+    try:
+        status = msgspec.json.decode(_read(host, port), type=ShownStatus)
+    except OSError:
+        return TokenState(known=False, sentence=f"unknown: no proxy answers at {where}")
+    except (http.client.HTTPException, msgspec.DecodeError, UnicodeDecodeError):
+        return TokenState(known=False, sentence=f"unknown: what answers at {where} is no icr-proxy")
+    if (status.app, status.upstream) != (app, upstream):
+        return TokenState(
+            known=False, sentence=f"unknown: the proxy at {where} serves another app or API"
+        )
+    return _state(status, key, where=where)
+
+
+def _state(status: ShownStatus, key: TokenKey, *, where: str) -> TokenState:
+    mine = (key.kind, key.installation)
+    token = next((each for each in status.tokens if (each.kind, each.installation) == mine), None)
+    if token is None:
+        return TokenState(known=True, sentence=f"none at {where}; the first request has one made")
+    sentence = (
+        f"{token.state} at {where}, {token.expires_in / 60:.0f} minutes left,"
+        f" generation {token.generation}, fingerprint {token.fingerprint}"
+    )
+    shown = "".join(char for char in sentence if char.isprintable())
+    return TokenState(known=True, sentence=shown, token=token)
+
+
+def _read(host: str, port: int) -> bytes:
+    connection = http.client.HTTPConnection(host, port, timeout=ASK_SECONDS)
+    try:
+        connection.request("GET", "/status")
+        response = connection.getresponse()
+        if response.status != OK:
+            raise http.client.HTTPException
+        return response.read(STATUS_LIMIT)
+    finally:
+        connection.close()

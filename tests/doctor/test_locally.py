@@ -1,0 +1,81 @@
+"""What needs no network: the key, and a proxy on the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from proxy.appsession import AppSession
+from proxy.config import AppConfig, Config
+from proxy.doctor import locally
+from proxy.doctor.case import Case
+from proxy.doctor.findings import Finding
+from tests.scenes import app_key_pem, config_for
+
+
+async def look(config: Config, **environ: str) -> tuple[Finding, Finding]:
+    case = Case(session=AppSession(config), environ=environ)
+    keys = [each async for each in locally.key(case)]
+    egress = [each async for each in locally.egress(case)]
+    return keys[0], egress[0]
+
+
+def pkcs1() -> str:
+    key = load_pem_private_key(app_key_pem().encode(), password=None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    return pem.decode()
+
+
+@pytest.mark.parametrize("form", ["PKCS#1", "PKCS#8"])
+async def test_a_key_file_is_described(tmp_path: Path, form: str) -> None:
+    file = tmp_path / "app.pem"
+    file.write_text(pkcs1() if form == "PKCS#1" else app_key_pem())
+
+    found, _ = await look(Config(app=AppConfig(id="a", private_key_file=file)))
+
+    assert found.state == "ok"
+    assert found.detail.startswith(f"RSA, 2048 bits, {form}, SHA256:")
+
+
+async def test_a_key_file_that_is_missing_is_told_with_its_name(tmp_path: Path) -> None:
+    config = Config(app=AppConfig(id="a", private_key_file=tmp_path / "app.pem"))
+
+    found, _ = await look(config)
+
+    assert found.state == "fail"
+    assert "app.pem cannot be read: No such file" in found.detail
+    assert found.remedy
+
+
+async def test_a_key_from_the_environment_is_described() -> None:
+    found, _ = await look(config_for("http://127.0.0.1:1"))
+
+    assert found.detail.startswith("RSA, 2048 bits, PKCS#8, SHA256:")
+
+
+@pytest.mark.parametrize(
+    ("environ", "state"),
+    [
+        pytest.param({}, "ok", id="none"),
+        pytest.param({"HTTPS_PROXY": ""}, "ok", id="empty"),
+        pytest.param({"HTTPS_PROXY": "http://user:pw@proxy"}, "warn", id="upper case"),
+        pytest.param({"http_proxy": "http://proxy"}, "warn", id="lower case"),
+        pytest.param({"ALL_PROXY": "x", "NO_PROXY": "a, .Example"}, "ok", id="exempt by domain"),
+        pytest.param({"ALL_PROXY": "x", "no_proxy": "*"}, "ok", id="everything exempt"),
+        pytest.param({"ALL_PROXY": "x", "no_proxy": "xample,"}, "warn", id="another name"),
+    ],
+)
+async def test_an_egress_proxy_that_is_ignored_is_said(environ: dict[str, str], state: str) -> None:
+    _, found = await look(config_for("https://api.example"), **environ)
+
+    assert found.state == state
+    assert "pw" not in found.detail

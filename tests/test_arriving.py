@@ -1,0 +1,106 @@
+"""From what a person types to a request as it would arrive."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.arriving import arrive, read_header
+from proxy.config import AppConfig, Config, ListenerConfig
+from proxy.secret import Secret
+
+CONFIG = Config(
+    app=AppConfig(id="a", private_key=Secret("k")),
+    listeners=(
+        ListenerConfig(bind="127.0.0.1:8080"),
+        ListenerConfig(bind="0.0.0.0:8081", exposed=True),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "bind", "target", "host"),
+    [
+        pytest.param("/p?q", "127.0.0.1:8080", "/p?q", b"127.0.0.1:8080", id="a path"),
+        pytest.param("/p#part", "127.0.0.1:8080", "/p", b"127.0.0.1:8080", id="no fragment"),
+        pytest.param(
+            "http://localhost:8080/p", "127.0.0.1:8080", "/p", b"localhost:8080", id="a listener"
+        ),
+        pytest.param(
+            "http://gateway:8081", "0.0.0.0:8081", "/", b"gateway:8081", id="another listener"
+        ),
+        pytest.param(
+            "http://127.0.0.1:8080?q", "127.0.0.1:8080", "/?q", b"127.0.0.1:8080", id="no path"
+        ),
+        pytest.param(
+            "http://api.carbonregistry.com/p",
+            "127.0.0.1:8080",
+            "http://api.carbonregistry.com/p",
+            b"api.carbonregistry.com",
+            id="the API, as by HTTP_PROXY",
+        ),
+    ],
+)
+def test_a_url_leads_to_a_listener(url: str, bind: str, target: str, host: bytes) -> None:
+    question = arrive(CONFIG, "GET", url, [], listener=None)
+
+    assert (question.listener.bind, question.target) == (bind, target)
+    assert question.headers == ((b"Host", host),)
+
+
+def test_a_listener_may_be_named() -> None:
+    question = arrive(CONFIG, "GET", "/p", [], listener="0.0.0.0:8081")
+
+    assert question.listener.bind == "0.0.0.0:8081"
+    assert question.headers == ((b"Host", b"127.0.0.1:8081"),)
+
+
+def test_a_named_listener_may_be_behind_another_port() -> None:
+    question = arrive(CONFIG, "GET", "https://gateway.example/p", [], listener="0.0.0.0:8081")
+
+    assert (question.target, question.headers[0][1]) == ("/p", b"gateway.example")
+
+
+def test_the_callers_host_stays() -> None:
+    question = arrive(CONFIG, "GET", "/p", ["host: evil.example"], listener=None)
+
+    assert question.headers == ((b"host", b"evil.example"),)
+
+
+@pytest.mark.parametrize(
+    ("line", "header"),
+    [
+        pytest.param("Accept: */*", (b"Accept", b"*/*"), id="plain"),
+        pytest.param("X-Empty:", (b"X-Empty", b""), id="empty"),
+        pytest.param("X-Time:10:00", (b"X-Time", b"10:00"), id="colons"),
+        pytest.param("X-Name: Ærø", (b"X-Name", "Ærø".encode()), id="UTF-8"),
+    ],
+)
+def test_a_header_is_read(line: str, header: tuple[bytes, bytes]) -> None:
+    assert read_header(line) == header
+
+
+@pytest.mark.parametrize("line", ["Accept", "A b: c", ": x", "X: a\r\nY: b", "X: \x00"])
+def test_what_is_no_header_is_an_error_that_does_not_repeat_it(line: str) -> None:
+    with pytest.raises(ValueError, match="'Name: value'") as caught:
+        read_header(line)
+    assert line not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "listener", "words"),
+    [
+        pytest.param("GE T", "/p", None, "not a method", id="method"),
+        pytest.param("GET", "projects", None, "begins with /", id="relative"),
+        pytest.param("GET", "/a b", None, "no spaces", id="space"),
+        pytest.param("GET", "ftp://127.0.0.1:8080/", None, "http", id="scheme"),
+        pytest.param("GET", "http://127.0.0.1:9/p", None, "0.0.0.0:8081", id="no listener there"),
+        pytest.param("GET", "http://127.0.0.1:x/p", None, "0.0.0.0:8081", id="no port"),
+        pytest.param("GET", "/p", "127.0.0.1:9", "there is no listener", id="listener"),
+        pytest.param("GET", "/p", "nowhere", "host:port", id="no bind"),
+    ],
+)
+def test_what_could_never_arrive_is_an_error(
+    method: str, url: str, listener: str | None, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        arrive(CONFIG, method, url, [], listener=listener)

@@ -1,0 +1,95 @@
+"""`keys generate` and `keys fingerprint`."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy.cli import commands
+from proxy.keys import load_key_file
+from tests.scenes import app_key_pem
+
+
+def keys(*words: str) -> Result:
+    return CliRunner().invoke(commands, ["keys", *words])
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "app.pem"
+
+
+def test_a_new_key_is_one_that_the_proxy_can_use(out: Path) -> None:
+    result = keys("generate", "--out", str(out))
+
+    assert result.exit_code == 0
+    assert result.stdout == f"{load_key_file(out).fingerprint}\n"
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert "PRIVATE KEY" not in result.output
+
+
+def test_both_files_have_the_same_fingerprint(out: Path, tmp_path: Path) -> None:
+    public = tmp_path / "app.pub"
+
+    made = keys("generate", "--out", str(out), "--public-out", str(public), "--bits", "3072")
+    shown = keys("fingerprint", str(public))
+
+    assert load_key_file(out).bits == 3072
+    assert shown.stdout.splitlines()[0] == made.stdout.strip()
+    assert "public RSA key, 3072 bits" in shown.stderr
+
+
+@pytest.mark.parametrize("there", ["app.pem", "app.pub"])
+def test_what_is_there_is_not_replaced_unasked(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).write_text("old")
+    words = ["generate", "--out", f"{tmp_path}/app.pem", "--public-out", f"{tmp_path}/app.pub"]
+
+    result = keys(*words)
+
+    assert result.exit_code == 2
+    assert "--force" in result.output
+    assert [each.name for each in tmp_path.iterdir()] == [there]
+
+
+def test_force_replaces(out: Path) -> None:
+    out.write_text("old")
+
+    assert keys("generate", "--out", str(out), "--force").exit_code == 0
+    assert load_key_file(out)
+
+
+def test_one_file_for_both_halves_is_a_mistake(out: Path) -> None:
+    assert keys("generate", "--out", str(out), "--public-out", str(out)).exit_code == 2
+    assert not out.exists()
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    result = keys("generate", "--out", str(tmp_path / "none" / "app.pem"))
+
+    assert result.exit_code == 1
+    assert "cannot be written: No such file" in result.output
+
+
+def test_a_fingerprint_is_shown_in_both_forms_with_what_is_known_of_them(out: Path) -> None:
+    out.write_text(app_key_pem())
+
+    result = keys("fingerprint", str(out))
+
+    first, second = result.stdout.splitlines()
+    assert first == load_key_file(out).fingerprint
+    assert len(second.split(":")) == 32
+    assert "private RSA key, 2048 bits, PKCS#8" in result.stderr
+    assert "not\ndocumented" in result.stderr
+
+
+def test_what_is_no_key_fails(out: Path) -> None:
+    out.write_text("hello")
+
+    result = keys("fingerprint", str(out))
+
+    assert result.exit_code == 1
+    assert "no PEM block" in result.output
+    assert "hello" not in result.output

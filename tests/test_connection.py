@@ -1,0 +1,478 @@
+"""One exchange over a real socket, with an API that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+
+from proxy.errors import (
+    CallerGoneError,
+    UpstreamBrokenError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
+from proxy.reply import HIGH_WATER
+from tests.scenes import (
+    Parts,
+    Visit,
+    ok,
+    pool_to,
+    scripted_upstream,
+    upstream_request,
+    whole,
+)
+
+Script = Callable[[Visit, bytes], Awaitable[None]]
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+MEBIBYTE = 1024 * 1024
+
+
+def saying(*answers: bytes) -> Script:
+    """Follow the script: one answer for each request, then hang up."""
+    left = list(answers)
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(left.pop(0))
+        if not left:
+            visit.writer.close()
+
+    return script
+
+
+async def gone(visit: Visit) -> None:
+    """Wait until the other side ends the connection, reading whatever comes."""
+    try:
+        while await visit.reader.read(65536):
+            pass
+    except ConnectionError:
+        pass
+
+
+# -- what goes out --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "framing", "sent"),
+    [
+        pytest.param(None, None, b"", b"", id="no body"),
+        pytest.param(None, 0, b"Content-Length: 0\r\n", b"", id="empty body"),
+        pytest.param((b"he", b"llo"), 5, b"Content-Length: 5\r\n", b"hello", id="known length"),
+        pytest.param(
+            (b"he", b"llo"),
+            None,
+            b"Transfer-Encoding: chunked\r\n",
+            b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            id="unknown length",
+        ),
+    ],
+)
+async def test_a_request_is_written_with_our_own_framing(
+    body: tuple[bytes, ...] | None, length: int | None, framing: bytes, sent: bytes
+) -> None:
+    got = b""
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        nonlocal got
+        got = await visit.reader.readexactly(len(sent))
+        await visit.say(ok())
+
+    request = upstream_request("POST", body=Parts(*body) if body else None, length=length)
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            assert await whole(await pool.send(request)) == b"{}"
+
+    assert api.heads == [b"POST /x HTTP/1.1\r\nHost: api\r\n" + framing + b"\r\n"]
+    assert got == sent
+
+
+# -- answers that are cut off ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-", id="half a head"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n", id="only an interim answer"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello", id="short body"),
+        pytest.param(CHUNKED_HEAD + b"5\r\nhello\r\n", id="no last chunk"),
+        pytest.param(CHUNKED_HEAD + b"5\r\nhello\r\n0\r\n", id="half a last chunk"),
+        pytest.param(CHUNKED_HEAD + b"9\r\nhello", id="short chunk"),
+        pytest.param(CHUNKED_HEAD + b"5\r\nhelloXX", id="malformed chunk"),
+        pytest.param(b"SSH-2.0-OpenSSH\r\n", id="another protocol"),
+    ],
+)
+async def test_an_answer_that_is_cut_off_is_broken(answer: bytes) -> None:
+    async with scripted_upstream(saying(answer)) as api:
+        with pool_to(api.url) as pool, pytest.raises(UpstreamBrokenError) as caught:
+            await whole(await pool.send(upstream_request()))
+
+    assert caught.value.sent
+    assert caught.value.answered == bool(answer)
+    assert not caught.value.reused
+
+
+async def test_what_came_before_the_cut_can_be_read() -> None:
+    async with scripted_upstream(saying(CHUNKED_HEAD + b"5\r\nhello\r\n")) as api:
+        with pool_to(api.url) as pool:
+            response = await pool.send(upstream_request())
+
+            assert await response.read() == b"hello"
+            with pytest.raises(UpstreamBrokenError):
+                await response.read()
+            response.close()
+
+
+async def test_a_reset_in_a_body_without_length_is_not_its_end() -> None:
+    reading = asyncio.Event()
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        await reading.wait()
+        visit.reset()
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            response = await pool.send(upstream_request())
+            assert await response.read() == b"hello"
+            reading.set()
+
+            with pytest.raises(UpstreamBrokenError):
+                await whole(response)
+
+
+async def test_a_body_without_length_ends_with_the_connection() -> None:
+    async with scripted_upstream(saying(b"HTTP/1.1 200 OK\r\n\r\nhello")) as api:
+        with pool_to(api.url) as pool:
+            assert await whole(await pool.send(upstream_request())) == b"hello"
+            assert pool.idle == 0
+
+
+async def test_closing_the_pool_does_not_end_a_body_without_length() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        await gone(visit)
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            response = await pool.send(upstream_request())
+            assert await response.read() == b"hello"
+
+            pool.close()
+
+            with pytest.raises(UpstreamBrokenError):
+                await response.read()
+
+
+# -- time-outs ------------------------------------------------------------------------------------
+
+
+async def test_a_head_that_does_not_come_is_a_timeout() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await gone(visit)
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, first_byte=0.02) as pool, pytest.raises(UpstreamTimeoutError) as late:
+            await pool.send(upstream_request())
+
+    assert (late.value.sent, late.value.answered, late.value.reused) == (True, False, False)
+
+
+async def test_interim_answers_do_not_stop_the_clock() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await gone(visit)
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, first_byte=0.05) as pool, pytest.raises(UpstreamTimeoutError) as late:
+            await pool.send(upstream_request())
+
+    assert late.value.answered
+
+
+async def test_a_body_that_stops_coming_is_a_timeout() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello")
+        await gone(visit)
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, idle=0.05) as pool:
+            response = await pool.send(upstream_request())
+            with pytest.raises(UpstreamTimeoutError):
+                await whole(response)
+
+
+async def test_an_api_that_stops_taking_the_body_is_a_timeout() -> None:
+    hung_up = asyncio.Event()
+
+    async def script(_visit: Visit, _head: bytes) -> None:
+        await hung_up.wait()
+
+    body = Parts(*[bytes(MEBIBYTE)] * 64)
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, idle=0.05) as pool:
+            with pytest.raises(UpstreamTimeoutError) as late:
+                await pool.send(upstream_request("POST", body=body))
+        hung_up.set()
+
+    assert late.value.sent
+    assert body.taken < 64 * MEBIBYTE
+
+
+# -- uploads --------------------------------------------------------------------------------------
+
+
+async def test_an_answer_before_the_body_is_sent_stops_the_upload() -> None:
+    refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+    ended = asyncio.Event()
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(refused)
+        await gone(visit)
+        ended.set()
+
+    body = Parts(b"begin", asyncio.Event(), b"never")
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            response = await pool.send(upstream_request("POST", body=body))
+
+            assert response.status == 413
+            assert await whole(response) == b"no"
+            assert pool.idle == 0, "the API still waits for the body"
+            async with asyncio.timeout(5):
+                await ended.wait()
+
+    assert body.taken == len(b"begin")
+
+
+@pytest.mark.parametrize(
+    "hang_up",
+    [
+        pytest.param(lambda visit: visit.writer.close(), id="with unread bytes"),
+        pytest.param(lambda visit: visit.writer.write_eof(), id="one way"),
+        pytest.param(Visit.reset, id="reset"),
+    ],
+)
+async def test_an_early_answer_survives_the_end_of_the_connection(
+    hang_up: Callable[[Visit], None],
+) -> None:
+    """The API answers, does not read the upload, and hangs up."""
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        hang_up(visit)
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            body = Parts(*[bytes(65536)] * 400)
+            response = await pool.send(upstream_request("POST", body=body))
+
+            assert response.status == 413
+            assert await whole(response) == b"no"
+
+
+async def test_an_upload_that_fails_on_the_callers_side_breaks_the_connection() -> None:
+    ended = asyncio.Event()
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await gone(visit)
+        ended.set()
+
+    body = Parts(b"half", CallerGoneError("left"))
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            with pytest.raises(CallerGoneError):
+                await pool.send(upstream_request("POST", body=body, length=8))
+            async with asyncio.timeout(5):
+                await ended.wait()
+
+    assert len(api.heads) == 1
+
+
+async def test_an_upload_that_fails_during_the_answer_fails_the_answer() -> None:
+    answered = asyncio.Event()
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(CHUNKED_HEAD + b"5\r\nhello\r\n")
+        await gone(visit)
+
+    body = Parts(b"half", answered, CallerGoneError("left"))
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            response = await pool.send(upstream_request("POST", body=body))
+            assert await response.read() == b"hello"
+            answered.set()
+
+            with pytest.raises(CallerGoneError):
+                await whole(response)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(CallerGoneError("left"), id="the caller left"),
+        pytest.param(UpstreamTimeoutError("drain"), id="the API stopped reading"),
+    ],
+)
+async def test_a_connection_that_still_waits_for_a_body_is_not_reused(failure: Exception) -> None:
+    """It would take the next request, another organization's token included, for the rest of it."""
+    failing = asyncio.Event()
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(CHUNKED_HEAD + b"5\r\nhello\r\n")
+        await failing.wait()
+        await asyncio.sleep(0)
+        await visit.say(b"0\r\n\r\n")
+        await gone(visit)
+
+    body = Parts(b"half", failing, failure)
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            response = await pool.send(upstream_request("POST", body=body, length=100))
+            assert await response.read() == b"hello"
+            failing.set()
+            try:
+                await whole(response)
+            except CallerGoneError:
+                pass
+
+            assert pool.idle == 0
+
+
+async def test_an_answer_and_an_upload_can_overlap() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(CHUNKED_HEAD + b"1\r\n1\r\n")
+        assert await visit.reader.readexactly(4) == b"late"
+        await visit.say(b"1\r\n2\r\n0\r\n\r\n")
+
+    seen = asyncio.Event()
+    body = Parts(seen, b"late")
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            response = await pool.send(upstream_request("POST", body=body, length=4))
+            assert await response.read() == b"1"
+            seen.set()
+
+            assert await whole(response) == b"2"
+
+
+# -- back-pressure --------------------------------------------------------------------------------
+
+
+async def test_a_slow_reader_stops_the_api() -> None:
+    size = 64 * MEBIBYTE
+    written = 0
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        nonlocal written
+        await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        while written < size:
+            await visit.say(bytes(65536))
+            written += 65536
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            response = await pool.send(upstream_request())
+            before = -1
+            while before != written:  # until nothing moves any more
+                before = written
+                await asyncio.sleep(0.1)
+            held = len(response.take())
+
+            assert written < size / 2
+            assert held <= 2 * HIGH_WATER
+            assert held + len(await whole(response)) == size
+
+
+async def test_a_slow_api_stops_the_upload() -> None:
+    go = asyncio.Event()
+    size = 64 * MEBIBYTE
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await go.wait()
+        for _ in range(size // MEBIBYTE):
+            await visit.reader.readexactly(MEBIBYTE)
+        await visit.say(ok())
+
+    body = Parts(*[bytes(65536)] * (size // 65536))
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            sending = asyncio.ensure_future(
+                pool.send(upstream_request("POST", body=body, length=size))
+            )
+            before = -1
+            while before != body.taken:
+                before = body.taken
+                await asyncio.sleep(0.1)
+
+            assert body.taken < size / 2
+            go.set()
+            assert await whole(await sending) == b"{}"
+
+
+# -- leaving at any moment ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_random_faults_and_cancellations_lose_nothing(
+    run: Callable[[Awaitable[None]], None],
+) -> None:
+    """Every slot comes back, nobody gets what was meant for another, whatever happens."""
+    run(_storm(random.Random(7), rounds=300))
+
+
+async def _storm(chance: random.Random, *, rounds: int) -> None:
+    async def script(visit: Visit, head: bytes) -> None:
+        mark = head.partition(b"X-Mark: ")[2].split(b"\r\n")[0]
+        answer = ok(mark * 50) if chance.random() < 0.5 else _chunked(mark * 50)
+        fate = chance.choice(["whole", "whole", "cut", "slow", "surplus", "later", "reset"])
+        cut = chance.randrange(len(answer))
+        match fate:
+            case "whole":
+                await visit.say(answer)
+            case "cut":
+                await visit.say(answer[:cut])
+                visit.writer.close()
+            case "slow":
+                await visit.say(answer[:cut])
+                await asyncio.sleep(0.01)
+                await visit.say(answer[cut:])
+            case "surplus":
+                await visit.say(answer + ok(b"stolen"))
+            case "later":
+                await visit.say(answer)
+                await asyncio.sleep(0)
+                await visit.say(ok(b"stolen"))
+            case "reset":
+                await visit.say(answer[:cut])
+                visit.reset()
+
+    async def one(number: int) -> None:
+        request = upstream_request(is_write=chance.random() < 0.3)
+        mark = b"%06d" % number
+        request.headers = [(b"Host", b"api"), (b"X-Mark", mark)]
+        try:
+            async with asyncio.timeout(chance.choice([0.002, 0.02, 5, 5, 5])):
+                response = await pool.send(request)
+                if chance.random() < 0.1:
+                    response.close()
+                    return
+                body = await whole(response)
+        except (UpstreamError, TimeoutError):
+            return
+        assert body == mark * 50
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, connections=8, idle=1, first_byte=1) as pool:
+            for start in range(0, rounds, 20):
+                async with asyncio.TaskGroup() as tasks:
+                    for number in range(start, start + 20):
+                        tasks.create_task(one(number))
+
+
+def _chunked(body: bytes) -> bytes:
+    return CHUNKED_HEAD + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)

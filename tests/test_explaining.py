@@ -1,0 +1,138 @@
+"""An explanation says what the proxy does: the same rules, and the same headers on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxy.arriving import arrive
+from proxy.config import BrowserConfig, PolicyConfig
+from proxy.explaining import Edit, Explanation, difference, explain
+from tests.scenes import TAG, Visit, call, config_for, ok, running, scripted_upstream
+
+API = "http://127.0.0.1:9"
+
+
+def explained(method: str, url: str, *headers: str, **sections: Any) -> Explanation:
+    config = config_for(API, **sections)
+    return explain(config, arrive(config, method, url, headers, listener=None))
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "headers", "code"),
+    [
+        pytest.param("GET", "/app/installations", [], "endpoint-refused", id="/app"),
+        pytest.param("GET", "/x/../%61pp", [f"{TAG}: i"], "endpoint-refused", id="/app disguised"),
+        pytest.param("GET", "/projects", [], "installation-required", id="no tag"),
+        pytest.param("GET", "/projects", [f"{TAG}: a/b"], "installation-invalid", id="bad tag"),
+        pytest.param("TRACE", "/projects", [f"{TAG}: i"], "not-implemented", id="TRACE"),
+        pytest.param("GET", "/projects", ["Host: evil.example"], "wrong-host", id="rebinding"),
+        pytest.param("GET", "/projects", ["Origin: http://x"], "browser-refused", id="a page"),
+        pytest.param("POST", "/v1/retire", [f"{TAG}: i"], "policy-denied", id="read-only"),
+        pytest.param(
+            "GET",
+            "/projects",
+            [f"{TAG}: i", "x-icr-api-version: 1", "x-icr-api-version: 2"],
+            "bad-request",
+            id="two versions",
+        ),
+        pytest.param(
+            "GET",
+            "/projects",
+            [f"{TAG}: i", "Connection: upgrade", "Upgrade: websocket"],
+            "not-implemented",
+            id="upgrade",
+        ),
+    ],
+)
+def test_a_refusal_is_told_with_its_code(
+    method: str, url: str, headers: list[str], code: str
+) -> None:
+    found = explained(method, url, *headers, policy=PolicyConfig(read_only=True))
+
+    assert found.refusal is not None
+    assert found.refusal.code == code
+    assert found.refusal.sentence
+    assert found.edits == []
+
+
+def test_a_request_that_passes_is_told_with_its_route() -> None:
+    found = explained("GET", "/organizations/o/inventory?development", f"{TAG}: i")
+
+    assert found.refusal is None
+    assert found.target is not None
+    assert found.target.operation.name == "organizations.inventory.list"
+    assert found.key is not None
+    assert found.key.installation == "i"
+    assert found.decision is not None
+    assert found.decision.rule == "default"
+
+
+def test_what_is_only_reported_passes() -> None:
+    policy = PolicyConfig(read_only=True, mode="report")
+
+    found = explained("POST", "/v1/retire", f"{TAG}: i", policy=policy)
+
+    assert found.refusal is None
+    assert found.decision is not None
+    assert not found.decision.allowed
+
+
+@pytest.mark.parametrize(
+    ("method", "answered"),
+    [pytest.param("OPTIONS", True, id="pre-flight"), pytest.param("GET", False, id="request")],
+)
+def test_a_preflight_of_an_allowed_origin_is_answered_here(method: str, *, answered: bool) -> None:
+    found = explained(
+        method,
+        "/projects",
+        f"{TAG}: i",
+        "Origin: https://console.example",
+        "Access-Control-Request-Method: GET",
+        browser=BrowserConfig(allow_origins=("https://console.example",)),
+    )
+
+    assert found.refusal is None
+    assert bool(found.answered) is answered
+
+
+def test_the_difference_keeps_number_and_order() -> None:
+    received = [(b"A", b"1"), (b"B", b"2"), (b"A", b"1"), (b"C", b"3")]
+    sent = [(b"D", b"4"), (b"A", b"1"), (b"C", b"3")]
+
+    assert difference(received, sent) == [
+        Edit(" ", "A", "1"),
+        Edit("-", "B", "2"),
+        Edit("-", "A", "1"),
+        Edit(" ", "C", "3"),
+        Edit("+", "D", "4"),
+    ]
+
+
+async def test_what_is_explained_is_what_is_sent() -> None:
+    async def answer(visit: Visit, _: bytes) -> None:
+        await visit.say(ok())
+
+    lines = [
+        f"{TAG}: inst-1",
+        "Accept: */*",
+        "Authorization: Bearer mine",
+        "X-Forwarded-For: 192.0.2.1",
+        "Connection: x-hop",
+        "X-Hop: 1",
+        "Cookie: a=b",
+    ]
+    async with scripted_upstream(answer) as upstream:
+        config = config_for(upstream.url)
+        async with running(config) as proxy:
+            head = "".join(f"{line}\r\n" for line in ["Host: localhost", *lines])
+            await call(proxy.port, f"GET /projects HTTP/1.1\r\n{head}\r\n".encode())
+        question = arrive(config, "GET", "/projects", ["Host: localhost", *lines], listener=None)
+
+    explanation = explain(config, question)
+
+    _, *sent = upstream.heads[0].decode().strip().split("\r\n")
+    explained_names = [edit.name for edit in explanation.edits if edit.sign != "-"]
+    assert sorted(explained_names) == sorted(line.partition(":")[0] for line in sent)
+    assert upstream.heads[0].startswith(b"GET /projects ")

@@ -1,0 +1,144 @@
+"""An explanation in words and as data, with nothing that would let a reader in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy import explanations
+from proxy.arriving import arrive
+from proxy.config import BrowserConfig, Config, PolicyConfig
+from proxy.explaining import Explanation, explain
+from proxy.tokenstate import TokenState
+from tests.scenes import TAG, config_for
+
+SECRETS = (
+    "Authorization: Bearer crs_planted",
+    "Cookie: session=planted",
+    "X-Api-Key: planted",
+    f"{TAG}: i",
+)
+STATE = TokenState(known=True, sentence="none at 127.0.0.1:9090")
+
+
+def explained(method: str, url: str, *headers: str, **sections: Any) -> tuple[Explanation, Config]:
+    config = config_for("http://127.0.0.1:9", **sections)
+    return explain(config, arrive(config, method, url, headers, listener=None)), config
+
+
+def rows(explanation: Explanation, config: Config) -> dict[str, str]:
+    return dict(explanations.rows(explanation, config=config, token=STATE))
+
+
+def test_a_request_that_passes_is_told_row_by_row() -> None:
+    explanation, config = explained("GET", "/%70rojects?limit=1", f"{TAG}: i")
+
+    assert rows(explanation, config) == {
+        "listener": "127.0.0.1:0",
+        "operation": "projects.list (reads)",
+        "decided on": "/projects",
+        "installation": f"i, named by {TAG}",
+        "policy": "allowed (rule default)",
+        "sent to": "http://127.0.0.1:9",
+        "request line": "GET /%70rojects?limit=1 HTTP/1.1",
+        "token": "none at 127.0.0.1:9090",
+    }
+    assert explanations.verdict(explanation).startswith("It would be forwarded.")
+
+
+def test_what_no_operation_is_known_for_is_taken_to_change_state() -> None:
+    explanation, config = explained("POST", "/new", f"{TAG}: i")
+
+    assert rows(explanation, config)["operation"] == (
+        "none that is known (taken for one that changes state)"
+    )
+
+
+def test_a_listeners_own_installation_is_said() -> None:
+    explanation, config = explained("GET", "/projects", listener={"installation": "own"})
+
+    assert rows(explanation, config)["installation"] == "own, the listener's own"
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("enforce", "denied (rule read-only)"),
+        ("report", "denied (rule read-only); only reported, because policy.mode is report"),
+    ],
+)
+def test_a_denial_is_told_with_its_rule(mode: Any, words: str) -> None:
+    policy = PolicyConfig(read_only=True, mode=mode)
+    explanation, config = explained("POST", "/v1/retire", f"{TAG}: i", policy=policy)
+
+    assert rows(explanation, config)["policy"] == words
+
+
+def test_a_refusal_is_a_sentence() -> None:
+    explanation, config = explained("TRACE", "/projects")
+
+    assert explanations.verdict(explanation) == (
+        "Refused with 501 not-implemented: TRACE is not forwarded."
+    )
+    assert list(explanations.rows(explanation, config=config, token=None)) == [
+        ("listener", "127.0.0.1:0")
+    ]
+
+
+def test_an_answer_of_the_proxy_itself_is_said() -> None:
+    explanation, config = explained(
+        "OPTIONS",
+        "/projects",
+        "Origin: https://console.example",
+        "Access-Control-Request-Method: GET",
+        browser=BrowserConfig(allow_origins=("https://console.example",)),
+    )
+
+    assert explanations.verdict(explanation).startswith("Answered by the proxy itself")
+    assert "sent to" not in rows(explanation, config)
+    assert json.loads(explanations.as_json(explanation, config=config, token=None))["verdict"] == (
+        "answered"
+    )
+
+
+def test_no_credential_is_shown_in_words_or_in_json() -> None:
+    explanation, config = explained("GET", "http://127.0.0.1:9/p?token=planted", *SECRETS)
+
+    lines = [explanations.edit_line(edit) for edit in explanation.edits]
+    text = "\n".join([*lines, *rows(explanation, config).values()])
+    document = explanations.as_json(explanation, config=config, token=STATE)
+
+    assert "planted" not in text + document
+    assert "+ Authorization: Bearer crs_… (masked)" in lines
+    assert "- Authorization: Bearer crs_… (masked)" in lines
+    assert "  Cookie: … (masked)" in lines
+
+
+def test_the_json_has_everything() -> None:
+    explanation, config = explained("GET", "/projects", f"{TAG}: i")
+
+    document = json.loads(explanations.as_json(explanation, config=config, token=STATE))
+
+    assert document["verdict"] == "forwarded"
+    assert document["operation"] == "projects.list"
+    assert document["policy"] == {"allowed": True, "rule": "default", "enforced": True}
+    assert document["token"] == {"known": True, "sentence": STATE.sentence, "token": None}
+    assert {"edit": "-", "name": TAG, "value": "i"} in document["headers"]
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    explanation, _ = explained("GET", "/projects", f"{TAG}: i", "X-Note: a\tb\x9bc")
+
+    assert "  X-Note: a\\x09b\\xc2\\x9bc" in map(explanations.edit_line, explanation.edits)
+
+
+def test_the_json_of_a_refusal_before_the_route_has_its_target() -> None:
+    explanation, config = explained("TRACE", "/projects?token=planted")
+
+    document = json.loads(explanations.as_json(explanation, config=config, token=None))
+
+    assert document["target"] == "/projects?token=***"
+    assert document["operation"] is None
+    assert document["refusal"]["code"] == "not-implemented"

@@ -1,0 +1,510 @@
+import base64
+import datetime as dt
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
+
+from proxy.config import AppConfig
+from proxy.errors import KeyUnusableError
+from proxy.keys import KeyRing, SigningKey, fingerprint, load_key_file, parse_signing_key
+from proxy.secret import Secret
+from tests.scenes import app_key_pem
+
+PLAIN = serialization.NoEncryption()
+LOCKED = serialization.BestAvailableEncryption(b"a pass phrase")
+
+
+@cache
+def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+
+
+@cache
+def another_pem() -> str:
+    return pkcs8(rsa_key())
+
+
+def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, form: PrivateFormat) -> str:
+    return key.private_bytes(Encoding.PEM, form, PLAIN).decode()
+
+
+def pkcs1(key: rsa.RSAPrivateKey) -> str:
+    return pem(key, PrivateFormat.TraditionalOpenSSL)
+
+
+def pkcs8(key: rsa.RSAPrivateKey) -> str:
+    return pem(key, PrivateFormat.PKCS8)
+
+
+def one_line(text: str, *, joint: str) -> str:
+    return joint.join(text.splitlines())
+
+
+@cache
+def certificate() -> str:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "app")])
+    at = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, rsa_key().public_key(), x509.random_serial_number())
+        .not_valid_before(at)
+        .not_valid_after(at + dt.timedelta(days=1))
+        .sign(rsa_key(), hashes.SHA256())
+    )
+    return made.public_bytes(Encoding.PEM).decode()
+
+
+def public(form: PublicFormat) -> str:
+    return rsa_key().public_key().public_bytes(Encoding.PEM, form).decode()
+
+
+# -- what is accepted -----------------------------------------------------------------------------
+
+DRESSES: dict[str, Callable[[str], str]] = {
+    "as it is": lambda text: text,
+    "CRLF": lambda text: text.replace("\n", "\r\n"),
+    "CR alone": lambda text: text.replace("\n", "\r"),
+    "newlines escaped": lambda text: text.replace("\n", "\\n"),
+    "newlines escaped as CRLF": lambda text: text.replace("\n", "\\r\\n"),
+    "newlines escaped twice": lambda text: text.replace("\n", "\\\\n"),
+    "newlines became spaces": lambda text: one_line(text, joint=" "),
+    "newlines lost": lambda text: one_line(text, joint=""),
+    "no newline at the end": lambda text: text.rstrip(),
+    "indented (YAML block)": lambda text: text.replace("\n", "\n    "),
+    "byte order mark": lambda text: "\ufeff" + text,
+    "double quotes": lambda text: f'"{text}"',
+    "single quotes, escaped": lambda text: "'" + text.replace("\n", "\\n") + "'",
+    "text around": lambda text: f"Bag Attributes\n  friendlyName: app\n{text}\nend of file\n",
+    "a certificate before it": lambda text: certificate() + text,
+    "a certificate after it": lambda text: text + certificate(),
+    "the public key before it": lambda text: public(PublicFormat.SubjectPublicKeyInfo) + text,
+    "blank lines between": lambda text: text.replace("\n", "\n\n"),
+    "slashes escaped (JSON)": lambda text: text.replace("/", "\\/"),
+}
+
+
+@pytest.mark.parametrize("dress", DRESSES.values(), ids=DRESSES)
+@pytest.mark.parametrize("write", [pkcs1, pkcs8])
+def test_a_key_is_read_in_whatever_state_it_arrives(
+    write: Callable[[rsa.RSAPrivateKey], str], dress: Callable[[str], str]
+) -> None:
+    key = parse_signing_key(dress(write(rsa_key())), source="app.private_key")
+
+    assert key.fingerprint == fingerprint(rsa_key().public_key())
+
+
+@pytest.mark.parametrize("dress", ["as it is", "CRLF", "byte order mark", "newlines lost"])
+def test_the_same_goes_for_files(tmp_path: Path, dress: str) -> None:
+    path = tmp_path / "app.pem"
+    path.write_text(DRESSES[dress](pkcs8(rsa_key())), encoding="utf-8", newline="")
+
+    key = load_key_file(path)
+
+    assert key.fingerprint == fingerprint(rsa_key().public_key())
+
+
+# -- what is not ----------------------------------------------------------------------------------
+
+WRONG: dict[str, tuple[Callable[[], str], str]] = {
+    "empty": (lambda: "", "nothing"),
+    "white space": (lambda: " \n\t", "nothing"),
+    "no PEM": (lambda: "hunter2", "no PEM block"),
+    "a path": (lambda: "/etc/icr-proxy/app.pem", "no PEM block"),
+    "public key": (lambda: public(PublicFormat.SubjectPublicKeyInfo), "a public key"),
+    "public key, PKCS#1": (lambda: public(PublicFormat.PKCS1), "a public key"),
+    "certificate": (certificate, "a certificate"),
+    "EC, SEC 1": (
+        lambda: pem(ec.generate_private_key(ec.SECP256R1()), PrivateFormat.TraditionalOpenSSL),
+        "a private key of another kind (EC)",
+    ),
+    "EC, with its parameters first": (
+        lambda: (
+            "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+            + pem(ec.generate_private_key(ec.SECP256R1()), PrivateFormat.TraditionalOpenSSL)
+        ),
+        "a private key of another kind (EC)",
+    ),
+    "EC, PKCS#8": (
+        lambda: pem(ec.generate_private_key(ec.SECP256R1()), PrivateFormat.PKCS8),
+        "a private key of another kind (EC)",
+    ),
+    "DSA": (
+        lambda: (
+            dsa.generate_private_key(1024)
+            .private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, PLAIN)
+            .decode()
+        ),
+        "a private key of another kind (DSA)",
+    ),
+    "Ed25519": (
+        lambda: (
+            ed25519.Ed25519PrivateKey.generate()
+            .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, PLAIN)
+            .decode()
+        ),
+        "a private key of another kind (Ed25519)",
+    ),
+    "encrypted, PKCS#8": (
+        lambda: rsa_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, LOCKED).decode(),
+        "an encrypted private key",
+    ),
+    "encrypted, PKCS#1": (
+        lambda: (
+            rsa_key().private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, LOCKED).decode()
+        ),
+        "an encrypted private key",
+    ),
+    "encrypted, newlines lost": (
+        lambda: one_line(
+            rsa_key()
+            .private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, LOCKED)
+            .decode(),
+            joint=" ",
+        ),
+        "an encrypted private key",
+    ),
+    "OpenSSH": (
+        lambda: rsa_key().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, PLAIN).decode(),
+        "an OpenSSH private key",
+    ),
+    "cut off": (lambda: pkcs8(rsa_key())[:800], "a damaged or cut-off private key"),
+    "cut off, after a certificate": (
+        lambda: certificate() + pkcs8(rsa_key())[:800],
+        "a damaged or cut-off private key",
+    ),
+    "cut off, EC": (
+        lambda: pem(ec.generate_private_key(ec.SECP256R1()), PrivateFormat.TraditionalOpenSSL)[:80],
+        "an EC private key",
+    ),
+    "its end alone": (lambda: pkcs8(rsa_key())[800:], "no PEM block"),
+    "a piece missing": (
+        lambda: pkcs8(rsa_key())[:400] + pkcs8(rsa_key())[500:],
+        "a damaged or cut-off private key",
+    ),
+    "not base64": (
+        lambda: "-----BEGIN PRIVATE KEY-----\n🔑\n-----END PRIVATE KEY-----\n",
+        "a damaged or cut-off private key",
+    ),
+    "only the frame": (
+        lambda: "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
+        "a damaged or cut-off private key",
+    ),
+    "bytes that are no text": (
+        lambda: "-----BEGIN PRIVATE KEY-----\n\udcff\n-----END PRIVATE KEY-----\n",
+        "a damaged or cut-off private key",
+    ),
+}
+
+
+def shows_key_material(said: str, text: str) -> bool:
+    lines = [line for line in text.splitlines() if len(line) > 30 and "---" not in line]
+    return any(line[:20] in said for line in lines)
+
+
+@pytest.mark.parametrize(("make", "found"), WRONG.values(), ids=WRONG)
+def test_a_wrong_key_is_named_for_what_it_is(make: Callable[[], str], found: str) -> None:
+    text = make()
+
+    with pytest.raises(KeyUnusableError) as caught:
+        parse_signing_key(text, source="app.private_key")
+
+    said = caught.value.detail
+    assert said.startswith(f"app.private_key holds {found}")
+    assert "an RSA private key as PEM (PKCS#1 or PKCS#8, not encrypted) is needed" in said
+    assert not shows_key_material(said + repr(caught.value), text)
+
+
+@pytest.mark.parametrize("bits", [1024, 2047], ids=["1024 bits", "one bit short"])
+def test_a_short_key_is_told_its_length(bits: int) -> None:
+    with pytest.raises(KeyUnusableError, match=f"an RSA key of {bits} bits; RS256 needs 2048"):
+        parse_signing_key(pkcs8(rsa_key(bits)), source="app.private_key")
+
+
+def be_missing(path: Path) -> None:
+    """Make nothing."""
+
+
+def be_a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def be_unreadable(path: Path) -> None:
+    path.symlink_to(path)  # holds for root as well, unlike a mode
+
+
+def be_large(path: Path) -> None:
+    path.write_text(app_key_pem() + "#" * 64 * 1024, encoding="utf-8")
+
+
+def be_der(path: Path) -> None:
+    path.write_bytes(rsa_key().private_bytes(Encoding.DER, PrivateFormat.PKCS8, PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (be_missing, "cannot be read: No such file or directory"),
+        (be_a_directory, "cannot be read: Is a directory"),
+        (be_unreadable, "cannot be read: Too many levels of symbolic links"),
+        (be_large, "is over 64 KiB"),
+        (be_der, "holds binary data, perhaps DER"),
+    ],
+    ids=["missing", "directory", "unreadable", "large", "DER"],
+)
+def test_a_wrong_file_is_named_for_what_it_is(
+    tmp_path: Path, make: Callable[[Path], None], found: str
+) -> None:
+    path = tmp_path / "app.pem"
+    make(path)
+
+    with pytest.raises(KeyUnusableError) as caught:
+        load_key_file(path)
+
+    assert caught.value.detail.startswith(f"app.private_key_file {path} {found}")
+    assert "an RSA private key as PEM" in caught.value.detail
+
+
+# -- signing --------------------------------------------------------------------------------------
+
+
+def test_what_is_signed_verifies_with_the_public_key() -> None:
+    claims = {"iss": "app", "exp": 4_000_000_000, "alg": "RS256"}
+
+    signed = SigningKey(rsa_key()).sign(claims)
+
+    assert jwt.decode(signed, rsa_key().public_key(), algorithms=["RS256"]) == claims
+    assert jwt.get_unverified_header(signed) == {"alg": "RS256", "typ": "JWT"}
+
+
+def test_a_signature_is_pkcs1_v15_over_what_was_said() -> None:
+    signed = SigningKey(rsa_key()).sign({"iss": "app"})
+    said, _, signature = signed.rpartition(".")
+
+    rsa_key().public_key().verify(
+        base64.urlsafe_b64decode(signature + "=="),
+        said.encode(),
+        padding.PKCS1v15(),
+        hashes.SHA256(),
+    )
+
+
+def test_the_fingerprint_is_over_the_public_half_in_the_form_of_github_apps() -> None:
+    der = rsa_key().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    expected = "SHA256:" + base64.b64encode(hashlib.sha256(der).digest()).decode()
+
+    key = SigningKey(rsa_key())
+
+    assert key.fingerprint == expected
+    assert repr(key) == f"SigningKey({expected})"
+
+
+# -- the ring -------------------------------------------------------------------------------------
+
+
+class Heard:
+    """A `KeyWatcher`."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def loaded(self, fingerprint: str) -> None:
+        self.events.append(f"loaded {fingerprint}")
+
+    def rejected(self, error: KeyUnusableError) -> None:
+        self.events.append(f"rejected {error.detail}")
+
+
+def fingerprint_of(text: str) -> str:
+    return parse_signing_key(text, source="test").fingerprint
+
+
+def put(path: Path, text: str) -> None:
+    """Replace a file as editors and tools do."""
+    fresh = path.with_suffix(".fresh")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "app.pem"
+    path.write_text(app_key_pem(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def ring(path: Path, heard: Heard) -> KeyRing:
+    return KeyRing(AppConfig(id="app", private_key_file=path), watcher=heard)
+
+
+def test_a_key_in_the_configuration_needs_no_file(heard: Heard) -> None:
+    ring = KeyRing(AppConfig(id="app", private_key=Secret(app_key_pem())), watcher=heard)
+
+    assert ring.current().fingerprint == ring.fingerprint == fingerprint_of(app_key_pem())
+    assert heard.events == [f"loaded {ring.fingerprint}"]
+
+
+def test_a_ring_without_a_watcher_works(path: Path) -> None:
+    ring = KeyRing(AppConfig(id="app", private_key_file=path))
+    put(path, "rubbish")
+    ring.current()
+    put(path, another_pem())
+
+    assert ring.current().fingerprint == fingerprint_of(another_pem())
+
+
+def test_an_unusable_key_at_start_is_an_error_that_names_the_source() -> None:
+    config = AppConfig(id="app", private_key=Secret("rubbish"))
+
+    with pytest.raises(KeyUnusableError, match=r"app\.private_key holds no PEM block"):
+        KeyRing(config)
+
+
+def test_an_unchanged_file_is_not_read_again(ring: KeyRing) -> None:
+    first = ring.current()
+
+    assert ring.current() is first
+
+
+def test_a_changed_file_is_picked_up_and_told(ring: KeyRing, path: Path, heard: Heard) -> None:
+    put(path, another_pem())
+
+    key = ring.current()
+
+    assert key.fingerprint == ring.fingerprint == fingerprint_of(another_pem())
+    assert heard.events[1:] == [f"loaded {key.fingerprint}"]
+
+
+def test_a_file_rewritten_in_place_is_picked_up(ring: KeyRing, path: Path) -> None:
+    path.write_text(another_pem(), encoding="utf-8")
+
+    assert ring.current().fingerprint == fingerprint_of(another_pem())
+
+
+def test_a_copy_that_keeps_its_time_is_picked_up(ring: KeyRing, path: Path) -> None:
+    """`cp -p` from a backup: same inode, size and modification time, another key."""
+    path.write_text(app_key_pem().ljust(2000), encoding="utf-8")
+    ring.current()
+    before = path.stat()
+
+    path.write_text(another_pem().ljust(2000), encoding="utf-8")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    assert ring.current().fingerprint == fingerprint_of(another_pem())
+
+
+def test_the_swap_that_kubernetes_makes_is_picked_up(tmp_path: Path, heard: Heard) -> None:
+    """A mounted secret is a link to a link to a folder; an update swaps the middle link."""
+    for version, text in (("..v1", app_key_pem()), ("..v2", another_pem())):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "app.pem").write_text(text, encoding="utf-8")
+    (tmp_path / "..data").symlink_to("..v1")
+    (tmp_path / "app.pem").symlink_to("..data/app.pem")
+    config = AppConfig(id="app", private_key_file=tmp_path / "app.pem")
+    ring = KeyRing(config, watcher=heard)
+
+    (tmp_path / "..data_tmp").symlink_to("..v2")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+
+    assert ring.current().fingerprint == fingerprint_of(another_pem())
+
+
+def test_a_touched_file_with_the_same_key_is_no_news(
+    ring: KeyRing, path: Path, heard: Heard
+) -> None:
+    first = ring.current()
+    put(path, app_key_pem())
+
+    assert ring.current() is first
+    assert len(heard.events) == 1
+
+
+def test_a_bad_new_key_leaves_the_old_one_signing_and_is_told_once(
+    ring: KeyRing, path: Path, heard: Heard
+) -> None:
+    put(path, "rubbish")
+
+    keys = {ring.current().fingerprint for _ in range(3)}
+
+    assert keys == {fingerprint_of(app_key_pem())}
+    assert [event.partition(" ")[0] for event in heard.events] == ["loaded", "rejected"]
+
+
+def test_every_bad_change_is_told(ring: KeyRing, path: Path, heard: Heard) -> None:
+    put(path, "rubbish")
+    ring.current()
+    put(path, public(PublicFormat.PKCS1))
+    ring.current()
+
+    assert len(heard.events) == 3
+    assert "no PEM block" in heard.events[1]
+    assert "a public key" in heard.events[2]
+
+
+def test_a_good_key_after_a_bad_one_is_taken(ring: KeyRing, path: Path, heard: Heard) -> None:
+    put(path, "rubbish")
+    ring.current()
+    put(path, another_pem())
+
+    assert ring.current().fingerprint == fingerprint_of(another_pem())
+    assert heard.events[-1] == f"loaded {fingerprint_of(another_pem())}"
+
+
+def test_a_vanished_file_leaves_the_key_signing_and_is_told_once(
+    ring: KeyRing, path: Path, heard: Heard
+) -> None:
+    path.unlink()
+
+    keys = {ring.current().fingerprint for _ in range(3)}
+
+    assert keys == {fingerprint_of(app_key_pem())}
+    assert len(heard.events) == 2
+    assert "cannot be read" in heard.events[1]
+
+
+def test_a_file_that_returns_with_another_key_is_taken(ring: KeyRing, path: Path) -> None:
+    path.unlink()
+    ring.current()
+    path.write_text(another_pem(), encoding="utf-8")
+
+    assert ring.current().fingerprint == fingerprint_of(another_pem())
+
+
+def test_the_old_key_returning_after_a_bad_one_is_told(
+    ring: KeyRing, path: Path, heard: Heard
+) -> None:
+    """Whoever saw the alarm must see its end."""
+    put(path, "rubbish")
+    ring.current()
+    put(path, app_key_pem())
+    ring.current()
+
+    assert heard.events[-1] == f"loaded {fingerprint_of(app_key_pem())}"
+    assert len(heard.events) == 3
+
+
+def test_a_key_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """`--private-key-file <(vault …)`: opening the pipe again would wait for a writer for ever."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    vault = threading.Thread(target=path.write_text, args=(app_key_pem(),))
+    vault.start()
+
+    ring = KeyRing(AppConfig(id="app", private_key_file=path))
+    vault.join()
+
+    assert ring.current().fingerprint == fingerprint_of(app_key_pem())

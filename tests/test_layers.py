@@ -1,0 +1,89 @@
+"""Imports go one way, down this list; what decides knows no socket and no clock."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Each line may import what stands on the lines below it. A package counts as one module.
+LAYERS = """
+    __main__
+    cli
+    cli_diagnosis cli_keys
+    appsession arriving cli_options demo doctor explanations running tokenstate
+    app explaining
+    assembly emulator
+    admin handler listeners
+    answers bodies forward installations loading reference reloading reports status
+    appcalls directory exchange keyfiles pool sources tokens
+    browsers config configfile connection keys logs metrics verdicts webhooks
+    consistency headers minting probing problems reply routes settings tags vocabulary
+    access kinds policy upstream
+    addresses masking operations outcome paths secret showing tree units
+    errors
+    __init__
+"""
+PURE = """
+    access addresses browsers config consistency errors headers kinds masking minting operations
+    outcome paths policy problems reference reloading routes secret settings showing sources tags
+    tree units upstream verdicts vocabulary webhooks
+"""
+SHELL = {"aiohttp", "asyncio", "socket", "time"}
+EMULATOR_MAY_KNOW = {"emulator", "errors", "config"}
+
+ROOT = Path(__file__).parents[1] / "proxy"
+FILES = sorted(ROOT.rglob("*.py"))
+LEVEL = {name: level for level, line in enumerate(LAYERS.splitlines()) for name in line.split()}
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[list[str]]:
+    """Give the dotted names of what is imported at run time, wherever in the file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.test, node.body = ast.Constant(value=False), [ast.Pass()]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from ([*node.module.split("."), alias.name] for alias in node.names)
+
+
+def ours(path: Path) -> set[str]:
+    names = {name[1] for name in imported(path) if name[0] == "proxy"}
+    return {"__init__" if name.startswith("__") else name for name in names} - {module_of(path)}
+
+
+@pytest.mark.parametrize("name", sorted({module_of(path) for path in FILES}))
+def test_every_module_has_its_place(name: str) -> None:
+    assert name in LEVEL
+
+
+def test_no_place_is_kept_for_what_has_gone() -> None:
+    assert set(LEVEL) | set(PURE.split()) == {module_of(path) for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    upward = {name for name in ours(path) if LEVEL.get(name, 0) <= LEVEL[module_of(path)]}
+
+    assert upward == set()
+
+
+@pytest.mark.parametrize("name", sorted(PURE.split()))
+def test_what_decides_knows_no_socket_and_no_clock(name: str) -> None:
+    foreign = {found[0] for found in imported(ROOT / f"{name}.py")}
+
+    assert foreign & SHELL == set()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "emulator").rglob("*.py")), ids=lambda path: path.name
+)
+def test_the_emulator_is_a_program_of_its_own(path: Path) -> None:
+    assert ours(path) <= EMULATOR_MAY_KNOW

@@ -1,0 +1,104 @@
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.outcome import PATH_LIMIT, Journal, Outcome, printable
+
+
+def journal(path: str = "/projects") -> Journal:
+    return Journal(
+        request_id="request",
+        trace_id="trace",
+        listener="127.0.0.1:8080",
+        peer="127.0.0.1",
+        method="GET",
+        path=path,
+        started_at=1_700_000_000.0,
+        began=10.0,
+    )
+
+
+def test_a_journal_has_a_place_for_all_that_an_outcome_tells() -> None:
+    facts = {field.name for field in msgspec.structs.fields(Outcome)}
+
+    assert facts - {"duration"} == set(Journal.__slots__) - {"began"}
+
+
+def test_closing_copies_what_was_learnt() -> None:
+    learnt: dict[str, object] = {
+        "operation": "v1.retire",
+        "changes_state": True,
+        "installation": "in-1",
+        "would_refuse": "rule",
+        "token": "0123456789ab",
+        "token_generation": 4,
+        "attempts": 2,
+        "status": 201,
+        "origin": "upstream",
+        "code": "upstream-broken",
+        "bytes_in": 11,
+        "bytes_out": 22,
+        "token_wait": 0.5,
+        "first_byte": 0.25,
+    }
+    story = journal()
+    for name, value in learnt.items():
+        setattr(story, name, value)
+
+    outcome = story.close(at=12.5)
+
+    assert msgspec.structs.asdict(outcome) == learnt | {
+        "request_id": "request",
+        "trace_id": "trace",
+        "listener": "127.0.0.1:8080",
+        "peer": "127.0.0.1",
+        "method": "GET",
+        "path": "/projects",
+        "started_at": 1_700_000_000.0,
+        "duration": 2.5,
+    }
+
+
+def test_a_request_nobody_understood_counts_as_changing_state() -> None:
+    outcome = journal().close(at=10.0)
+
+    assert (outcome.operation, outcome.changes_state) == ("unknown", True)
+
+
+def test_an_outcome_is_never_changed() -> None:
+    outcome = journal().close(at=10.0)
+
+    with pytest.raises(AttributeError):
+        outcome.status = 200  # type: ignore[misc]  # the point of the test
+
+
+def test_a_long_path_is_cut() -> None:
+    outcome = journal("/" + "x" * 10_000).close(at=10.0)
+
+    assert len(outcome.path) == PATH_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        pytest.param("/projects/1?", "/projects/1?", id="plain"),
+        pytest.param("/a%0Ab", "/a%0Ab", id="an escape stays as it is"),
+        pytest.param("/a\nb", r"/a\x0ab", id="line feed (a second log line)"),
+        pytest.param("/\x1b[2J", r"/\x1b[2J", id="escape (a terminal obeys)"),
+        pytest.param("/\x7f", r"/\x7f", id="delete"),
+        pytest.param("/é", r"/\xc3\xa9", id="UTF-8 as the bytes on the wire"),
+        pytest.param("/\udce9", r"/\xe9", id="not UTF-8"),
+        pytest.param("/\ud800", r"/\xed\xa0\x80", id="half a character"),
+    ],
+)
+def test_what_is_not_plain_text_shows_as_an_escape(path: str, shown: str) -> None:
+    assert printable(path) == shown
+
+
+@given(path=st.text(alphabet=st.characters(exclude_categories=())))
+def test_any_path_becomes_printable_ascii(path: str) -> None:
+    shown = printable(path)
+
+    assert shown.isascii()
+    assert shown.isprintable()

@@ -1,0 +1,628 @@
+"""Connections are reused when that is safe, bounded in number, and trusted by certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from proxy.errors import (
+    StartError,
+    UpstreamBrokenError,
+    UpstreamBusyError,
+    UpstreamTimeoutError,
+    UpstreamTlsError,
+    UpstreamUnreachableError,
+)
+from proxy.pool import IDLE_SECONDS, PROVEN_SECONDS, parse_address
+from tests.scenes import (
+    Clock,
+    Parts,
+    Visit,
+    ok,
+    pool_to,
+    scripted_upstream,
+    upstream_request,
+    whole,
+)
+
+NOBODY = "http://127.0.0.1:9"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+
+
+async def plainly(visit: Visit, _head: bytes) -> None:
+    await visit.say(ok())
+
+
+async def hanging(visit: Visit, _head: bytes) -> None:
+    await visit.reader.read()
+
+
+# -- reuse ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        pytest.param("GET", ok(), id="content-length"),
+        pytest.param("GET", CHUNKED, id="chunked"),
+        pytest.param("GET", CHUNKED[:-2] + b"X-Sum: 1\r\n\r\n", id="trailers"),
+        pytest.param("GET", b"HTTP/1.1 204 x\r\n\r\n", id="204"),
+        pytest.param("GET", b"HTTP/1.1 304 x\r\nContent-Length: 9\r\n\r\n", id="304"),
+        pytest.param("HEAD", b"HTTP/1.1 200 x\r\nContent-Length: 9\r\n\r\n", id="HEAD"),
+        pytest.param("GET", b"HTTP/1.1 103 x\r\nA: b\r\n\r\n" + ok(), id="103 first"),
+    ],
+)
+async def test_a_clean_connection_is_reused(method: str, answer: bytes) -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(answer)
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            first = await pool.send(upstream_request(method))
+            await whole(first)
+            second = await pool.send(upstream_request(method))
+            await whole(second)
+
+    assert api.visits == 1
+    assert (first.reused, second.reused) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        pytest.param("GET", ok(headers=b"Connection: close\r\n"), id="close"),
+        pytest.param("GET", ok().replace(b"1.1", b"1.0"), id="HTTP/1.0"),
+        pytest.param("GET", ok() + b"surplus", id="surplus"),
+        pytest.param("GET", ok() + ok(b"stolen"), id="a second answer"),
+        pytest.param("HEAD", ok(), id="a body for HEAD"),
+    ],
+)
+async def test_an_unclean_connection_is_not_reused(method: str, answer: bytes) -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(answer)
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            bodies = [await whole(await pool.send(upstream_request(method))) for _ in range(3)]
+
+    assert api.visits == 3
+    assert bodies == [b"" if method == "HEAD" else b"{}"] * 3
+
+
+async def test_bytes_that_arrive_while_idle_are_nobodys_answer() -> None:
+    """aiohttp hands the connection out; the next request gets them as its answer (traps.md)."""
+    visits: list[Visit] = []
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        visits.append(visit)
+        await visit.say(ok(b"%d" % visit.number))
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            await whole(await pool.send(upstream_request()))
+            assert pool.idle == 1
+
+            await visits[0].say(ok(b"stolen"))
+
+            # The event loop had no chance to look at the socket: the pool must.
+            assert await whole(await pool.send(upstream_request())) == b"2"
+
+
+async def test_a_connection_closed_while_idle_is_not_used() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(ok())
+        visit.writer.close()
+        await visit.writer.wait_closed()
+        closed.set()
+
+    closed = asyncio.Event()
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            await whole(await pool.send(upstream_request()))
+            await closed.wait()
+            again = await pool.send(upstream_request(is_write=True))
+
+            assert not again.reused
+            await whole(again)
+
+
+async def test_an_answer_that_was_not_read_to_its_end_breaks_the_connection() -> None:
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url) as pool:
+            (await pool.send(upstream_request())).close()
+
+            assert pool.idle == 0
+
+
+async def test_whoever_holds_an_old_answer_cannot_reach_the_next() -> None:
+    """One connection, two organizations: the first must not read or break what the second gets."""
+    go = asyncio.Event()
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        if len(api.heads) == 1:
+            await visit.say(ok(b"first"))
+        else:
+            await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsec")
+            await go.wait()
+            await visit.say(b"ond")
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            old = await pool.send(upstream_request())
+            assert await old.read() == b"first"
+            assert await old.read() == b""
+            new = await pool.send(upstream_request())
+            assert new.reused
+
+            assert old.take() == b""
+            assert await old.read() == b""
+            old.close()
+            go.set()
+
+            assert await whole(new) == b"second"
+
+
+async def test_the_last_used_connection_is_used_first() -> None:
+    both = asyncio.Barrier(2)
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        if len(api.heads) <= 2:
+            await both.wait()
+        await visit.say(ok(b"%d" % visit.number))
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            one, other = await asyncio.gather(
+                pool.send(upstream_request()), pool.send(upstream_request())
+            )
+            await whole(one)
+            last = await whole(other)
+
+            assert await whole(await pool.send(upstream_request())) == last
+            assert pool.idle == 2
+
+
+@pytest.mark.parametrize(
+    ("age", "is_write", "reused"),
+    [
+        pytest.param(0.0, False, True, id="read, at once"),
+        pytest.param(0.0, True, True, id="write, at once"),
+        pytest.param(PROVEN_SECONDS - 0.01, True, True, id="write, just proven"),
+        pytest.param(PROVEN_SECONDS, True, False, id="write, proven too long ago"),
+        pytest.param(PROVEN_SECONDS, False, True, id="read, proven too long ago"),
+        pytest.param(IDLE_SECONDS - 0.01, False, True, id="read, nearly idle too long"),
+        pytest.param(IDLE_SECONDS, False, False, id="read, idle too long"),
+    ],
+)
+async def test_a_write_takes_only_a_connection_proven_a_moment_ago(
+    age: float, *, is_write: bool, reused: bool
+) -> None:
+    clock = Clock()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, now=clock) as pool:
+            await whole(await pool.send(upstream_request()))
+            clock.at += age
+
+            response = await pool.send(upstream_request(is_write=is_write))
+
+            assert response.reused is reused
+            await whole(response)
+
+
+async def test_a_connection_too_old_for_a_write_is_kept_for_reads() -> None:
+    clock = Clock()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, now=clock) as pool:
+            await whole(await pool.send(upstream_request()))
+            clock.at += PROVEN_SECONDS
+            await whole(await pool.send(upstream_request(is_write=True)))
+
+            assert pool.idle == 2
+
+
+async def test_a_fresh_connection_is_made_when_asked_for() -> None:
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url) as pool:
+            await whole(await pool.send(upstream_request()))
+
+            assert not (fresh := await pool.send(upstream_request(fresh=True))).reused
+            await whole(fresh)
+
+
+async def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.pool.IDLE_SECONDS", 0.02)
+    ended = asyncio.Event()
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(ok())
+        await visit.reader.read()
+        ended.set()
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            await whole(await pool.send(upstream_request()))
+            async with asyncio.timeout(5):
+                await ended.wait()
+
+            assert pool.idle == 0
+
+
+# -- numbers --------------------------------------------------------------------------------------
+
+
+async def test_more_requests_than_connections_wait_and_then_fail() -> None:
+    async with scripted_upstream(hanging) as api:
+        with pool_to(api.url, connections=1, connect=0.05) as pool:
+            first = asyncio.ensure_future(pool.send(upstream_request()))
+            while not api.heads:  # noqa: ASYNC110  # the upstream tells nobody
+                await asyncio.sleep(0)
+
+            with pytest.raises(UpstreamBusyError) as busy:
+                await pool.send(upstream_request())
+            first.cancel()
+            await asyncio.wait([first])
+
+    assert not busy.value.sent
+
+
+async def test_a_connection_that_comes_free_serves_who_waits() -> None:
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, connections=1) as pool:
+            first = await pool.send(upstream_request())
+            second = asyncio.ensure_future(pool.send(upstream_request()))
+            await asyncio.sleep(0)
+            await whole(first)
+
+            assert await whole(await second) == b"{}"
+
+
+async def test_idle_connections_make_room_for_new_ones() -> None:
+    """`upstream.connections` is a promise to the API about all of them, idle ones too."""
+    clock = Clock()
+    ended = asyncio.Event()
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(ok())
+        if visit.number == 1:
+            await visit.reader.read()
+            ended.set()
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, connections=1, now=clock) as pool:
+            await whole(await pool.send(upstream_request()))
+            clock.at += PROVEN_SECONDS
+            await whole(await pool.send(upstream_request(is_write=True)))
+
+            assert pool.idle == 1
+            async with asyncio.timeout(5):
+                await ended.wait()
+
+
+# -- facts in errors ------------------------------------------------------------------------------
+
+
+async def test_nobody_listening_is_unreachable_and_nothing_was_sent() -> None:
+    with pool_to(NOBODY) as pool, pytest.raises(UpstreamUnreachableError) as caught:
+        await pool.send(upstream_request())
+
+    assert (caught.value.sent, caught.value.answered, caught.value.reused) == (False,) * 3
+
+
+async def test_a_name_that_does_not_resolve_is_unreachable() -> None:
+    with pool_to("http://nowhere.invalid") as pool, pytest.raises(UpstreamUnreachableError):
+        await pool.send(upstream_request())
+
+
+async def test_a_connection_that_is_not_accepted_is_a_timeout() -> None:
+    """A listener with a full backlog takes no SYN."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+
+        with pool_to(f"http://127.0.0.1:{port}", connect=0.05) as pool:
+            with pytest.raises(UpstreamTimeoutError) as late:
+                await pool.send(upstream_request())
+
+        for one in waiting:
+            one.close()
+    assert not late.value.sent
+
+
+async def test_the_idle_race_is_told_as_such() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        if len(api.heads) == 1:
+            await visit.say(ok())
+        else:
+            visit.reset()
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            await whole(await pool.send(upstream_request()))
+            with pytest.raises(UpstreamBrokenError) as caught:
+                await pool.send(upstream_request())
+
+    assert (caught.value.sent, caught.value.answered, caught.value.reused) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    "phase",
+    ["waiting for a slot", "connecting", "waiting for the head", "uploading", "reading"],
+)
+async def test_cancelling_gives_back_the_slot_at_every_phase(phase: str) -> None:
+    reached = asyncio.Event()
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        if phase == "reading":
+            await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello")
+        reached.set()
+        await visit.reader.read()
+
+    async def use() -> None:
+        body = Parts(b"x", asyncio.Event()) if phase == "uploading" else None
+        await whole(await pool.send(upstream_request(body=body)))
+
+    async with scripted_upstream(script) as api:
+        connections = 1 if phase == "waiting for a slot" else 2
+        with pool_to(api.url, connections=connections) as pool:
+            tasks = [asyncio.ensure_future(use())]
+            if phase == "connecting":
+                await asyncio.sleep(0)
+            else:
+                await reached.wait()
+            if phase == "waiting for a slot":
+                tasks.append(asyncio.ensure_future(use()))
+                await asyncio.sleep(0)
+
+            for task in reversed(tasks):
+                task.cancel()
+            await asyncio.wait(tasks)
+
+            assert all(task.cancelled() for task in tasks)
+            assert pool.idle == 0
+
+
+# -- certificates ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate and the key to it."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    def context(self, folder: Path) -> ssl.SSLContext:
+        """Give the server's side."""
+        path = folder / "server.pem"
+        path.write_bytes(
+            self.certificate.public_bytes(serialization.Encoding.PEM)
+            + self.key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        return context
+
+
+def issue(
+    name: str, *, by: Issued | None = None, days: int = 1, is_ca: bool = False, host: str = ""
+) -> Issued:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)  # noqa: TID251  # certificates have real dates
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(by.certificate.subject if by else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=10))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+    )
+    if host:
+        names: list[x509.GeneralName] = [x509.DNSName(host)]
+        if host == "localhost":
+            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return Issued(key, builder.sign((by or Issued(key, None)).key, hashes.SHA256()))  # type: ignore[arg-type]  # a root signs itself
+
+
+@cache
+def authority() -> Issued:
+    return issue("test authority", is_ca=True)
+
+
+@pytest.fixture
+def ca_file(tmp_path: Path) -> Path:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(authority().certificate.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.fixture
+def trusted(tmp_path: Path) -> ssl.SSLContext:
+    return issue("api", by=authority(), host="localhost").context(tmp_path)
+
+
+async def test_a_private_authority_is_trusted_when_configured(
+    trusted: ssl.SSLContext, ca_file: Path
+) -> None:
+    async with scripted_upstream(plainly, tls=trusted) as api:
+        with pool_to(api.url, ca_file=ca_file) as pool:
+            assert await whole(await pool.send(upstream_request())) == b"{}"
+
+
+async def test_a_tls_connection_is_reused(trusted: ssl.SSLContext, ca_file: Path) -> None:
+    async with scripted_upstream(plainly, tls=trusted) as api:
+        with pool_to(api.url, ca_file=ca_file) as pool:
+            for _ in range(3):
+                await whole(await pool.send(upstream_request()))
+
+    assert api.visits == 1
+
+
+@pytest.mark.parametrize(
+    ("certificate", "use_ca"),
+    [
+        pytest.param(lambda: issue("api", host="localhost"), True, id="signed by itself"),
+        pytest.param(
+            lambda: issue("api", by=authority(), host="localhost", days=-1), True, id="expired"
+        ),
+        pytest.param(
+            lambda: issue("api", by=authority(), host="other.example"), True, id="other host"
+        ),
+        pytest.param(lambda: issue("localhost", by=authority()), True, id="only a common name"),
+        pytest.param(
+            lambda: issue("api", by=authority(), host="localhost"), False, id="unknown authority"
+        ),
+    ],
+)
+async def test_a_certificate_that_proves_nothing_is_refused_before_a_byte_is_sent(
+    certificate: Callable[[], Issued], tmp_path: Path, ca_file: Path, *, use_ca: bool
+) -> None:
+    context = certificate().context(tmp_path)
+    async with scripted_upstream(plainly, tls=context) as api:
+        with pool_to(api.url, ca_file=ca_file if use_ca else None) as pool:
+            with pytest.raises(UpstreamTlsError) as caught:
+                await pool.send(upstream_request())
+
+    assert api.heads == []
+    assert not caught.value.sent
+
+
+async def test_plain_http_behind_an_https_address_is_a_tls_failure() -> None:
+    async def talks_first(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talks_first, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    with pool_to(url) as pool, pytest.raises(UpstreamTlsError):
+        await pool.send(upstream_request())
+    server.close()
+
+
+async def test_a_handshake_that_stalls_is_a_timeout_and_closes_the_connection() -> None:
+    ended = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+        ended.set()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    with pool_to(url, connect=0.05) as pool:
+        with pytest.raises(UpstreamTimeoutError):
+            await pool.send(upstream_request())
+        async with asyncio.timeout(5):
+            await ended.wait()
+    server.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_over_tls_a_body_without_length_needs_a_goodbye(
+    run: Callable[[Awaitable[None]], None], trusted: ssl.SSLContext, ca_file: Path
+) -> None:
+    """Without one anybody on the way could cut it (RFC 9112, 9.8)."""
+
+    async def scene() -> None:
+        go = asyncio.Event()
+
+        async def script(visit: Visit, _head: bytes) -> None:
+            await visit.say(b"HTTP/1.1 200 OK\r\n\r\nhello")
+            await go.wait()
+            visit.writer.transport.abort()
+
+        async with scripted_upstream(script, tls=trusted) as api:
+            with pool_to(api.url, ca_file=ca_file) as pool:
+                response = await pool.send(upstream_request())
+                assert await response.read() == b"hello"
+                go.set()
+                with pytest.raises(UpstreamBrokenError):
+                    await whole(response)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "framing", [pytest.param(True, id="length"), pytest.param(False, id="until close")]
+)
+def test_over_tls_a_slow_reader_gets_all_of_a_connection_that_ends(
+    run: Callable[[Awaitable[None]], None],
+    trusted: ssl.SSLContext,
+    ca_file: Path,
+    *,
+    framing: bool,
+) -> None:
+    size = 3_000_000
+
+    async def scene() -> None:
+        async def script(visit: Visit, _head: bytes) -> None:
+            length = b"Content-Length: %d\r\n" % size if framing else b""
+            await visit.say(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + length + b"\r\n")
+            await visit.say(bytes(size))
+            visit.writer.close()
+
+        async with scripted_upstream(script, tls=trusted) as api:
+            with pool_to(api.url, ca_file=ca_file) as pool:
+                response = await pool.send(upstream_request())
+                got = 0
+                while data := await response.read():
+                    got += len(data)
+                    await asyncio.sleep(0.01)
+                response.close()
+                assert got == size
+
+    run(scene())
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"], ids=["missing", "empty", "text"])
+def test_a_ca_file_that_cannot_be_used_stops_the_start(
+    content: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(StartError, match="ca_file"):
+        parse_address("https://api.example", ca_file=path)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://api.example", "api.example", 443),
+        ("https://api.example:8443", "api.example", 8443),
+        ("http://127.0.0.1", "127.0.0.1", 80),
+        ("http://[::1]:81", "::1", 81),
+    ],
+)
+def test_an_address_is_taken_apart(url: str, host: str, port: int) -> None:
+    address = parse_address(url, ca_file=None)
+
+    assert (address.host, address.port) == (host, port)
+    assert (address.tls is not None) == url.startswith("https")

@@ -1,0 +1,191 @@
+import pytest
+
+from proxy.access import AccessToken, TokenKey
+from proxy.errors import (
+    AppKeyRefusedError,
+    InstallationRefusedError,
+    KeyUnusableError,
+    MintError,
+    MintFailedError,
+    MintTimeoutError,
+)
+from proxy.metrics import Metrics
+from proxy.reports import KeyReports, TokenReports
+from proxy.secret import Secret
+from proxy.tokens import CachedToken
+
+ONE = TokenKey("in-1")
+
+
+class Heard:
+    """A `Log` that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, object]]] = []
+
+    def debug(self, event: str, **fields: object) -> None:
+        self.lines.append(("debug", event, fields))
+
+    def info(self, event: str, **fields: object) -> None:
+        self.lines.append(("info", event, fields))
+
+    def warning(self, event: str, **fields: object) -> None:
+        self.lines.append(("warning", event, fields))
+
+    def error(self, event: str, **fields: object) -> None:
+        self.lines.append(("error", event, fields))
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def tokens(heard: Heard, metrics: Metrics) -> TokenReports:
+    return TokenReports(log=heard, metrics=metrics)
+
+
+@pytest.fixture
+def keys(heard: Heard, metrics: Metrics) -> KeyReports:
+    return KeyReports(log=heard, metrics=metrics)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"icr_proxy_{name}", labels)
+
+
+def cached() -> CachedToken:
+    token = AccessToken(
+        secret=Secret("crs_planted"),
+        minted_at=1000.0,
+        expires_at=8200.0,
+        fingerprint="0123456789ab",
+        organization="org-1",
+        permissions={"organization_info": "VIEW"},
+    )
+    return CachedToken(
+        token=token,
+        generation=4,
+        authorization=b"Bearer crs_planted",
+        due_at=7900.0,
+        dead_at=8198.0,
+    )
+
+
+@pytest.mark.parametrize("result", ["fresh", "due", "dead", "negative"])
+def test_every_lookup_is_counted_and_none_is_logged(
+    tokens: TokenReports, heard: Heard, metrics: Metrics, result: str
+) -> None:
+    tokens.looked_up(result)
+
+    assert value(metrics, "token_lookups_total", result=result) == 1
+    assert heard.lines == []
+
+
+def test_a_minted_token_is_told_by_its_fingerprint(
+    tokens: TokenReports, heard: Heard, metrics: Metrics
+) -> None:
+    tokens.minted(ONE, cached(), 0.25)
+
+    assert heard.lines == [
+        (
+            "info",
+            "token.minted",
+            {
+                "installation": "in-1",
+                "organization": "org-1",
+                "token": "0123456789ab",
+                "generation": 4,
+                "lifetime_s": 7200.0,
+                "duration_ms": 250.0,
+            },
+        )
+    ]
+    assert "planted" not in str(heard.lines)
+    assert value(metrics, "token_mints_total", kind="installation", result="ok") == 1
+    assert value(metrics, "token_mint_duration_seconds_sum") == 0.25
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InstallationRefusedError("why"), "installation-refused"),
+        (AppKeyRefusedError("why"), "app-key-refused"),
+        (MintFailedError("why"), "mint-failed"),
+        (MintTimeoutError("why"), "mint-timeout"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failed_mint_is_told_by_its_code(
+    tokens: TokenReports, heard: Heard, metrics: Metrics, error: MintError, code: str
+) -> None:
+    tokens.mint_failed(ONE, error, 0.5)
+
+    assert heard.lines == [
+        (
+            "warning",
+            "token.mint_failed",
+            {
+                "installation": "in-1",
+                "code": code,
+                "detail": "why",
+                "retry_after_s": None,
+                "duration_ms": 500.0,
+            },
+        )
+    ]
+    assert value(metrics, "token_mints_total", kind="installation", result=code) == 1
+    assert value(metrics, "token_mint_duration_seconds_count") == 0
+
+
+def test_mints_of_the_apps_own_token_are_counted_apart(
+    tokens: TokenReports, metrics: Metrics
+) -> None:
+    tokens.minted(TokenKey(None), cached(), 0.25)
+    tokens.mint_failed(TokenKey(None), MintFailedError("why"), 0.25)
+
+    assert value(metrics, "token_mints_total", kind="app", result="ok") == 1
+    assert value(metrics, "token_mints_total", kind="app", result="mint-failed") == 1
+
+
+@pytest.mark.parametrize("result", ["dropped", "stale", "limited"])
+def test_a_refused_token_is_counted_and_told(
+    tokens: TokenReports, heard: Heard, metrics: Metrics, result: str
+) -> None:
+    tokens.refused(ONE, 4, result)
+
+    assert heard.lines == [
+        ("warning", "token.refused", {"installation": "in-1", "generation": 4, "result": result})
+    ]
+    assert value(metrics, "token_refusals_total", reason=result) == 1
+
+
+def test_the_key_that_signs_is_shown(keys: KeyReports, heard: Heard, metrics: Metrics) -> None:
+    keys.loaded("SHA256:one")
+
+    assert heard.lines == [("info", "key.loaded", {"fingerprint": "SHA256:one"})]
+    assert value(metrics, "signing_key_info", fingerprint="SHA256:one", state="active") == 1
+
+
+def test_a_key_that_signs_no_more_is_not_shown(keys: KeyReports, metrics: Metrics) -> None:
+    keys.loaded("SHA256:one")
+    keys.loaded("SHA256:two")
+
+    assert value(metrics, "signing_key_info", fingerprint="SHA256:one", state="active") is None
+    assert value(metrics, "signing_key_info", fingerprint="SHA256:two", state="active") == 1
+
+
+def test_a_rejected_key_is_told_loudly_and_the_old_one_stays_shown(
+    keys: KeyReports, heard: Heard, metrics: Metrics
+) -> None:
+    keys.loaded("SHA256:one")
+    keys.rejected(KeyUnusableError("holds a certificate"))
+
+    assert heard.lines[-1] == ("error", "key.rejected", {"detail": "holds a certificate"})
+    assert value(metrics, "signing_key_info", fingerprint="SHA256:one", state="active") == 1

@@ -1,0 +1,116 @@
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy import __version__
+from proxy.access import AccessToken, TokenKey
+from proxy.emulator.server import Emulator
+from proxy.secret import Secret
+from proxy.status import TOKENS_SHOWN, describe_status
+from tests.scenes import RunningProxy, app_key_pem, call, request_head
+
+
+def status_of(proxy: RunningProxy, *, after: float = 0.0) -> dict[str, Any]:
+    """Describe the proxy as the admin port does, so many seconds from now."""
+    now = proxy.app.parts.exchange._now() + after
+    described = describe_status(
+        proxy.app.parts, proxy.app.config, state="ready", started_at=now - 12.3456, now=now
+    )
+    parsed: dict[str, Any] = json.loads(msgspec.json.encode(described))
+    return parsed
+
+
+def installation(emulator: Emulator) -> str:
+    return next(iter(emulator.world.installations))
+
+
+async def use(proxy: RunningProxy, installation: str) -> None:
+    answer = await call(proxy.port, request_head(tag=installation))
+    assert answer.status == 200
+
+
+async def test_a_new_proxy_describes_itself(proxy: RunningProxy, emulator: Emulator) -> None:
+    status = status_of(proxy)
+
+    expected = {
+        "version": __version__,
+        "state": "ready",
+        "uptime": 12.346,
+        "app": emulator.app_id,
+        "upstream": emulator.base_url,
+        "api_version": "2023-06-16",
+        "listeners": [proxy.app.address],
+        "key": proxy.app.parts.keys.fingerprint,
+        "in_flight": 0,
+        "mints_under_way": 0,
+        "tokens": [],
+    }
+    assert {name: status[name] for name in expected} == expected
+    assert status["policy"]["read_only"] is False
+
+
+async def test_tokens_are_shown_by_their_fingerprints(
+    proxy: RunningProxy, emulator: Emulator
+) -> None:
+    await use(proxy, installation(emulator))
+
+    (token,) = status_of(proxy)["tokens"]
+
+    assert token["kind"] == "installation"
+    assert token["installation"] == installation(emulator)
+    assert token["state"] == "fresh"
+    assert 7190 < token["expires_in"] <= 7200
+    assert len(token["fingerprint"]) == 12
+    assert token["permissions"]["organization_info"] == "VIEW"
+
+
+@pytest.mark.parametrize(
+    ("after", "state"), [(0.0, "fresh"), (7100.0, "due"), (7300.0, "dead")], ids=str
+)
+async def test_the_state_of_a_token_is_that_of_now(
+    proxy: RunningProxy, emulator: Emulator, after: float, state: str
+) -> None:
+    await use(proxy, installation(emulator))
+
+    (token,) = status_of(proxy, after=after)["tokens"]
+
+    assert token["state"] == state
+
+
+async def test_no_secret_is_shown(proxy: RunningProxy, emulator: Emulator) -> None:
+    await use(proxy, installation(emulator))
+
+    text = json.dumps(status_of(proxy))
+
+    assert emulator.world.tokens
+    assert not any(token in text for token in emulator.world.tokens)
+    assert "crs_" not in text
+    assert not any(line in text for line in app_key_pem().splitlines())
+
+
+async def test_connections_are_counted(proxy: RunningProxy, emulator: Emulator) -> None:
+    await use(proxy, installation(emulator))
+
+    connections = status_of(proxy)["connections"]
+
+    assert connections["upstream_idle"] == 1
+    assert connections["upstream_active"] == 0
+
+
+async def test_the_page_has_a_bound(proxy: RunningProxy) -> None:
+    tokens = proxy.app.parts.tokens
+    for number in range(TOKENS_SHOWN + 5):
+        tokens._keep(TokenKey(f"in-{number}"), token())
+
+    shown = status_of(proxy)["tokens"]
+
+    assert len(shown) == TOKENS_SHOWN
+    assert shown[-1]["installation"] == f"in-{TOKENS_SHOWN + 4}"
+
+
+def token() -> AccessToken:
+    return AccessToken(
+        secret=Secret("crs_x"), minted_at=0.0, expires_at=7200.0, fingerprint="0123456789ab"
+    )

@@ -1,0 +1,820 @@
+import asyncio
+import gc
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.access import AccessToken, TokenKey
+from proxy.config import TokensConfig
+from proxy.errors import (
+    AppKeyRefusedError,
+    InstallationRefusedError,
+    MintError,
+    MintFailedError,
+    MintTimeoutError,
+)
+from proxy.secret import Secret
+from proxy.tokens import CachedToken, Tokens, again
+
+NOW = 1_700_000_000.0
+ONE, TWO = TokenKey("in-1"), TokenKey("in-2")
+
+
+class Clock:
+    """Time that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.at = NOW
+
+    def __call__(self) -> float:
+        return self.at
+
+
+class Mints:
+    """An exchange that gives what a test has laid out, as soon as its gate is open."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.asked: list[TokenKey] = []
+        self.lifetime = 7200.0
+        self.answers: deque[BaseException] = deque()
+        """What goes wrong with the next mints; all goes well when there is none."""
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.begun = asyncio.Event()
+
+    async def __call__(self, key: TokenKey) -> AccessToken:
+        self.asked.append(key)
+        self.begun.set()
+        await self.gate.wait()
+        if self.answers:
+            raise self.answers.popleft()
+        secret = Secret(f"crs_{len(self.asked)}")
+        at = self._clock()
+        return AccessToken(
+            secret=secret,
+            minted_at=at,
+            expires_at=at + self.lifetime,
+            fingerprint=secret.fingerprint,
+        )
+
+
+class Heard:
+    """A `TokenWatcher`."""
+
+    def __init__(self) -> None:
+        self.lookups: list[str] = []
+        self.mints: list[tuple[str, TokenKey]] = []
+        self.refusals: list[tuple[TokenKey, int, str]] = []
+
+    def looked_up(self, result: str) -> None:
+        self.lookups.append(result)
+
+    def minted(self, key: TokenKey, _cached: CachedToken, _seconds: float) -> None:
+        self.mints.append(("minted", key))
+
+    def mint_failed(self, key: TokenKey, error: MintError, _seconds: float) -> None:
+        self.mints.append((type(error).__name__, key))
+
+    def refused(self, key: TokenKey, generation: int, result: str) -> None:
+        self.refusals.append((key, generation, result))
+
+
+@dataclass
+class Stage:
+    """A cache with all that surrounds it."""
+
+    clock: Clock = field(default_factory=Clock)
+    heard: Heard = field(default_factory=Heard)
+    chance: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.mints = Mints(self.clock)
+        self.tokens = self.make(TokensConfig())
+
+    def make(self, config: TokensConfig) -> Tokens:
+        self.tokens = Tokens(
+            mint=self.mints,
+            config=config,
+            now=self.clock,
+            random=lambda: self.chance,
+            watcher=self.heard,
+        )
+        return self.tokens
+
+    async def get(self, key: TokenKey = ONE) -> str:
+        cached = await self.tokens.get(key)
+        return cached.token.secret.reveal()
+
+    async def fail(self, key: TokenKey = ONE) -> MintError:
+        with pytest.raises(MintError) as caught:
+            await self.tokens.get(key)
+        return caught.value
+
+    def ask(self, number: int, key: TokenKey = ONE) -> list[asyncio.Task[CachedToken]]:
+        loop = asyncio.get_running_loop()
+        return [loop.create_task(self.tokens.get(key), name=f"ask-{i}") for i in range(number)]
+
+    async def all_waiting(self, waiters: list[asyncio.Task[CachedToken]]) -> None:
+        """Let every waiter reach the mint; tasks run in the order in which they were made."""
+        await self.mints.begun.wait()
+        assert not any(waiter.done() for waiter in waiters)
+
+    async def renewed(self) -> None:
+        """Wait for the mints in the background."""
+        if self.tokens._mints:
+            await asyncio.wait(self.tokens._mints.values())  # which looks at no failure
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """Give a stage, and see that no task's failure went by unseen."""
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+    made = Stage()
+    yield made
+    await made.tokens.stop()
+    gc.collect(1)  # what a test has made is young
+    assert complaints == []
+
+
+# -- one mint for all who wait --------------------------------------------------------------------
+
+
+async def test_concurrent_requests_share_one_mint(stage: Stage) -> None:
+    found = await asyncio.gather(*stage.ask(1000))
+
+    assert len(stage.mints.asked) == 1
+    assert {id(cached) for cached in found} == {id(found[0])}
+
+
+async def test_a_token_is_minted_once_and_used_again(stage: Stage) -> None:
+    used = [await stage.get() for _ in range(3)]
+
+    assert used == ["crs_1"] * 3
+    assert stage.heard.lookups == ["dead", "fresh", "fresh"]
+
+
+async def test_installations_never_share_a_token(stage: Stage) -> None:
+    keys = [ONE, TWO, TokenKey(None)]
+
+    used = await asyncio.gather(*(stage.get(key) for key in keys))
+
+    assert len(set(used)) == 3
+    assert stage.mints.asked == keys
+
+
+async def test_the_header_value_carries_the_token(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+
+    assert cached.authorization == b"Bearer crs_1"
+    assert "crs_1" not in repr(cached)
+
+
+@pytest.mark.parametrize("number", [0, 1, 4], ids=["first", "middle", "last"])
+async def test_cancelling_one_waiter_harms_no_other(stage: Stage, number: int) -> None:
+    stage.mints.gate.clear()
+    waiters = stage.ask(5)
+    await stage.all_waiting(waiters)
+
+    gone = waiters.pop(number)
+    gone.cancel()
+    await asyncio.wait({gone})
+    stage.mints.gate.set()
+    found = await asyncio.gather(*waiters)
+
+    assert gone.cancelled()
+    assert {cached.generation for cached in found} == {1}
+    assert len(stage.mints.asked) == 1
+
+
+async def test_a_mint_nobody_waits_for_any_more_still_fills_the_cache(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    waiters = stage.ask(3)
+    await stage.all_waiting(waiters)
+
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    stage.mints.gate.set()
+
+    assert await stage.get() == "crs_1"
+    assert len(stage.mints.asked) == 1
+
+
+async def test_a_failure_nobody_waits_for_any_more_is_remembered(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    stage.mints.answers.append(MintFailedError("failed"))
+    waiters = stage.ask(3)
+    await stage.all_waiting(waiters)
+
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    stage.mints.gate.set()
+    await stage.renewed()
+    await stage.fail()
+
+    assert len(stage.mints.asked) == 1
+
+
+async def test_every_waiter_has_its_own_deadline(stage: Stage) -> None:
+    stage.make(TokensConfig(waiter_timeout=0.05))
+    stage.mints.gate.clear()
+
+    error = await stage.fail()
+
+    assert type(error) is MintTimeoutError
+    assert stage.tokens.minting == 1
+
+
+async def test_a_deadline_of_one_does_not_end_the_mint(stage: Stage) -> None:
+    stage.make(TokensConfig(waiter_timeout=0.05))
+    stage.mints.gate.clear()
+    await stage.fail()
+    stage.mints.gate.set()
+
+    assert await stage.get() == "crs_1"
+    assert len(stage.mints.asked) == 1
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+async def test_a_failure_is_told_to_all_who_wait_each_with_its_own_exception(stage: Stage) -> None:
+    stage.mints.answers.append(MintFailedError("the API failed", retry_after=7.0))
+
+    found = await asyncio.gather(*stage.ask(50), return_exceptions=True)
+
+    assert len(stage.mints.asked) == 1
+    assert len({id(error) for error in found}) == 50
+    assert {(type(error), str(error)) for error in found} == {(MintFailedError, "the API failed")}
+    assert {getattr(error, "retry_after", None) for error in found} == {7.0}
+
+
+async def test_a_remembered_failure_is_a_new_exception_each_time(stage: Stage) -> None:
+    stage.mints.answers.append(MintFailedError("the API failed"))
+
+    errors = [await stage.fail() for _ in range(3)]
+
+    assert len({id(error) for error in errors}) == 3
+    assert stage.heard.lookups == ["dead", "negative", "negative"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MintFailedError("x"),
+        MintTimeoutError("x"),
+        AppKeyRefusedError("x"),
+        InstallationRefusedError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_said_again_an_error_says_the_same(error: MintError) -> None:
+    other = again(error, wait=3.0)
+
+    assert (type(other), other.detail, other.retry_after) == (type(error), "x", 3.0)
+    assert other is not error
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        pytest.param(InstallationRefusedError("x"), 30.0, id="403, 404: negative_ttl"),
+        pytest.param(AppKeyRefusedError("x"), 1.0, id="401"),
+        pytest.param(MintFailedError("x"), 1.0, id="5xx"),
+        pytest.param(MintTimeoutError("x"), 1.0, id="time-out"),
+        pytest.param(MintFailedError("x", retry_after=0.2), 1.0, id="Retry-After, short"),
+        pytest.param(MintFailedError("x", retry_after=12.0), 12.0, id="Retry-After"),
+        pytest.param(MintFailedError("x", retry_after=120.0), 120.0, id="Retry-After, long"),
+        pytest.param(MintFailedError("x", retry_after=3600.0), 300.0, id="Retry-After, mistaken"),
+        pytest.param(InstallationRefusedError("x", retry_after=5.0), 30.0, id="403, comes later"),
+    ],
+)
+async def test_a_failure_is_remembered_as_long_as_its_kind_deserves(
+    stage: Stage, error: MintError, seconds: float
+) -> None:
+    stage.mints.answers.append(error)
+    await stage.fail()
+
+    stage.clock.at = NOW + seconds - 0.001
+    negative = await stage.fail()
+    stage.clock.at = NOW + seconds
+
+    assert negative.retry_after == pytest.approx(0.001, abs=1e-6)
+    assert await stage.get() == "crs_2"
+
+
+async def test_without_negative_ttl_a_refused_installation_is_asked_for_again(stage: Stage) -> None:
+    stage.make(TokensConfig(negative_ttl=0.0))
+    stage.mints.answers.append(InstallationRefusedError("x"))
+    await stage.fail()
+
+    assert await stage.get() == "crs_2"
+
+
+async def test_a_refused_installation_says_nothing_about_others(stage: Stage) -> None:
+    stage.mints.answers.append(InstallationRefusedError("x"))
+    await stage.fail(ONE)
+
+    assert await stage.get(TWO) == "crs_2"
+
+
+@pytest.mark.parametrize("error", [MintFailedError("x"), MintTimeoutError("x")], ids=repr)
+async def test_a_passing_failure_says_nothing_about_others(stage: Stage, error: MintError) -> None:
+    stage.mints.answers.append(error)
+    await stage.fail(ONE)
+
+    assert await stage.get(TWO) == "crs_2"
+
+
+async def test_a_refused_key_concerns_all_installations(stage: Stage) -> None:
+    stage.mints.answers.append(AppKeyRefusedError("x"))
+    await stage.fail(ONE)
+
+    error = await stage.fail(TWO)
+
+    assert type(error) is AppKeyRefusedError
+    assert stage.mints.asked == [ONE]
+
+
+async def test_a_refused_key_leaves_live_tokens_in_use(stage: Stage) -> None:
+    await stage.get(ONE)
+    stage.mints.answers.append(AppKeyRefusedError("x"))
+    await stage.fail(TWO)
+
+    assert await stage.get(ONE) == "crs_1"
+
+
+async def waits(stage: Stage, number: int, make: Callable[[], MintError]) -> list[float]:
+    """Fail so many times, each as soon as asking is allowed; give how long that took."""
+    found = []
+    for _ in range(number):
+        stage.mints.answers.append(make())
+        await stage.fail()
+        found.append((await stage.fail()).retry_after or 0.0)
+        stage.clock.at += found[-1] + 0.001
+    return found
+
+
+@pytest.mark.parametrize("kind", [MintFailedError, MintTimeoutError, AppKeyRefusedError])
+async def test_back_off_doubles_up_to_half_a_minute(stage: Stage, kind: type[MintError]) -> None:
+    found = await waits(stage, 8, lambda: kind("x"))
+
+    assert found == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30])
+
+
+@pytest.mark.parametrize("chance", [0.25, 0.5, 0.999])
+async def test_back_off_is_jittered(stage: Stage, chance: float) -> None:
+    stage.chance = chance
+
+    found = await waits(stage, 3, lambda: MintFailedError("x"))
+
+    assert found == pytest.approx([base * (1 - 0.4 * chance) for base in (1, 2, 4)])
+
+
+@pytest.mark.parametrize("kind", [MintFailedError, AppKeyRefusedError])
+async def test_a_success_resets_the_back_off(stage: Stage, kind: type[MintError]) -> None:
+    await waits(stage, 4, lambda: kind("x"))
+    cached = await stage.tokens.get(ONE)
+    stage.tokens.refused(ONE, cached.generation)
+
+    found = await waits(stage, 2, lambda: kind("x"))
+
+    assert found == pytest.approx([1, 2])
+
+
+async def test_refusals_of_one_installation_do_not_lengthen_its_back_off(stage: Stage) -> None:
+    for _ in range(6):
+        stage.mints.answers.append(InstallationRefusedError("x"))
+        await stage.fail()
+        stage.clock.at += 30
+
+    found = await waits(stage, 2, lambda: MintFailedError("x"))
+
+    assert found == pytest.approx([1, 2])
+
+
+async def test_many_mints_that_fail_together_are_one_failure_of_the_key(stage: Stage) -> None:
+    """Hundreds of installations may wait at start; their 401s must not add up to half a minute."""
+    stage.mints.answers.extend(AppKeyRefusedError("x") for _ in range(100))
+    keys = [TokenKey(f"in-{number}") for number in range(100)]
+    await asyncio.gather(*(stage.fail(key) for key in keys))
+
+    error = await stage.fail(ONE)
+
+    assert error.retry_after == pytest.approx(1.0)
+
+
+async def test_a_mistake_in_the_mint_is_not_taken_for_an_answer(stage: Stage) -> None:
+    stage.mints.answers.append(RuntimeError("a bug"))
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await stage.tokens.get(ONE)
+
+    assert await stage.get() == "crs_2"
+
+
+# -- fresh, due, dead -----------------------------------------------------------------------------
+
+
+async def test_a_due_token_is_used_and_renewed_once_in_the_background(stage: Stage) -> None:
+    first = await stage.tokens.get(ONE)
+    stage.clock.at = first.due_at
+    stage.mints.gate.clear()
+
+    used = [await stage.get() for _ in range(10)]
+    stage.mints.gate.set()
+    await stage.renewed()
+
+    assert used == ["crs_1"] * 10
+    assert len(stage.mints.asked) == 2
+    assert await stage.get() == "crs_2"
+    assert stage.heard.lookups == ["dead", *["due"] * 10, "fresh"]
+
+
+async def test_a_token_is_fresh_until_the_moment_it_is_due(stage: Stage) -> None:
+    first = await stage.tokens.get(ONE)
+    stage.clock.at = math.nextafter(first.due_at, 0)
+
+    await stage.get()
+
+    assert stage.heard.lookups == ["dead", "fresh"]
+
+
+async def test_a_failed_renewal_leaves_the_live_token_in_use(stage: Stage) -> None:
+    first = await stage.tokens.get(ONE)
+    stage.clock.at = first.due_at
+    stage.mints.answers.append(MintFailedError("x"))
+
+    await stage.get()
+    await stage.renewed()
+    used = [await stage.get() for _ in range(10)]
+
+    assert used == ["crs_1"] * 10
+    assert len(stage.mints.asked) == 2
+
+
+async def test_a_failed_renewal_is_tried_again_after_its_back_off(stage: Stage) -> None:
+    first = await stage.tokens.get(ONE)
+    stage.clock.at = first.due_at
+    stage.mints.answers.append(MintFailedError("x"))
+    await stage.get()
+    await stage.renewed()
+
+    stage.clock.at += 1.0
+    used = await stage.get()
+    await stage.renewed()
+
+    assert (used, await stage.get()) == ("crs_1", "crs_3")
+
+
+async def test_a_dead_token_is_never_given(stage: Stage) -> None:
+    first = await stage.tokens.get(ONE)
+
+    stage.clock.at = math.nextafter(first.dead_at, 0)
+    last_moment = await stage.get()
+    stage.clock.at = first.dead_at
+    await stage.renewed()
+
+    assert last_moment == "crs_1"
+    assert await stage.get() == "crs_2"
+
+
+async def test_a_dead_token_is_not_given_even_if_there_is_no_other(stage: Stage) -> None:
+    first = await stage.tokens.get(ONE)
+    stage.clock.at = first.dead_at
+    stage.mints.answers.append(MintFailedError("x"))
+
+    error = await stage.fail()
+
+    assert type(error) is MintFailedError
+
+
+async def test_a_token_of_two_seconds_is_used_for_most_of_them(stage: Stage) -> None:
+    stage.mints.lifetime = 2.0
+    first = await stage.tokens.get(ONE)
+
+    assert first.due_at == pytest.approx(NOW + 1.8)
+    assert first.dead_at == pytest.approx(NOW + 1.9)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "margin", "due", "dead"),
+    [
+        pytest.param(7200.0, 300.0, 6900.0, 7198.0, id="two hours"),
+        pytest.param(600.0, 300.0, 540.0, 598.0, id="a tenth at most"),
+        pytest.param(7200.0, 0.0, 7198.0, 7198.0, id="no margin: renewed when dead"),
+        pytest.param(30.0, 300.0, 27.0, 28.5, id="half a minute"),
+    ],
+)
+async def test_the_moments_of_a_token(
+    stage: Stage, lifetime: float, margin: float, due: float, dead: float
+) -> None:
+    stage.make(TokensConfig(refresh_margin=margin))
+    stage.mints.lifetime = lifetime
+
+    cached = await stage.tokens.get(ONE)
+
+    assert (cached.due_at - NOW, cached.dead_at - NOW) == pytest.approx((due, dead))
+
+
+@given(
+    minted_at=st.floats(min_value=1e9, max_value=4e9),
+    lifetime=st.floats(min_value=0.1, max_value=1e6),
+    margin=st.floats(min_value=0, max_value=86400),
+    chance=st.floats(min_value=0, max_value=1, exclude_max=True),
+)
+def test_a_token_is_due_before_it_is_dead_and_dead_before_it_expires(
+    minted_at: float, lifetime: float, margin: float, chance: float
+) -> None:
+    tokens = Tokens(
+        mint=Mints(Clock()),
+        config=TokensConfig(refresh_margin=margin),
+        now=Clock(),
+        random=lambda: chance,
+        watcher=Heard(),
+    )
+    token = AccessToken(
+        secret=Secret("crs_1"),
+        minted_at=minted_at,
+        expires_at=minted_at + lifetime,
+        fingerprint="",
+    )
+
+    cached = tokens._keep(ONE, token)
+
+    rounding = 1e-6  # of seconds since 1970 in a float
+    assert minted_at < cached.due_at <= cached.dead_at < token.expires_at
+    early = token.expires_at - cached.due_at
+    assert early <= max(margin, 2.0) + rounding
+    assert early <= lifetime * 0.1 + rounding
+    assert early >= min(margin, lifetime * 0.1) * 0.6 - rounding
+
+
+# -- clocks that jump -----------------------------------------------------------------------------
+
+
+async def test_a_clock_set_forward_kills_tokens_early(stage: Stage) -> None:
+    await stage.get()
+    stage.clock.at += 86400
+
+    assert await stage.get() == "crs_2"
+
+
+async def test_a_clock_set_back_does_not_keep_a_token_for_longer(stage: Stage) -> None:
+    """By the new time the token seems to live for hours more than it does."""
+    await stage.get()
+    stage.clock.at -= 3600
+
+    used = await stage.get()
+    await stage.renewed()
+
+    assert (used, await stage.get()) == ("crs_1", "crs_2")
+    assert stage.heard.lookups == ["dead", "due", "fresh"]
+
+
+async def test_a_clock_that_trembles_causes_no_mints(stage: Stage) -> None:
+    await stage.get()
+    stage.clock.at -= 0.5
+
+    await stage.get()
+
+    assert stage.heard.lookups == ["dead", "fresh"]
+
+
+@pytest.mark.parametrize("moved", [-3600.0, 3600.0], ids=["back", "forward"])
+async def test_a_clock_that_jumps_makes_no_failure_last(stage: Stage, moved: float) -> None:
+    stage.mints.answers.append(InstallationRefusedError("x"))
+    await stage.fail()
+    stage.clock.at += moved
+
+    assert await stage.get() == "crs_2"
+
+
+async def test_a_clock_set_back_grants_no_mints(stage: Stage) -> None:
+    await exhaust(stage)
+    stage.clock.at -= 3600
+
+    allowed = stage.tokens.refused(ONE, (await stage.tokens.get(ONE)).generation)
+
+    assert not allowed
+
+
+# -- tokens the API refuses -----------------------------------------------------------------------
+
+
+async def exhaust(stage: Stage) -> None:
+    """Use up what refusals of ONE may cause."""
+    for _ in range(5):
+        cached = await stage.tokens.get(ONE)
+        assert stage.tokens.refused(ONE, cached.generation)
+
+
+async def test_a_refused_token_is_dropped(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+
+    allowed = stage.tokens.refused(ONE, cached.generation)
+
+    assert allowed
+    assert await stage.get() == "crs_2"
+    assert stage.heard.refusals == [(ONE, 1, "dropped")]
+
+
+async def test_a_refused_token_drops_none_that_came_later(stage: Stage) -> None:
+    old = await stage.tokens.get(ONE)
+    stage.tokens.refused(ONE, old.generation)
+    await stage.get()
+
+    allowed = stage.tokens.refused(ONE, old.generation)
+
+    assert allowed
+    assert await stage.get() == "crs_2"
+    assert stage.heard.refusals[-1] == (ONE, 1, "stale")
+
+
+async def test_generations_are_never_reused(stage: Stage) -> None:
+    one = await stage.tokens.get(ONE)
+    two = await stage.tokens.get(TWO)
+    stage.tokens.refused(ONE, one.generation)
+    three = await stage.tokens.get(ONE)
+
+    assert [one.generation, two.generation, three.generation] == [1, 2, 3]
+
+
+async def test_many_requests_with_one_refused_token_cause_one_mint(stage: Stage) -> None:
+    old = await stage.tokens.get(ONE)
+
+    allowed = [stage.tokens.refused(ONE, old.generation) for _ in range(100)]
+    found = await asyncio.gather(*stage.ask(100))
+
+    assert all(allowed)
+    assert {cached.generation for cached in found} == {2}
+    assert len(stage.mints.asked) == 2
+
+
+async def test_a_token_refused_while_it_is_renewed_waits_for_the_renewal(stage: Stage) -> None:
+    old = await stage.tokens.get(ONE)
+    stage.clock.at = old.due_at
+    stage.mints.gate.clear()
+    await stage.get()
+
+    stage.tokens.refused(ONE, old.generation)
+    stage.mints.gate.set()
+
+    assert await stage.get() == "crs_2"
+    assert len(stage.mints.asked) == 2
+
+
+async def test_an_api_that_refuses_everything_causes_no_storm(stage: Stage) -> None:
+    await exhaust(stage)
+    cached = await stage.tokens.get(ONE)
+
+    allowed = [stage.tokens.refused(ONE, cached.generation) for _ in range(20)]
+
+    assert not any(allowed)
+    assert stage.heard.refusals[-1] == (ONE, cached.generation, "limited")
+    assert len(stage.mints.asked) == 6
+
+
+async def test_the_allowance_grows_back(stage: Stage) -> None:
+    await exhaust(stage)
+    cached = await stage.tokens.get(ONE)
+
+    stage.clock.at += 4.9
+    early = stage.tokens.refused(ONE, cached.generation)
+    stage.clock.at += 0.2
+    later = stage.tokens.refused(ONE, cached.generation)
+
+    assert (early, later) == (False, True)
+
+
+async def test_the_allowance_grows_back_no_further_than_it_was(stage: Stage) -> None:
+    await exhaust(stage)
+    stage.clock.at += 3600
+    await exhaust(stage)
+    cached = await stage.tokens.get(ONE)
+
+    assert not stage.tokens.refused(ONE, cached.generation)
+
+
+async def test_every_installation_has_an_allowance_of_its_own(stage: Stage) -> None:
+    await exhaust(stage)
+    cached = await stage.tokens.get(TWO)
+
+    assert stage.tokens.refused(TWO, cached.generation)
+
+
+# -- bounds ---------------------------------------------------------------------------------------
+
+
+async def test_the_least_recently_used_token_leaves_first(stage: Stage) -> None:
+    stage.make(TokensConfig(max_entries=2))
+    await stage.get(ONE)
+    await stage.get(TWO)
+    await stage.get(ONE)
+
+    await stage.get(TokenKey("in-3"))
+
+    assert {key.installation for key, _ in stage.tokens} == {"in-1", "in-3"}
+
+
+async def test_looking_at_the_tokens_is_not_using_them(stage: Stage) -> None:
+    """Metrics and status look at all of them every few seconds."""
+    stage.make(TokensConfig(max_entries=2))
+    await stage.get(ONE)
+    await stage.get(TWO)
+    await stage.get(ONE)
+
+    list(stage.tokens)
+    await stage.get(TokenKey("in-3"))
+
+    assert {key.installation for key, _ in stage.tokens} == {"in-1", "in-3"}
+
+
+async def test_invented_installations_push_out_no_token(stage: Stage) -> None:
+    stage.make(TokensConfig(max_entries=2))
+    await stage.get(ONE)
+    stage.mints.answers.extend(InstallationRefusedError("x") for _ in range(50))
+
+    for number in range(50):
+        await stage.fail(TokenKey(f"invented-{number}"))
+
+    assert await stage.get(ONE) == "crs_1"
+
+
+async def test_memories_of_failures_and_refusals_are_bounded(stage: Stage) -> None:
+    stage.make(TokensConfig(max_entries=3))
+    stage.mints.answers.extend(InstallationRefusedError("x") for _ in range(10))
+    for number in range(10):
+        await stage.fail(TokenKey(f"invented-{number}"))
+    for number in range(10):
+        cached = await stage.tokens.get(TokenKey(f"in-{number}"))
+        stage.tokens.refused(TokenKey(f"in-{number}"), cached.generation)
+
+    assert (len(stage.tokens._failures), len(stage.tokens._allowances)) == (3, 3)
+
+
+# -- the end --------------------------------------------------------------------------------------
+
+
+async def test_stopping_cancels_mints_and_tells_those_who_wait(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    waiters = stage.ask(3)
+    await stage.all_waiting(waiters)
+
+    await stage.tokens.stop()
+    found = await asyncio.gather(*waiters, return_exceptions=True)
+
+    assert [type(error) for error in found] == [MintFailedError] * 3
+    assert stage.tokens.minting == 0
+
+
+async def test_a_waiter_cancelled_while_stopping_is_cancelled(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    (waiter,) = stage.ask(1)
+    await stage.all_waiting([waiter])
+
+    waiter.cancel()
+    await stage.tokens.stop()
+    await asyncio.wait({waiter})
+
+    assert waiter.cancelled()
+
+
+async def test_stopping_with_nothing_under_way_is_harmless(stage: Stage) -> None:
+    await stage.get()
+
+    await stage.tokens.stop()
+    await stage.tokens.stop()
+
+    assert stage.tokens.minting == 0
+
+
+# -- what is told ---------------------------------------------------------------------------------
+
+
+async def test_every_mint_is_told_with_its_end(stage: Stage) -> None:
+    stage.mints.answers.append(MintFailedError("x"))
+    await stage.fail(ONE)
+    await stage.get(TWO)
+
+    assert stage.heard.mints == [("MintFailedError", ONE), ("minted", TWO)]
+
+
+@pytest.mark.parametrize(
+    ("at", "state"),
+    [(0.0, "fresh"), (6899.0, "fresh"), (6900.0, "due"), (7198.0, "dead"), (9999.0, "dead")],
+)
+async def test_a_token_knows_its_state(stage: Stage, at: float, state: str) -> None:
+    cached = await stage.tokens.get(ONE)
+
+    assert cached.state(NOW + at) == state
