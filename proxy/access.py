@@ -34,6 +34,21 @@ class TokenKey:
         return b"/app/installations/%b/accessTokens" % self.installation.encode("ascii")
 
 
+@dataclass(frozen=True, slots=True)
+class OnOrganization:
+    """Whichever installation is on this organization; the directory knows."""
+
+    organization: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppSignature:
+    """No token at all: the App JWT itself, for reading the list of installations."""
+
+
+Credential = TokenKey | OnOrganization | AppSignature
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
     """A token the API issued. Times are seconds since the epoch by our own clock."""

@@ -126,6 +126,7 @@ class App:
         parts.in_flight.closing = True
         await asyncio.gather(*(listener.close() for listener in parts.listeners))
         await parts.tokens.stop()
+        await parts.directory.stop()
         parts.pool.close()
         await self.admin.close()
         parts.log.info("proxy.stopped")

@@ -82,6 +82,10 @@ class AppCalls:
         self.skew = 0.0
         """The API's clock minus ours, in seconds, as last seen."""
 
+    def signature(self) -> bytes:
+        """Give the value of `Authorization` that carries an App JWT of the best key."""
+        return self._authorization(self._signers.candidates()[0])
+
     async def send(self, method: str, target: bytes, *, limit: int) -> AppAnswer:
         """Make a call that may be repeated; read at most `limit` bytes of its answer.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from proxy import __version__
+from proxy.appcalls import AppCalls
 from proxy.browsers import HostGuard, OriginGuard
 from proxy.consistency import compiled
+from proxy.directory import Directory
 from proxy.exchange import Exchange
 from proxy.forward import Forwarder
 from proxy.handler import Handler, InFlight, Rules
 from proxy.headers import RequestHeaders
+from proxy.installations import list_installations
 from proxy.keys import KeyRing
 from proxy.listeners import Listener
 from proxy.logs import Bridge, Log, RequestLog, Threshold, build_log, where
@@ -23,12 +27,14 @@ from proxy.policy import Policy
 from proxy.pool import Pool, parse_address
 from proxy.reports import KeyReports, TokenReports
 from proxy.routes import Router
+from proxy.tags import TagReader
 from proxy.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.config import Config, ListenerConfig
+    from proxy.keys import Signer
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()
@@ -58,6 +64,7 @@ class Parts:
     pool: Pool
     exchange: Exchange
     tokens: Tokens
+    directory: Directory
     in_flight: InFlight
     handlers: list[Handler]
     listeners: list[Listener]
@@ -83,12 +90,17 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         random=clocks.random,
         watcher=TokenReports(log=log, metrics=metrics),
     )
+    calls = build_calls(config, keys=keys, pool=pool, clocks=clocks)
+    directory = build_directory(config, calls=calls, pool=pool, log=log, clocks=clocks)
     in_flight = InFlight(changed=metrics.in_flight.set)
     add_states(metrics, tokens=tokens, pool=pool, exchange=exchange, clocks=clocks)
     forwarder = Forwarder(
         tokens=tokens,
         upstream=pool,
+        signature=calls.signature,
+        now=clocks.now,
         clock=clocks.clock,
+        pause=asyncio.sleep,
         replayed=lambda result: metrics.replays.labels(result).inc(),
     )
     handlers = [
@@ -96,6 +108,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
             listener=listener.bind,
             rules=build_rules(config, listener),
             forwarder=forwarder,
+            find=directory.find,
             in_flight=in_flight,
             readers=(RequestLog(log), metrics),
             crashed=lambda error, request_id: log.error(
@@ -116,6 +129,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         pool=pool,
         exchange=exchange,
         tokens=tokens,
+        directory=directory,
         in_flight=in_flight,
         handlers=handlers,
         listeners=[
@@ -137,7 +151,16 @@ def build_rules(config: Config, listener: ListenerConfig) -> Rules:
     base_url = config.upstream.base_url
     return Rules(
         router=Router(
-            tag=config.headers.installation, base_url=base_url, installation=listener.installation
+            tags=TagReader(
+                installation=config.headers.installation,
+                organization=config.headers.organization,
+                kinds=listener.tags,
+            ),
+            base_url=base_url,
+            installation=listener.installation,
+            untagged=listener.untagged,
+            allow=listener.allow,
+            app_reads=config.policy.app_endpoints == "read",
         ),
         hosts=HostGuard(listener, base_url=base_url),
         origins=OriginGuard(config.browser.allow_origins),
@@ -173,13 +196,66 @@ def build_exchange(config: Config, *, keys: KeyRing, pool: Pool, clocks: Clocks)
         app_id=config.app.id,
         signer=keys.current,
         upstream=pool,
-        headers=(
-            (b"Host", upstream_host(config.upstream.base_url)),
-            (b"Accept", b"application/json"),
-            (b"User-Agent", USER_AGENT),
-        ),
+        headers=app_headers(config),
         timeout=config.tokens.mint_timeout,
         now=clocks.now,
+    )
+
+
+class _OneKey:
+    """The key ring as `AppCalls` wants it."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    def candidates(self) -> tuple[Signer, ...]:
+        """The current key."""
+        return (self._keys.current(),)
+
+    def accepted(self, fingerprint: str) -> None:
+        """Nothing to remember."""
+
+    def refused(self, fingerprint: str) -> None:
+        """Nothing to remember."""
+
+
+def build_calls(config: Config, *, keys: KeyRing, pool: Pool, clocks: Clocks) -> AppCalls:
+    """Make what the app itself asks the API with."""
+    return AppCalls(
+        app_id=config.app.id,
+        signers=_OneKey(keys),
+        upstream=pool,
+        headers=app_headers(config),
+        now=clocks.now,
+    )
+
+
+def build_directory(
+    config: Config, *, calls: AppCalls, pool: Pool, log: Log, clocks: Clocks
+) -> Directory:
+    """Make the map from organizations to installations; nothing is fetched yet."""
+
+    async def fetch() -> dict[str, str]:
+        listed = await list_installations(
+            upstream=pool, headers=app_headers(config), authorization=calls.signature()
+        )
+        return {each.organization_id: each.id for each in listed if each.organization_id}
+
+    return Directory(
+        fetch=fetch,
+        waiter_timeout=config.tokens.waiter_timeout,
+        now=clocks.now,
+        renewed=lambda count: log.info("directory.renewed", installations=count),
+        failed=lambda error: log.warning("directory.failed", detail=error.detail),
+    )
+
+
+def app_headers(config: Config) -> tuple[tuple[bytes, bytes], ...]:
+    """Give the headers of the app's own requests, but for its signature."""
+    return (
+        (b"Host", upstream_host(config.upstream.base_url)),
+        (b"Accept", b"application/json"),
+        (b"User-Agent", USER_AGENT),
     )
 
 

@@ -100,9 +100,9 @@ def _examine(file: Path | None, options: dict[str, Any], tell: Any) -> int:
 
 
 def _installation(given: str | None) -> str | None:
-    from proxy.installations import is_id  # noqa: PLC0415
+    from proxy.tags import is_id  # noqa: PLC0415
 
-    if given is not None and not is_id(given):
+    if given is not None and not is_id(given.encode("utf-8", "surrogateescape")):
         raise click.UsageError("--installation takes an ID: 1 to 64 letters, digits, - or _")
     return given
 
@@ -218,12 +218,15 @@ def explain(
 
 
 def _token_state(config: Config, explanation: Explanation) -> TokenState | None:
-    if explanation.key is None or explanation.refusal is not None:
+    from proxy.access import TokenKey  # noqa: PLC0415
+
+    key = explanation.credential
+    if not isinstance(key, TokenKey) or explanation.refusal is not None:
         return None
     from proxy.tokenstate import ask_token_state  # noqa: PLC0415
 
     return ask_token_state(
-        config.admin.bind, explanation.key, app=config.app.id, upstream=config.upstream.base_url
+        config.admin.bind, key, app=config.app.id, upstream=config.upstream.base_url
     )
 
 

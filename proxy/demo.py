@@ -29,7 +29,7 @@ CONCURRENT = 10
 SHOWN_METRICS = (
     "icr_proxy_requests_total",
     "icr_proxy_token_mints_total",
-    "icr_proxy_replays_total",
+    'icr_proxy_replays_total{result="healed"}',
 )
 
 
@@ -156,8 +156,8 @@ async def healed(stage: Stage) -> None:
     reply = await stage.ask(stage.inventory(0), installation=0)
     line = stage.log_lines()[-1]
     _say(
-        f"HTTP {reply.status} after {line['attempts']} attempts:"
-        f" refused, minted anew (token generation {line['token_generation']}), sent once more."
+        f"HTTP {reply.status} after {line['attempts']} attempts: the token was refused, and again a"
+        f" moment later; a new one (generation {line['token_generation']}) was minted and taken."
     )
     _expect(reply.status == http.client.OK, f"the answer is {reply.status}, not 200")
 
@@ -177,10 +177,9 @@ async def traces(stage: Stage) -> None:
     _show(json.dumps({k: line[k] for k in ("ts", "event", "status", "operation", "installation")}))
     _show(json.dumps({k: line[k] for k in ("duration_ms", "token_wait_ms", "token", "request_id")}))
     text = await asyncio.to_thread(_ask, stage.app.admin.address, "GET", "/metrics", {})
-    samples = [x for x in text.body.decode().splitlines() if x.startswith(SHOWN_METRICS)]
-    chosen = [next(x for x in samples if x.startswith(name)) for name in SHOWN_METRICS]
-    for sample in chosen:
-        _show(sample)
+    samples = text.body.decode().splitlines()
+    for name in SHOWN_METRICS:
+        _show(next(sample for sample in samples if sample.startswith(name)))
 
 
 SCENES: tuple[Callable[[Stage], Any], ...] = (

@@ -9,17 +9,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from proxy.access import AppSignature, TokenKey
 from proxy.assembly import build_rules
 from proxy.browsers import is_preflight
 from proxy.errors import PolicyDeniedError, ProxyError
-from proxy.headers import refuse_upgrade
+from proxy.headers import check_size, refuse_upgrade
 from proxy.policy import Subject
 from proxy.problems import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proxy.access import TokenKey
+    from proxy.access import Credential
     from proxy.config import Config, ListenerConfig
     from proxy.handler import Rules
     from proxy.policy import Decision
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 
 # Never a real token: what is explained is sent to nobody.
-PLACEHOLDER = b"Bearer crs_placeholder"
+TOKEN, APP_JWT = b"Bearer crs_placeholder", b"Bearer (App JWT)"
 NEW_ID = b"(new)"
 NEW_TRACE = b"(new, or the caller's trace continued)"
 
@@ -67,12 +68,17 @@ class Explanation:
 
     question: Question
     target: Target | None = None
-    key: TokenKey | None = None
+    credential: Credential | None = None
     decision: Decision | None = None
     edits: list[Edit] = field(default_factory=list)
     answered: str = ""
     """Why the proxy would answer by itself, without refusing."""
     refusal: Refusal | None = None
+
+    @property
+    def installation(self) -> str | None:
+        """The installation that is named; of an organization, it is not known here."""
+        return self.credential.installation if isinstance(self.credential, TokenKey) else None
 
 
 def explain(config: Config, question: Question) -> Explanation:
@@ -90,26 +96,31 @@ def _follow(rules: Rules, explanation: Explanation) -> None:
     question = explanation.question
     received = question.headers
     target = explanation.target = rules.router.read_target(question.method, question.target)
+    check_size(received, limit=rules.limits.headers)
     refuse_upgrade(received)
     rules.hosts.check(received, required=True)
     origin = rules.origins.check(received)
     if origin is not None and is_preflight(question.method, received):
         explanation.answered = "a browser asks for permission, and its origin is allowed"
         return
-    key = explanation.key = rules.router.choose_key(target, received)
+    credential = explanation.credential = rules.router.choose_key(target, received)
+    if isinstance(credential, TokenKey):
+        rules.router.admit(credential)
     decision = explanation.decision = rules.policy.decide(
         Subject(
             operation=target.operation,
             method=question.method,
             path=target.path,
-            installation=key.installation,
+            # Which one is on an organization, only the API knows, and it is not asked.
+            installation=explanation.installation,
             listener=question.listener.bind,
         )
     )
     if decision.refuses:
         raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
+    authorization = APP_JWT if isinstance(credential, AppSignature) else TOKEN
     sent = rules.headers.edit(
-        received, authorization=PLACEHOLDER, request_id=NEW_ID, traceparent=NEW_TRACE
+        received, authorization=authorization, request_id=NEW_ID, traceparent=NEW_TRACE
     )
     explanation.edits = difference(received, sent)
 

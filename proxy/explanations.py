@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from proxy.access import OnOrganization, TokenKey
 from proxy.masking import masked_target, masked_value
 from proxy.operations import UNKNOWN_CHANGE
 from proxy.outcome import printable
@@ -38,8 +39,8 @@ def rows(explanation: Explanation, *, config: Config, token: TokenState | None) 
         yield "operation", f"{target.operation.name} ({effect})"
     if target.path != target.forwarded.partition("?")[0]:
         yield "decided on", shown_target(target.path)
-    if explanation.key is not None:
-        yield "installation", f"{explanation.key.installation}, {_origin(explanation, config)}"
+    if explanation.credential is not None:
+        yield _whose(explanation)
     if explanation.decision is not None:
         yield "policy", _policy(explanation)
     if explanation.refusal is None and not explanation.answered:
@@ -49,12 +50,14 @@ def rows(explanation: Explanation, *, config: Config, token: TokenState | None) 
         yield "token", token.sentence
 
 
-def _origin(explanation: Explanation, config: Config) -> str:
-    tag = config.headers.installation
-    named = any(
-        name.decode("latin-1").lower() == tag.lower() for name, _ in explanation.question.headers
-    )
-    return f"named by {tag}" if named else "the listener's own"
+def _whose(explanation: Explanation) -> Row:
+    credential = explanation.credential
+    if isinstance(credential, OnOrganization):
+        return "installation", f"the one on organization {credential.organization}"
+    if isinstance(credential, TokenKey) and credential.installation is not None:
+        own = credential.installation == explanation.question.listener.installation
+        return "installation", credential.installation + (" (the listener's own)" if own else "")
+    return "credential", "the app's own"
 
 
 def _policy(explanation: Explanation) -> str:
@@ -62,7 +65,9 @@ def _policy(explanation: Explanation) -> str:
     if decision is None:
         return ""
     if decision.allowed:
-        return f"allowed (rule {decision.rule})"
+        unknown = isinstance(explanation.credential, OnOrganization)
+        but = "; rules about installations were not asked" if unknown else ""
+        return f"allowed (rule {decision.rule}){but}"
     reported = "" if decision.enforced else "; only reported, because policy.mode is report"
     return f"denied (rule {decision.rule}){reported}"
 
@@ -98,7 +103,8 @@ def as_json(explanation: Explanation, *, config: Config, token: TokenState | Non
         "decision_path": shown_target(target.path) if target else None,
         "operation": target.operation.name if target else None,
         "changes_state": target.operation.changes_state if target else None,
-        "installation": explanation.key.installation if explanation.key else None,
+        "installation": explanation.installation,
+        "organization": _organization(explanation),
         "policy": explanation.decision,
         "headers": [
             {"edit": edit.sign, "name": edit.name, "value": _value(edit)}
@@ -109,6 +115,11 @@ def as_json(explanation: Explanation, *, config: Config, token: TokenState | Non
         "refusal": explanation.refusal,
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def _organization(explanation: Explanation) -> str | None:
+    credential = explanation.credential
+    return credential.organization if isinstance(credential, OnOrganization) else None
 
 
 def _word(explanation: Explanation) -> str:

@@ -16,7 +16,7 @@ from proxy.upstream import UpstreamRequest
 from proxy.verdicts import INSPECT_LIMIT, UNAUTHORIZED, may_be_about_token, says_token_is_bad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from proxy.access import TokenKey
     from proxy.bodies import CallerBody
@@ -25,11 +25,16 @@ if TYPE_CHECKING:
     from proxy.upstream import Upstream, UpstreamResponse
 
 
+YOUNG_SECONDS = 10.0  # a token refused at this age may not be known everywhere yet
+YOUNG_PAUSE_SECONDS = 0.5
+
+
 @dataclass(slots=True, kw_only=True)
 class Job:
     """One request of a caller, ready to be sent once its token is known."""
 
-    key: TokenKey
+    key: TokenKey | None
+    """Whose token; `None` is the app's own signature."""
     method: str
     target: bytes
     headers: Callable[[bytes], list[tuple[bytes, bytes]]]
@@ -37,6 +42,16 @@ class Job:
     body: CallerBody | None
     length: int | None
     changes_state: bool
+
+    @property
+    def can_be_sent_again(self) -> bool:
+        """Whether all of it is still here."""
+        return self.body is None or self.body.can_rewind
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether to send it with the same token a moment later is harmless in any case."""
+        return self.can_be_sent_again and not self.changes_state
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,12 +70,19 @@ class Forwarder:
         *,
         tokens: Tokens,
         upstream: Upstream,
+        signature: Callable[[], bytes],
+        now: Callable[[], float],
         clock: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]],
         replayed: Callable[[str], None],
     ) -> None:
+        """Send with `tokens` through `upstream`; `signature` gives the app's own credential."""
         self._tokens = tokens
         self._upstream = upstream
+        self._signature = signature
+        self._now = now
         self._clock = clock
+        self._pause = pause
         self._replayed = replayed
 
     async def open(self, job: Job, journal: Journal) -> Opened:
@@ -71,34 +93,52 @@ class Forwarder:
             UpstreamError: no answer could be had.
             CallerError: the caller left or stopped while sending its body.
         """
-        cached = await self._token(job, journal)
-        opened, refused = await self._attempt(job, cached, journal)
-        if not refused or not self._heals(job, cached):
+        if job.key is None:
+            opened, _ = await self._attempt(job, self._signature(), journal)
+            return opened
+        cached = await self._token(job.key, journal)
+        opened, refused = await self._attempt(job, cached.authorization, journal)
+        if refused and job.may_wait and self._may_be_too_young(cached):
+            opened.response.close()
+            await self._pause(YOUNG_PAUSE_SECONDS)
+            cached, opened, refused = await self._again(job, job.key, journal)
+            self._replayed("young-refused" if refused else "young-healed")
+        if not refused or not self._heals(job, job.key, cached):
             return opened
         opened.response.close()
-        cached = await self._token(job, journal)
-        if job.body is not None:
-            job.body.rewind()
-        opened, refused = await self._attempt(job, cached, journal)
+        cached, opened, refused = await self._again(job, job.key, journal)
         if refused:
             self._tokens.refused(job.key, cached.generation)
         self._replayed("refused-again" if refused else "healed")
         return opened
 
-    def _heals(self, job: Job, cached: CachedToken) -> bool:
+    def _may_be_too_young(self, cached: CachedToken) -> bool:
+        """Whether the API issued the token so lately that it may not know it everywhere yet."""
+        return 0 <= self._now() - cached.token.minted_at < YOUNG_SECONDS
+
+    def _heals(self, job: Job, key: TokenKey, cached: CachedToken) -> bool:
         """Drop the token that was refused; say whether the request can go out with a new one."""
-        if not self._tokens.refused(job.key, cached.generation):
+        if not self._tokens.refused(key, cached.generation):
             self._replayed("limited")
             return False
-        if job.body is not None and not job.body.can_rewind:
+        if not job.can_be_sent_again:
             self._replayed("body-too-long")
             return False
         return True
 
-    async def _token(self, job: Job, journal: Journal) -> CachedToken:
+    async def _again(
+        self, job: Job, key: TokenKey, journal: Journal
+    ) -> tuple[CachedToken, Opened, bool]:
+        """Send from the start, with the token that is the right one now."""
+        cached = await self._token(key, journal)
+        if job.body is not None:
+            job.body.rewind()
+        return cached, *await self._attempt(job, cached.authorization, journal)
+
+    async def _token(self, key: TokenKey, journal: Journal) -> CachedToken:
         began = self._clock()
         try:
-            cached = await self._tokens.get(job.key)
+            cached = await self._tokens.get(key)
         finally:
             journal.token_wait += self._clock() - began
         journal.token = cached.token.fingerprint
@@ -106,13 +146,13 @@ class Forwarder:
         return cached
 
     async def _attempt(
-        self, job: Job, cached: CachedToken, journal: Journal
+        self, job: Job, authorization: bytes, journal: Journal
     ) -> tuple[Opened, bool]:
-        """Send with this token; say whether the API refused the token."""
+        """Send with this credential; say whether the API refused it."""
         request = UpstreamRequest(
             method=job.method,
             target=job.target,
-            headers=job.headers(cached.authorization),
+            headers=job.headers(authorization),
             body=job.body,
             length=job.length,
             is_write=job.changes_state,

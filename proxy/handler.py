@@ -13,6 +13,7 @@ from aiohttp import HttpVersion10, HttpVersion11
 from proxy.answers import PHRASES, Answer
 from proxy.bodies import open_body
 from proxy.browsers import is_preflight, origin_headers, preflight, without_origin_headers
+from proxy.credentials import settle
 from proxy.errors import (
     BadRequestError,
     CallerGoneError,
@@ -35,7 +36,7 @@ from proxy.policy import Subject
 from proxy.problems import kind_of, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from aiohttp.web import BaseRequest
 
@@ -114,6 +115,7 @@ class Handler:
         listener: str,
         rules: Rules,
         forwarder: Forwarder,
+        find: Callable[[str], Awaitable[str | None]],
         in_flight: InFlight,
         readers: Sequence[Callable[[Outcome], None]],
         crashed: Callable[[BaseException, str], None],
@@ -123,6 +125,7 @@ class Handler:
         self._listener = listener
         self.rules = rules
         self._forwarder = forwarder
+        self._find = find
         self._in_flight = in_flight
         self._readers = readers
         self._crashed = crashed
@@ -191,8 +194,10 @@ class Handler:
             if is_preflight(request.method, received):
                 await self._grant(preflight(received), journal, answer)
                 return
-        key = rules.router.choose_key(target, received)
-        journal.installation = key.installation
+        key = await settle(rules.router.choose_key(target, received), find=self._find)
+        if key is not None:
+            rules.router.admit(key)
+            journal.installation = key.installation
         self._ask_policy(request.method, target, rules, journal)
         body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
         request_id = journal.request_id.encode("ascii")

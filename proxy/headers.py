@@ -66,8 +66,10 @@ class RequestHeaders:
     """The rules towards the API, compiled once from the configuration."""
 
     def __init__(self, *, headers: HeadersConfig, upstream: UpstreamConfig, host: bytes) -> None:
-        tag = headers.installation.lower().encode("ascii")
-        dropped = HOP_BY_HOP | OURS_UPSTREAM | CREDENTIALS | {tag, REQUEST_ID, TRACEPARENT}
+        tags = frozenset(
+            name.lower().encode("ascii") for name in (headers.installation, headers.organization)
+        )
+        dropped = HOP_BY_HOP | OURS_UPSTREAM | CREDENTIALS | tags | {REQUEST_ID, TRACEPARENT}
         dropped |= {name.lower().encode("ascii") for name in headers.drop}
         if headers.forwarded == "drop":
             dropped |= FORWARDED

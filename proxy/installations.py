@@ -22,7 +22,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
 )
 from proxy.exchange import SUCCESS, read_limited
-from proxy.routes import INSTALLATION_ID, NOT_AN_ID
+from proxy.tags import is_id
 from proxy.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
@@ -189,22 +189,16 @@ def read_entry(raw: bytes | msgspec.Raw) -> Installation | None:
         entry = msgspec.json.decode(raw, type=_Entry)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not is_id(entry.id):
+    if not is_id(entry.id.encode()):
         return None
     organization = entry.organization or _Organization()
-    known = organization.id is not None and is_id(organization.id)
+    known = organization.id is not None and is_id(organization.id.encode())
     return Installation(
         id=entry.id,
         organization_id=organization.id if known else None,
         organization_name=_name(organization.full_name) or _name(organization.name),
         permissions=_permissions(entry.permissions),
     )
-
-
-def is_id(text: str) -> bool:
-    """Tell whether it has the alphabet of IDs, which all may stand in a path."""
-    octets = text.encode("utf-8", "surrogatepass")
-    return INSTALLATION_ID.fullmatch(octets) is not None and octets.lower() not in NOT_AN_ID
 
 
 def _name(found: object) -> str:

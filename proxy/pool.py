@@ -57,7 +57,7 @@ def parse_address(base_url: str, *, ca_file: Path | None) -> Address:
             raise StartError(
                 f"upstream.ca_file: {ca_file} is not a file of PEM certificates"
             ) from exc
-        tls.hostname_checks_common_name = False  # RFC 9525, 2: only the names meant for it
+        tls.hostname_checks_common_name = False  # nor has it counted since RFC 9525
     return Address(host=url.hostname or "", port=url.port or (443 if tls else 80), tls=tls)
 
 

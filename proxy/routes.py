@@ -1,7 +1,7 @@
 """What a request resolves to: which target is forwarded, and whose credential goes with it.
 
 Decisions about a path are made on its undisguised copy (`paths`); the bytes that were received are
-what is forwarded.
+what is forwarded, less a path prefix that names the installation.
 """
 
 from __future__ import annotations
@@ -11,51 +11,64 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from proxy.access import TokenKey
+from proxy.access import AppSignature, Credential, OnOrganization, TokenKey
 from proxy.errors import (
     BadRequestError,
     EndpointRefusedError,
-    InstallationInvalidError,
     InstallationRequiredError,
     NotImplementedMethodError,
+    PolicyDeniedError,
 )
-from proxy.operations import Operation, match
-from proxy.paths import decision_path, is_app_path
+from proxy.operations import Operation, match, organization_of
+from proxy.paths import decision_path, is_app_path, is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
+
+    from proxy.tags import Tag, TagReader
 
 Header = tuple[bytes, bytes]
 
-# The ID ends up in the path of a request signed with the App JWT, hence the strict alphabet.
-INSTALLATION_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
-# What broken callers send instead of an ID; no installation is called so.
-NOT_AN_ID = frozenset({b"undefined", b"null", b"none", b"nan"})
 NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 9112, 3.2.2; the scheme decides the port when none is written.
 ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+# What `policy.app_endpoints: read` opens.
+APP_READS = frozenset({"apps.installations.list", "apps.installations.get"})
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A request target: as forwarded, as decided on, and what it asks for."""
+    """A request target: as forwarded, as decided on, what it asks for, what was cut off it."""
 
     forwarded: str
     path: str
     operation: Operation
+    prefix: Tag | None = None
 
 
 class Router:
     """The rules of one listener, compiled once."""
 
-    def __init__(self, *, tag: str, base_url: str, installation: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        tags: TagReader,
+        base_url: str,
+        installation: str | None = None,
+        untagged: str = "refuse",
+        allow: Collection[str] = (),
+        app_reads: bool = False,
+    ) -> None:
+        """Route by the settings of a listener, which `config` has checked."""
         url = urlsplit(base_url)
         self._host = url.hostname or ""
         self._port = url.port or DEFAULT_PORTS[url.scheme]
-        self._tag = tag.lower().encode("ascii")
-        self._tag_name = tag
+        self._tags = tags
         self._default = TokenKey(installation) if installation is not None else None
+        self._untagged = untagged
+        self._allow = frozenset(allow)
+        self._app_reads = app_reads
 
     def read_target(self, method: str, target: str) -> Target:
         """Take the request line apart.
@@ -63,13 +76,15 @@ class Router:
         Raises:
             NotImplementedMethodError: CONNECT or TRACE.
             BadRequestError: a target that is neither a path nor a URL of the API.
+            InstallationInvalidError: a path prefix that names nothing.
         """
         if method in NOT_FORWARDED:
             raise NotImplementedMethodError(f"{method} is not forwarded")
         if not target.startswith("/"):
             target = self._from_absolute(target)
+        target, prefix = self._tags.cut(target)
         path = decision_path(target)
-        return Target(forwarded=target, path=path, operation=match(method, path))
+        return Target(target, path, match(method, path), prefix)
 
     def _from_absolute(self, target: str) -> str:
         """Accept what a tool sends that knows only `HTTP_PROXY`, for the API's own host."""
@@ -86,8 +101,8 @@ class Router:
             raise BadRequestError("this proxy forwards to the configured API only")
         return rest if rest.startswith("/") else "/" + rest
 
-    def choose_key(self, target: Target, headers: Iterable[Header]) -> TokenKey:
-        """Say whose token this request gets.
+    def choose_key(self, target: Target, headers: Iterable[Header]) -> Credential:
+        """Say whose credential this request gets.
 
         Raises:
             EndpointRefusedError: the target lies under `/app`, however it is written.
@@ -95,24 +110,44 @@ class Router:
             InstallationRequiredError: there is no tag and the listener has no default.
         """
         if is_app_path(target.forwarded):
+            if self._app_reads and target.operation.name in APP_READS and self._is_exact(target):
+                return AppSignature()
             raise EndpointRefusedError(
                 "the endpoints under /app need the app's own signature and are closed here"
             )
-        tags = [value for name, value in headers if name.lower() == self._tag]
-        if not tags:
-            if self._default is None:
-                raise InstallationRequiredError(
-                    f"send the header {self._tag_name} with the ID of an installation"
-                )
-            return self._default
-        if len(tags) > 1:
-            raise InstallationInvalidError(f"send the header {self._tag_name} exactly once")
-        return TokenKey(self._parse_id(tags[0]))
+        tag = self._tags.read(headers, prefix=target.prefix)
+        if tag is None:
+            return self._without_tag(target)
+        if tag.organization is not None:
+            return OnOrganization(tag.organization)
+        return TokenKey(tag.installation)
 
-    def _parse_id(self, value: bytes) -> str:
-        if not INSTALLATION_ID.fullmatch(value) or value.lower() in NOT_AN_ID:
-            raise InstallationInvalidError(
-                f"the header {self._tag_name} must hold an installation ID: "
-                "1 to 64 letters, digits, - or _"
+    def admit(self, key: TokenKey) -> None:
+        """Pass an installation that this listener serves.
+
+        Raises:
+            PolicyDeniedError: it does not.
+        """
+        if self._allow and key.installation is not None and key.installation not in self._allow:
+            raise PolicyDeniedError("this listener does not serve that installation")
+
+    @staticmethod
+    def _is_exact(target: Target) -> bool:
+        """Whether everybody reads the target as we do; an alias of `/app` stays closed."""
+        return is_plain(target.forwarded) and target.forwarded.startswith("/app/installations")
+
+    def _without_tag(self, target: Target) -> Credential:
+        if self._default is not None:
+            return self._default
+        if self._untagged == "app":
+            return TokenKey(None)
+        if self._untagged == "organization":
+            organization = organization_of(target.forwarded)
+            if organization is not None:
+                return OnOrganization(organization)
+            raise InstallationRequiredError(
+                f"the path names no organization; send the header {self._tags.header}"
             )
-        return value.decode("ascii")
+        raise InstallationRequiredError(
+            f"send the header {self._tags.header} with the ID of an installation"
+        )

@@ -58,7 +58,7 @@ def test_force_replaces(out: Path) -> None:
     out.write_text("old")
 
     assert keys("generate", "--out", str(out), "--force").exit_code == 0
-    assert load_key_file(out)
+    assert load_key_file(out).bits == 2048
 
 
 def test_one_file_for_both_halves_is_a_mistake(out: Path) -> None:

@@ -1,7 +1,7 @@
 import asyncio
 import gc
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,9 +98,9 @@ def stage() -> Stage:
     return Stage()
 
 
-@pytest.fixture
-def failures() -> Iterator[list[BaseException]]:
-    yield [MintFailedError("no list"), RuntimeError("a mistake of ours")]
+FAILURES = pytest.mark.parametrize(
+    "failure", [MintFailedError, RuntimeError], ids=["told", "a mistake of ours"]
+)
 
 
 # -- asking ---------------------------------------------------------------------------------------
@@ -277,12 +277,12 @@ async def test_a_failure_is_remembered_for_as_long_as_nobody_may_ask_again(stage
     assert (await stage.find(), stage.api.asked) == ("in-1", 2)
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["told", "unexpected"])
+@FAILURES
 async def test_a_list_that_cannot_be_renewed_stays_in_use(
-    stage: Stage, failures: list[BaseException], which: int
+    stage: Stage, failure: type[Exception]
 ) -> None:
     await stage.find()
-    stage.api.failures.append(failures[which])
+    stage.api.failures.append(failure("no list"))
 
     stage.clock.at += 300
     await stage.find()
@@ -321,13 +321,12 @@ async def test_a_time_out_of_the_list_is_not_the_callers(stage: Stage) -> None:
     assert type(await stage.fail()) is MintFailedError
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["told", "unexpected"])
+@FAILURES
 async def test_a_failure_that_nobody_waits_for_is_not_complained_about(
-    stage: Stage, failures: list[BaseException], complaints: list[Any], which: int
+    stage: Stage, complaints: list[Any], failure: type[Exception]
 ) -> None:
     await stage.find()
-    stage.api.failures.append(failures[which])
-    failures.clear()
+    stage.api.failures.append(failure("no list"))
 
     stage.clock.at += 300
     await stage.find()
@@ -338,13 +337,13 @@ async def test_a_failure_that_nobody_waits_for_is_not_complained_about(
     assert complaints == []
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["told", "unexpected"])
+@FAILURES
 async def test_callers_that_left_before_a_failure_are_not_complained_about(
-    stage: Stage, failures: list[BaseException], complaints: list[Any], which: int
+    stage: Stage, complaints: list[Any], failure: type[Exception]
 ) -> None:
     """`asyncio.shield` would report it for each of them (python/cpython#156321)."""
     stage.api.gate.clear()
-    stage.api.failures.append(failures[which])
+    stage.api.failures.append(failure("no list"))
     callers = stage.ask(3)
     await stage.api.begun.wait()
     for caller in callers:
@@ -391,3 +390,15 @@ async def test_whoever_waits_is_told_of_the_stop_and_not_cancelled(stage: Stage)
     told = await asyncio.gather(*callers, return_exceptions=True)
 
     assert [type(each) for each in told] == [MintFailedError] * 2
+
+
+async def test_a_list_that_was_stopped_is_not_taken_for_an_empty_one(stage: Stage) -> None:
+    stage.api.gate.clear()
+    callers = stage.ask(1)
+    await stage.api.begun.wait()
+    await stage.directory.stop()
+    await asyncio.gather(*callers, return_exceptions=True)
+
+    stage.api.gate.set()
+
+    assert await stage.find() == "in-1"

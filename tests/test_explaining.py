@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proxy.access import AppSignature, OnOrganization
 from proxy.arriving import arrive
 from proxy.config import BrowserConfig, PolicyConfig
 from proxy.explaining import Edit, Explanation, difference, explain
@@ -63,10 +64,33 @@ def test_a_request_that_passes_is_told_with_its_route() -> None:
     assert found.refusal is None
     assert found.target is not None
     assert found.target.operation.name == "organizations.inventory.list"
-    assert found.key is not None
-    assert found.key.installation == "i"
+    assert found.installation == "i"
     assert found.decision is not None
     assert found.decision.rule == "default"
+
+
+def test_an_organization_is_not_looked_up() -> None:
+    found = explained("GET", "/projects", "X-ICR-Organization-Id: o")
+
+    assert found.refusal is None
+    assert found.credential == OnOrganization("o")
+    assert found.installation is None
+
+
+def test_an_app_endpoint_that_is_open_gets_the_apps_own_signature() -> None:
+    policy = PolicyConfig(app_endpoints="read")
+
+    found = explained("GET", "/app/installations", policy=policy)
+
+    assert found.credential == AppSignature()
+    assert found.edits[-5].value == "Bearer (App JWT)"
+
+
+def test_an_installation_that_the_listener_does_not_serve_is_refused() -> None:
+    found = explained("GET", "/projects", f"{TAG}: i", listener={"allow": ("other",)})
+
+    assert found.refusal is not None
+    assert found.refusal.code == "policy-denied"
 
 
 def test_what_is_only_reported_passes() -> None:

@@ -39,7 +39,7 @@ def test_a_request_that_passes_is_told_row_by_row() -> None:
         "listener": "127.0.0.1:0",
         "operation": "projects.list (reads)",
         "decided on": "/projects",
-        "installation": f"i, named by {TAG}",
+        "installation": "i",
         "policy": "allowed (rule default)",
         "sent to": "http://127.0.0.1:9",
         "request line": "GET /%70rojects?limit=1 HTTP/1.1",
@@ -59,7 +59,25 @@ def test_what_no_operation_is_known_for_is_taken_to_change_state() -> None:
 def test_a_listeners_own_installation_is_said() -> None:
     explanation, config = explained("GET", "/projects", listener={"installation": "own"})
 
-    assert rows(explanation, config)["installation"] == "own, the listener's own"
+    assert rows(explanation, config)["installation"] == "own (the listener's own)"
+
+
+def test_an_organization_is_told_with_what_is_not_known() -> None:
+    explanation, config = explained("GET", "/projects", "X-ICR-Organization-Id: o")
+
+    found = rows(explanation, config)
+
+    assert found["installation"] == "the one on organization o"
+    assert found["policy"] == "allowed (rule default); rules about installations were not asked"
+    document = json.loads(explanations.as_json(explanation, config=config, token=None))
+    assert document["organization"] == "o"
+
+
+def test_the_apps_own_signature_is_told() -> None:
+    policy = PolicyConfig(app_endpoints="read")
+    explanation, config = explained("GET", "/app/installations", policy=policy)
+
+    assert rows(explanation, config)["credential"] == "the app's own"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from proxy.errors import (
     UpstreamError,
 )
 from proxy.exchange import SUCCESS
-from proxy.installations import is_id
+from proxy.tags import is_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -84,7 +84,7 @@ async def version(case: Case) -> AsyncIterator[Finding]:
     usable = [token for token in case.minted.values() if token.organization]
     asked = case.config.upstream.api_version
     organization = usable[0].organization if usable else None
-    if organization is None or not is_id(organization):
+    if organization is None or not is_id(organization.encode()):
         yield Finding("API version", "skip", f"{asked} not tried: no token to try it with")
         return
     target = f"/organizations/{organization}"

@@ -20,7 +20,7 @@ async def test_the_demo_shows_the_main_job_and_exits_with_0() -> None:
     assert "Authorization: Bearer crs_… " in out
     assert "x-icr-api-version: 2023-06-16" in out
     assert "10 answers with HTTP 200, 1 token minted." in out
-    assert "HTTP 200 after 2 attempts" in out
+    assert "HTTP 200 after 3 attempts" in out
     assert "code: installation-required" in out
     assert '"event": "request.done"' in out
     assert len(re.findall(r"\| icr_proxy_\w+_total", out)) == 3

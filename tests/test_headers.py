@@ -1,0 +1,342 @@
+"""The order of the lines is the security property, so the attacks are the table."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import HeadersConfig, UpstreamConfig
+from proxy.errors import BadRequestError, HeadersTooLargeError, NotImplementedMethodError
+from proxy.headers import (
+    CREDENTIALS,
+    FORWARDED,
+    HOP_BY_HOP,
+    Header,
+    RequestHeaders,
+    check_size,
+    choose_request_id,
+    continue_trace,
+    edit_response,
+    refuse_upgrade,
+    single,
+)
+
+OURS = b"Bearer crs_ours"
+TRACE = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
+TAG = b"x-icr-installation-id"
+
+
+def rules(**options: Any) -> RequestHeaders:
+    upstream = {k: options.pop(k) for k in list(options) if k.startswith("api_version")}
+    return RequestHeaders(
+        headers=HeadersConfig(**options),
+        upstream=UpstreamConfig(**upstream),
+        host=b"api.example",
+    )
+
+
+def edit(*received: Header, using: RequestHeaders | None = None) -> list[Header]:
+    return (using or rules()).edit(
+        received, authorization=OURS, request_id=b"id-1", traceparent=TRACE
+    )
+
+
+def values(headers: list[Header], name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key.lower() == name]
+
+
+def test_what_is_added_to_nothing() -> None:
+    assert edit() == [
+        (b"Host", b"api.example"),
+        (b"Authorization", OURS),
+        (b"x-icr-api-version", b"2023-06-16"),
+        (b"Via", b"1.1 icr-proxy"),
+        (b"X-Request-Id", b"id-1"),
+        (b"traceparent", TRACE),
+    ]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param([(b"Connection", b"authorization")], id="Connection names Authorization"),
+        pytest.param([(b"Connection", b"Host, AUTHORIZATION ,x")], id="in a list, odd case"),
+        pytest.param([(b"Connection", b"x-icr-api-version")], id="Connection names the version"),
+        pytest.param([(b"Connection", b"host")], id="Connection names Host"),
+        pytest.param([(b"Connection", b"via, traceparent, x-request-id")], id="the rest of ours"),
+        pytest.param([(b"Connection", b"a"), (b"cOnNeCtIoN", b"authorization")], id="two of them"),
+        pytest.param([(b"Authorization", b"Bearer theirs")], id="a token of their own"),
+        pytest.param([(b"Authorization", b"a"), (b"AUTHORIZATION", b"b")], id="two Authorizations"),
+        pytest.param([(b"Authorization", b"Bearer ")], id="an empty Bearer"),
+        pytest.param([(b"Authorization", b"")], id="an empty Authorization"),
+        pytest.param([(b"Proxy-Authorization", b"Basic x")], id="Proxy-Authorization"),
+        pytest.param([(b"Proxy_Authorization", b"Basic x")], id="and with an underscore"),
+        pytest.param([(b"Host", b"evil.example"), (b"host", b"evil")], id="other hosts"),
+        pytest.param([(b"X-ICR-Installation-Id", b"i")], id="the tag"),
+        pytest.param([(b"X_ICR_Installation_Id", b"i")], id="the tag with underscores"),
+        pytest.param([(b"X-Icr_Installation-ID", b"i")], id="the tag with one underscore"),
+        pytest.param([(b"X_Icr_Api_Version", b"1999-01-01")], id="the version with underscores"),
+        pytest.param([(b"x-icr_api-version", b"1999-01-01")], id="the version with one"),
+        pytest.param([(b"X-Icr-Api-Version", b"")], id="an empty version"),
+        pytest.param([(b"Content_Length", b"5")], id="length with an underscore"),
+        pytest.param([(b"Transfer_Encoding", b"chunked")], id="coding with an underscore"),
+        pytest.param([(b"Content-Length", b"5")], id="framing"),
+        pytest.param([(b"Expect", b"100-continue")], id="expectation"),
+        pytest.param([(b"X_Forwarded_For", b"1.2.3.4")], id="Forwarded with underscores"),
+        pytest.param([(name.title(), b"x") for name in HOP_BY_HOP], id="all hop-by-hop"),
+        pytest.param([(name.upper(), b"x") for name in FORWARDED], id="all of Forwarded"),
+        pytest.param([(b"traceparent", b"junk"), (b"X-Request-Id", b"junk")], id="tracing"),
+    ],
+)
+def test_nothing_a_caller_sends_changes_what_is_ours(attack: list[Header]) -> None:
+    """Injecting before stripping lets a caller remove our header (golang/go#50580)."""
+    assert edit(*attack) == edit()
+
+
+def test_connection_option_cannot_remove_our_authorization() -> None:
+    sent = edit((b"Connection", b"close, Authorization"), (b"Authorization", b"x"))
+
+    assert values(sent, b"authorization") == [OURS]
+
+
+def test_what_connection_names_is_for_this_hop_only() -> None:
+    sent = edit((b"Connection", b"X-Hop , x-other"), (b"x-HOP", b"1"), (b"X-Other", b"2"))
+
+    assert sent == edit()
+
+
+def test_everything_else_keeps_bytes_case_order_and_number() -> None:
+    mine = [
+        (b"X-Multi", b"1"),
+        (b"x-multi", b"2"),
+        (b"Accept", b"*/*"),
+        (b"X-Multi", b"1"),
+        (b"Cookie", b"a=b"),
+        (b"X-Latin", b"\xe9\xff"),
+        (b"x_custom", b"kept"),
+        (b"Accept-Encoding", b"gzip"),
+        (b"Via", b"1.0 fred"),
+        (b"X-ICR-Organization-Idx", b"kept"),
+    ]
+
+    sent = edit(*mine)
+
+    assert sent[1 : 1 + len(mine)] == mine
+    assert values(sent, b"via") == [b"1.0 fred", b"1.1 icr-proxy"]
+
+
+@pytest.mark.parametrize(
+    ("received", "override", "sent"),
+    [
+        pytest.param([], False, b"2023-06-16", id="none"),
+        pytest.param([b"2024-01-01"], False, b"2024-01-01", id="the caller's"),
+        pytest.param([b"2024-01-01"] * 2, False, b"2024-01-01", id="twice the same"),
+        pytest.param([b""], False, b"2023-06-16", id="empty"),
+        pytest.param([b"", b"2024-01-01"], False, b"2024-01-01", id="empty, then one"),
+        pytest.param([b"2024-01-01", b""], False, b"2024-01-01", id="one, then empty"),
+        pytest.param([b"2024-01-01"], True, b"2023-06-16", id="overridden"),
+        pytest.param([b"1", b"2"], True, b"2023-06-16", id="two, overridden"),
+    ],
+)
+def test_there_is_exactly_one_version(received: list[bytes], *, override: bool, sent: bytes) -> None:
+    headers = [(b"X-ICR-API-Version", value) for value in received]
+
+    result = edit(*headers, using=rules(api_version_override=override))
+
+    assert values(result, b"x-icr-api-version") == [sent]
+
+
+def test_two_different_versions_are_refused() -> None:
+    with pytest.raises(BadRequestError):
+        edit((b"x-icr-api-version", b"1"), (b"X-Icr-Api-Version", b"2"))
+
+
+@pytest.mark.parametrize("name", sorted(FORWARDED))
+def test_forwarding_headers_pass_when_configured(name: bytes) -> None:
+    assert (name, b"x") in edit((name, b"x"), using=rules(forwarded="pass"))
+
+
+@pytest.mark.parametrize("name", [b"X-Internal", b"x-INTERNAL", b"X_Internal"])
+def test_configured_headers_are_dropped(name: bytes) -> None:
+    assert edit((name, b"x"), using=rules(drop=("X-Internal",))) == edit()
+
+
+@pytest.mark.parametrize("name", [b"X-Tenant", b"x-tenant", b"X_Tenant"])
+def test_a_renamed_tag_never_reaches_the_api(name: bytes) -> None:
+    assert edit((name, b"x"), using=rules(installation="X-Tenant")) == edit()
+
+
+def test_what_was_received_is_not_changed() -> None:
+    received = [(b"Connection", b"x"), (b"Authorization", b"theirs"), (b"X", b"1")]
+    before = list(received)
+
+    rules().edit(received, authorization=OURS, request_id=b"i", traceparent=TRACE)
+
+    assert received == before
+
+
+NAMES = st.one_of(
+    st.sampled_from(
+        sorted(HOP_BY_HOP | FORWARDED | CREDENTIALS)
+        + [TAG, b"x_icr_installation_id", b"x-icr-api_version", b"host", b"content-length", b"x-a"]
+    ),
+    st.from_regex(re.compile(rb"[a-z0-9_-]{1,12}"), fullmatch=True),
+).flatmap(lambda name: st.sampled_from([name, name.upper(), name.title()]))
+VALUES = st.one_of(
+    st.binary(max_size=12),
+    st.lists(NAMES, max_size=4).map(b", ".join),
+)
+HEADERS = st.lists(
+    st.tuples(NAMES.filter(lambda name: name.lower() != b"x-icr-api-version"), VALUES), max_size=12
+)
+
+
+@given(received=HEADERS, version=st.lists(st.just(b"2024-01-01"), max_size=2))
+def test_whatever_is_received_the_result_is_ours(
+    received: list[Header], version: list[bytes]
+) -> None:
+    sent = edit(*received, *((b"x-icr-api-version", value) for value in version))
+    names = [name.lower() for name, _ in sent]
+
+    assert values(sent, b"authorization") == [OURS]
+    assert values(sent, b"host") == [b"api.example"]
+    assert names.count(b"x-icr-api-version") == 1
+    assert names.count(b"x-request-id") == names.count(b"traceparent") == 1
+    dashed = {name.replace(b"_", b"-") for name in names}
+    assert not dashed & (HOP_BY_HOP | FORWARDED | {TAG, b"content-length", b"expect"})
+    assert [name.replace(b"_", b"-") for name in names].count(b"x-icr-api-version") == 1
+
+
+@given(received=HEADERS)
+def test_whatever_the_api_sends_nothing_of_its_hop_is_passed_back(received: list[Header]) -> None:
+    names = {name.lower() for name, _ in edit_response(received)}
+
+    assert not names & (HOP_BY_HOP | {b"x-icr-proxy-error"})
+
+
+# -- towards the caller ---------------------------------------------------------------------------
+
+
+def test_an_answer_keeps_bytes_case_order_and_number() -> None:
+    headers = [
+        (b"SET-COOKIE", b"a=1"),
+        (b"Set-Cookie", b"b=\xe9"),
+        (b"Content-Length", b"5"),
+        (b"Server", b"nginx"),
+        (b"Location", b"https://api.example/x"),
+        (b"Content-Encoding", b"gzip"),
+        (b"set-cookie", b"a=1"),
+    ]
+
+    assert edit_response(headers) == headers
+
+
+def test_an_answer_loses_the_hop_and_the_mark_of_the_proxy() -> None:
+    headers = [
+        (b"Connection", b"keep-alive, X-Hop"),
+        (b"Keep-Alive", b"timeout=5"),
+        (b"x-hop", b"1"),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"X-ICR-PROXY-ERROR", b"fake"),
+        (b"X", b"1"),
+    ]
+
+    assert edit_response(headers) == [(b"X", b"1")]
+
+
+# -- single pieces --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param([(b"X-A", b"1")], b"1", id="one"),
+        pytest.param([(b"x-a", b"1"), (b"X-A", b"1")], None, id="two"),
+    ],
+)
+def test_a_single_value_is_one_that_occurs_once(
+    headers: list[Header], found: bytes | None
+) -> None:
+    assert single(headers, b"x-a") == found
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        pytest.param([b"abc-1"], b"abc-1", id="harmless"),
+        pytest.param([b"a" * 128], b"a" * 128, id="longest"),
+        pytest.param([b"a" * 129], b"fresh", id="too long"),
+        pytest.param([b""], b"fresh", id="empty"),
+        pytest.param([b"a b"], b"fresh", id="space"),
+        pytest.param([b'a"b'], b"fresh", id="quote"),
+        pytest.param([b"\xe9"], b"fresh", id="not ASCII"),
+        pytest.param([b"a\n"], b"fresh", id="line break at the end"),
+        pytest.param([b"a", b"b"], b"fresh", id="two"),
+    ],
+)
+def test_a_request_id_is_kept_if_it_is_harmless(sent: list[bytes], kept: bytes) -> None:
+    assert choose_request_id([(b"x-request-ID", v) for v in sent], fresh=b"fresh") == kept
+
+
+A, B = b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("sent", "result"),
+    [
+        pytest.param(b"00-%b-%b-01" % (A, B), b"00-%b-ss-01" % A, id="continued"),
+        pytest.param(b"00-%b-%b-00" % (A, B), b"00-%b-ss-00" % A, id="not sampled"),
+        pytest.param(None, b"00-tt-ss-00", id="none"),
+        pytest.param(b"00-%b-%b-01" % (b"0" * 32, B), b"00-tt-ss-00", id="zero trace"),
+        pytest.param(b"00-%b-%b-01" % (A, b"0" * 16), b"00-tt-ss-00", id="zero span"),
+        pytest.param(b"00-%b-%b-01" % (A.upper(), B), b"00-tt-ss-00", id="upper case"),
+        pytest.param(b"ff-%b-%b-01" % (A, B), b"00-tt-ss-00", id="forbidden version"),
+        pytest.param(b"00-%b-%b-01-x" % (A, B), b"00-tt-ss-00", id="too much"),
+        pytest.param(b"00-%b-%b-01\n" % (A, B), b"00-tt-ss-00", id="line break at the end"),
+    ],
+)
+def test_a_trace_is_continued_or_begun(sent: bytes | None, result: bytes) -> None:
+    headers = [] if sent is None else [(b"Traceparent", sent)]
+
+    assert continue_trace(headers, trace=b"tt", span=b"ss") == result
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        pytest.param([], False, id="none"),
+        pytest.param([(b"Upgrade", b"websocket")], False, id="not for this hop"),
+        pytest.param([(b"Connection", b"upgrade")], False, id="to nothing"),
+        pytest.param([(b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", b"h2c")], False,
+                     id="h2c"),
+        pytest.param([(b"Connection", b"keep-alive, UPGRADE"), (b"upgrade", b"WebSocket")], True,
+                     id="websocket"),
+        pytest.param([(b"Connection", b"upgrade"), (b"Upgrade", b"h2c, websocket")], True,
+                     id="h2c or websocket"),
+        pytest.param(
+            [(b"Connection", b"upgrade"), (b"Upgrade", b"h2c"), (b"Upgrade", b"x")], True,
+            id="h2c, then another"),
+    ],
+)  # fmt: skip
+def test_other_protocols_are_refused_but_not_h2c(headers: list[Header], *, refused: bool) -> None:
+    if refused:
+        with pytest.raises(NotImplementedMethodError):
+            refuse_upgrade(headers)
+    else:
+        refuse_upgrade(headers)
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(24, True), (23, False)])
+def test_the_size_of_all_headers_together_is_limited(limit: int, *, passes: bool) -> None:
+    headers = [(b"Host", b"four"), (b"X-A", b"12345")]
+
+    if passes:
+        check_size(headers, limit=limit)
+    else:
+        with pytest.raises(HeadersTooLargeError):
+            check_size(headers, limit=limit)
