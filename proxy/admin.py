@@ -1,36 +1,39 @@
-"""The second listener: probes, metrics, status. It answers by itself and forwards nothing."""
+"""The second listener: probes, metrics, status, switches. It forwards nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from aiohttp import HttpVersion11
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from proxy.answers import PHRASES, Answer
+from proxy.errors import ProxyError
+from proxy.pages import (
+    BAD_REQUEST,
+    CRASHED,
+    JSON,
+    NOT_ALLOWED,
+    NOT_FOUND,
+    OK,
+    UNAVAILABLE,
+    Page,
+    send_page,
+    text_page,
+)
+from proxy.problems import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from aiohttp.web import BaseRequest
 
-    from proxy.errors import ProxyError
+    from proxy.answers import Answer
+    from proxy.browsers import HostGuard, OriginGuard
+    from proxy.control import Control
 
-PLAIN = b"text/plain; charset=utf-8"
-JSON = b"application/json"
-OK, BAD_REQUEST, NOT_FOUND, NOT_ALLOWED, UNAVAILABLE = 200, 400, 404, 405, 503
-WRITE_SECONDS = 10.0
-INDEX = b"/healthz /startupz /readyz /metrics /status\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What is answered."""
-
-    status: int
-    content_type: bytes
-    body: bytes
+INDEX = "/healthz /startupz /readyz /metrics /status"
+SWITCHES = "POST /tokens/ID/drop /installations/ID/block /installations/ID/unblock"
 
 
 class Admin:
@@ -43,53 +46,61 @@ class Admin:
         ready: Callable[[], bool],
         metrics: Callable[[], bytes],
         status: Callable[[], Mapping[str, object]],
+        control: Control,
+        hosts: HostGuard,
+        origins: OriginGuard,
+        crashed: Callable[[BaseException, str], None],
     ) -> None:
         self._pages: dict[str, Callable[[], Page]] = {
-            "/": lambda: Page(OK, PLAIN, INDEX),
+            "/": lambda: text_page(OK, f"{INDEX}\n{SWITCHES}"),
             # Alive means that the event loop turns, which it shows by answering.
-            "/healthz": lambda: Page(OK, PLAIN, b"ok\n"),
-            "/startupz": lambda: _probe(started(), b"starting\n"),
+            "/healthz": lambda: text_page(OK, "ok"),
+            "/startupz": lambda: _probe(started(), "starting"),
             # Ready without needing the API: a sidecar that waits for the API would take its
             # application down with it.
-            "/readyz": lambda: _probe(ready(), b"not ready\n"),
-            "/metrics": lambda: Page(OK, CONTENT_TYPE_LATEST.encode(), metrics()),
-            "/status": lambda: Page(OK, JSON, msgspec.json.encode(status())),
+            "/readyz": lambda: _probe(ready(), "not ready"),
+            "/metrics": lambda: Page(
+                status=OK, content_type=CONTENT_TYPE_LATEST.encode(), body=metrics()
+            ),
+            "/status": lambda: Page(
+                status=OK, content_type=JSON, body=msgspec.json.encode(status())
+            ),
         }
+        self._control = control
+        self._hosts = hosts
+        self._origins = origins
+        self._crashed = crashed
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
-        make = self._pages.get(request.raw_path.partition("?")[0])
-        if make is None:
-            page = Page(NOT_FOUND, PLAIN, b"there is: " + INDEX)
-        elif request.method not in ("GET", "HEAD"):
-            page = Page(NOT_ALLOWED, PLAIN, b"only GET and HEAD\n")
-        else:
-            page = make()
-        return await self._send(request, page)
+        path = request.raw_path.partition("?")[0]
+        try:
+            page = self._answer(request, path)
+        except ProxyError as error:
+            page = text_page(kind_of(error).status, error.detail)
+        except Exception as error:  # noqa: BLE001  # the one place: the server would not log it
+            self._crashed(error, path)
+            page = text_page(CRASHED, "something went wrong inside the proxy; its log tells more")
+        return await send_page(request, page)
 
     async def refuse(self, request: BaseRequest, error: ProxyError) -> Answer:
         """Answer a request that could not even be parsed."""
-        return await self._send(
-            request, Page(BAD_REQUEST, PLAIN, error.detail.encode() + b"\n"), closing=True
-        )
+        return await send_page(request, text_page(BAD_REQUEST, error.detail), closing=True)
 
-    async def _send(self, request: BaseRequest, page: Page, *, closing: bool = False) -> Answer:
-        answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: closing)
-        headers = [
-            (b"Content-Type", page.content_type),
-            (b"Content-Length", b"%d" % len(page.body)),
-            (b"Cache-Control", b"no-store"),
-            (b"X-Content-Type-Options", b"nosniff"),
-        ]
-        if page.status == NOT_ALLOWED:
-            headers.append((b"Allow", b"GET, HEAD"))
-        answer.begin(status=page.status, reason=PHRASES[page.status], headers=headers)
-        if request.method == "HEAD":
-            await answer.end()
-        else:
-            await answer.write(page.body)
-        return answer
+    def _answer(self, request: BaseRequest, path: str) -> Page:
+        # Pages of the web could read the status, and throw switches, if their browser is here.
+        self._hosts.check(request.raw_headers, required=request.version >= HttpVersion11)
+        self._origins.check(request.raw_headers)
+        thrown = self._control.answer(request.method, path, peer=request.remote or "")
+        if thrown is not None:
+            return thrown
+        make = self._pages.get(path)
+        if make is None:
+            return text_page(NOT_FOUND, f"there is: {INDEX}\n{SWITCHES}")
+        if request.method not in ("GET", "HEAD"):
+            return text_page(NOT_ALLOWED, "only GET and HEAD", allow=b"GET, HEAD")
+        return make()
 
 
-def _probe(good: bool, bad: bytes) -> Page:  # noqa: FBT001  # the one thing a probe says
-    return Page(OK, PLAIN, b"ok\n") if good else Page(UNAVAILABLE, PLAIN, bad)
+def _probe(good: bool, bad: str) -> Page:  # noqa: FBT001  # the one thing a probe says
+    return text_page(OK, "ok") if good else text_page(UNAVAILABLE, bad)

@@ -7,11 +7,11 @@ import random
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
-from proxy.admin import Admin
-from proxy.assembly import Clocks, Parts, build, build_rules
+from proxy.assembly import Clocks, Parts, app_headers, build, build_rules
 from proxy.errors import ConfigError, ProxyError
-from proxy.listeners import Listener
 from proxy.reloading import effective, restart_needed
+from proxy.revoking import Revoker
+from proxy.sideports import build_admin, build_webhooks
 from proxy.status import describe_status
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from proxy.config import Config
+    from proxy.listeners import Listener
 
 SYSTEM_CLOCKS = Clocks(now=time.time, clock=time.monotonic, random=random.random)  # noqa: TID251  # the one place
 
@@ -37,11 +38,12 @@ class App:
         self.parts: Parts = build(config, stream=stream, clocks=clocks)
         self.state = "starting"
         """One of `starting`, `ready`, `draining`, `stopped`."""
+        self._now = clocks.now
         self._started_at = clocks.now()
-        admin = Admin(
-            started=lambda: self.state != "starting",
-            ready=lambda: self.state == "ready",
-            metrics=self.parts.metrics.render,
+        self.admin = build_admin(
+            config,
+            self.parts,
+            state=lambda: self.state,
             status=lambda: describe_status(
                 self.parts,
                 self.config,
@@ -50,14 +52,17 @@ class App:
                 now=clocks.now(),
             ),
         )
-        self.admin = Listener(
-            config.admin.bind,
-            respond=admin,
-            refuse=admin.refuse,
-            limits=config.limits,
-            tag=config.headers.installation,
-            logger=self.parts.logger,
+        self.webhooks: Listener | None = build_webhooks(config, self.parts)
+        self._revoker = Revoker(
+            upstream=self.parts.pool,
+            headers=app_headers(config),
+            timeout=config.tokens.mint_timeout,
+            connections=config.upstream.connections,
         )
+
+    @property
+    def _sideports(self) -> list[Listener]:
+        return [self.admin, *([self.webhooks] if self.webhooks is not None else [])]
 
     @property
     def address(self) -> str:
@@ -71,7 +76,7 @@ class App:
             BindError: an address cannot be had; whatever was opened is closed again.
         """
         try:
-            for listener in (self.admin, *self.parts.listeners):
+            for listener in (*self._sideports, *self.parts.listeners):
                 await listener.open()
         except ProxyError:
             await self.stop()
@@ -81,6 +86,7 @@ class App:
             "proxy.ready",
             listeners=[listener.address for listener in self.parts.listeners],
             admin=self.admin.address,
+            webhooks=self.webhooks.address if self.webhooks is not None else None,
             upstream=self.config.upstream.base_url,
             read_only=self.config.policy.read_only,
         )
@@ -111,13 +117,28 @@ class App:
         parts.in_flight.shut = True
         for listener in parts.listeners:
             listener.stop_accepting()
+        end = asyncio.get_running_loop().time() + shutdown.max_drain
+        finished = True
         try:
-            async with asyncio.timeout(shutdown.max_drain):
+            async with asyncio.timeout_at(end):
                 await parts.in_flight.until_idle()
         except TimeoutError:
             parts.log.warning("proxy.cut_off", in_flight=parts.in_flight.count)
-            return False
-        return True
+            finished = False
+        if self.config.tokens.revoke_on_exit:
+            await self._revoke(end)
+        return finished
+
+    async def _revoke(self, end: float) -> None:
+        """Kill the tokens we made, until the event loop's clock says `end`."""
+        parts = self.parts
+        await parts.tokens.stop()  # so that none is made after we have looked
+        result = await self._revoker.revoke(
+            parts.tokens.issued.take(now=self._now()),
+            seconds=end - asyncio.get_running_loop().time(),
+        )
+        say = parts.log.warning if result.failed or result.left else parts.log.info
+        say("tokens.revoked", revoked=result.revoked, failed=result.failed, left=result.left)
 
     async def stop(self) -> None:
         """Close everything at once; what is still in flight breaks off."""
@@ -128,7 +149,7 @@ class App:
         await parts.tokens.stop()
         await parts.directory.stop()
         parts.pool.close()
-        await self.admin.close()
+        await asyncio.gather(*(listener.close() for listener in self._sideports))
         parts.log.info("proxy.stopped")
 
     async def __aenter__(self) -> Self:

@@ -9,36 +9,52 @@ be repeated: tokens coexist (V, I), and listing changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.errors import UpstreamError
+from proxy.clockskew import learn_skew
+from proxy.errors import (
+    MintBusyError,
+    MintError,
+    MintFailedError,
+    MintReason,
+    MintTimeoutError,
+    UpstreamBusyError,
+    UpstreamError,
+    UpstreamTimeoutError,
+    UpstreamTlsError,
+    UpstreamUnreachableError,
+)
 from proxy.minting import app_claims
 from proxy.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from proxy.keys import Signer
     from proxy.upstream import Upstream, UpstreamResponse
 
 Header = tuple[bytes, bytes]
 
+SUCCESS = range(200, 300)  # the documentation says 200, the framework's default is 201 (A)
 UNAUTHORIZED = 401
-# What else an answer says of the key is not documented: a 5xx comes from a gateway, a 403 may be
-# about the JWT as well (A).
-SUCCESS = range(200, 300)
+REFUSED = frozenset({UNAUTHORIZED})
+# Whether a bad JWT is answered with 401 or 403 is not documented (A). Where a 403 may be about
+# something else, asking again by another clock or key costs a call and spoils nothing.
+PERHAPS_REFUSED = frozenset({UNAUTHORIZED, 403})
 JWT_REUSE_SECONDS = 60.0  # one signature serves a burst of calls; well inside its 540 s
-SKEW_NOISE_SECONDS = 1.0  # `Date` has whole seconds, so less cannot be told from none
 SKEW_WORTH_RETRYING = 5.0  # a 401 is put down to the clock if that was off by more than this
-# A clock farther off finds no certificate valid, so such a `Date` is wrong itself.
-SKEW_MOST = 366 * 86400.0
 NO_JWT = ("", 0.0, b"")  # fingerprint of its key, when signed by the API's clock, header value
+# Why nothing came of a call; what is in none of these rows broke off.
+NO_ANSWER: tuple[tuple[type[UpstreamError], MintReason, str], ...] = (
+    (UpstreamUnreachableError, "unreachable", "it cannot be reached"),
+    (UpstreamTlsError, "tls", "its certificate or the TLS handshake failed"),
+    (UpstreamError, "broken", "the connection broke off"),
+)
 
 
 class Signers(Protocol):
-    """The keys an app may sign with; `keys.KeyRing` is one."""
+    """The keys an app may sign with; `keyring.KeyRing` is one."""
 
     def candidates(self) -> Sequence[Signer]:
         """Give the keys to try, the best first; there is at least one."""
@@ -57,6 +73,10 @@ class AppAnswer:
     status: int
     headers: list[Header]
     body: bytes | None = field(repr=False)  # it may hold a token
+    asked_at: float
+    """When the call was made, by our clock."""
+    skew: float
+    """The API's clock minus ours, as far as known when the answer came."""
 
 
 class AppCalls:
@@ -79,6 +99,8 @@ class AppCalls:
         self._now = now
         self._skewed = skewed
         self._jwt = NO_JWT
+        self._numbers = count(1)
+        self._learnt_from = 0  # the number of the call whose answer told the skew
         self.skew = 0.0
         """The API's clock minus ours, in seconds, as last seen."""
 
@@ -86,36 +108,42 @@ class AppCalls:
         """Give the value of `Authorization` that carries an App JWT of the best key."""
         return self._authorization(self._signers.candidates()[0])
 
-    async def send(self, method: str, target: bytes, *, limit: int) -> AppAnswer:
+    async def send(
+        self, method: str, target: bytes, *, limit: int, refusals: Collection[int] = REFUSED
+    ) -> AppAnswer:
         """Make a call that may be repeated; read at most `limit` bytes of its answer.
 
-        The answer is a 401 only if no key with no correction of the clock is taken.
+        The answer has one of the statuses in `refusals` only if no key with no correction of the
+        clock is taken; a 401 only if all of them got it.
 
         Raises:
             UpstreamError: there is no answer.
         """
-        refused: list[str] = []
+        refused: list[tuple[Signer, AppAnswer]] = []
         for signer in self._signers.candidates():
-            answer = await self._with_key(signer, method, target, limit=limit)
+            answer = await self._with_key(signer, method, target, limit=limit, refusals=refusals)
             if answer.status in SUCCESS:
-                for fingerprint in refused:
-                    self._signers.refused(fingerprint)
+                for other, _ in refused:
+                    self._signers.refused(other.fingerprint)
                 self._signers.accepted(signer.fingerprint)
-            if answer.status != UNAUTHORIZED:
+            if answer.status not in refusals:
                 return answer
-            refused.append(signer.fingerprint)
-        return answer
+            refused.append((signer, answer))
+        answers = [answer for _, answer in refused]
+        return next((each for each in answers if each.status != UNAUTHORIZED), answers[-1])
 
     async def _with_key(
-        self, signer: Signer, method: str, target: bytes, *, limit: int
+        self, signer: Signer, method: str, target: bytes, *, limit: int, refusals: Collection[int]
     ) -> AppAnswer:
         believed = self.skew
-        answer = await self._once(signer, method, target, limit=limit)
-        if answer.status != UNAUTHORIZED or abs(self.skew - believed) <= SKEW_WORTH_RETRYING:
+        answer = await self._once(signer, method, target, limit=limit, refusals=refusals)
+        if answer.status not in refusals or abs(self.skew - believed) <= SKEW_WORTH_RETRYING:
             return answer
-        return await self._once(signer, method, target, limit=limit)
+        return await self._once(signer, method, target, limit=limit, refusals=refusals)
 
-    async def _once(self, signer: Signer, method: str, target: bytes, *, limit: int) -> AppAnswer:
+    async def _once(
+        self, signer: Signer, method: str, target: bytes, *, limit: int, refusals: Collection[int]
+    ) -> AppAnswer:
         authorization = self._authorization(signer)
         request = UpstreamRequest(
             method=method,
@@ -123,17 +151,24 @@ class AppCalls:
             headers=(*self._headers, (b"Authorization", authorization)),
             length=0 if method == "POST" else None,
         )
-        asked_at = self._now()
+        number, asked_at = next(self._numbers), self._now()
         response = await self._send(request)
         try:
-            self._learn_skew(response.headers, asked_at=asked_at, answered_at=self._now())
+            self._learn_skew(response.headers, number=number, asked_at=asked_at)
+            skew = self.skew
             # By now it may hold another key's, or one by the corrected clock.
-            if response.status == UNAUTHORIZED and self._jwt[2] == authorization:
+            if response.status in refusals and self._jwt[2] == authorization:
                 self._jwt = NO_JWT
             body = await read_limited(response, limit=limit)
         finally:
             response.close()
-        return AppAnswer(status=response.status, headers=response.headers, body=body)
+        return AppAnswer(
+            status=response.status,
+            headers=response.headers,
+            body=body,
+            asked_at=asked_at,
+            skew=skew,
+        )
 
     async def _send(self, request: UpstreamRequest) -> UpstreamResponse:
         try:
@@ -155,43 +190,13 @@ class AppCalls:
             self._jwt = (signer.fingerprint, server_now, value)
         return value
 
-    def _learn_skew(
-        self, headers: Sequence[Header], *, asked_at: float, answered_at: float
-    ) -> None:
-        date = server_date(headers)
-        if date is None:
-            return
-        skew = measure_skew(date, asked_at=asked_at, answered_at=answered_at)
-        if abs(skew) <= SKEW_MOST:
+    def _learn_skew(self, headers: Sequence[Header], *, number: int, asked_at: float) -> None:
+        """Believe an answer, unless one to a later call came first and may know better."""
+        skew = learn_skew(headers, asked_at=asked_at, answered_at=self._now())
+        if skew is not None and number > self._learnt_from:
+            self._learnt_from = number
             self.skew = skew
             self._skewed(skew)
-
-
-def measure_skew(date: float, *, asked_at: float, answered_at: float) -> float:
-    """Seconds by which the API's clock is ahead of ours, or 0 if none can be told.
-
-    `Date` is cut to whole seconds and may be from any moment between question and answer.
-    """
-    skew = date + 0.5 - (asked_at + answered_at) / 2
-    return skew if abs(skew) > SKEW_NOISE_SECONDS + abs(answered_at - asked_at) / 2 else 0.0
-
-
-def server_date(headers: Sequence[Header]) -> float | None:
-    """Seconds since the epoch of the `Date` header (RFC 9110, 6.6.1), if it has a usable one."""
-    for name, value in headers:
-        if name.lower() == b"date":
-            return http_date(value)
-    return None
-
-
-def http_date(value: bytes) -> float | None:
-    """Seconds since the epoch of a date in a header, if it is one."""
-    try:
-        moment = parsedate_to_datetime(value.decode("ascii"))
-        # Dates of HTTP are always in UTC (RFC 9110, 5.6.7), said or not.
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 async def read_limited(response: UpstreamResponse, *, limit: int) -> bytes | None:
@@ -202,3 +207,13 @@ async def read_limited(response: UpstreamResponse, *, limit: int) -> bytes | Non
         if len(parts) > limit:
             return None
     return bytes(parts)
+
+
+def no_answer(error: UpstreamError, *, wanted: str) -> MintError:
+    """Say why there is no answer to a call that asked for `wanted`, as in "a token"."""
+    if isinstance(error, UpstreamTimeoutError):
+        return MintTimeoutError(f"the API took too long when asked for {wanted}")
+    if isinstance(error, UpstreamBusyError):
+        return MintBusyError(f"all connections to the API are in use; {wanted} was not asked for")
+    reason, why = next(row[1:] for row in NO_ANSWER if isinstance(error, row[0]))
+    return MintFailedError(f"the API could not be asked for {wanted}: {why}", reason=reason)

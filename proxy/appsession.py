@@ -9,12 +9,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from proxy.app import SYSTEM_CLOCKS
-from proxy.assembly import USER_AGENT, build_exchange, build_pool, build_rules, upstream_host
-from proxy.exchange import ANSWER_LIMIT, measure_skew, read_limited, server_date
+from proxy.appcalls import read_limited
+from proxy.assembly import (
+    USER_AGENT,
+    app_headers,
+    build_calls,
+    build_exchange,
+    build_pool,
+    build_rules,
+)
+from proxy.clockskew import measure_skew, server_date
+from proxy.exchange import ANSWER_LIMIT
 from proxy.installations import list_installations
-from proxy.keys import KeyRing
+from proxy.keyring import KeyRing
 from proxy.metrics import Metrics
-from proxy.minting import app_claims
 from proxy.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from proxy.appcalls import AppCalls
     from proxy.assembly import Clocks
     from proxy.config import Config
     from proxy.exchange import Exchange
@@ -41,16 +50,12 @@ class AppSession:
         self.clocks = clocks
         self.skew = 0.0
         """The API's clock minus ours, in seconds, once `measure_skew` was asked."""
-        self._headers = (
-            (b"Host", upstream_host(config.upstream.base_url)),
-            (b"Accept", b"application/json"),
-            (b"User-Agent", USER_AGENT),
-        )
+        self._headers = app_headers(config)
 
     @cached_property
     def keys(self) -> KeyRing:
         """The keys. Raises KeyUnusableError."""
-        return KeyRing(self.config.app)
+        return KeyRing(self.config.app, now=self.clocks.clock)
 
     @cached_property
     def pool(self) -> Pool:
@@ -58,11 +63,16 @@ class AppSession:
         return build_pool(self.config, metrics=Metrics(), clocks=self.clocks)
 
     @cached_property
+    def calls(self) -> AppCalls:
+        """What the app itself asks the API with; it begins with the clock as measured by then."""
+        calls = build_calls(self.config, keys=self.keys, pool=self.pool, clocks=self.clocks)
+        calls.skew = self.skew
+        return calls
+
+    @cached_property
     def exchange(self) -> Exchange:
         """What mints tokens."""
-        exchange = build_exchange(self.config, keys=self.keys, pool=self.pool, clocks=self.clocks)
-        exchange.skew = self.skew
-        return exchange
+        return build_exchange(self.config, calls=self.calls, clocks=self.clocks)
 
     async def measure_skew(self) -> float | None:
         """Ask the API for the time, without any credential; `None` if its answer has no date.
@@ -80,17 +90,12 @@ class AppSession:
         return self.skew
 
     async def list_installations(self) -> list[Installation]:
-        """List the active installations, signed by the API's clock.
+        """List the active installations.
 
         Raises:
             MintError: there is no list, and why.
         """
-        claims = app_claims(self.config.app.id, now=self.clocks.now() + self.skew)
-        return await list_installations(
-            upstream=self.pool,
-            headers=self._headers,
-            authorization=b"Bearer " + self.keys.current().sign(claims).encode(),
-        )
+        return await list_installations(self.calls)
 
     async def read_as_installation(self, target: bytes, *, authorization: bytes) -> int:
         """Send a GET with the headers that a caller's request would leave with; give the status.

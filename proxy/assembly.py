@@ -19,13 +19,13 @@ from proxy.forward import Forwarder
 from proxy.handler import Handler, InFlight, Rules
 from proxy.headers import RequestHeaders
 from proxy.installations import list_installations
-from proxy.keys import KeyRing
+from proxy.keyring import KeyRing
 from proxy.listeners import Listener
 from proxy.logs import Bridge, Log, RequestLog, Threshold, build_log, where
 from proxy.metrics import Metrics
 from proxy.policy import Policy
 from proxy.pool import Pool, parse_address
-from proxy.reports import KeyReports, TokenReports
+from proxy.reports import ClockReports, KeyReports, TokenReports
 from proxy.routes import Router
 from proxy.tags import TagReader
 from proxy.tokens import Tokens
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.config import Config, ListenerConfig
-    from proxy.keys import Signer
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()
@@ -62,6 +61,7 @@ class Parts:
     metrics: Metrics
     keys: KeyRing
     pool: Pool
+    calls: AppCalls
     exchange: Exchange
     tokens: Tokens
     directory: Directory
@@ -80,20 +80,23 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     threshold = Threshold(config.logs.level)
     log = build_log(config.logs, stream=stream, threshold=threshold, now=clocks.now)
     metrics = Metrics()
-    keys = KeyRing(config.app, watcher=KeyReports(log=log, metrics=metrics))
+    keys = KeyRing(config.app, now=clocks.clock, watcher=KeyReports(log=log, metrics=metrics))
     pool = build_pool(config, metrics=metrics, clocks=clocks)
-    exchange = build_exchange(config, keys=keys, pool=pool, clocks=clocks)
+    calls = build_calls(
+        config, keys=keys, pool=pool, clocks=clocks, skewed=ClockReports(log=log).measured
+    )
+    exchange = build_exchange(config, calls=calls, clocks=clocks)
     tokens = Tokens(
         mint=exchange.mint,
         config=config.tokens,
         now=clocks.now,
         random=clocks.random,
         watcher=TokenReports(log=log, metrics=metrics),
+        sleep=asyncio.sleep,
     )
-    calls = build_calls(config, keys=keys, pool=pool, clocks=clocks)
-    directory = build_directory(config, calls=calls, pool=pool, log=log, clocks=clocks)
+    directory = build_directory(config, calls=calls, log=log, clocks=clocks)
     in_flight = InFlight(changed=metrics.in_flight.set)
-    add_states(metrics, tokens=tokens, pool=pool, exchange=exchange, clocks=clocks)
+    add_states(metrics, tokens=tokens, pool=pool, calls=calls, clocks=clocks)
     forwarder = Forwarder(
         tokens=tokens,
         upstream=pool,
@@ -127,6 +130,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         metrics=metrics,
         keys=keys,
         pool=pool,
+        calls=calls,
         exchange=exchange,
         tokens=tokens,
         directory=directory,
@@ -190,55 +194,35 @@ def build_pool(config: Config, *, metrics: Metrics, clocks: Clocks) -> Pool:
     )
 
 
-def build_exchange(config: Config, *, keys: KeyRing, pool: Pool, clocks: Clocks) -> Exchange:
-    """Make what mints tokens."""
-    return Exchange(
-        app_id=config.app.id,
-        signer=keys.current,
-        upstream=pool,
-        headers=app_headers(config),
-        timeout=config.tokens.mint_timeout,
-        now=clocks.now,
-    )
-
-
-class _OneKey:
-    """The key ring as `AppCalls` wants it."""
-
-    def __init__(self, keys: KeyRing) -> None:
-        self._keys = keys
-
-    def candidates(self) -> tuple[Signer, ...]:
-        """The current key."""
-        return (self._keys.current(),)
-
-    def accepted(self, fingerprint: str) -> None:
-        """Nothing to remember."""
-
-    def refused(self, fingerprint: str) -> None:
-        """Nothing to remember."""
-
-
-def build_calls(config: Config, *, keys: KeyRing, pool: Pool, clocks: Clocks) -> AppCalls:
-    """Make what the app itself asks the API with."""
+def build_calls(
+    config: Config,
+    *,
+    keys: KeyRing,
+    pool: Pool,
+    clocks: Clocks,
+    skewed: Callable[[float], None] = lambda _seconds: None,
+) -> AppCalls:
+    """Make what the app itself asks the API with; `skewed` hears how far the clocks are apart."""
     return AppCalls(
         app_id=config.app.id,
-        signers=_OneKey(keys),
+        signers=keys,
         upstream=pool,
         headers=app_headers(config),
         now=clocks.now,
+        skewed=skewed,
     )
 
 
-def build_directory(
-    config: Config, *, calls: AppCalls, pool: Pool, log: Log, clocks: Clocks
-) -> Directory:
+def build_exchange(config: Config, *, calls: AppCalls, clocks: Clocks) -> Exchange:
+    """Make what mints tokens."""
+    return Exchange(calls=calls, timeout=config.tokens.mint_timeout, now=clocks.now)
+
+
+def build_directory(config: Config, *, calls: AppCalls, log: Log, clocks: Clocks) -> Directory:
     """Make the map from organizations to installations; nothing is fetched yet."""
 
     async def fetch() -> dict[str, str]:
-        listed = await list_installations(
-            upstream=pool, headers=app_headers(config), authorization=calls.signature()
-        )
+        listed = await list_installations(calls)
         return {each.organization_id: each.id for each in listed if each.organization_id}
 
     return Directory(
@@ -260,7 +244,7 @@ def app_headers(config: Config) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def add_states(
-    metrics: Metrics, *, tokens: Tokens, pool: Pool, exchange: Exchange, clocks: Clocks
+    metrics: Metrics, *, tokens: Tokens, pool: Pool, calls: AppCalls, clocks: Clocks
 ) -> None:
     """Add what is counted when somebody asks."""
     metrics.states(
@@ -278,7 +262,7 @@ def add_states(
         label="state",
         count=lambda: {"idle": pool.idle, "active": pool.active},
     )
-    metrics.clock_skew.set_function(lambda: exchange.skew)
+    metrics.clock_skew.set_function(lambda: calls.skew)
 
 
 def library_logger(log: Log) -> logging.Logger:

@@ -83,7 +83,7 @@ def run(file: Path | None, **options: Any) -> None:
 @settings
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the file and do no more.")
 def check(file: Path | None, *, schema: bool, **options: Any) -> None:
-    """Check the configuration, the private key and the CA file; open and send nothing.
+    """Check the configuration and the files it names; open and send nothing.
 
     All problems are told at once. Exits with 0 or 2.
     """
@@ -95,14 +95,21 @@ def check(file: Path | None, *, schema: bool, **options: Any) -> None:
         click.echo(json.dumps(reference.json_schema(), indent=2))
         return
     config = loader(file, options)()
-    from proxy.keys import KeyRing  # noqa: PLC0415
+    from proxy.keysources import load_keys  # noqa: PLC0415
     from proxy.pool import parse_address  # noqa: PLC0415
 
-    fingerprint = KeyRing(config.app).fingerprint
+    reading = load_keys(config.app)
     parse_address(config.upstream.base_url, ca_file=config.upstream.ca_file)
+    if config.webhooks.secret_file is not None:
+        from proxy.secretfile import read_secret  # noqa: PLC0415
+
+        read_secret(config.webhooks.secret_file, key="webhooks.secret_file")
     for key, value in reference.describe(config):
         click.echo(f"{key}: {value}")
-    click.echo(f"\nThe configuration is good. Key {fingerprint}")
+    for error in reading.rejected:
+        click.echo(f"Warning: {error.detail}", err=True)
+    found = ", ".join(key.fingerprint for key in reading.keys)
+    click.echo(f"\nThe configuration is good. Key {found}")
 
 
 def admin_option(command: Callable[..., Any]) -> Callable[..., Any]:

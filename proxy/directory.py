@@ -58,10 +58,8 @@ class Directory:
             return known
         if self._fetching is not None or self._is_older_than(ASK_AGAIN_SECONDS):
             await self._wait(self._start())
-        if organization not in self._installations and self._failure is not None:
-            raise type(self._failure)(
-                self._failure.detail, retry_after=ASK_AGAIN_SECONDS
-            ) from self._failure
+        if self._failure is not None:
+            raise self._failure.again(retry_after=ASK_AGAIN_SECONDS) from self._failure
         return self._installations.get(organization)
 
     def organization_of(self, installation: str) -> str | None:

@@ -6,6 +6,28 @@ turns it into an answer by one table. Nothing here imports anything of ours.
 
 from __future__ import annotations
 
+from typing import Literal
+
+# Why there is no token, in one word: what metrics count by and a log is searched for.
+MintReason = Literal[
+    "installation-refused",
+    "app-key-refused",
+    "timeout",
+    "unreachable",
+    "tls",
+    "broken",
+    "busy",
+    "status-4xx",
+    "status-5xx",
+    "redirect",
+    "too-large",
+    "malformed",
+    "no-token",
+    "expired",
+    "wrong-installation",
+    "failed",
+]
+
 
 class ProxyError(Exception):
     """Root of everything this program raises on purpose; never raised itself."""
@@ -129,13 +151,38 @@ class CallerTimeoutError(CallerError):
 class MintError(ProxyError):
     """No access token could be had."""
 
+    default_reason: MintReason = "failed"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        reason: MintReason | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Keep the sentence for the caller, and the word for whoever counts."""
+        super().__init__(detail, retry_after=retry_after)
+        self.reason: MintReason = reason or self.default_reason
+
+    def again(self, *, retry_after: float | None) -> MintError:
+        """Give a new exception that says the same: one raised twice mixes up tracebacks."""
+        return type(self)(self.detail, reason=self.reason, retry_after=retry_after)
+
 
 class InstallationRefusedError(MintError):
     """The API answered 403 or 404: it is about this installation alone."""
 
+    default_reason = "installation-refused"
+
+
+class InstallationBlockedError(MintError):
+    """An operator has blocked the installation on the admin port, until it is unblocked."""
+
 
 class AppKeyRefusedError(MintError):
     """The API answered 401: it is about our key or our clock, so about all installations."""
+
+    default_reason = "app-key-refused"
 
 
 class MintFailedError(MintError):
@@ -144,6 +191,14 @@ class MintFailedError(MintError):
 
 class MintTimeoutError(MintError):
     """No token arrived in the time a caller is willing to wait."""
+
+    default_reason = "timeout"
+
+
+class MintBusyError(MintError):
+    """No connection to the API came free to ask for a token."""
+
+    default_reason = "busy"
 
 
 # -- the upstream -------------------------------------------------------------------------------

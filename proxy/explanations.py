@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from proxy.config import Config
     from proxy.explaining import Edit, Explanation
+    from proxy.policy import Decision
     from proxy.tokenstate import TokenState
 
 Row = tuple[str, str]
@@ -42,7 +43,7 @@ def rows(explanation: Explanation, *, config: Config, token: TokenState | None) 
     if explanation.credential is not None:
         yield _whose(explanation)
     if explanation.decision is not None:
-        yield "policy", _policy(explanation)
+        yield "policy", _policy(explanation.decision, explanation)
     if explanation.refusal is None and not explanation.answered:
         yield "sent to", config.upstream.base_url
         yield "request line", f"{question.method} {shown_target(target.forwarded)} HTTP/1.1"
@@ -60,10 +61,7 @@ def _whose(explanation: Explanation) -> Row:
     return "credential", "the app's own"
 
 
-def _policy(explanation: Explanation) -> str:
-    decision = explanation.decision
-    if decision is None:
-        return ""
+def _policy(decision: Decision, explanation: Explanation) -> str:
     if decision.allowed:
         unknown = isinstance(explanation.credential, OnOrganization)
         but = "; rules about installations were not asked" if unknown else ""

@@ -14,31 +14,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from proxy.errors import (
-    AppKeyRefusedError,
-    MintFailedError,
-    MintTimeoutError,
-    UpstreamError,
-    UpstreamTimeoutError,
-)
-from proxy.exchange import SUCCESS, read_limited
+from proxy.appcalls import PERHAPS_REFUSED, SUCCESS, no_answer
+from proxy.errors import AppKeyRefusedError, MintFailedError, UpstreamError
 from proxy.tags import is_id
-from proxy.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from proxy.upstream import Upstream, UpstreamResponse
-
-Header = tuple[bytes, bytes]
+    from proxy.appcalls import AppCalls
 
 PAGE_LIMIT = 8 * 1024 * 1024  # bytes; a hundred entries with a whole organization each have 100 KiB
 PAGES_MOST = 1000
 PAGE_SIZE = 100
 MODEST_PAGE_SIZE = 10  # the documentation's example, if the API finds ours too large (D)
 BAD_REQUEST = 400
-# Whether a bad JWT is answered with 401 or 403 is not documented (A); no installation is asked for.
-KEY_REFUSED = frozenset({401, 403})
 PAST_THE_END = frozenset({400, 404})
 NAME_MOST = 200  # characters
 PERMISSION = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -81,50 +70,23 @@ class _Entry(msgspec.Struct):
     permissions: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    status: int
-    body: bytes | None
-
-
-async def list_installations(
-    *, upstream: Upstream, headers: Sequence[Header], authorization: bytes
-) -> list[Installation]:
-    """List all active installations of the app whose JWT `authorization` carries.
+async def list_installations(calls: AppCalls) -> list[Installation]:
+    """List all active installations of the app.
 
     Raises:
         AppKeyRefusedError: 401 or 403, about our key or clock.
         MintTimeoutError: the API took too long.
+        MintBusyError: no connection came free.
         MintFailedError: any other status, no answer, or one that cannot be understood.
     """
 
-    async def ask(target: bytes) -> _Whole:
-        request = UpstreamRequest(
-            method="GET", target=target, headers=(*headers, (b"Authorization", authorization))
-        )
+    async def ask(target: bytes) -> Answer:
         try:
-            response = await _send(upstream, request)
-            try:
-                return _Whole(response.status, await read_limited(response, limit=PAGE_LIMIT))
-            finally:
-                response.close()
-        except UpstreamTimeoutError:
-            raise MintTimeoutError("the API took too long to list the installations") from None
+            return await calls.send("GET", target, limit=PAGE_LIMIT, refusals=PERHAPS_REFUSED)
         except UpstreamError as exc:
-            raise MintFailedError("the API could not be asked for the installations") from exc
+            raise no_answer(exc, wanted="the list of installations") from exc
 
     return await collect(ask)
-
-
-async def _send(upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
-    """Send; once more if the API was closing the connection that lay in the pool."""
-    try:
-        return await upstream.send(request)
-    except UpstreamError as error:
-        if not error.reused or error.answered:
-            raise
-    request.fresh = True
-    return await upstream.send(request)
 
 
 async def collect(ask: Callable[[bytes], Awaitable[Answer]]) -> list[Installation]:
@@ -169,7 +131,7 @@ def read_page(answer: Answer) -> _Page:
         AppKeyRefusedError: 401 or 403.
         MintFailedError: another status, or an answer that cannot be understood.
     """
-    if answer.status in KEY_REFUSED:
+    if answer.status in PERHAPS_REFUSED:  # no installation is asked for, so it is about the key
         raise AppKeyRefusedError(
             "the API refused the app's signature; check app.id, the private key and the clock"
         )

@@ -6,7 +6,9 @@ What is found and what is needed is said in the error; the key itself never is.
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import os
 import re
 import stat
 from typing import TYPE_CHECKING, Protocol
@@ -26,9 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from proxy.config import AppConfig
-
 MIN_BITS = 2048  # RFC 7518, 3.3: RS256 needs a key of 2048 bits or more
+SOURCE = "app.private_key_file"
 MAX_FILE_BYTES = 64 * 1024
 NEEDED = "an RSA private key as PEM (PKCS#1 or PKCS#8, not encrypted) is needed"
 LABEL = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----")
@@ -86,113 +87,49 @@ def fingerprint(key: rsa.RSAPublicKey) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 
-class KeyWatcher(Protocol):
-    """What is told about keys."""
-
-    def loaded(self, fingerprint: str) -> None:
-        """A key signs from now on."""
-
-    def rejected(self, error: KeyUnusableError) -> None:
-        """A changed file holds no usable key; the old one stays."""
-
-
-class KeyRing:
-    """The key that signs now; a changed file is noticed when the next token is minted.
-
-    `stat` follows symbolic links, so the swap that Kubernetes makes in a mounted secret is seen.
-    The time of change is compared, too: `cp -p` and `chmod` leave the time of modification alone.
-    """
-
-    def __init__(self, app: AppConfig, *, watcher: KeyWatcher | None = None) -> None:
-        """Load the key the configuration names.
-
-        Raises:
-            KeyUnusableError: it cannot be read, or is not an RSA private key.
-        """
-        self._path = app.private_key_file
-        self._watcher = watcher
-        self._seen: tuple[int, ...] | None = None
-        self._rejected = False
-        if self._path is None:
-            text = app.private_key.reveal() if app.private_key is not None else ""
-            self._key = parse_signing_key(text, source="app.private_key")
-        else:
-            self._seen = self._look(self._path)
-            self._key = load_key_file(self._path)
-        if watcher is not None:
-            watcher.loaded(self._key.fingerprint)
-
-    @property
-    def fingerprint(self) -> str:
-        """Which key signs, without looking for a newer one."""
-        return self._key.fingerprint
-
-    def current(self) -> SigningKey:
-        """Give the key to sign with."""
-        if self._path is not None:
-            seen = self._look(self._path)
-            if seen != self._seen:
-                self._seen = seen
-                self._reload(self._path)
-        return self._key
-
-    def _reload(self, path: Path) -> None:
-        try:
-            key = load_key_file(path)
-        except KeyUnusableError as error:
-            self._rejected = True
-            if self._watcher is not None:
-                self._watcher.rejected(error)
-            return
-        # The same key again is news only to whoever was told that it had gone.
-        is_news = self._rejected or key.fingerprint != self._key.fingerprint
-        self._rejected = False
-        if is_news:
-            self._key = key
-            if self._watcher is not None:
-                self._watcher.loaded(key.fingerprint)
-
-    @staticmethod
-    def _look(path: Path) -> tuple[int, ...] | None:
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        if not stat.S_ISREG(found.st_mode):
-            return None  # a pipe gives its key once; opening it again would wait for a writer
-        return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
-
-
-def load_key_file(path: Path) -> SigningKey:
-    """Load a key from a PEM file.
+def load_key_file(path: Path, *, source: str = SOURCE, may_wait: bool = False) -> SigningKey:
+    """Load a key from a PEM file; with `may_wait` from a pipe, too, once somebody writes into it.
 
     Raises:
         KeyUnusableError: it cannot be read, or is not an RSA private key.
     """
-    return parse_signing_key(read_key_file(path), source=f"app.private_key_file {path}")
+    text = read_key_file(path, source=source, may_wait=may_wait)
+    return parse_signing_key(text, source=f"{source} {path}")
 
 
-def read_key_file(path: Path) -> str:
+def read_key_file(path: Path, *, source: str = SOURCE, may_wait: bool = False) -> str:
     """Read a PEM file of sensible size.
 
     Raises:
         KeyUnusableError: it is missing, unreadable, too large, or binary.
     """
+    opener = None if may_wait else _open_regular
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=opener) as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except OSError as exc:
         raise KeyUnusableError(
-            f"app.private_key_file {path} cannot be read: {exc.strerror}; {NEEDED}"
+            f"{source} {path} cannot be read: {exc.strerror}; {NEEDED}"
         ) from None
     if len(raw) > MAX_FILE_BYTES:
-        raise KeyUnusableError(f"app.private_key_file {path} is over 64 KiB; {NEEDED}")
+        raise KeyUnusableError(f"{source} {path} is over 64 KiB; {NEEDED}")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise KeyUnusableError(
-            f"app.private_key_file {path} holds binary data, perhaps DER; {NEEDED}"
+            f"{source} {path} holds binary data, perhaps DER; {NEEDED}"
         ) from None
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open without waiting for whoever writes into a pipe; then look at what it is."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(number, "Is a directory" if number == errno.EISDIR else "Not a regular file")
 
 
 def parse_signing_key(text: str, *, source: str) -> SigningKey:

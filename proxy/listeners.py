@@ -59,6 +59,12 @@ class CallerConnection(RequestHandler):
                 self._body.set_exception(web.RequestPayloadError("malformed"))
                 self._body.feed_eof()
 
+    def close(self) -> None:
+        """End after the request it is on; at once if there is none, where aiohttp goes deaf."""
+        super().close()
+        if not self._messages and (self._waiter is not None or not self._request_count):
+            self.force_close()
+
     def handle_error(self, *_args: Any, **_options: Any) -> Any:
         """End the connection: aiohttp's own answer would follow one that was already sent."""
         raise ConnectionAbortedError

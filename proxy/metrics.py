@@ -105,10 +105,12 @@ class Metrics:
         self.mints = counter("token_mints", "Tokens asked for.", "kind", "result")
         self.mint_duration = histogram("token_mint_duration_seconds", "Time to mint a token.")
         self.token_refusals = counter("token_refusals", "Tokens the API refused.", "reason")
+        self.blocked = gauge("blocked_installations", "Installations an operator has blocked.")
+        self.webhooks = counter("webhooks", "Deliveries of the registry.", "result")
         self.replays = counter("replays", "Requests sent again, and what came of it.", "result")
         self.connects = counter("upstream_connects", "Connections made to the API.", "result")
         self.signing_key = gauge(
-            "signing_key_info", "The key that signs App JWTs.", "fingerprint", "state"
+            "signing_key_info", "The keys for App JWTs, and how they stand.", "fingerprint", "state"
         )
         self.clock_skew = gauge("clock_skew_seconds", "The API's clock minus ours.")
         build = gauge("build_info", "The running version.", "version", "python")

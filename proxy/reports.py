@@ -1,4 +1,4 @@
-"""What tokens and keys have to tell, read into metrics and log; the core imports neither."""
+"""What tokens, keys and clocks have to tell, for metrics and log; the core imports neither."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 from proxy.problems import kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from proxy.access import TokenKey
     from proxy.errors import KeyUnusableError, MintError
     from proxy.logs import Log
     from proxy.metrics import Metrics
     from proxy.tokens import CachedToken
 
-LOOKUPS = ("fresh", "due", "dead", "negative")
+# The claims of a JWT leave room for a minute; half of it is worth a look before it is used up.
+SKEW_WARN_SECONDS = 30.0
+SKEW_FINE_SECONDS = 20.0  # a clock that trembles about the limit is one alarm, not many
+LOOKUPS = ("fresh", "due", "dead", "negative", "blocked")
 
 
 class TokenReports:
@@ -44,12 +49,12 @@ class TokenReports:
 
     def mint_failed(self, key: TokenKey, error: MintError, seconds: float) -> None:
         """Count and log a token that did not arrive."""
-        code = kind_of(error).code
-        self._metrics.mints.labels(key.kind, code).inc()
+        self._metrics.mints.labels(key.kind, error.reason).inc()
         self._log.warning(
             "token.mint_failed",
             installation=key.installation,
-            code=code,
+            reason=error.reason,
+            code=kind_of(error).code,
             detail=error.detail,
             retry_after_s=error.retry_after,
             duration_ms=round(seconds * 1000, 3),
@@ -64,18 +69,47 @@ class TokenReports:
 
 
 class KeyReports:
-    """A `keys.KeyWatcher`."""
+    """A `keyring.KeyWatcher`."""
 
     def __init__(self, *, log: Log, metrics: Metrics) -> None:
         self._log = log
         self._metrics = metrics
 
     def loaded(self, fingerprint: str) -> None:
-        """Show which key signs from now on."""
-        self._metrics.signing_key.clear()
-        self._metrics.signing_key.labels(fingerprint, "active").set(1)
+        """Tell that a key is there."""
         self._log.info("key.loaded", fingerprint=fingerprint)
 
     def rejected(self, error: KeyUnusableError) -> None:
-        """Tell, loudly, that the key on disk is not the one in use."""
+        """Tell, loudly, that what is on disk is not what is in use."""
         self._log.error("key.rejected", detail=error.detail)
+
+    def stand(self, states: Mapping[str, str]) -> None:
+        """Show how each key stands, and none that has gone."""
+        self._metrics.signing_key.clear()
+        for fingerprint, state in states.items():
+            self._metrics.signing_key.labels(fingerprint, state).set(1)
+
+    def only_old_works(self, *, works: str, newest: str) -> None:
+        """Tell that a change of keys is not complete, or went wrong."""
+        self._log.warning("key.only_old_works", fingerprint=works, newest=newest)
+
+    def newest_works(self, fingerprint: str) -> None:
+        """Tell that it is."""
+        self._log.info("key.newest_works", fingerprint=fingerprint)
+
+
+class ClockReports:
+    """Tells once that the clocks differ, and once that they no longer do."""
+
+    def __init__(self, *, log: Log) -> None:
+        self._log = log
+        self._in_alarm = False
+
+    def measured(self, skew: float) -> None:
+        """Take note of the API's clock minus ours, in seconds."""
+        if not self._in_alarm and abs(skew) > SKEW_WARN_SECONDS:
+            self._in_alarm = True
+            self._log.warning("clock.skewed", seconds=round(skew, 1))
+        elif self._in_alarm and abs(skew) < SKEW_FINE_SECONDS:
+            self._in_alarm = False
+            self._log.info("clock.agrees", seconds=round(skew, 1))

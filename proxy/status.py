@@ -30,7 +30,8 @@ def describe_status(
         "listeners": [listener.address for listener in parts.listeners],
         "policy": {"read_only": config.policy.read_only},
         "key": parts.keys.fingerprint,
-        "clock_skew": round(parts.exchange.skew, 3),
+        "keys": parts.keys.states,
+        "clock_skew": round(parts.calls.skew, 3),
         "in_flight": parts.in_flight.count,
         "connections": {
             "callers": sum(listener.connections for listener in parts.listeners),
@@ -38,6 +39,7 @@ def describe_status(
             "upstream_active": parts.pool.active,
         },
         "mints_under_way": parts.tokens.minting,
+        "blocked": sorted(key.installation or "" for key in parts.tokens.blocked),
         "tokens": list(_tokens(parts.tokens, now=now)),
     }
 

@@ -86,15 +86,21 @@ class TagReader:
                 organizations.append(value)
             elif lower == b"authorization":
                 credentials.append(value)
-        if self._by_header:
-            for value in _at_most_one(installations, name=self.header):
-                yield Tag(installation=read_id(value, where=f"the header {self.header}"))
-            for value in _at_most_one(organizations, name=self._organization_name):
-                where = f"the header {self._organization_name}"
-                yield Tag(organization=read_id(value, where=where, what="organization"))
+        if installations or organizations:
+            yield from self._named(installations, organizations)
         if self._by_userinfo and any(map(BASIC.fullmatch, credentials)):
             for value in _at_most_one(credentials, name="Authorization"):
                 yield Tag(installation=read_id(_user(value), where="the user part of the URL"))
+
+    def _named(self, installations: list[bytes], organizations: list[bytes]) -> Iterator[Tag]:
+        if not self._by_header:
+            # Passed over, it would run on with the installation of the listener.
+            raise InstallationInvalidError("this listener does not take the installation by header")
+        for value in _at_most_one(installations, name=self.header):
+            yield Tag(installation=read_id(value, where=f"the header {self.header}"))
+        for value in _at_most_one(organizations, name=self._organization_name):
+            where = f"the header {self._organization_name}"
+            yield Tag(organization=read_id(value, where=where, what="organization"))
 
 
 def is_id(value: bytes) -> bool:
@@ -126,7 +132,7 @@ def _user(value: bytes) -> bytes:
     basic = BASIC.fullmatch(value)
     encoded = (basic[1] or b"") if basic is not None else b""
     try:
-        decoded = binascii.a2b_base64(encoded.strip(), strict_mode=True)
+        decoded = binascii.a2b_base64(encoded, strict_mode=True)
     except binascii.Error:
         decoded = b""
     user, colon, password = decoded.partition(b":")

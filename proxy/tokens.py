@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from cachetools import Cache, LRUCache
 
-from proxy.errors import (
-    AppKeyRefusedError,
-    InstallationRefusedError,
-    MintError,
-    MintFailedError,
-    MintTimeoutError,
-)
+from proxy.errors import InstallationBlockedError, MintError, MintFailedError, MintTimeoutError
+from proxy.failures import Failures
+from proxy.issued import Issued
+from proxy.rationing import Rations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -34,12 +31,8 @@ MARGIN_SHARE = 0.1  # at most a tenth of a token's lifetime is spent renewing it
 JITTER_SHARE = 0.4  # so that installations which started together do not renew together
 DEAD_SECONDS = 2.0  # a token this close to its end would expire on the way
 DEAD_SHARE = 0.05  # … and no more than this share of its lifetime, for very short ones
-BACKOFF_FIRST = 1.0  # seconds until a failed mint is tried again, doubled each time
-BACKOFF_MOST = 30.0
-RETRY_AFTER_MOST = 300.0  # an API that says "in a day" by mistake must not be believed
 CLOCK_TREMBLE = 1.0  # seconds by which a clock may go back without having been set back
-REFUSALS_BURST = 5  # re-mints that refusals may cause at once, per installation
-REFUSALS_PER_SECOND = 0.2  # … and how fast that allowance grows back
+ISSUED_SHARE = 4  # tokens that may live at once, for each in the cache: renewed, dropped, evicted
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +44,8 @@ class CachedToken:
     authorization: bytes
     due_at: float
     dead_at: float
+    is_dropped: bool = False
+    """Whether somebody has said that it must not be used any more."""
 
     def state(self, now: float) -> str:
         """One of `fresh`, `due`, `dead`."""
@@ -64,33 +59,11 @@ class CachedToken:
         return f"CachedToken({self.token.fingerprint}, generation={self.generation})"
 
 
-@dataclass(slots=True, kw_only=True)
-class Failure:
-    """Why there is no new token, and until when asking again is pointless."""
-
-    error: MintError
-    since: float
-    until: float
-    count: int
-
-    def holds(self, now: float) -> bool:
-        """Whether it is still to be believed; a clock that was set back makes no failure last."""
-        return self.since <= now < self.until
-
-
-@dataclass(slots=True, kw_only=True)
-class Allowance:
-    """How many re-mints refusals may still cause."""
-
-    left: float
-    at: float
-
-
 class TokenWatcher(Protocol):
     """What is told about tokens; `metrics` and `logs` listen."""
 
     def looked_up(self, result: str) -> None:
-        """One of `fresh`, `due`, `dead`, `negative`, for every request."""
+        """One of `fresh`, `due`, `dead`, `negative`, `blocked`, for every request."""
 
     def minted(self, key: TokenKey, cached: CachedToken, seconds: float) -> None:
         """A token arrived."""
@@ -113,40 +86,86 @@ class Tokens:
         now: Callable[[], float],
         random: Callable[[], float],
         watcher: TokenWatcher,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
+        """Keep what `mint` gives; with `sleep`, requests wait while short failures of it pass."""
         self._mint = mint
+        self._sleep = sleep
         self._config = config
         self._now = now
         self._random = random
         self._watcher = watcher
         self._cached: LRUCache[TokenKey, CachedToken] = LRUCache(config.max_entries)
-        # Apart from the tokens, so that invented installations push none of them out.
-        self._failures: LRUCache[TokenKey, Failure] = LRUCache(config.max_entries)
-        self._allowances: LRUCache[TokenKey, Allowance] = LRUCache(config.max_entries)
-        self._app_failure: Failure | None = None
+        self._failures = Failures(
+            max_entries=config.max_entries, negative_ttl=config.negative_ttl, random=random
+        )
+        self._rations = Rations(max_entries=config.max_entries)
+        self._blocked: set[TokenKey] = set()
         self._mints: dict[TokenKey, asyncio.Task[CachedToken]] = {}
+        self._outdated: set[TokenKey] = set()  # whose mint under way began before a drop
         self._generation = 0
+        self.issued = Issued(max_entries=config.max_entries * ISSUED_SHARE)
+        """What may still live at the API; kept only if `tokens.revoke_on_exit` is on."""
 
     async def get(self, key: TokenKey) -> CachedToken:
         """Give a live token, from the cache if one is there.
 
         Raises:
+            InstallationBlockedError: an operator wants it to have none.
             MintError: none could be had, and why.
         """
+        began = self._now()
+        patient = False
+        while True:
+            if key in self._blocked:
+                self._watcher.looked_up("blocked")
+                raise blocked_error()
+            try:
+                cached = await self._find(key, patient=patient)
+            except MintError:
+                pause = self._pause(key, began=began)
+                if pause is None or self._sleep is None:
+                    raise
+                await self._sleep(pause)
+                patient = True
+                continue
+            # It may have been dropped between the end of the mint and the moment we go on.
+            if not cached.is_dropped:
+                return cached
+
+    def _pause(self, key: TokenKey, *, began: float) -> float | None:
+        """Seconds after which asking again may help one who has waited since `began`.
+
+        A failure that passes within a caller's patience is none that the caller should see. One
+        that has lasted for longer than that is told at once: nobody is kept waiting for nothing.
+        """
+        now, patience = self._now(), self._config.waiter_timeout
+        failure = self._failures.find(key, now=now)
+        if failure is None or not failure.may_pass or now - failure.began > patience:
+            return None
+        if failure.next_try - began >= patience:
+            return None
+        return max(0.0, failure.next_try - now)
+
+    async def _find(self, key: TokenKey, *, patient: bool) -> CachedToken:
         now = self._now()
         cached = self._cached.get(key)
         state = cached.state(now) if cached is not None else "dead"
         if cached is not None and state != "dead":
             self._watcher.looked_up(state)
-            if state == "due" and key not in self._mints and self._failure(key, now) is None:
+            if (
+                state == "due"
+                and key not in self._mints
+                and self._failures.find(key, now=now) is None
+            ):
                 self._start(key)
             return cached
         task = self._mints.get(key)
         if task is None:
-            failure = self._failure(key, now)
-            if failure is not None:
+            failure = self._failures.find(key, now=now)
+            if failure is not None and not (patient and now >= failure.next_try):
                 self._watcher.looked_up("negative")
-                raise again(failure.error, wait=failure.until - now)
+                raise failure.error.again(retry_after=failure.until - now)
             task = self._start(key)
         self._watcher.looked_up("dead")
         return await self._wait(task)
@@ -162,7 +181,7 @@ class Tokens:
             raise MintFailedError("the proxy is stopping")
         error = task.exception()
         if isinstance(error, MintError):
-            raise again(error, wait=error.retry_after) from error
+            raise error.again(retry_after=error.retry_after) from error
         return task.result()
 
     def refused(self, key: TokenKey, generation: int) -> bool:
@@ -175,25 +194,46 @@ class Tokens:
         if cached is None or cached.generation != generation:
             self._watcher.refused(key, generation, "stale")
             return True
-        if not self._allowed(key):
+        if not self._rations.take(key, now=self._now()):
             self._watcher.refused(key, generation, "limited")
             return False
         del self._cached[key]
         self._watcher.refused(key, generation, "dropped")
         return True
 
-    def _allowed(self, key: TokenKey) -> bool:
-        now = self._now()
-        allowance = self._allowances.get(key)
-        if allowance is None:
-            allowance = self._allowances[key] = Allowance(left=REFUSALS_BURST, at=now)
-        grown = max(0.0, now - allowance.at) * REFUSALS_PER_SECOND
-        allowance.left = min(REFUSALS_BURST, allowance.left + grown)
-        allowance.at = now
-        if allowance.left < 1:
-            return False
-        allowance.left -= 1
-        return True
+    # -- what an operator or the registry orders --------------------------------------------------
+
+    def drop(self, key: TokenKey) -> bool:
+        """Forget the token of `key`, whatever its generation; say if there was one, or one coming.
+
+        A mint under way may bring one that was made before this moment, so it is made again for
+        those who wait. A request that has its token keeps it.
+        """
+        self._failures.forgive(key)
+        cached = self._cached.pop(key, None)
+        if cached is not None:
+            cached.is_dropped = True
+        if key in self._mints:
+            self._outdated.add(key)
+        return cached is not None or key in self._mints
+
+    def block(self, key: TokenKey) -> bool:
+        """Give `key` no token until it is unblocked; say if that is new."""
+        is_new = key not in self._blocked
+        self._blocked.add(key)
+        self.drop(key)
+        return is_new
+
+    def unblock(self, key: TokenKey) -> bool:
+        """Give `key` tokens again; say if it was blocked."""
+        was_blocked = key in self._blocked
+        self._blocked.discard(key)
+        return was_blocked
+
+    @property
+    def blocked(self) -> frozenset[TokenKey]:
+        """Whoever gets no token; in memory only."""
+        return frozenset(self._blocked)
 
     # -- minting ----------------------------------------------------------------------------------
 
@@ -206,22 +246,33 @@ class Tokens:
 
     def _ended(self, key: TokenKey, task: asyncio.Task[CachedToken]) -> None:
         del self._mints[key]
+        self._outdated.discard(key)
         if not task.cancelled():
             task.exception()  # seen by whoever waits, or by nobody in a background renewal
 
     async def _run(self, key: TokenKey) -> CachedToken:
-        started = self._now()
-        try:
-            token = await self._mint(key)
-        except MintError as exc:
-            self._remember(key, exc)
-            self._watcher.mint_failed(key, exc, self._now() - started)
-            raise
-        cached = self._keep(key, token)
-        self._watcher.minted(key, cached, self._now() - started)
-        return cached
+        while True:
+            started = self._now()
+            try:
+                token = await self._mint(key)
+            except MintError as exc:
+                self._watcher.mint_failed(key, exc, self._now() - started)
+                if key not in self._outdated:
+                    self._failures.remember(key, exc, now=self._now())
+                    raise
+            else:
+                cached = self._keep(key, token)
+                self._watcher.minted(key, cached, self._now() - started)
+                if key not in self._outdated:
+                    return cached
+                del self._cached[key]
+            self._outdated.discard(key)
+            if key in self._blocked:
+                raise blocked_error()
 
     def _keep(self, key: TokenKey, token: AccessToken) -> CachedToken:
+        if self._config.revoke_on_exit:
+            self.issued.add(token, now=self._now())
         self._generation += 1
         lifetime = token.expires_at - token.minted_at
         margin = min(self._config.refresh_margin, lifetime * MARGIN_SHARE)
@@ -235,37 +286,8 @@ class Tokens:
             dead_at=dead_at,
         )
         self._cached[key] = cached
-        self._failures.pop(key, None)
-        self._app_failure = None
+        self._failures.forget(key)
         return cached
-
-    # -- failures ---------------------------------------------------------------------------------
-
-    def _failure(self, key: TokenKey, now: float) -> Failure | None:
-        for failure in (self._app_failure, self._failures.get(key)):
-            if failure is not None and failure.holds(now):
-                return failure
-        return None
-
-    def _remember(self, key: TokenKey, error: MintError) -> None:
-        """Keep a failure for as long as its kind deserves.
-
-        One installation's refusal says nothing about others; a refused key or clock concerns all.
-        """
-        now = self._now()
-        about_app = isinstance(error, AppKeyRefusedError)
-        count = next_round(self._app_failure if about_app else self._failures.get(key), now)
-        if isinstance(error, InstallationRefusedError):
-            wait, count = self._config.negative_ttl, 0
-        else:
-            wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(count - 1, 10))
-            wait *= 1 - JITTER_SHARE * self._random()
-        wait = max(wait, min(error.retry_after or 0.0, RETRY_AFTER_MOST))
-        failure = Failure(error=error, since=now, until=now + wait, count=count)
-        if about_app:
-            self._app_failure = failure
-        else:
-            self._failures[key] = failure
 
     # -- what the admin port shows ----------------------------------------------------------------
 
@@ -287,13 +309,8 @@ class Tokens:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def again(error: MintError, *, wait: float | None) -> MintError:
-    """Give a new exception that says the same: one instance raised twice mixes up tracebacks."""
-    return type(error)(error.detail, retry_after=wait)
-
-
-def next_round(failure: Failure | None, now: float) -> int:
-    """Count failures one after the other; mints that failed together failed once."""
-    if failure is None:
-        return 1
-    return max(1, failure.count if failure.holds(now) else failure.count + 1)
+def blocked_error() -> InstallationBlockedError:
+    """Tell a caller what it can do, which is little."""
+    return InstallationBlockedError(
+        "the operator of this proxy has blocked this installation; ask for it to be unblocked"
+    )

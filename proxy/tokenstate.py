@@ -35,6 +35,7 @@ class ShownStatus(msgspec.Struct):
     app: str
     upstream: str
     tokens: list[ShownToken]
+    blocked: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ def ask_token_state(bind: str, key: TokenKey, *, app: str, upstream: str) -> Tok
 
 
 def _state(status: ShownStatus, key: TokenKey, *, where: str) -> TokenState:
+    if key.installation in status.blocked:
+        return TokenState(known=True, sentence=f"none at {where}, where it is blocked")
     mine = (key.kind, key.installation)
     token = next((each for each in status.tokens if (each.kind, each.installation) == mine), None)
     if token is None:

@@ -7,7 +7,7 @@ whether that is safe is decided by `forward` and `exchange` from the facts in an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class UpstreamRequest:
 
     method: str
     target: bytes
-    headers: Sequence[tuple[bytes, bytes]]
+    headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
     body: Body | None = None
     length: int | None = None
     """Length of the body in bytes; `None` with a body means chunked, without one no framing."""

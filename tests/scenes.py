@@ -92,8 +92,9 @@ def config_for(base_url: str, *, app_id: str = "app", key: str = "", **sections:
     """Give the configuration of a proxy on free ports."""
     upstream = sections.pop("upstream", {})
     listener = sections.pop("listener", {})
+    app = sections.pop("app", None)
     return Config(
-        app=AppConfig(id=app_id, private_key=Secret(key or app_key_pem())),
+        app=app or AppConfig(id=app_id, private_key=Secret(key or app_key_pem())),
         upstream=UpstreamConfig(base_url=base_url, **upstream),
         listeners=(ListenerConfig(**({"bind": "127.0.0.1:0"} | listener)),),
         admin=AdminConfig(bind="127.0.0.1:0"),
@@ -160,19 +161,27 @@ class ScriptedUpstream:
 MINTED = b'{"token":"crs_%048d","expiresAt":"2999-01-01T00:00:00Z"}'
 
 
+def minted(number: int) -> bytes:
+    """Answer a mint with a token that tells which it was."""
+    return ok(MINTED % number)
+
+
 @asynccontextmanager
 async def scripted_upstream(
     script: Callable[[Visit, bytes], Awaitable[None]],
     *,
     tls: ssl.SSLContext | None = None,
+    mint: Callable[[int], bytes] = minted,
 ) -> AsyncIterator[ScriptedUpstream]:
-    """Serve: `script` is called with each request head that is not a mint.
+    """Serve: `script` is called with each request head that is not a mint, `mint` with its number.
 
     The connection is closed when the script raises; otherwise the next head is read from it.
     """
     upstream = ScriptedUpstream()
+    serving: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving[asyncio.current_task()] = writer
         upstream.visits += 1
         visit = Visit(upstream.visits, reader, writer)
         try:
@@ -180,14 +189,17 @@ async def scripted_upstream(
                 head = await visit.head()
                 if head.startswith(b"POST /app/"):
                     upstream.mints += 1
-                    await visit.say(ok(MINTED % upstream.mints))
+                    await visit.say(mint(upstream.mints))
                     continue
                 upstream.heads.append(head)
                 await script(visit, head)
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
+        except asyncio.CancelledError:
+            pass  # the test is over; `asyncio.streams` trips over a cancelled task
         finally:
             writer.close()
+            del serving[asyncio.current_task()]
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     scheme, host = ("https", "localhost") if tls else ("http", "127.0.0.1")
@@ -196,6 +208,12 @@ async def scripted_upstream(
         yield upstream
     finally:
         server.close()
+        for task, writer in list(serving.items()):
+            writer.transport.abort()
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        await asyncio.sleep(0)  # what was aborted is closed in the next turn of the loop
 
 
 def ok(body: bytes = b"{}", *, headers: bytes = b"") -> bytes:
@@ -255,10 +273,12 @@ async def read_answer(reader: asyncio.StreamReader, *, head_only: bool = False) 
     if head_only or answer.status in (204, 304):
         return answer
     if answer.values(b"Transfer-Encoding") == [b"chunked"]:
+        pieces = []
         while size := int(await reader.readuntil(b"\r\n"), 16):
-            answer.body += await reader.readexactly(size)
+            pieces.append(await reader.readexactly(size))
             await reader.readexactly(2)
         await reader.readexactly(2)
+        answer.body = b"".join(pieces)
     elif length := answer.values(b"Content-Length"):
         answer.body = await reader.readexactly(int(length[0]))
     else:

@@ -4,12 +4,16 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.access import TokenKey
 from proxy.admin import Admin
-from proxy.config import LimitsConfig
+from proxy.browsers import HostGuard, OriginGuard
+from proxy.config import LimitsConfig, ListenerConfig
+from proxy.control import Control
 from proxy.listeners import Listener
 from tests.scenes import RawAnswer, RunningProxy, call, request_head
 
@@ -25,6 +29,28 @@ class Quiet(logging.Handler):
         self.records.append(record)
 
 
+class Switches:
+    """What the switches act on; `test_control.py` has what they do."""
+
+    def __init__(self) -> None:
+        self.thrown: list[TokenKey] = []
+
+    def throw(self, key: TokenKey) -> bool:
+        self.thrown.append(key)
+        return True
+
+    drop = block = unblock = throw
+
+
+class Unheard:
+    """A `Log` nobody reads."""
+
+    def warning(self, event: str, **fields: object) -> None:
+        pass
+
+    debug = info = error = warning
+
+
 class Port:
     """An admin port whose answers a test decides."""
 
@@ -34,6 +60,8 @@ class Port:
         self.status: Callable[[], Mapping[str, object]] = lambda: {"state": "ready"}
         self.metrics: Callable[[], bytes] = lambda: b"# nothing\n"
         self.complaints = Quiet()
+        self.switches = Switches()
+        self.crashes: list[tuple[BaseException, str]] = []
         self.number = 0
         self.hang_up: Callable[[], None] = lambda: None
 
@@ -45,17 +73,21 @@ class Port:
 
 
 @asynccontextmanager
-async def listening(port: Port) -> AsyncIterator[None]:
+async def listening(port: Port, bind: str = "127.0.0.1:0") -> AsyncIterator[None]:
     admin = Admin(
         started=lambda: port.started,
         ready=lambda: port.ready,
         metrics=lambda: port.metrics(),  # noqa: PLW0108 - tests replace them
         status=lambda: port.status(),  # noqa: PLW0108
+        control=Control(tokens=port.switches, log=Unheard()),
+        hosts=HostGuard(ListenerConfig(bind=bind, exposed=True), base_url=f"http://{bind}"),
+        origins=OriginGuard(()),
+        crashed=lambda error, path: port.crashes.append((error, path)),
     )
     logger = logging.Logger("test")  # noqa: LOG001 - not in the global tree
     logger.addHandler(port.complaints)
     listener = Listener(
-        "127.0.0.1:0",
+        bind,
         respond=admin,
         refuse=admin.refuse,
         limits=LimitsConfig(),
@@ -84,13 +116,18 @@ async def port() -> AsyncIterator[Port]:
         yield port
 
 
+SWITCHES = b"POST /tokens/ID/drop /installations/ID/block /installations/ID/unblock\n"
 PATHS = ["/", "/healthz", "/startupz", "/readyz", "/metrics", "/status"]
 
 
 @pytest.mark.parametrize(
     ("path", "content_type", "body"),
     [
-        ("/", b"text/plain; charset=utf-8", b"/healthz /startupz /readyz /metrics /status\n"),
+        (
+            "/",
+            b"text/plain; charset=utf-8",
+            b"/healthz /startupz /readyz /metrics /status\n" + SWITCHES,
+        ),
         ("/healthz", b"text/plain; charset=utf-8", b"ok\n"),
         ("/startupz", b"text/plain; charset=utf-8", b"ok\n"),
         ("/readyz", b"text/plain; charset=utf-8", b"ok\n"),
@@ -152,7 +189,7 @@ async def test_what_is_not_there_is_not_found(port: Port, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-async def test_nothing_can_be_changed_from_here(port: Port, method: str, path: str) -> None:
+async def test_a_page_is_only_looked_at(port: Port, method: str, path: str) -> None:
     answer = await port.ask(method, path)
 
     assert (answer.status, answer.reason) == (405, b"Method Not Allowed")
@@ -165,6 +202,131 @@ async def test_a_body_is_not_waited_for(port: Port) -> None:
     )
 
     assert answer.status == 405
+
+
+# -- switches -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/tokens/in-1/drop", "/installations/in-1/block", "/installations/in-1/unblock?x=1"]
+)
+async def test_a_switch_is_thrown_by_post(port: Port, path: str) -> None:
+    answer = await port.ask("POST", path)
+
+    assert answer.status == 200
+    assert answer.values(b"Content-Type") == [b"application/json"]
+    assert json.loads(answer.body)["installation"] == "in-1"
+    assert port.switches.thrown == [TokenKey("in-1")]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+async def test_looking_at_a_switch_throws_nothing(port: Port, method: str) -> None:
+    answer = await port.ask(method, "/tokens/in-1/drop")
+
+    assert (answer.status, answer.values(b"Allow")) == (405, [b"POST"])
+    assert port.switches.thrown == []
+
+
+async def test_an_id_that_is_none_is_refused(port: Port) -> None:
+    answer = await port.ask("POST", "/tokens/a%2Fb/drop")
+
+    assert answer.status == 400
+    assert port.switches.thrown == []
+
+
+# -- who may ask ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["localhost:9090", "127.0.0.1", "[::1]:9090", "10.1.2.3:9090"])
+async def test_names_of_this_machine_and_addresses_are_answered(port: Port, host: str) -> None:
+    answer = await port.send(f"GET /status HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/nothing", "/tokens/in-1/drop"])
+@pytest.mark.parametrize("host", ["attacker.example", "localhost.attacker.example", ""])
+async def test_a_name_that_was_rebound_is_not_answered(port: Port, path: str, host: str) -> None:
+    """With DNS rebinding, a page of the web reads what it was not meant to."""
+    answer = await port.send(f"POST {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+
+    assert answer.status == 421
+    assert port.switches.thrown == []
+
+
+@pytest.mark.parametrize("hosts", ["", "Host: localhost\r\nHost: localhost\r\n"])
+async def test_exactly_one_host_is_needed(port: Port, hosts: str) -> None:
+    answer = await port.send(f"GET /status HTTP/1.1\r\n{hosts}\r\n".encode())
+
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Origin: https://attacker.example",
+        "Origin: null",
+        "Origin: http://localhost:9090",
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+    ],
+)
+@pytest.mark.parametrize("path", ["/status", "/tokens/in-1/drop"])
+async def test_a_page_of_the_web_is_refused(port: Port, path: str, header: str) -> None:
+    """A form needs no permission to POST."""
+    answer = await port.send(
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode()
+    )
+
+    assert answer.status == 403
+    assert port.switches.thrown == []
+
+
+async def test_a_person_with_a_browser_may_look(port: Port) -> None:
+    answer = await port.send(
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: none\r\n\r\n"
+    )
+
+    assert answer.status == 200
+
+
+async def test_beyond_loopback_any_name_is_answered() -> None:
+    """A scraper comes by whatever name the network has for it."""
+    port = Port()
+    async with listening(port, "0.0.0.0:0"):
+        answer = await port.send(b"GET /metrics HTTP/1.1\r\nHost: proxy.internal\r\n\r\n")
+
+    assert answer.status == 200
+
+
+# -- mistakes of ours -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/status", "/metrics"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_crash_is_answered_and_told_without_its_text(
+    port: Port, method: str, path: str
+) -> None:
+    error = RuntimeError("crs_planted")
+
+    def crash() -> NoReturn:
+        raise error
+
+    port.status = port.metrics = crash
+
+    answer = await port.ask(method, path)
+
+    assert answer.status == 500
+    assert b"planted" not in answer.body
+    assert port.crashes == [(error, path)]
+
+
+async def test_after_a_crash_the_next_request_is_served(port: Port) -> None:
+    port.status = lambda: {"x": object()}
+    await port.ask("GET", "/status")
+
+    assert (await port.ask("GET", "/healthz")).status == 200
+    assert len(port.crashes) == 1
 
 
 # -- probes ---------------------------------------------------------------------------------------

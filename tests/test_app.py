@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy.access import TokenKey
 from proxy.app import App
-from proxy.config import HeadersConfig, LimitsConfig, PolicyConfig
+from proxy.config import HeadersConfig, LimitsConfig, PolicyConfig, ShutdownConfig, TokensConfig
 from proxy.errors import BindError, ConfigError
-from tests.scenes import RunningProxy, call, config_for, request_head, running
+from tests.scenes import RunningProxy, call, config_for, proxy_before, request_head, running
 
 if TYPE_CHECKING:
     from proxy.config import Config
@@ -123,3 +125,68 @@ async def test_a_drain_refuses_what_comes_anew_and_finishes_the_rest(emulator: E
         assert finished
         assert (await under_way).status == 200
         assert proxy.log("proxy.draining")[0]["in_flight"] == 1
+
+
+# -- tokens are revoked at the end ----------------------------------------------------------------
+
+
+REVOKING = TokensConfig(revoke_on_exit=True)
+
+
+async def test_a_drain_revokes_what_was_minted(emulator: Emulator) -> None:
+    async with proxy_before(emulator, tokens=REVOKING) as proxy:
+        for installation in list(emulator.world.installations)[:2]:
+            await call(proxy.port, request_head(tag=installation))
+        proxy.app.parts.tokens.drop(TokenKey(first(emulator)))
+        minted = set(emulator.world.tokens)
+
+        finished = await proxy.app.drain()
+
+        assert finished
+        assert len(minted) == 2
+        assert not emulator.world.tokens
+        (line,) = proxy.log("tokens.revoked")
+        assert (line["revoked"], line["failed"], line["left"]) == (2, 0, 0)
+        assert not any(token in json.dumps(proxy.log()) for token in minted)
+
+
+async def test_a_drain_revokes_nothing_by_default(proxy: RunningProxy, emulator: Emulator) -> None:
+    await call(proxy.port, request_head(tag=first(emulator)))
+
+    await proxy.app.drain()
+
+    assert emulator.world.tokens
+    assert proxy.log("tokens.revoked") == []
+
+
+async def test_tokens_the_api_forgot_are_as_good_as_revoked(emulator: Emulator) -> None:
+    async with proxy_before(emulator, tokens=REVOKING) as proxy:
+        await call(proxy.port, request_head(tag=first(emulator)))
+        emulator.world.revoke_all(first(emulator))
+
+        await proxy.app.drain()
+
+        assert proxy.log("tokens.revoked")[0]["revoked"] == 1
+
+
+async def test_a_drain_that_took_all_its_time_leaves_the_tokens(emulator: Emulator) -> None:
+    shutdown = ShutdownConfig(max_drain=0.1)
+    hanging = request_head(target="/_emulator/slow?seconds=60", tag=first(emulator))
+    async with proxy_before(emulator, tokens=REVOKING, shutdown=shutdown) as proxy:
+        under_way = asyncio.ensure_future(call(proxy.port, hanging))
+        while not any("slow" in seen.target for seen in emulator.world.requests):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+        finished = await proxy.app.drain()
+
+        assert not finished
+        assert proxy.log("tokens.revoked")[0]["left"] == 1
+    await asyncio.wait({under_way})
+    assert isinstance(under_way.exception(), OSError | EOFError)
+
+
+async def test_stopping_without_a_drain_revokes_nothing(emulator: Emulator) -> None:
+    async with proxy_before(emulator, tokens=REVOKING) as proxy:
+        await call(proxy.port, request_head(tag=first(emulator)))
+
+    assert emulator.world.tokens

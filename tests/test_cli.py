@@ -157,6 +157,21 @@ async def test_check_of_a_ca_file_that_is_none_says_so(tmp_path: Path) -> None:
     assert "upstream.ca_file" in err
 
 
+async def test_check_of_a_webhook_secret_that_is_none_says_so(tmp_path: Path) -> None:
+    wrong = tmp_path / "secret"
+    wrong.write_text("\n")
+    env = bare_environment(
+        ICR_PROXY_APP__ID="a",
+        ICR_PROXY_APP__PRIVATE_KEY=app_key_pem().replace("\n", "\\n"),
+        ICR_PROXY_WEBHOOKS__SECRET_FILE=str(wrong),
+    )
+
+    code, _, err = await run_to_end(["check"], env)
+
+    assert code == 2
+    assert f"webhooks.secret_file: {wrong} is empty" in err
+
+
 async def test_run_without_configuration_names_what_is_missing() -> None:
     code, out, err = await run_to_end(["run"], bare_environment())
 

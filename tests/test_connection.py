@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -214,9 +215,8 @@ async def test_an_api_that_stops_taking_the_body_is_a_timeout() -> None:
 
     body = Parts(*[bytes(MEBIBYTE)] * 64)
     async with scripted_upstream(script) as api:
-        with pool_to(api.url, idle=0.05) as pool:
-            with pytest.raises(UpstreamTimeoutError) as late:
-                await pool.send(upstream_request("POST", body=body))
+        with pool_to(api.url, idle=0.05) as pool, pytest.raises(UpstreamTimeoutError) as late:
+            await pool.send(upstream_request("POST", body=body))
         hung_up.set()
 
     assert late.value.sent
@@ -335,10 +335,8 @@ async def test_a_connection_that_still_waits_for_a_body_is_not_reused(failure: E
             response = await pool.send(upstream_request("POST", body=body, length=100))
             assert await response.read() == b"hello"
             failing.set()
-            try:
+            with contextlib.suppress(CallerGoneError):
                 await whole(response)
-            except CallerGoneError:
-                pass
 
             assert pool.idle == 0
 
@@ -429,27 +427,7 @@ async def _storm(chance: random.Random, *, rounds: int) -> None:
     async def script(visit: Visit, head: bytes) -> None:
         mark = head.partition(b"X-Mark: ")[2].split(b"\r\n")[0]
         answer = ok(mark * 50) if chance.random() < 0.5 else _chunked(mark * 50)
-        fate = chance.choice(["whole", "whole", "cut", "slow", "surplus", "later", "reset"])
-        cut = chance.randrange(len(answer))
-        match fate:
-            case "whole":
-                await visit.say(answer)
-            case "cut":
-                await visit.say(answer[:cut])
-                visit.writer.close()
-            case "slow":
-                await visit.say(answer[:cut])
-                await asyncio.sleep(0.01)
-                await visit.say(answer[cut:])
-            case "surplus":
-                await visit.say(answer + ok(b"stolen"))
-            case "later":
-                await visit.say(answer)
-                await asyncio.sleep(0)
-                await visit.say(ok(b"stolen"))
-            case "reset":
-                await visit.say(answer[:cut])
-                visit.reset()
+        await _meet(visit, answer, chance)
 
     async def one(number: int) -> None:
         request = upstream_request(is_write=chance.random() < 0.3)
@@ -472,6 +450,30 @@ async def _storm(chance: random.Random, *, rounds: int) -> None:
                 async with asyncio.TaskGroup() as tasks:
                     for number in range(start, start + 20):
                         tasks.create_task(one(number))
+
+
+async def _meet(visit: Visit, answer: bytes, chance: random.Random) -> None:
+    """Answer well, twice, too late, too much, or only in part."""
+    cut = chance.randrange(len(answer))
+    match chance.choice(["whole", "whole", "cut", "slow", "surplus", "later", "reset"]):
+        case "whole":
+            await visit.say(answer)
+        case "cut":
+            await visit.say(answer[:cut])
+            visit.writer.close()
+        case "slow":
+            await visit.say(answer[:cut])
+            await asyncio.sleep(0.01)
+            await visit.say(answer[cut:])
+        case "surplus":
+            await visit.say(answer + ok(b"stolen"))
+        case "later":
+            await visit.say(answer)
+            await asyncio.sleep(0)
+            await visit.say(ok(b"stolen"))
+        case "reset":
+            await visit.say(answer[:cut])
+            visit.reset()
 
 
 def _chunked(body: bytes) -> bytes:

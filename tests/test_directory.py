@@ -304,6 +304,15 @@ async def test_nobody_is_told_that_there_is_none_when_that_is_not_known(stage: S
     assert (await stage.find(), stage.api.asked) == ("in-1", 2)
 
 
+async def test_a_failure_is_forgotten_with_the_next_list(stage: Stage) -> None:
+    stage.api.failures.append(MintFailedError("no list"))
+    await stage.fail()
+    stage.clock.at += 10
+    await stage.find()
+
+    assert await stage.find("org-9") is None
+
+
 async def test_a_mistake_of_ours_is_a_failure_like_others(stage: Stage) -> None:
     mistake = RuntimeError("a mistake of ours: crs_0123")
     stage.api.failures.append(mistake)

@@ -60,4 +60,41 @@ def test_the_tree_imports_nothing_of_ours() -> None:
 
     imported = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
 
-    assert [ast.unparse(node) for node in imported] == ["from __future__ import annotations"]
+    assert [ast.unparse(node) for node in imported] == [
+        "from __future__ import annotations",
+        "from typing import Literal",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (errors.InstallationRefusedError, "installation-refused"),
+        (errors.AppKeyRefusedError, "app-key-refused"),
+        (errors.MintTimeoutError, "timeout"),
+        (errors.MintBusyError, "busy"),
+        (errors.MintFailedError, "failed"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_failed_mint_has_a_reason(kind: type[errors.MintError], reason: str) -> None:
+    assert kind("why").reason == reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.MintFailedError("why", reason="tls", retry_after=1.0),
+        errors.MintTimeoutError("why"),
+        errors.MintBusyError("why"),
+        errors.AppKeyRefusedError("why"),
+        errors.InstallationRefusedError("why"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_said_again_a_failed_mint_says_the_same(error: errors.MintError) -> None:
+    other = error.again(retry_after=3.0)
+
+    assert other is not error
+    assert (type(other), other.detail, other.reason) == (type(error), "why", error.reason)
+    assert other.retry_after == 3.0

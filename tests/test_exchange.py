@@ -1,8 +1,7 @@
 import asyncio
 import json
-import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -13,15 +12,17 @@ import jwt
 import pytest
 
 from proxy.access import AccessToken, TokenKey
+from proxy.appcalls import AppCalls
 from proxy.config import TimeoutsConfig
 from proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
+    MintBusyError,
     MintError,
     MintFailedError,
     MintTimeoutError,
 )
-from proxy.exchange import Exchange, http_date
+from proxy.exchange import Exchange
 from proxy.keys import SigningKey, parse_signing_key
 from proxy.pool import Pool, parse_address
 from tests.scenes import Visit, app_key_pem
@@ -30,7 +31,6 @@ NOW = 1_700_000_000.0
 TOKEN = "crs_0123456789abcdef"
 PLANTED = "crs_planted"
 ONE = TokenKey("in-1")
-TIMEOUTS = TimeoutsConfig(connect=2.0, first_byte=30.0, idle=30.0)
 
 
 class Clock:
@@ -141,6 +141,22 @@ def signing_key() -> SigningKey:
     return parse_signing_key(app_key_pem(), source="test")
 
 
+class Ring:
+    """A ring of one key, which may be another one each time."""
+
+    def __init__(self, signer: Callable[[], Any]) -> None:
+        self._signer = signer
+
+    def candidates(self) -> list[Any]:
+        return [self._signer()]
+
+    def accepted(self, fingerprint: str) -> None:
+        """Remember nothing."""
+
+    def refused(self, fingerprint: str) -> None:
+        """Remember nothing."""
+
+
 @asynccontextmanager
 async def exchange_with(
     url: str,
@@ -148,23 +164,25 @@ async def exchange_with(
     now: Callable[[], float] | None = None,
     signer: Callable[[], Any] | None = None,
     patience: float = 5.0,
+    connections: int = 10,
+    connect: float = 2.0,
 ) -> AsyncIterator[Exchange]:
     pool = Pool(
         parse_address(url, ca_file=None),
-        timeouts=TIMEOUTS,
-        connections=10,
+        timeouts=TimeoutsConfig(connect=connect, first_byte=30.0, idle=30.0),
+        connections=connections,
         now=asyncio.get_running_loop().time,
         connected=lambda _result: None,
     )
     try:
-        yield Exchange(
+        calls = AppCalls(
             app_id="app",
-            signer=signer or signing_key,
+            signers=Ring(signer or signing_key),
             upstream=pool,
             headers=((b"Host", b"api.example"), (b"Accept", b"application/json")),
-            timeout=patience,
             now=now or Clock(),
         )
+        yield Exchange(calls=calls, timeout=patience, now=now or Clock())
     finally:
         pool.close()
 
@@ -388,6 +406,39 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
     assert elsewhere.heads == []
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11", "3B0C9F0E-7D4B-4B59-8F0E-2B1F0F6F8C11"),
+        ("3B0C9F0E-7D4B-4B59-8F0E-2B1F0F6F8C11", "3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11"),
+        ("3B0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8C11", "3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11"),
+    ],
+    ids=["said in upper case", "asked in upper case", "asked in both"],
+)
+async def test_a_uuid_is_the_same_in_either_case(asked: str, said: str) -> None:
+    token = await mint(always(answer(body=minted(installationId=said))), TokenKey(asked))
+
+    assert token.secret.reveal() == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("in-1", "IN-1"),
+        ("3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11", "3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c12"),
+        ("3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11", "3b0c9f0e7d4b4b598f0e2b1f0f6f8c11"),
+        ("3b0c9f0e7d4b4b598f0e2b1f0f6f8c1A", "3b0c9f0e7d4b4b598f0e2b1f0f6f8c1a"),
+        ("3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11", "3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11\n"),
+        ("3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11", ""),
+    ],
+    ids=["no UUIDs", "another", "no hyphens", "no UUIDs by their form", "line break", "empty"],
+)
+async def test_no_other_difference_is_overlooked(asked: str, said: str) -> None:
+    error = await fail(always(answer(body=minted(installationId=said))), TokenKey(asked))
+
+    assert error.reason == "wrong-installation"
+
+
 # -- whom a failure is about ----------------------------------------------------------------------
 
 
@@ -410,6 +461,56 @@ async def test_the_status_says_whom_a_failure_is_about(status: int, kind: type[M
 
     assert type(error) is kind
     assert error.retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (304, "redirect"),
+        (307, "redirect"),
+        (400, "status-4xx"),
+        (401, "app-key-refused"),
+        (403, "installation-refused"),
+        (404, "installation-refused"),
+        (429, "status-4xx"),
+        (500, "status-5xx"),
+        (599, "status-5xx"),
+        (600, "malformed"),
+        (999, "malformed"),
+    ],
+)
+async def test_the_status_is_a_reason(status: int, reason: str) -> None:
+    error = await fail(always(answer(status)))
+
+    assert error.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"<html>", "malformed"),
+        (b"", "malformed"),
+        (b"[]", "malformed"),
+        (minted(token=1), "malformed"),
+        (minted(expiresAt="tomorrow"), "malformed"),
+        (without("token"), "no-token"),
+        (minted(token=None), "no-token"),
+        (minted(token=""), "no-token"),
+        (minted(token="crs_\r\n"), "no-token"),
+        (minted(token="", installationId="in-2"), "no-token"),
+        (minted(expiresAt="2023-11-14T22:13:19Z"), "expired"),
+        (minted(installationId="in-2"), "wrong-installation"),
+        (b" " * 70_000, "too-large"),
+    ],
+    ids=str,
+)
+async def test_what_is_wrong_with_an_answer_is_a_reason(body: object, reason: str) -> None:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(raw)
+
+    error = await fail(always(head + raw))
+
+    assert error.reason == reason
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -468,6 +569,7 @@ async def test_an_api_that_hangs_is_given_up(script: Script) -> None:
     error = await fail(script, patience=0.05)
 
     assert type(error) is MintTimeoutError
+    assert error.reason == "timeout"
 
 
 async def reset(visit: Visit, _number: int) -> None:
@@ -487,6 +589,7 @@ async def test_a_broken_conversation_fails_the_mint(script: Script) -> None:
     error = await fail(script)
 
     assert type(error) is MintFailedError
+    assert error.reason in ("broken", "malformed")
 
 
 async def test_an_answer_cut_off_fails_the_mint() -> None:
@@ -504,8 +607,45 @@ async def test_an_api_that_is_not_there_fails_the_mint() -> None:
         pass
 
     async with exchange_with(gone.url) as exchange:
-        with pytest.raises(MintFailedError, match="cannot be reached"):
+        with pytest.raises(MintFailedError, match="cannot be reached") as caught:
             await exchange.mint(ONE)
+
+    assert caught.value.reason == "unreachable"
+
+
+async def test_an_api_whose_certificate_is_not_trusted_fails_the_mint() -> None:
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"no TLS at all\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with exchange_with(f"https://127.0.0.1:{port}") as exchange:
+            with pytest.raises(MintFailedError, match="TLS") as caught:
+                await exchange.mint(ONE)
+
+    assert caught.value.reason == "tls"
+
+
+async def test_a_full_pool_is_told_as_such_and_the_api_is_not_asked() -> None:
+    begun = asyncio.Event()
+
+    async def script(visit: Visit, _number: int) -> None:
+        begun.set()
+        await visit.reader.read()
+
+    async with (
+        api(script) as seen,
+        exchange_with(seen.url, connections=1, connect=0.05) as exchange,
+    ):
+        first = asyncio.get_running_loop().create_task(exchange.mint(ONE), name="first")
+        await begun.wait()
+        with pytest.raises(MintBusyError) as caught:
+            await exchange.mint(TokenKey("in-2"))
+        first.cancel()
+        await asyncio.wait([first])
+
+    assert (caught.value.reason, len(seen.heads)) == ("busy", 1)
 
 
 async def test_a_connection_the_api_was_closing_is_tried_once_more() -> None:
@@ -576,7 +716,7 @@ async def test_the_apis_clock_decides_about_the_expiry(skew: float) -> None:
     ):
         token = await exchange.mint(ONE)
 
-    assert exchange.skew == pytest.approx(skew, abs=0.6)
+    assert exchange._calls.skew == pytest.approx(skew, abs=0.6)
     assert token.expires_at - token.minted_at == pytest.approx(3600, abs=0.6)
 
 
@@ -603,7 +743,7 @@ async def test_what_a_date_cannot_tell_is_not_corrected(off: float) -> None:
     ):
         await exchange.mint(ONE)
 
-    assert exchange.skew == 0.0
+    assert exchange._calls.skew == 0.0
 
 
 async def test_a_slow_answer_is_not_a_skew() -> None:
@@ -617,7 +757,7 @@ async def test_a_slow_answer_is_not_a_skew() -> None:
     async with api(script) as seen, exchange_with(seen.url, now=clock) as exchange:
         await exchange.mint(ONE)
 
-    assert exchange.skew == 0.0
+    assert exchange._calls.skew == 0.0
 
 
 @pytest.mark.parametrize(
@@ -642,32 +782,7 @@ async def test_an_answer_without_a_usable_date_leaves_the_skew_alone(headers: st
         await exchange.mint(ONE)
         await exchange.mint(ONE)
 
-    assert exchange.skew == pytest.approx(120, abs=0.6)
-
-
-@pytest.fixture
-def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "Asia/Tokyo")
-        time.tzset()
-        yield
-    time.tzset()
-
-
-@pytest.mark.usefixtures("tokyo")
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"Tue, 14 Nov 2023 22:13:20 GMT",
-        b"Tue, 14 Nov 2023 22:13:20 -0000",
-        b"Tue, 14 Nov 2023 22:13:20",
-        b"Tue Nov 14 22:13:20 2023",
-        b"Tuesday, 14-Nov-23 22:13:20 GMT",
-    ],
-    ids=["IMF", "zone unknown", "no zone", "asctime", "RFC 850"],
-)
-def test_dates_are_read_in_utc_wherever_we_are(text: bytes) -> None:
-    assert http_date(text) == NOW
+    assert exchange._calls.skew == pytest.approx(120, abs=0.6)
 
 
 async def test_a_corrected_clock_ends_the_correction() -> None:
@@ -680,7 +795,7 @@ async def test_a_corrected_clock_ends_the_correction() -> None:
         clock.at = NOW
         await exchange.mint(ONE)
 
-    assert exchange.skew == 0.0
+    assert exchange._calls.skew == 0.0
 
 
 async def test_a_wrong_clock_costs_nobody_an_error() -> None:
@@ -734,7 +849,7 @@ class CountingSigner:
 
 @pytest.mark.parametrize(
     ("moved", "signatures"),
-    [(0.0, 1), (59.0, 1), (60.0, 2), (3600.0, 2), (-1.0, 2)],
+    [(0.0, 1), (59.0, 1), (60.0, 2), (3600.0, 2), (-6.0, 2)],
     ids=["at once", "just inside", "a minute", "an hour", "set back"],
 )
 async def test_one_signature_serves_a_minute(moved: float, signatures: int) -> None:

@@ -46,6 +46,7 @@ def test_a_request_that_passes_is_told_row_by_row() -> None:
         "token": "none at 127.0.0.1:9090",
     }
     assert explanations.verdict(explanation).startswith("It would be forwarded.")
+    assert "token" not in dict(explanations.rows(explanation, config=config, token=None))
 
 
 def test_what_no_operation_is_known_for_is_taken_to_change_state() -> None:

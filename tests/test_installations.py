@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 import pytest
 
 from proxy import installations
+from proxy.appcalls import AppCalls
 from proxy.config import TimeoutsConfig
 from proxy.errors import AppKeyRefusedError, MintFailedError, MintTimeoutError, ProxyError
 from proxy.installations import Installation, collect, list_installations, read_entry
 from proxy.pool import Pool, parse_address
 from tests.scenes import Visit, ok, scripted_upstream
+
+NOW = 1_700_000_000.0
 
 
 @dataclass(frozen=True)
@@ -176,18 +180,51 @@ def test_what_is_missing_is_empty(
 # -- over HTTP ------------------------------------------------------------------------------------
 
 
-async def fetch(url: str, **timeouts: float) -> list[Installation]:
+class Key:
+    """A `Signer` whose signature can be read."""
+
+    def __init__(self, name: str) -> None:
+        self.fingerprint = name
+
+    def sign(self, claims: Mapping[str, object]) -> str:
+        return f"{self.fingerprint}.{claims['iat']}"
+
+
+class Ring:
+    """A ring of such keys."""
+
+    def __init__(self, *names: str) -> None:
+        self._keys = [Key(name) for name in names]
+
+    def candidates(self) -> Sequence[Key]:
+        return self._keys
+
+    def accepted(self, fingerprint: str) -> None:
+        """Remember nothing."""
+
+    def refused(self, fingerprint: str) -> None:
+        """Remember nothing."""
+
+
+async def fetch(
+    url: str, *, ring: Ring | None = None, connections: int = 1, **timeouts: float
+) -> list[Installation]:
     pool = Pool(
         parse_address(url, ca_file=None),
         timeouts=TimeoutsConfig(**timeouts),
-        connections=1,
+        connections=connections,
         now=lambda: 0.0,
         connected=lambda _result: None,
     )
+    calls = AppCalls(
+        app_id="app",
+        signers=ring or Ring("key"),
+        upstream=pool,
+        headers=[(b"Host", b"api")],
+        now=lambda: NOW,
+    )
     try:
-        return await list_installations(
-            upstream=pool, headers=[(b"Host", b"api")], authorization=b"Bearer jwt"
-        )
+        return await list_installations(calls)
     finally:
         pool.close()
 
@@ -204,8 +241,40 @@ async def test_pages_are_asked_for_with_the_apps_signature() -> None:
     assert found[0].organization_id == "org-a"
     assert upstream.heads[0] == (
         b"GET /app/installations?limit=100&page=0 HTTP/1.1\r\n"
-        b"Host: api\r\nAuthorization: Bearer jwt\r\n\r\n"
+        b"Host: api\r\nAuthorization: Bearer key.1699999940\r\n\r\n"
     )
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_list_survives_a_key_that_was_deleted(status: int) -> None:
+    pages = [page("a"), page()]
+
+    async def answer(visit: Visit, head: bytes) -> None:
+        if b"Bearer old" in head:
+            await visit.say(ok().replace(b"200", b"%d" % status))
+        else:
+            await visit.say(ok(pages.pop(0).body or b""))
+
+    async with scripted_upstream(answer) as upstream:
+        found = await fetch(upstream.url, ring=Ring("old", "new"))
+
+    assert [each.id for each in found] == ["a"]
+
+
+async def test_a_list_survives_a_clock_that_is_wrong() -> None:
+    pages = [page("a"), page()]
+    date = f"Date: {formatdate(NOW + 1200, usegmt=True)}\r\n".encode()
+
+    async def answer(visit: Visit, head: bytes) -> None:
+        if b"Bearer key.1699999940" in head:
+            await visit.say(ok(headers=date).replace(b"200", b"401"))
+        else:
+            await visit.say(ok(pages.pop(0).body or b"", headers=date))
+
+    async with scripted_upstream(answer) as upstream:
+        found = await fetch(upstream.url)
+
+    assert [each.id for each in found] == ["a"]
 
 
 async def test_a_connection_that_closed_while_idle_is_replaced() -> None:

@@ -14,10 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
 
-from proxy.config import AppConfig
 from proxy.errors import KeyUnusableError
-from proxy.keys import KeyRing, SigningKey, fingerprint, load_key_file, parse_signing_key
-from proxy.secret import Secret
+from proxy.keys import SigningKey, fingerprint, load_key_file, parse_signing_key
 from tests.scenes import app_key_pem
 
 PLAIN = serialization.NoEncryption()
@@ -273,6 +271,26 @@ def test_a_wrong_file_is_named_for_what_it_is(
     assert "an RSA private key as PEM" in caught.value.detail
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    with pytest.raises(KeyUnusableError, match="cannot be read: Not a regular file"):
+        load_key_file(path)
+
+
+def test_a_pipe_is_read_if_waiting_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(app_key_pem(),))
+    writer.start()
+
+    key = load_key_file(path, may_wait=True)
+    writer.join()
+
+    assert key.fingerprint == parse_signing_key(app_key_pem(), source="test").fingerprint
+
+
 # -- signing --------------------------------------------------------------------------------------
 
 
@@ -305,206 +323,3 @@ def test_the_fingerprint_is_over_the_public_half_in_the_form_of_github_apps() ->
 
     assert key.fingerprint == expected
     assert repr(key) == f"SigningKey({expected})"
-
-
-# -- the ring -------------------------------------------------------------------------------------
-
-
-class Heard:
-    """A `KeyWatcher`."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-
-    def loaded(self, fingerprint: str) -> None:
-        self.events.append(f"loaded {fingerprint}")
-
-    def rejected(self, error: KeyUnusableError) -> None:
-        self.events.append(f"rejected {error.detail}")
-
-
-def fingerprint_of(text: str) -> str:
-    return parse_signing_key(text, source="test").fingerprint
-
-
-def put(path: Path, text: str) -> None:
-    """Replace a file as editors and tools do."""
-    fresh = path.with_suffix(".fresh")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "app.pem"
-    path.write_text(app_key_pem(), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def heard() -> Heard:
-    return Heard()
-
-
-@pytest.fixture
-def ring(path: Path, heard: Heard) -> KeyRing:
-    return KeyRing(AppConfig(id="app", private_key_file=path), watcher=heard)
-
-
-def test_a_key_in_the_configuration_needs_no_file(heard: Heard) -> None:
-    ring = KeyRing(AppConfig(id="app", private_key=Secret(app_key_pem())), watcher=heard)
-
-    assert ring.current().fingerprint == ring.fingerprint == fingerprint_of(app_key_pem())
-    assert heard.events == [f"loaded {ring.fingerprint}"]
-
-
-def test_a_ring_without_a_watcher_works(path: Path) -> None:
-    ring = KeyRing(AppConfig(id="app", private_key_file=path))
-    put(path, "rubbish")
-    ring.current()
-    put(path, another_pem())
-
-    assert ring.current().fingerprint == fingerprint_of(another_pem())
-
-
-def test_an_unusable_key_at_start_is_an_error_that_names_the_source() -> None:
-    config = AppConfig(id="app", private_key=Secret("rubbish"))
-
-    with pytest.raises(KeyUnusableError, match=r"app\.private_key holds no PEM block"):
-        KeyRing(config)
-
-
-def test_an_unchanged_file_is_not_read_again(ring: KeyRing) -> None:
-    first = ring.current()
-
-    assert ring.current() is first
-
-
-def test_a_changed_file_is_picked_up_and_told(ring: KeyRing, path: Path, heard: Heard) -> None:
-    put(path, another_pem())
-
-    key = ring.current()
-
-    assert key.fingerprint == ring.fingerprint == fingerprint_of(another_pem())
-    assert heard.events[1:] == [f"loaded {key.fingerprint}"]
-
-
-def test_a_file_rewritten_in_place_is_picked_up(ring: KeyRing, path: Path) -> None:
-    path.write_text(another_pem(), encoding="utf-8")
-
-    assert ring.current().fingerprint == fingerprint_of(another_pem())
-
-
-def test_a_copy_that_keeps_its_time_is_picked_up(ring: KeyRing, path: Path) -> None:
-    """`cp -p` from a backup: same inode, size and modification time, another key."""
-    path.write_text(app_key_pem().ljust(2000), encoding="utf-8")
-    ring.current()
-    before = path.stat()
-
-    path.write_text(another_pem().ljust(2000), encoding="utf-8")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-    assert ring.current().fingerprint == fingerprint_of(another_pem())
-
-
-def test_the_swap_that_kubernetes_makes_is_picked_up(tmp_path: Path, heard: Heard) -> None:
-    """A mounted secret is a link to a link to a folder; an update swaps the middle link."""
-    for version, text in (("..v1", app_key_pem()), ("..v2", another_pem())):
-        (tmp_path / version).mkdir()
-        (tmp_path / version / "app.pem").write_text(text, encoding="utf-8")
-    (tmp_path / "..data").symlink_to("..v1")
-    (tmp_path / "app.pem").symlink_to("..data/app.pem")
-    config = AppConfig(id="app", private_key_file=tmp_path / "app.pem")
-    ring = KeyRing(config, watcher=heard)
-
-    (tmp_path / "..data_tmp").symlink_to("..v2")
-    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
-
-    assert ring.current().fingerprint == fingerprint_of(another_pem())
-
-
-def test_a_touched_file_with_the_same_key_is_no_news(
-    ring: KeyRing, path: Path, heard: Heard
-) -> None:
-    first = ring.current()
-    put(path, app_key_pem())
-
-    assert ring.current() is first
-    assert len(heard.events) == 1
-
-
-def test_a_bad_new_key_leaves_the_old_one_signing_and_is_told_once(
-    ring: KeyRing, path: Path, heard: Heard
-) -> None:
-    put(path, "rubbish")
-
-    keys = {ring.current().fingerprint for _ in range(3)}
-
-    assert keys == {fingerprint_of(app_key_pem())}
-    assert [event.partition(" ")[0] for event in heard.events] == ["loaded", "rejected"]
-
-
-def test_every_bad_change_is_told(ring: KeyRing, path: Path, heard: Heard) -> None:
-    put(path, "rubbish")
-    ring.current()
-    put(path, public(PublicFormat.PKCS1))
-    ring.current()
-
-    assert len(heard.events) == 3
-    assert "no PEM block" in heard.events[1]
-    assert "a public key" in heard.events[2]
-
-
-def test_a_good_key_after_a_bad_one_is_taken(ring: KeyRing, path: Path, heard: Heard) -> None:
-    put(path, "rubbish")
-    ring.current()
-    put(path, another_pem())
-
-    assert ring.current().fingerprint == fingerprint_of(another_pem())
-    assert heard.events[-1] == f"loaded {fingerprint_of(another_pem())}"
-
-
-def test_a_vanished_file_leaves_the_key_signing_and_is_told_once(
-    ring: KeyRing, path: Path, heard: Heard
-) -> None:
-    path.unlink()
-
-    keys = {ring.current().fingerprint for _ in range(3)}
-
-    assert keys == {fingerprint_of(app_key_pem())}
-    assert len(heard.events) == 2
-    assert "cannot be read" in heard.events[1]
-
-
-def test_a_file_that_returns_with_another_key_is_taken(ring: KeyRing, path: Path) -> None:
-    path.unlink()
-    ring.current()
-    path.write_text(another_pem(), encoding="utf-8")
-
-    assert ring.current().fingerprint == fingerprint_of(another_pem())
-
-
-def test_the_old_key_returning_after_a_bad_one_is_told(
-    ring: KeyRing, path: Path, heard: Heard
-) -> None:
-    """Whoever saw the alarm must see its end."""
-    put(path, "rubbish")
-    ring.current()
-    put(path, app_key_pem())
-    ring.current()
-
-    assert heard.events[-1] == f"loaded {fingerprint_of(app_key_pem())}"
-    assert len(heard.events) == 3
-
-
-def test_a_key_from_a_pipe_is_read_once(tmp_path: Path) -> None:
-    """`--private-key-file <(vault …)`: opening the pipe again would wait for a writer for ever."""
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    vault = threading.Thread(target=path.write_text, args=(app_key_pem(),))
-    vault.start()
-
-    ring = KeyRing(AppConfig(id="app", private_key_file=path))
-    vault.join()
-
-    assert ring.current().fingerprint == fingerprint_of(app_key_pem())

@@ -13,21 +13,25 @@ LAYERS = """
     cli_diagnosis cli_keys
     appsession arriving cli_options demo doctor explanations running tokenstate
     app explaining
+    sideports
     assembly emulator
-    admin handler listeners
+    admin deliveries handler listeners
+    control
+    pages
     answers bodies forward installations loading reference reloading reports status
-    appcalls directory exchange keyfiles pool sources tokens
+    directory exchange keyfiles keyring pool revoking sources tokens
+    appcalls keysources
     browsers config configfile connection keys logs metrics verdicts webhooks
-    consistency headers minting probing problems reply routes settings tags vocabulary
-    access kinds policy upstream
-    addresses masking operations outcome paths secret showing tree units
+    consistency credentials headers minting probing problems reply routes settings tags vocabulary
+    access failures issued kinds policy rationing secretfile upstream
+    addresses clockskew masking operations outcome paths secret showing tree units
     errors
     __init__
 """
 PURE = """
-    access addresses browsers config consistency errors headers kinds masking minting operations
-    outcome paths policy problems reference reloading routes secret settings showing sources tags
-    tree units upstream verdicts vocabulary webhooks
+    access addresses browsers config consistency credentials errors failures headers issued
+    kinds masking minting operations outcome paths policy problems rationing reference reloading
+    routes secret settings showing sources tags tree units upstream verdicts vocabulary webhooks
 """
 SHELL = {"aiohttp", "asyncio", "socket", "time"}
 EMULATOR_MAY_KNOW = {"emulator", "errors", "config"}

@@ -495,6 +495,7 @@ CALLERS_OWN = {
     "draining",
     "endpoint-refused",
     "headers-too-large",
+    "installation-blocked",
     "installation-invalid",
     "installation-refused",
     "installation-required",
@@ -502,6 +503,7 @@ CALLERS_OWN = {
     "policy-denied",
     "request-timeout",
     "uri-too-long",
+    "webhook-refused",
     "wrong-host",
 }
 

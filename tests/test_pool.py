@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import ipaddress
 import socket
 import ssl
@@ -239,7 +239,9 @@ async def test_a_fresh_connection_is_made_when_asked_for() -> None:
         with pool_to(api.url) as pool:
             await whole(await pool.send(upstream_request()))
 
-            assert not (fresh := await pool.send(upstream_request(fresh=True))).reused
+            fresh = await pool.send(upstream_request(fresh=True))
+
+            assert not fresh.reused
             await whole(fresh)
 
 
@@ -336,9 +338,9 @@ async def test_a_connection_that_is_not_accepted_is_a_timeout() -> None:
             one.setblocking(False)
             one.connect_ex(("127.0.0.1", port))
 
-        with pool_to(f"http://127.0.0.1:{port}", connect=0.05) as pool:
-            with pytest.raises(UpstreamTimeoutError) as late:
-                await pool.send(upstream_request())
+        url = f"http://127.0.0.1:{port}"
+        with pool_to(url, connect=0.05) as pool, pytest.raises(UpstreamTimeoutError) as late:
+            await pool.send(upstream_request())
 
         for one in waiting:
             one.close()
@@ -429,15 +431,15 @@ def issue(
 ) -> Issued:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)  # noqa: TID251  # certificates have real dates
+    now = dt.datetime.now(dt.UTC)  # noqa: TID251  # certificates have real dates
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(by.certificate.subject if by else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=10))
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_before(now - dt.timedelta(days=10))
+        .not_valid_after(now + dt.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     )
     if host:
@@ -503,9 +505,9 @@ async def test_a_certificate_that_proves_nothing_is_refused_before_a_byte_is_sen
 ) -> None:
     context = certificate().context(tmp_path)
     async with scripted_upstream(plainly, tls=context) as api:
-        with pool_to(api.url, ca_file=ca_file if use_ca else None) as pool:
-            with pytest.raises(UpstreamTlsError) as caught:
-                await pool.send(upstream_request())
+        trust = ca_file if use_ca else None
+        with pool_to(api.url, ca_file=trust) as pool, pytest.raises(UpstreamTlsError) as caught:
+            await pool.send(upstream_request())
 
     assert api.heads == []
     assert not caught.value.sent
@@ -601,9 +603,7 @@ def test_over_tls_a_slow_reader_gets_all_of_a_connection_that_ends(
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"], ids=["missing", "empty", "text"])
-def test_a_ca_file_that_cannot_be_used_stops_the_start(
-    content: str | None, tmp_path: Path
-) -> None:
+def test_a_ca_file_that_cannot_be_used_stops_the_start(content: str | None, tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)

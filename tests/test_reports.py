@@ -5,12 +5,13 @@ from proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
     KeyUnusableError,
+    MintBusyError,
     MintError,
     MintFailedError,
     MintTimeoutError,
 )
 from proxy.metrics import Metrics
-from proxy.reports import KeyReports, TokenReports
+from proxy.reports import ClockReports, KeyReports, TokenReports
 from proxy.secret import Secret
 from proxy.tokens import CachedToken
 
@@ -113,17 +114,20 @@ def test_a_minted_token_is_told_by_its_fingerprint(
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "told"),
     [
-        (InstallationRefusedError("why"), "installation-refused"),
-        (AppKeyRefusedError("why"), "app-key-refused"),
-        (MintFailedError("why"), "mint-failed"),
-        (MintTimeoutError("why"), "mint-timeout"),
+        (InstallationRefusedError("why"), ("installation-refused", "installation-refused")),
+        (AppKeyRefusedError("why"), ("app-key-refused", "app-key-refused")),
+        (MintFailedError("why"), ("failed", "mint-failed")),
+        (MintFailedError("why", reason="tls"), ("tls", "mint-failed")),
+        (MintFailedError("why", reason="status-5xx"), ("status-5xx", "mint-failed")),
+        (MintTimeoutError("why"), ("timeout", "mint-timeout")),
+        (MintBusyError("why"), ("busy", "overloaded")),
     ],
-    ids=lambda value: type(value).__name__,
+    ids=lambda value: getattr(value, "reason", value),
 )
-def test_a_failed_mint_is_told_by_its_code(
-    tokens: TokenReports, heard: Heard, metrics: Metrics, error: MintError, code: str
+def test_a_failed_mint_is_told_by_its_reason(
+    tokens: TokenReports, heard: Heard, metrics: Metrics, error: MintError, told: tuple[str, str]
 ) -> None:
     tokens.mint_failed(ONE, error, 0.5)
 
@@ -133,14 +137,15 @@ def test_a_failed_mint_is_told_by_its_code(
             "token.mint_failed",
             {
                 "installation": "in-1",
-                "code": code,
+                "reason": told[0],
+                "code": told[1],
                 "detail": "why",
                 "retry_after_s": None,
                 "duration_ms": 500.0,
             },
         )
     ]
-    assert value(metrics, "token_mints_total", kind="installation", result=code) == 1
+    assert value(metrics, "token_mints_total", kind="installation", result=told[0]) == 1
     assert value(metrics, "token_mint_duration_seconds_count") == 0
 
 
@@ -151,7 +156,7 @@ def test_mints_of_the_apps_own_token_are_counted_apart(
     tokens.mint_failed(TokenKey(None), MintFailedError("why"), 0.25)
 
     assert value(metrics, "token_mints_total", kind="app", result="ok") == 1
-    assert value(metrics, "token_mints_total", kind="app", result="mint-failed") == 1
+    assert value(metrics, "token_mints_total", kind="app", result="failed") == 1
 
 
 @pytest.mark.parametrize("result", ["dropped", "stale", "limited"])
@@ -166,26 +171,77 @@ def test_a_refused_token_is_counted_and_told(
     assert value(metrics, "token_refusals_total", reason=result) == 1
 
 
-def test_the_key_that_signs_is_shown(keys: KeyReports, heard: Heard, metrics: Metrics) -> None:
+def test_a_key_that_is_there_is_told(keys: KeyReports, heard: Heard) -> None:
     keys.loaded("SHA256:one")
 
     assert heard.lines == [("info", "key.loaded", {"fingerprint": "SHA256:one"})]
-    assert value(metrics, "signing_key_info", fingerprint="SHA256:one", state="active") == 1
 
 
-def test_a_key_that_signs_no_more_is_not_shown(keys: KeyReports, metrics: Metrics) -> None:
-    keys.loaded("SHA256:one")
-    keys.loaded("SHA256:two")
+def test_every_key_is_shown_as_it_stands(keys: KeyReports, metrics: Metrics) -> None:
+    keys.stand({"SHA256:new": "refused", "SHA256:one": "active", "SHA256:old": "standby"})
+
+    for name, state in (("new", "refused"), ("one", "active"), ("old", "standby")):
+        assert value(metrics, "signing_key_info", fingerprint=f"SHA256:{name}", state=state) == 1
+
+
+def test_a_key_is_shown_once_and_no_more_when_it_has_gone(
+    keys: KeyReports, metrics: Metrics
+) -> None:
+    keys.stand({"SHA256:one": "active", "SHA256:two": "standby"})
+    keys.stand({"SHA256:two": "active"})
 
     assert value(metrics, "signing_key_info", fingerprint="SHA256:one", state="active") is None
+    assert value(metrics, "signing_key_info", fingerprint="SHA256:two", state="standby") is None
     assert value(metrics, "signing_key_info", fingerprint="SHA256:two", state="active") == 1
 
 
 def test_a_rejected_key_is_told_loudly_and_the_old_one_stays_shown(
     keys: KeyReports, heard: Heard, metrics: Metrics
 ) -> None:
-    keys.loaded("SHA256:one")
+    keys.stand({"SHA256:one": "active"})
     keys.rejected(KeyUnusableError("holds a certificate"))
 
     assert heard.lines[-1] == ("error", "key.rejected", {"detail": "holds a certificate"})
     assert value(metrics, "signing_key_info", fingerprint="SHA256:one", state="active") == 1
+
+
+def test_a_change_of_keys_that_went_wrong_is_told_and_so_is_its_end(
+    keys: KeyReports, heard: Heard
+) -> None:
+    keys.only_old_works(works="SHA256:old", newest="SHA256:new")
+    keys.newest_works("SHA256:new")
+
+    assert heard.lines == [
+        ("warning", "key.only_old_works", {"fingerprint": "SHA256:old", "newest": "SHA256:new"}),
+        ("info", "key.newest_works", {"fingerprint": "SHA256:new"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        pytest.param([0.0, 30.0, -30.0], [], id="fine"),
+        pytest.param([30.6], [("warning", "clock.skewed", 30.6)], id="ahead"),
+        pytest.param([-120.04], [("warning", "clock.skewed", -120.0)], id="behind"),
+        pytest.param([60.0, 61.0, -1200.0], [("warning", "clock.skewed", 60.0)], id="once"),
+        pytest.param([31.0, 29.0, 31.0], [("warning", "clock.skewed", 31.0)], id="trembling"),
+        pytest.param(
+            [31.0, 0.0, 1.0, 45.0],
+            [
+                ("warning", "clock.skewed", 31.0),
+                ("info", "clock.agrees", 0.0),
+                ("warning", "clock.skewed", 45.0),
+            ],
+            id="fine in between",
+        ),
+    ],
+)
+def test_a_clock_that_is_off_is_told_once(
+    heard: Heard, measured: list[float], told: list[tuple[str, str, float]]
+) -> None:
+    clock = ClockReports(log=heard)
+
+    for skew in measured:
+        clock.measured(skew)
+
+    assert [(level, event, fields["seconds"]) for level, event, fields in heard.lines] == told

@@ -202,6 +202,7 @@ def test_a_listener_serves_only_the_installations_it_allows() -> None:
         pytest.param(API, "https://api.example:443/x", "/x", id="port 443"),
         pytest.param(API, "http://api.example:443/x", "/x", id="its own port, other scheme"),
         pytest.param("http://[::1]:81", "http://[::1]:81/x", "/x", id="IPv6"),
+        pytest.param(API, "http://api.example:/x:y@z", "/x:y@z", id="a colon and no port"),
         pytest.param(API, "http://api.example//a/../b;c?", "//a/../b;c?", id="nothing is tidied"),
     ],
 )
@@ -222,7 +223,6 @@ def test_a_url_of_the_api_is_accepted(base_url: str, target: str, forwarded: str
         "http://api.example:8443/x",
         "http://api.example:99999/x",
         "http://api.example:x/",
-        "http://api.example:/x:y@z",
         "http://api.example./x",
         "http://[::1]/x",
         "http://[api.example]/x",
@@ -301,9 +301,7 @@ async def through(request: bytes) -> tuple[RawAnswer, ScriptedUpstream]:
 
 @pytest.mark.parametrize("disguise", DISGUISES)
 @pytest.mark.parametrize("origin", ["", "{api}"], ids=["path", "url"])
-async def test_the_api_sees_nothing_of_a_disguised_app_endpoint(
-    disguise: str, origin: str
-) -> None:
+async def test_the_api_sees_nothing_of_a_disguised_app_endpoint(disguise: str, origin: str) -> None:
     answer, api = await through(request_head("GET", origin + disguise))
 
     assert answer.problem["code"] == "endpoint-refused"
@@ -324,8 +322,6 @@ async def test_the_api_sees_nothing_of_a_disguised_app_endpoint(
             "two question marks": b"/a??b?c",
             "empty query value": b"/a?b=&c&&=d",
             "brackets": b"/a?b[]=c&d={e}|f",
-            "Latin-1": b"/caf\xe9?\xff",
-            "UTF-8": "/é?ü".encode(),
             "quotes": b"/a\"'<>^`",
             "plus": b"/a+b?c+d",
             "star": b"/*",
@@ -339,6 +335,15 @@ async def test_the_bytes_of_a_target_are_forwarded_as_they_are(target: bytes) ->
 
     assert answer.status == 200
     assert api.heads[0].split(b"\r\n")[0] == b"GET " + target + b" HTTP/1.1"
+
+
+@pytest.mark.parametrize("target", [b"/caf\xe9?\xff", "/é?ü".encode()], ids=["Latin-1", "UTF-8"])
+async def test_bytes_that_no_target_may_hold_are_refused_by_the_parser(target: bytes) -> None:
+    """RFC 3986 wants them escaped; llhttp is strict about it."""
+    answer, api = await through(request_head("GET", "/TARGET").replace(b"/TARGET", target))
+
+    assert answer.problem["code"] == "bad-request"
+    assert api.visits == 0
 
 
 async def test_a_fragment_is_not_hidden_from_the_decision() -> None:

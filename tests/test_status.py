@@ -45,6 +45,7 @@ async def test_a_new_proxy_describes_itself(proxy: RunningProxy, emulator: Emula
         "key": proxy.app.parts.keys.fingerprint,
         "in_flight": 0,
         "mints_under_way": 0,
+        "blocked": [],
         "tokens": [],
     }
     assert {name: status[name] for name in expected} == expected
@@ -97,6 +98,14 @@ async def test_connections_are_counted(proxy: RunningProxy, emulator: Emulator) 
 
     assert connections["upstream_idle"] == 1
     assert connections["upstream_active"] == 0
+
+
+async def test_the_blocked_are_listed(proxy: RunningProxy) -> None:
+    for identity in ("in-2", "in-1"):
+        proxy.app.parts.tokens.block(TokenKey(identity))
+
+    assert status_of(proxy)["blocked"] == ["in-1", "in-2"]
+    assert proxy.metric("blocked_installations") == 2
 
 
 async def test_the_page_has_a_bound(proxy: RunningProxy) -> None:

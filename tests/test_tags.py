@@ -20,6 +20,7 @@ REFUSALS = re.compile(
     r" must hold the ID of one (installation|organization): 1 to 64 letters, digits, - or _"
     rf"|send the header ({BY_ID}|{BY_ORGANIZATION}|Authorization) exactly once"
     r"|the request names its installation in ways that differ"
+    r"|this listener does not take the installation by header"
     r"|with a user part in the URL, it must be the installation ID and without a password"
 )
 
@@ -48,9 +49,9 @@ def read(*headers: Header, kinds: tuple[str, ...] = ALL, prefix: Tag | None = No
     return reader(*kinds).read(headers, prefix=prefix)
 
 
-def refusal(*headers: Header, prefix: Tag | None = None) -> str:
+def refusal(*headers: Header, kinds: tuple[str, ...] = ALL, prefix: Tag | None = None) -> str:
     with pytest.raises(InstallationInvalidError) as caught:
-        read(*headers, prefix=prefix)
+        read(*headers, kinds=kinds, prefix=prefix)
     return caught.value.detail
 
 
@@ -121,13 +122,18 @@ def test_no_tag_is_none() -> None:
     assert read() is None
 
 
+@pytest.mark.parametrize("header", [basic(b"in-1:"), basic(b"x")], ids=["user", "broken user"])
+def test_a_user_is_not_looked_at_where_it_names_nothing(header: Header) -> None:
+    assert read(header, header, kinds=("path",)) is None
+
+
 @pytest.mark.parametrize(
     "header",
-    [by_id(b"in-1"), by_organization(b"org-1"), by_id(b"undefined"), basic(b"in-1:"), basic(b"x")],
-    ids=["installation", "organization", "broken", "user", "broken user"],
+    [by_id(b"in-1"), by_organization(b"org-1"), by_id(b"undefined")],
+    ids=["installation", "organization", "broken"],
 )
-def test_a_kind_that_is_not_accepted_is_not_looked_at(header: Header) -> None:
-    assert read(header, header, kinds=("path",)) is None
+def test_a_header_that_is_not_accepted_is_refused_and_not_passed_over(header: Header) -> None:
+    assert refusal(header, kinds=("path",)).startswith("this listener does not take")
 
 
 # -- by path --------------------------------------------------------------------------------------

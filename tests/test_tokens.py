@@ -14,13 +14,14 @@ from proxy.access import AccessToken, TokenKey
 from proxy.config import TokensConfig
 from proxy.errors import (
     AppKeyRefusedError,
+    InstallationBlockedError,
     InstallationRefusedError,
     MintError,
     MintFailedError,
     MintTimeoutError,
 )
 from proxy.secret import Secret
-from proxy.tokens import CachedToken, Tokens, again
+from proxy.tokens import CachedToken, Tokens
 
 NOW = 1_700_000_000.0
 ONE, TWO = TokenKey("in-1"), TokenKey("in-2")
@@ -269,23 +270,6 @@ async def test_a_remembered_failure_is_a_new_exception_each_time(stage: Stage) -
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        MintFailedError("x"),
-        MintTimeoutError("x"),
-        AppKeyRefusedError("x"),
-        InstallationRefusedError("x"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_said_again_an_error_says_the_same(error: MintError) -> None:
-    other = again(error, wait=3.0)
-
-    assert (type(other), other.detail, other.retry_after) == (type(error), "x", 3.0)
-    assert other is not error
-
-
-@pytest.mark.parametrize(
     ("error", "seconds"),
     [
         pytest.param(InstallationRefusedError("x"), 30.0, id="403, 404: negative_ttl"),
@@ -311,6 +295,14 @@ async def test_a_failure_is_remembered_as_long_as_its_kind_deserves(
 
     assert negative.retry_after == pytest.approx(0.001, abs=1e-6)
     assert await stage.get() == "crs_2"
+
+
+async def test_a_remembered_failure_keeps_its_reason(stage: Stage) -> None:
+    stage.mints.answers.append(MintFailedError("x", reason="tls"))
+
+    errors = [await stage.fail(), await stage.fail()]
+
+    assert [error.reason for error in errors] == ["tls", "tls"]
 
 
 async def test_without_negative_ttl_a_refused_installation_is_asked_for_again(stage: Stage) -> None:
@@ -760,7 +752,272 @@ async def test_memories_of_failures_and_refusals_are_bounded(stage: Stage) -> No
         cached = await stage.tokens.get(TokenKey(f"in-{number}"))
         stage.tokens.refused(TokenKey(f"in-{number}"), cached.generation)
 
-    assert (len(stage.tokens._failures), len(stage.tokens._allowances)) == (3, 3)
+    assert (len(stage.tokens._failures), len(stage.tokens._rations)) == (3, 3)
+
+
+# -- dropped on purpose ---------------------------------------------------------------------------
+
+
+async def test_a_dropped_token_is_not_given_again(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+
+    dropped = stage.tokens.drop(ONE)
+
+    assert dropped
+    assert cached.is_dropped
+    assert await stage.get() == "crs_2"
+
+
+async def test_there_may_be_nothing_to_drop(stage: Stage) -> None:
+    await stage.get(TWO)
+
+    assert not stage.tokens.drop(ONE)
+    assert await stage.get(TWO) == "crs_1"
+
+
+async def test_dropping_is_no_refusal_of_the_api(stage: Stage) -> None:
+    """Refusals are rationed, and an operator is not."""
+    for number in range(20):
+        assert await stage.get() == f"crs_{number + 1}"
+        assert stage.tokens.drop(ONE)
+
+    assert stage.heard.refusals == []
+
+
+async def test_a_mint_under_way_brings_no_token_from_before_the_drop(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    waiters = stage.ask(5)
+    await stage.all_waiting(waiters)
+
+    dropped = stage.tokens.drop(ONE)
+    stage.mints.gate.set()
+    found = await asyncio.gather(*waiters)
+
+    assert dropped
+    assert {cached.token.secret.reveal() for cached in found} == {"crs_2"}
+    assert {cached.generation for cached in found} == {2}
+    assert await stage.get() == "crs_2"
+
+
+async def test_two_drops_during_one_mint_cost_one_more(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    waiters = stage.ask(1)
+    await stage.all_waiting(waiters)
+
+    stage.tokens.drop(ONE)
+    stage.tokens.drop(ONE)
+    stage.mints.gate.set()
+    await asyncio.gather(*waiters)
+
+    assert len(stage.mints.asked) == 2
+
+
+async def test_a_mint_that_was_made_again_may_be_outdated_as_well(stage: Stage) -> None:
+    first = stage.mints.gate
+    first.clear()
+    waiters = stage.ask(1)
+    await stage.all_waiting(waiters)
+    stage.tokens.drop(ONE)
+    second = stage.mints.gate = asyncio.Event()
+    stage.mints.begun.clear()
+    first.set()
+    await stage.mints.begun.wait()
+
+    stage.tokens.drop(ONE)
+    second.set()
+    (found,) = await asyncio.gather(*waiters)
+
+    assert found.token.secret.reveal() == "crs_3"
+
+
+async def test_a_renewal_in_the_background_survives_no_drop(stage: Stage) -> None:
+    first = await stage.tokens.get(ONE)
+    stage.clock.at = first.due_at
+    stage.mints.gate.clear()
+    await stage.get()
+    stage.mints.begun.clear()
+    await stage.mints.begun.wait()
+
+    stage.tokens.drop(ONE)
+    stage.mints.gate.set()
+
+    assert await stage.get() == "crs_3"
+    assert [cached.generation for _, cached in stage.tokens] == [3]
+
+
+async def test_a_token_dropped_before_its_waiters_went_on_is_given_to_none(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    waiters = stage.ask(3)
+    await stage.all_waiting(waiters)
+    (mint,) = stage.tokens._mints.values()
+    mint.add_done_callback(lambda _mint: stage.tokens.drop(ONE))
+
+    stage.mints.gate.set()
+    found = await asyncio.gather(*waiters)
+
+    assert {cached.token.secret.reveal() for cached in found} == {"crs_2"}
+
+
+async def test_a_failure_from_before_the_drop_is_told_to_nobody(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    stage.mints.answers.append(InstallationRefusedError("suspended"))
+    waiters = stage.ask(3)
+    await stage.all_waiting(waiters)
+
+    stage.tokens.drop(ONE)
+    stage.mints.gate.set()
+    found = await asyncio.gather(*waiters)
+
+    assert {cached.token.secret.reveal() for cached in found} == {"crs_2"}
+    assert stage.heard.mints == [("InstallationRefusedError", ONE), ("minted", ONE)]
+
+
+async def test_a_failure_after_the_drop_is_told(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    stage.mints.answers.extend([MintFailedError("before"), MintFailedError("after")])
+    waiters = stage.ask(1)
+    await stage.all_waiting(waiters)
+
+    stage.tokens.drop(ONE)
+    stage.mints.gate.set()
+    (error,) = await asyncio.gather(*waiters, return_exceptions=True)
+
+    assert str(error) == "after"
+
+
+async def test_a_drop_ends_the_memory_of_a_refusal(stage: Stage) -> None:
+    """An installation that is suspended no longer is served at once, not after negative_ttl."""
+    stage.mints.answers.append(InstallationRefusedError("suspended"))
+    await stage.fail()
+
+    dropped = stage.tokens.drop(ONE)
+
+    assert not dropped
+    assert await stage.get() == "crs_2"
+
+
+async def test_a_drop_of_one_leaves_the_others(stage: Stage) -> None:
+    await stage.get(ONE)
+    await stage.get(TWO)
+
+    stage.tokens.drop(ONE)
+
+    assert await stage.get(TWO) == "crs_2"
+
+
+async def test_the_api_may_refuse_a_token_that_was_dropped_meanwhile(stage: Stage) -> None:
+    old = await stage.tokens.get(ONE)
+    stage.tokens.drop(ONE)
+    await stage.get()
+
+    assert stage.tokens.refused(ONE, old.generation)
+    assert await stage.get() == "crs_2"
+
+
+# -- blocked --------------------------------------------------------------------------------------
+
+
+async def test_a_blocked_installation_gets_no_token(stage: Stage) -> None:
+    await stage.get()
+
+    stage.tokens.block(ONE)
+
+    assert type(await stage.fail()) is InstallationBlockedError
+    assert stage.tokens.blocked == {ONE}
+    assert len(stage.mints.asked) == 1
+    assert stage.heard.lookups == ["dead", "blocked"]
+
+
+async def test_a_block_is_about_one_installation(stage: Stage) -> None:
+    stage.tokens.block(ONE)
+
+    assert await stage.get(TWO) == "crs_1"
+
+
+async def test_an_unblocked_installation_gets_a_new_token(stage: Stage) -> None:
+    await stage.get()
+    stage.tokens.block(ONE)
+
+    stage.tokens.unblock(ONE)
+
+    assert await stage.get() == "crs_2"
+    assert stage.tokens.blocked == set()
+
+
+async def test_a_switch_says_whether_it_changed_anything(stage: Stage) -> None:
+    said = [
+        stage.tokens.unblock(ONE),
+        stage.tokens.block(ONE),
+        stage.tokens.block(ONE),
+        stage.tokens.unblock(ONE),
+    ]
+
+    assert said == [False, True, False, True]
+
+
+@pytest.mark.parametrize("answers", [[], [MintFailedError("x")]], ids=["minted", "failed"])
+async def test_those_who_wait_when_it_is_blocked_get_nothing(
+    stage: Stage, answers: list[BaseException]
+) -> None:
+    stage.mints.gate.clear()
+    stage.mints.answers.extend(answers)
+    waiters = stage.ask(3)
+    await stage.all_waiting(waiters)
+
+    stage.tokens.block(ONE)
+    stage.mints.gate.set()
+    found = await asyncio.gather(*waiters, return_exceptions=True)
+
+    assert [type(error) for error in found] == [InstallationBlockedError] * 3
+    assert len(stage.mints.asked) == 1
+    assert list(stage.tokens) == []
+
+
+async def test_blocked_and_unblocked_during_a_mint_it_is_made_again(stage: Stage) -> None:
+    stage.mints.gate.clear()
+    waiters = stage.ask(3)
+    await stage.all_waiting(waiters)
+
+    stage.tokens.block(ONE)
+    stage.tokens.unblock(ONE)
+    stage.mints.gate.set()
+    found = await asyncio.gather(*waiters)
+
+    assert {cached.token.secret.reveal() for cached in found} == {"crs_2"}
+
+
+# -- what may still live at the API ---------------------------------------------------------------
+
+
+async def test_all_that_was_minted_is_kept_to_be_revoked(stage: Stage) -> None:
+    stage.make(TokensConfig(revoke_on_exit=True, max_entries=1))
+    await stage.get(ONE)
+    stage.tokens.drop(ONE)
+    await stage.get(ONE)
+    await stage.get(TWO)
+
+    issued = stage.tokens.issued.take(now=NOW)
+
+    assert [token.secret.reveal() for token in issued] == ["crs_3", "crs_2", "crs_1"]
+
+
+async def test_a_token_nobody_was_given_is_kept_to_be_revoked(stage: Stage) -> None:
+    stage.make(TokensConfig(revoke_on_exit=True))
+    stage.mints.gate.clear()
+    waiters = stage.ask(1)
+    await stage.all_waiting(waiters)
+    stage.tokens.block(ONE)
+    stage.mints.gate.set()
+    await asyncio.wait(waiters)
+
+    assert len(stage.tokens.issued) == 1
+    assert all(isinstance(waiter.exception(), InstallationBlockedError) for waiter in waiters)
+
+
+async def test_nothing_is_kept_unless_it_is_to_be_revoked(stage: Stage) -> None:
+    await stage.get()
+
+    assert len(stage.tokens.issued) == 0
 
 
 # -- the end --------------------------------------------------------------------------------------

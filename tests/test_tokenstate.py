@@ -43,6 +43,15 @@ async def test_a_token_that_is_not_there_is_said(proxy: RunningProxy) -> None:
     assert found.sentence.startswith("none at 127.0.0.1:")
 
 
+async def test_a_blocked_installation_is_said(proxy: RunningProxy) -> None:
+    proxy.app.parts.tokens.block(TokenKey("i"))
+
+    found = await ask(proxy, "i")
+
+    assert (found.known, found.token) == (True, None)
+    assert found.sentence.endswith(", where it is blocked")
+
+
 async def test_a_proxy_of_another_app_is_not_believed(proxy: RunningProxy) -> None:
     found = await ask(proxy, "i", app="another")
 

@@ -9,27 +9,47 @@ from proxy.doctor.findings import Finding
 from proxy.errors import KeyUnusableError
 from proxy.keyfiles import encoding_of
 from proxy.keys import read_key_file
+from proxy.keysources import load_keys
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
+    from proxy.config import AppConfig
     from proxy.doctor.case import Case
+    from proxy.keys import SigningKey
 
+REMEDY = "download a private key of the app from the registry"
 EGRESS = re.compile(r"(?:https?|all)_proxy", re.IGNORECASE)
 
 
 async def key(case: Case) -> AsyncIterator[Finding]:
-    """Load the private key as the proxy would."""
+    """Load the private key as the proxy would, or all keys of a directory."""
+    if case.config.app.private_keys_dir is not None:
+        for finding in _keys(case.config.app):
+            yield finding
+        return
     try:
         signer = case.session.keys.current()
-        text = _key_text(case)
-        encoding = f", {encoding_of(text)}" if text else ""  # of a directory one key was chosen
-        found = f"RSA, {signer.bits} bits{encoding}, {signer.fingerprint}"
+        yield Finding("key", "ok", describe(signer, encoding_of(_key_text(case))))
     except KeyUnusableError as error:
-        remedy = "download a private key of the app from the registry"
-        yield Finding("key", "fail", error.detail, remedy)
-    else:
-        yield Finding("key", "ok", found)
+        yield Finding("key", "fail", error.detail, REMEDY)
+
+
+def _keys(app: AppConfig) -> Iterator[Finding]:
+    try:
+        reading = load_keys(app)
+    except KeyUnusableError as error:
+        yield Finding("key", "fail", error.detail, REMEDY)
+        return
+    for each in reading.rejected:
+        yield Finding("key", "warn", each.detail, f"remove that file, or {REMEDY}")
+    for found in reading.keys:
+        yield Finding("key", "ok", describe(found))
+
+
+def describe(key: SigningKey, *more: str) -> str:
+    """Say of a key what may be shown."""
+    return ", ".join(("RSA", f"{key.bits} bits", *more, key.fingerprint))
 
 
 def _key_text(case: Case) -> str:

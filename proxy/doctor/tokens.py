@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.access import TokenKey
+from proxy.appcalls import SUCCESS
 from proxy.doctor.api import KEY_REMEDY
 from proxy.doctor.findings import Finding
 from proxy.errors import (
@@ -13,7 +14,6 @@ from proxy.errors import (
     MintError,
     UpstreamError,
 )
-from proxy.exchange import SUCCESS
 from proxy.tags import is_id
 
 if TYPE_CHECKING:

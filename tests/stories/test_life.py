@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy.emulator.faults import Fault
 from proxy.probing import ask
 from tests.scenes import call, read_answer, request_head
 from tests.stories.program import Program, environment, program_before, run_to_end
@@ -24,6 +25,11 @@ SLOW = "/_emulator/slow?seconds=1"
 
 def tagged(emulator: Emulator, target: str) -> bytes:
     return request_head(target=target, tag=next(iter(emulator.world.installations)))
+
+
+def revocation(program: Program) -> tuple[int, int, int]:
+    (line,) = [line for line in program.lines if line["event"] == "tokens.revoked"]
+    return line["revoked"], line["failed"], line["left"]
 
 
 @asynccontextmanager
@@ -125,6 +131,61 @@ async def test_a_second_sigterm_ends_at_once(emulator: Emulator, tmp_path: Path)
         code = await program.end()
 
     assert code == 143
+
+
+async def test_tokens_are_dead_at_the_api_after_sigterm(emulator: Emulator, tmp_path: Path) -> None:
+    more = {
+        "ICR_PROXY_TOKENS__REVOKE_ON_EXIT": "true",
+        "ICR_PROXY_LISTENERS__0__UNTAGGED": "app",
+    }
+    async with program_before(emulator, tmp_path, **more) as program:
+        for tag in [*list(emulator.world.installations)[:3], None]:
+            assert (await call(program.port, request_head(tag=tag))).status == 200
+        minted = dict(emulator.world.tokens)
+
+        program.process.send_signal(signal.SIGTERM)
+        code = await program.end()
+
+    assert len(minted) == 4
+    assert not emulator.world.tokens
+    assert {emulator.world.token_book.cause_of_death(text) for text in minted} == {"revoked"}
+    assert code == 0
+    assert revocation(program) == (4, 0, 0)
+    assert not any(text in str(program.lines) for text in minted)
+
+
+async def test_an_api_that_hangs_does_not_keep_the_program_beyond_its_drain(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    loop = asyncio.get_running_loop()
+    more = {"ICR_PROXY_TOKENS__REVOKE_ON_EXIT": "true", "ICR_PROXY_SHUTDOWN__MAX_DRAIN": "500ms"}
+    async with program_before(emulator, tmp_path, **more) as program:
+        await call(program.port, tagged(emulator, "/projects"))
+        emulator.world.faults.app.extend([Fault(kind="hang")] * 10)
+        began = loop.time()
+
+        program.process.send_signal(signal.SIGTERM)
+        code = await program.end()
+
+    assert code == 0
+    assert loop.time() - began < 10
+    assert revocation(program) == (0, 0, 1)
+
+
+async def test_a_second_sigterm_waits_for_no_revocation(emulator: Emulator, tmp_path: Path) -> None:
+    more = {"ICR_PROXY_TOKENS__REVOKE_ON_EXIT": "true"}
+    async with program_before(emulator, tmp_path, **more) as program:
+        await call(program.port, tagged(emulator, "/projects"))
+        emulator.world.faults.app.extend([Fault(kind="hang")] * 10)
+        program.process.send_signal(signal.SIGTERM)
+        while not any(seen.method == "DELETE" for seen in emulator.world.requests):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+        program.process.send_signal(signal.SIGTERM)
+        code = await program.end()
+
+    assert code == 143
+    assert not any(line["event"] == "tokens.revoked" for line in program.lines)
 
 
 async def test_sighup_takes_over_what_can_change_while_running(

@@ -1,0 +1,89 @@
+"""The switches on the admin port: drop a token, block an installation, unblock it.
+
+Who may throw them is decided by the peer's address: only this machine. The port may be open to
+the network for scraping, and nothing is asked there that would tell an operator from anybody else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.access import TokenKey
+from proxy.addresses import is_loopback
+from proxy.pages import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, OK, Page, json_page
+from proxy.tags import is_id
+
+if TYPE_CHECKING:
+    from proxy.logs import Log
+
+SWITCH = re.compile(r"/(?:tokens/([^/]*)/(drop)|installations/([^/]*)/(block|unblock))")
+
+
+class Switchable(Protocol):
+    """What the switches act on; `tokens.Tokens` is one."""
+
+    def drop(self, key: TokenKey) -> bool:
+        """Forget its token; say if there was one."""
+
+    def block(self, key: TokenKey) -> bool:
+        """Give it no token; say if that is new."""
+
+    def unblock(self, key: TokenKey) -> bool:
+        """Give it tokens again; say if it was blocked."""
+
+
+class Control:
+    """Answers requests to throw a switch."""
+
+    def __init__(self, *, tokens: Switchable, log: Log) -> None:
+        self._tokens = tokens
+        self._log = log
+
+    def answer(self, method: str, path: str, *, peer: str) -> Page | None:
+        """Do what a request asks, and say what came of it; `None` if the path is no switch."""
+        found = SWITCH.fullmatch(path)
+        if found is None:
+            return None
+        if method != "POST":
+            return json_page(NOT_ALLOWED, {"message": "Only POST."}, allow=b"POST")
+        # The last line of defence for a port that is open beyond this machine.
+        if not is_loopback(peer):
+            return _refusal(
+                FORBIDDEN,
+                "Switches are thrown from the proxy's own machine only: ask on 127.0.0.1.",
+            )
+        installation = found[1] if found[2] else found[3]
+        if not is_id(installation.encode("utf-8", "surrogateescape")):
+            return _refusal(BAD_REQUEST, "An installation's ID is 1 to 64 letters, digits, - or _.")
+        return self._throw(found[2] or found[4], installation, peer=peer)
+
+    def _throw(self, switch: str, installation: str, *, peer: str) -> Page:
+        key = TokenKey(installation)
+        if switch == "drop":
+            dropped = self._tokens.drop(key)
+            self._log.warning(
+                "admin.token_dropped", installation=installation, dropped=dropped, peer=peer
+            )
+            return json_page(OK, {"installation": installation, "dropped": dropped})
+        if switch == "block":
+            changed = self._tokens.block(key)
+            self._log.warning(
+                "admin.installation_blocked", installation=installation, changed=changed, peer=peer
+            )
+        else:
+            changed = self._tokens.unblock(key)
+            self._log.warning(
+                "admin.installation_unblocked",
+                installation=installation,
+                changed=changed,
+                peer=peer,
+            )
+        return json_page(
+            OK,
+            {"installation": installation, "blocked": switch == "block", "changed": changed},
+        )
+
+
+def _refusal(status: int, sentence: str) -> Page:
+    return json_page(status, {"message": sentence})

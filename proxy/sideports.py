@@ -1,0 +1,93 @@
+"""Builds what stands beside the callers' listeners: the admin port, and the one for webhooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.admin import Admin
+from proxy.browsers import HostGuard, OriginGuard
+from proxy.config import ListenerConfig
+from proxy.control import Control
+from proxy.deliveries import RESULTS, Deliveries
+from proxy.listeners import Listener
+from proxy.logs import where
+from proxy.secret import Secret
+from proxy.secretfile import SecretFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from proxy.assembly import Parts
+    from proxy.config import Config, WebhooksConfig
+    from proxy.errors import StartError
+    from proxy.listeners import Refuse, Respond
+    from proxy.logs import Log
+
+
+def build_admin(
+    config: Config,
+    parts: Parts,
+    *,
+    state: Callable[[], str],
+    status: Callable[[], Mapping[str, object]],
+) -> Listener:
+    """Make the admin port; `state` is one of those of `app.App`."""
+    bind = config.admin.bind
+    parts.metrics.blocked.set_function(lambda: len(parts.tokens.blocked))
+    admin = Admin(
+        started=lambda: state() != "starting",
+        ready=lambda: state() == "ready",
+        metrics=parts.metrics.render,
+        status=status,
+        control=Control(tokens=parts.tokens, log=parts.log),
+        # No further name than the bound one: here, nobody poses as the API.
+        hosts=HostGuard(ListenerConfig(bind=bind, exposed=True), base_url=f"http://{bind}"),
+        origins=OriginGuard(()),
+        crashed=lambda error, path: parts.log.error("admin.crashed", path=path, **where(error)),
+    )
+    return _listener(bind, config, parts, respond=admin, refuse=admin.refuse)
+
+
+def build_webhooks(config: Config, parts: Parts) -> Listener | None:
+    """Make the port for webhooks, if there is to be one.
+
+    Raises:
+        StartError: the file with the secret cannot be used.
+    """
+    bind = config.webhooks.bind
+    if bind is None:
+        return None
+    count = {result: parts.metrics.webhooks.labels(result) for result in RESULTS}
+    deliveries = Deliveries(
+        path=config.webhooks.path,
+        secret=read_webhook_secret(config.webhooks, log=parts.log),
+        drop=parts.tokens.drop,
+        count=lambda result: count[result].inc(),
+        log=parts.log,
+    )
+    return _listener(bind, config, parts, respond=deliveries, refuse=deliveries.refuse)
+
+
+def read_webhook_secret(config: WebhooksConfig, *, log: Log) -> Callable[[], Secret]:
+    """Give the secret that deliveries are signed with; one of the two is there (`config`)."""
+
+    def rejected(error: StartError) -> None:
+        log.error("webhook.secret_rejected", detail=error.detail)
+
+    if config.secret_file is not None:
+        return SecretFile(config.secret_file, key="webhooks.secret_file", rejected=rejected)
+    secret = config.secret or Secret("")  # which verifies nothing; `config` demands one of the two
+    return lambda: secret
+
+
+def _listener(
+    bind: str, config: Config, parts: Parts, *, respond: Respond, refuse: Refuse
+) -> Listener:
+    return Listener(
+        bind,
+        respond=respond,
+        refuse=refuse,
+        limits=config.limits,
+        tag=config.headers.installation,
+        logger=parts.logger,
+    )

@@ -1,0 +1,164 @@
+import json
+from typing import Any
+
+import pytest
+
+from proxy.access import TokenKey
+from proxy.control import Control
+from proxy.pages import Page
+
+ONE = TokenKey("in-1")
+HERE = "127.0.0.1"
+
+
+class Switches:
+    """What the switches act on: it remembers, and answers as told."""
+
+    def __init__(self) -> None:
+        self.thrown: list[tuple[str, TokenKey]] = []
+        self.answer = True
+
+    def drop(self, key: TokenKey) -> bool:
+        self.thrown.append(("drop", key))
+        return self.answer
+
+    def block(self, key: TokenKey) -> bool:
+        self.thrown.append(("block", key))
+        return self.answer
+
+    def unblock(self, key: TokenKey) -> bool:
+        self.thrown.append(("unblock", key))
+        return self.answer
+
+
+class Heard:
+    """A `Log` that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, object]]] = []
+
+    def warning(self, event: str, **fields: object) -> None:
+        self.lines.append((event, fields))
+
+    debug = info = error = warning
+
+
+class Stage:
+    """The switches with all that surrounds them."""
+
+    def __init__(self) -> None:
+        self.switches = Switches()
+        self.heard = Heard()
+        self.control = Control(tokens=self.switches, log=self.heard)
+
+    def post(self, path: str, *, peer: str = HERE) -> Page:
+        page = self.control.answer("POST", path, peer=peer)
+        assert page is not None
+        return page
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+def said(page: Page) -> dict[str, Any]:
+    assert page.content_type == b"application/json"
+    members: dict[str, Any] = json.loads(page.body)
+    return members
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_token_is_dropped(stage: Stage, answer: bool) -> None:  # noqa: FBT001
+    stage.switches.answer = answer
+
+    page = stage.post("/tokens/in-1/drop")
+
+    assert stage.switches.thrown == [("drop", ONE)]
+    assert (page.status, said(page)) == (200, {"installation": "in-1", "dropped": answer})
+    assert stage.heard.lines == [
+        ("admin.token_dropped", {"installation": "in-1", "dropped": answer, "peer": HERE})
+    ]
+
+
+@pytest.mark.parametrize("changed", [True, False])
+@pytest.mark.parametrize("switch", ["block", "unblock"])
+def test_an_installation_is_switched(stage: Stage, switch: str, changed: bool) -> None:  # noqa: FBT001
+    stage.switches.answer = changed
+
+    page = stage.post(f"/installations/in-1/{switch}")
+
+    assert stage.switches.thrown == [(switch, ONE)]
+    assert page.status == 200
+    assert said(page) == {
+        "installation": "in-1",
+        "blocked": switch == "block",
+        "changed": changed,
+    }
+    assert stage.heard.lines == [
+        (
+            f"admin.installation_{switch}ed",
+            {"installation": "in-1", "changed": changed, "peer": HERE},
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/status",
+        "/tokens",
+        "/tokens/in-1",
+        "/tokens/in-1/block",
+        "/tokens/in-1/drop/",
+        "/tokens/a/b/drop",
+        "//tokens/in-1/drop",
+        "/TOKENS/in-1/drop",
+        "/tokens/in-1/dropped",
+        "/installations/in-1/drop",
+        "/installations/in-1",
+        "/installations/in-1/unblock\n",
+        "/x/installations/in-1/block",
+    ],
+)
+def test_what_is_no_switch_is_somebody_elses(stage: Stage, path: str) -> None:
+    assert stage.control.answer("POST", path, peer=HERE) is None
+
+
+@pytest.mark.parametrize(
+    "identity",
+    ["", "..", "a.b", "a%2Fb", "%69n-1", "in 1", "x" * 65, "undefined", "NULL", "é", "\udcff"],
+)
+@pytest.mark.parametrize("path", ["/tokens/{}/drop", "/installations/{}/block"])
+def test_an_id_outside_the_alphabet_is_refused(stage: Stage, path: str, identity: str) -> None:
+    page = stage.post(path.format(identity))
+
+    assert page.status == 400
+    assert said(page) == {"message": "An installation's ID is 1 to 64 letters, digits, - or _."}
+    assert stage.switches.thrown == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post"])
+@pytest.mark.parametrize("path", ["/tokens/in-1/drop", "/installations/in-1/unblock"])
+def test_a_switch_is_posted_to(stage: Stage, method: str, path: str) -> None:
+    page = stage.control.answer(method, path, peer=HERE)
+
+    assert page is not None
+    assert (page.status, page.allow) == (405, b"POST")
+    assert stage.switches.thrown == []
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1"])
+def test_this_machine_may_throw_switches(stage: Stage, peer: str) -> None:
+    assert stage.post("/installations/in-1/block", peer=peer).status == 200
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.7", "192.0.2.1", "fe80::1%eth0", "::ffff:10.0.0.7", ""])
+def test_another_machine_may_not(stage: Stage, peer: str) -> None:
+    page = stage.post("/installations/in-1/block", peer=peer)
+
+    assert page.status == 403
+    assert "own machine only" in said(page)["message"]
+    assert stage.switches.thrown == []
+    assert stage.heard.lines == []

@@ -1,0 +1,81 @@
+import pytest
+
+from proxy.access import TokenKey
+from proxy.errors import (
+    AppKeyRefusedError,
+    InstallationRefusedError,
+    MintBusyError,
+    MintError,
+    MintFailedError,
+    MintTimeoutError,
+)
+from proxy.failures import Failures
+
+ONE, TWO = TokenKey("in-1"), TokenKey("in-2")
+NOW = 1000.0
+
+
+@pytest.fixture
+def failures() -> Failures:
+    return Failures(max_entries=3, negative_ttl=30.0, random=lambda: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("at", "holds"), [(-0.001, False), (0.0, True), (29.999, True), (30.0, False)]
+)
+def test_a_refusal_holds_for_its_time(failures: Failures, at: float, holds: bool) -> None:  # noqa: FBT001
+    failures.remember(ONE, InstallationRefusedError("x"), now=NOW)
+
+    assert (failures.find(ONE, now=NOW + at) is not None) == holds
+
+
+def test_a_refused_key_is_found_for_everybody(failures: Failures) -> None:
+    failures.remember(ONE, AppKeyRefusedError("x"), now=NOW)
+
+    assert failures.find(TWO, now=NOW) is not None
+
+
+def test_what_succeeded_is_forgotten_and_so_is_a_refused_key(failures: Failures) -> None:
+    failures.remember(ONE, MintFailedError("x"), now=NOW)
+    failures.remember(TWO, AppKeyRefusedError("x"), now=NOW)
+
+    failures.forget(ONE)
+
+    assert failures.find(ONE, now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_found"),
+    [
+        pytest.param(InstallationRefusedError("x"), False, id="refused"),
+        pytest.param(MintFailedError("x"), True, id="5xx"),
+        pytest.param(MintTimeoutError("x"), True, id="time-out"),
+        pytest.param(AppKeyRefusedError("x"), True, id="key"),
+    ],
+)
+def test_only_a_refusal_is_forgiven(failures: Failures, error: MintError, is_found: bool) -> None:  # noqa: FBT001
+    """A webhook may be replayed; back-off must outlast that."""
+    failures.remember(ONE, error, now=NOW)
+
+    failures.forgive(ONE)
+
+    assert (failures.find(ONE, now=NOW) is not None) == is_found
+
+
+def test_forgiving_what_never_failed_is_harmless(failures: Failures) -> None:
+    failures.forgive(ONE)
+
+    assert len(failures) == 0
+
+
+def test_the_memory_is_bounded(failures: Failures) -> None:
+    for number in range(10):
+        failures.remember(TokenKey(f"in-{number}"), InstallationRefusedError("x"), now=NOW)
+
+    assert len(failures) == 3
+
+
+def test_that_our_own_connections_were_busy_is_no_failure(failures: Failures) -> None:
+    failures.remember(ONE, MintBusyError("x"), now=NOW)
+
+    assert failures.find(ONE, now=NOW) is None
