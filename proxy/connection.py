@@ -54,12 +54,12 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing waits in the socket: neither a goodbye nor an answer nobody asked for.
+        """Whether it is open and nothing waits in it: no goodbye, no answer nobody asked for.
 
         The event loop may not have looked since it arrived, and it must not be taken for the
         answer to the next request.
         """
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return False
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)

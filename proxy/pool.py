@@ -147,7 +147,7 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             age = now - connection.idle_since
-            if not connection.is_open or age >= IDLE_SECONDS or not connection.is_quiet:
+            if age >= IDLE_SECONDS or not connection.is_quiet:
                 connection.abort()
             elif is_write and age >= PROVEN_SECONDS:
                 self._idle.append(connection)  # good enough for a read

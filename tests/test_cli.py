@@ -142,6 +142,19 @@ async def test_check_of_a_key_that_is_none_says_what_was_found() -> None:
     assert PLANTED not in out + err
 
 
+async def test_check_of_a_directory_of_keys_names_them_all_and_what_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text(app_key_pem())
+    (tmp_path / "b.pem").write_text("rubbish")
+    env = bare_environment(ICR_PROXY_APP__ID="a", ICR_PROXY_APP__PRIVATE_KEYS_DIR=str(tmp_path))
+
+    code, out, err = await run_to_end(["check"], env)
+
+    assert code == 0
+    assert "The configuration is good. Key SHA256:" in out
+    assert "Warning: app.private_keys_dir" in err
+    assert "b.pem holds no PEM block" in err
+
+
 async def test_check_of_a_ca_file_that_is_none_says_so(tmp_path: Path) -> None:
     wrong = tmp_path / "ca.pem"
     wrong.write_text("hello")

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
+from proxy.config import TimeoutsConfig
+from proxy.connection import Connection
 from proxy.errors import (
     CallerGoneError,
     UpstreamBrokenError,
@@ -167,6 +169,21 @@ async def test_closing_the_pool_does_not_end_a_body_without_length() -> None:
 
             with pytest.raises(UpstreamBrokenError):
                 await response.read()
+            response.close()
+
+
+async def test_a_connection_that_is_gone_sends_nothing() -> None:
+    connection = Connection(
+        asyncio.get_running_loop(), timeouts=TimeoutsConfig(), released=lambda _: None
+    )
+
+    with pytest.raises(UpstreamBrokenError) as caught:
+        await connection.send(upstream_request())
+
+    assert not caught.value.sent
+    assert not connection.is_quiet
+    connection.data_received(b"late")  # as over TLS, where some may be on its way
+    assert not connection.is_open
 
 
 # -- time-outs ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from proxy.assembly import Clocks
-from proxy.config import LimitsConfig, TimeoutsConfig
+from proxy.config import LimitsConfig, PolicyConfig, TimeoutsConfig
 from proxy.errors import (
     UpstreamBrokenError,
     UpstreamBusyError,
@@ -280,6 +280,45 @@ async def test_a_mint_that_fails_after_a_refusal_is_the_answer() -> None:
     assert (len(api.heads), api.mints) == (1, 2)
 
 
+async def test_an_api_that_refuses_every_token_causes_no_storm_of_mints() -> None:
+    async with stage(lambda _token: json_403(INVALID)) as on:
+        answers = [await on.call("POST") for _ in range(10)]
+
+        assert {answer.body for answer in answers} == {INVALID}
+        assert on.api.mints <= 6
+        assert on.proxy.metric("replays_total", result="limited") >= 4
+
+
+async def test_a_403_that_breaks_off_while_it_is_judged_is_a_bad_gateway() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(json_403(INVALID)[:-1])
+        visit.writer.close()
+
+    async with scripted_upstream(script) as api, running(config_for(api.url)) as proxy:
+        answer = await call(proxy.port, request_head("POST"))
+
+        assert answer.problem["code"] == "upstream-broken"
+        assert proxy.app.parts.pool.active == 0
+        assert len(api.heads) == 1
+
+
+async def test_the_apps_own_signature_is_used_where_it_is_opened_and_never_replayed() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
+
+    reads = PolicyConfig(app_endpoints="read")
+    async with (
+        scripted_upstream(script) as api,
+        running(config_for(api.url, policy=reads)) as proxy,
+    ):
+        answer = await call(proxy.port, request_head(target="/app/installations", tag=None))
+
+    assert (answer.status, answer.body) == (401, b"no")
+    [head] = api.heads
+    assert head.count(b"Authorization: Bearer eyJ") == 1
+    assert api.mints == 0
+
+
 @pytest.mark.parametrize(
     ("method", "sent"),
     [
@@ -303,7 +342,7 @@ async def test_a_token_just_minted_and_refused(
 
 @asynccontextmanager
 async def racing(
-    *fates: str, timeouts: TimeoutsConfig | None = None
+    *fates: str, limits: LimitsConfig | None = None
 ) -> AsyncIterator[tuple[RunningProxy, ScriptedUpstream]]:
     """An API that meets the first requests with these fates, and all others with 200."""
     left = list(fates)
@@ -321,10 +360,12 @@ async def racing(
                 await visit.say(b"HTTP/1.1 2")
                 visit.writer.close()
 
-    async with scripted_upstream(script) as api:
-        upstream = {"timeouts": timeouts} if timeouts else {}
-        async with running(config_for(api.url, upstream=upstream)) as proxy:
-            yield proxy, api
+    limits = limits or LimitsConfig()
+    async with (
+        scripted_upstream(script) as api,
+        running(config_for(api.url, limits=limits)) as proxy,
+    ):
+        yield proxy, api
 
 
 @pytest.mark.parametrize("fate", ["reset", "close"])
@@ -367,6 +408,19 @@ async def test_what_may_have_been_done_is_not_sent_again(method: str, fate: str)
 
         assert answer.problem["code"] == "upstream-broken"
         assert len(api.heads) == 2
+
+
+@pytest.mark.parametrize(("size", "heads"), [(1000, 3), (1001, 2)])
+async def test_a_read_with_a_body_is_retried_if_the_body_is_still_there(
+    size: int, heads: int
+) -> None:
+    async with racing("answer", "reset", limits=LimitsConfig(replay_buffer=1000)) as (proxy, api):
+        await call(proxy.port, request_head())
+        request = request_head(extra=f"Content-Length: {size}\r\n") + bytes(size)
+        answer = await call(proxy.port, request)
+
+        assert answer.status == (200 if heads == 3 else 502)
+        assert len(api.heads) == heads
 
 
 async def test_a_read_on_a_new_connection_is_not_retried() -> None:

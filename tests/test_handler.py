@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import uvloop
+from aiohttp.web import BaseRequest
 
 from proxy.config import LimitsConfig, PolicyConfig, TimeoutsConfig
-from proxy.errors import DrainingError, OverloadedError
-from proxy.handler import InFlight
+from proxy.errors import (
+    BadRequestError,
+    CallerGoneError,
+    DrainingError,
+    OverloadedError,
+    ProxyError,
+)
+from proxy.handler import Handler, InFlight
 from tests.scenes import (
     RunningProxy,
     ScriptedUpstream,
@@ -337,6 +344,33 @@ async def test_a_mint_outlives_the_caller_that_asked_for_it() -> None:
 
     assert answer.body == b"done"
     assert api.mints == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(CallerGoneError("left"), id="found out while reading"),
+        pytest.param(BadRequestError("no"), id="found out while answering"),
+    ],
+)
+async def test_a_caller_that_is_gone_gets_no_refusal(
+    error: ProxyError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave_and_fail(_self: Handler, request: BaseRequest, *_: object) -> None:
+        assert request.transport is not None
+        request.transport.close()
+        raise error
+
+    monkeypatch.setattr(Handler, "_admit", leave_and_fail)
+    async with stage(plainly) as (proxy, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(request_head())
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+
+        [line] = proxy.log("request.done")
+        assert (line["status"], line["code"]) == (499, "caller-gone")
 
 
 # -- what the API does ----------------------------------------------------------------------------

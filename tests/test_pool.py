@@ -263,6 +263,37 @@ async def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPat
             assert pool.idle == 0
 
 
+async def test_a_younger_connection_outlives_the_reaping_of_an_older() -> None:
+    clock = Clock()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, now=clock) as pool:
+            first = await pool.send(upstream_request())
+            second = await pool.send(upstream_request())
+            await whole(first)
+            clock.at += IDLE_SECONDS / 2
+            await whole(second)
+            clock.at += IDLE_SECONDS / 2
+
+            pool._reap()
+
+            assert pool.idle == 1
+            assert pool._reaper is not None
+
+
+async def test_a_connection_is_given_back_once() -> None:
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, connections=1) as pool:
+            response = await pool.send(upstream_request())
+            [connection] = pool._active
+            await whole(response)
+
+            pool._release(connection)
+            connection.abort()
+            response.close()
+
+            assert (pool.free, pool.idle) == (1, 1)
+
+
 # -- numbers --------------------------------------------------------------------------------------
 
 

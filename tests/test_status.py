@@ -43,6 +43,7 @@ async def test_a_new_proxy_describes_itself(proxy: RunningProxy, emulator: Emula
         "api_version": "2023-06-16",
         "listeners": [proxy.app.address],
         "key": proxy.app.parts.keys.fingerprint,
+        "keys": {proxy.app.parts.keys.fingerprint: "active"},
         "in_flight": 0,
         "mints_under_way": 0,
         "blocked": [],

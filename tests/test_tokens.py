@@ -1,7 +1,8 @@
 import asyncio
 import gc
 import math
-from collections import deque
+import random
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -1075,3 +1076,107 @@ async def test_a_token_knows_its_state(stage: Stage, at: float, state: str) -> N
     cached = await stage.tokens.get(ONE)
 
     assert cached.state(NOW + at) == state
+
+
+# -- patience -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def patient(stage: Stage) -> Stage:
+    """Give a stage whose callers wait; waiting moves the clock."""
+
+    async def sleep(seconds: float) -> None:
+        stage.clock.at += seconds
+
+    stage.tokens = Tokens(
+        mint=stage.mints,
+        config=TokensConfig(waiter_timeout=10.0),
+        now=stage.clock,
+        random=lambda: 0.0,
+        watcher=stage.heard,
+        sleep=sleep,
+    )
+    return stage
+
+
+async def test_a_short_failure_is_waited_for_and_not_told(patient: Stage) -> None:
+    patient.mints.answers.extend([MintFailedError("x"), MintTimeoutError("x")])
+
+    assert await patient.get() == "crs_3"
+    assert patient.clock.at - NOW == pytest.approx(2.0)
+
+
+async def test_nobody_waits_for_longer_than_the_waiter_timeout(patient: Stage) -> None:
+    patient.mints.answers.extend(MintFailedError("x") for _ in range(50))
+
+    await patient.fail()
+
+    assert 8.0 <= patient.clock.at - NOW <= 10.0
+
+
+async def test_an_outage_that_has_lasted_is_told_at_once(patient: Stage) -> None:
+    patient.mints.answers.extend(MintFailedError("x") for _ in range(50))
+    await patient.fail()
+    patient.clock.at += 2.0
+    before = patient.clock.at
+
+    await patient.fail()
+
+    assert patient.clock.at == before
+
+
+async def test_after_an_outage_the_next_one_is_waited_for_again(patient: Stage) -> None:
+    patient.mints.answers.extend(MintFailedError("x") for _ in range(20))
+    await patient.fail()
+    patient.mints.answers.clear()
+    patient.clock.at += 60.0
+    cached = await patient.tokens.get(ONE)
+    patient.tokens.refused(ONE, cached.generation)
+    patient.mints.answers.append(MintFailedError("x"))
+
+    assert (await patient.tokens.get(ONE)).generation == cached.generation + 1
+
+
+@pytest.mark.parametrize("error", [InstallationRefusedError("x"), AppKeyRefusedError("x")])
+async def test_what_does_not_pass_by_itself_is_told_at_once(
+    patient: Stage, error: MintError
+) -> None:
+    patient.mints.answers.append(error)
+
+    told = await patient.fail()
+
+    assert type(told) is type(error)
+    assert patient.clock.at == NOW
+
+
+async def test_an_api_that_says_when_to_come_back_is_not_asked_before(patient: Stage) -> None:
+    patient.mints.answers.append(MintFailedError("x", retry_after=4.0))
+
+    assert await patient.get() == "crs_2"
+    assert patient.clock.at - NOW == pytest.approx(4.0)
+
+
+async def test_an_api_that_wants_to_be_left_alone_for_long_is_told_at_once(patient: Stage) -> None:
+    patient.mints.answers.append(MintFailedError("x", retry_after=60.0))
+
+    told = await patient.fail()
+
+    assert told.retry_after == pytest.approx(60.0)
+    assert patient.clock.at == NOW
+
+
+async def test_ten_thousand_installations_do_not_renew_together(stage: Stage) -> None:
+    chance = random.Random(1)
+    tokens = Tokens(
+        mint=stage.mints,
+        config=TokensConfig(),
+        now=stage.clock,
+        random=chance.random,
+        watcher=stage.heard,
+    )
+
+    due = [(await tokens.get(TokenKey(f"in-{n}"))).due_at for n in range(10_000)]
+
+    # Spread over two minutes of the five, and no second of them with more than its share.
+    assert max(due) - min(due) == pytest.approx(0.4 * 300, rel=0.05)
+    assert max(Counter(int(at) for at in due).values()) < 3 * 10_000 / 120

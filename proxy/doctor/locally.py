@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from proxy.doctor.findings import Finding
@@ -30,9 +31,11 @@ async def key(case: Case) -> AsyncIterator[Finding]:
         return
     try:
         signer = case.session.keys.current()
-        yield Finding("key", "ok", describe(signer, encoding_of(_key_text(case))))
     except KeyUnusableError as error:
         yield Finding("key", "fail", error.detail, REMEDY)
+    else:
+        text = _key_text(case.config.app)
+        yield Finding("key", "ok", describe(signer, *([encoding_of(text)] if text else [])))
 
 
 def _keys(app: AppConfig) -> Iterator[Finding]:
@@ -52,11 +55,13 @@ def describe(key: SigningKey, *more: str) -> str:
     return ", ".join(("RSA", f"{key.bits} bits", *more, key.fingerprint))
 
 
-def _key_text(case: Case) -> str:
-    app = case.config.app
-    if app.private_key_file is not None:
-        return read_key_file(app.private_key_file)
-    return app.private_key.reveal() if app.private_key is not None else ""
+def _key_text(app: AppConfig) -> str:
+    """Give the text of the key once more, or none: a pipe gives it only once."""
+    if app.private_key is not None:
+        return app.private_key.reveal()
+    with suppress(KeyUnusableError):
+        return read_key_file(app.private_key_file) if app.private_key_file is not None else ""
+    return ""
 
 
 async def egress(case: Case) -> AsyncIterator[Finding]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,19 @@ async def test_a_key_file_is_described(tmp_path: Path, form: str) -> None:
     assert found.detail.startswith(f"RSA, 2048 bits, {form}, SHA256:")
 
 
+async def test_a_key_from_a_pipe_is_described_without_waiting_for_it_twice(tmp_path: Path) -> None:
+    file = tmp_path / "pipe"
+    os.mkfifo(file)
+    writer = threading.Thread(target=file.write_text, args=(app_key_pem(),))
+    writer.start()
+
+    found, _ = await look(Config(app=AppConfig(id="a", private_key_file=file)))
+    writer.join()
+
+    assert found.state == "ok"
+    assert found.detail.startswith("RSA, 2048 bits, SHA256:")
+
+
 async def test_a_key_file_that_is_missing_is_told_with_its_name(tmp_path: Path) -> None:
     config = Config(app=AppConfig(id="a", private_key_file=tmp_path / "app.pem"))
 
@@ -60,6 +75,30 @@ async def test_a_key_from_the_environment_is_described() -> None:
     found, _ = await look(config_for("http://127.0.0.1:1"))
 
     assert found.detail.startswith("RSA, 2048 bits, PKCS#8, SHA256:")
+
+
+async def keys_in(directory: Path) -> list[Finding]:
+    config = Config(app=AppConfig(id="a", private_keys_dir=directory))
+    case = Case(session=AppSession(config), environ={})
+    return [each async for each in locally.key(case)]
+
+
+async def test_every_key_of_a_directory_is_described_and_so_is_what_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text(app_key_pem())
+    (tmp_path / "b.pem").write_text("rubbish")
+
+    bad, good = await keys_in(tmp_path)
+
+    assert (good.state, good.detail.partition("SHA256:")[0]) == ("ok", "RSA, 2048 bits, ")
+    assert (bad.state, "b.pem holds no PEM block" in bad.detail) == ("warn", True)
+    assert "remove that file" in bad.remedy
+
+
+async def test_a_directory_without_a_key_is_a_failure(tmp_path: Path) -> None:
+    (found,) = await keys_in(tmp_path)
+
+    assert found.state == "fail"
+    assert "holds no usable key" in found.detail
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ class Traffic:
         self._more = asyncio.Event()
         self.seen: Counter[str] = Counter()
         """Answers by what they were; a good one is `200`."""
+        self._answered: Counter[str] = Counter()
 
     async def caller(self, installation: str) -> None:
         number = 0
@@ -68,6 +69,7 @@ class Traffic:
             answer = await call(self._port, self._request(installation, number))
             code = answer.values(b"X-ICR-Proxy-Error")
             self.seen[b" ".join([b"%d" % answer.status, *code]).decode()] += 1
+            self._answered[installation] += 1
             self._more.set()
 
     def _request(self, installation: str, number: int) -> bytes:
@@ -86,11 +88,16 @@ class Traffic:
             await self._more.wait()
 
     async def until_all_have_minted(self, *, times: int = 1) -> None:
-        """Let it run until each installation has had so many more tokens made."""
-        before = Counter(self._world.mints)
+        """Let it run until each installation has had so many more tokens made.
+
+        Until nothing is on its way any more, either, that was sent before: a request that is
+        refused patiently waits a moment, and should meet one change at a time.
+        """
+        mints, answered = Counter(self._world.mints), Counter(self._answered)
         await self.until(
             lambda: all(
-                self._world.mints[each] >= before[each] + times
+                self._world.mints[each] >= mints[each] + times
+                and self._answered[each] >= answered[each] + 2
                 for each in self._world.installations
             )
         )
