@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from proxy.access import TokenKey
     from proxy.bodies import CallerBody
+    from proxy.cached import CachedToken
     from proxy.outcome import Journal
-    from proxy.tokens import CachedToken, Tokens
+    from proxy.tokens import Tokens
     from proxy.upstream import Upstream, UpstreamResponse
 
 

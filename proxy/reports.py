@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.access import TokenKey
+    from proxy.cached import CachedToken
     from proxy.errors import KeyUnusableError, MintError
     from proxy.logs import Log
     from proxy.metrics import Metrics
-    from proxy.tokens import CachedToken
 
 # The claims of a JWT leave room for a minute; half of it is worth a look before it is used up.
 SKEW_WARN_SECONDS = 30.0

@@ -11,11 +11,11 @@ deadline, and cancelling one harms no other.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cachetools import Cache, LRUCache
 
+from proxy.cached import CachedToken, keep
 from proxy.errors import InstallationBlockedError, MintError, MintFailedError, MintTimeoutError
 from proxy.failures import Failures
 from proxy.issued import Issued
@@ -27,36 +27,7 @@ if TYPE_CHECKING:
     from proxy.access import AccessToken, TokenKey
     from proxy.config import TokensConfig
 
-MARGIN_SHARE = 0.1  # at most a tenth of a token's lifetime is spent renewing it
-JITTER_SHARE = 0.4  # so that installations which started together do not renew together
-DEAD_SECONDS = 2.0  # a token this close to its end would expire on the way
-DEAD_SHARE = 0.05  # … and no more than this share of its lifetime, for very short ones
-CLOCK_TREMBLE = 1.0  # seconds by which a clock may go back without having been set back
 ISSUED_SHARE = 4  # tokens that may live at once, for each in the cache: renewed, dropped, evicted
-
-
-@dataclass(slots=True, kw_only=True)
-class CachedToken:
-    """A token in the cache, with the header value that carries it, encoded once."""
-
-    token: AccessToken
-    generation: int
-    authorization: bytes
-    due_at: float
-    dead_at: float
-    is_dropped: bool = False
-    """Whether somebody has said that it must not be used any more."""
-
-    def state(self, now: float) -> str:
-        """One of `fresh`, `due`, `dead`."""
-        if now >= self.dead_at:
-            return "dead"
-        # A clock that was set back makes a token seem to live for longer than it does.
-        was_set_back = now < self.token.minted_at - CLOCK_TREMBLE
-        return "due" if now >= self.due_at or was_set_back else "fresh"
-
-    def __repr__(self) -> str:
-        return f"CachedToken({self.token.fingerprint}, generation={self.generation})"
 
 
 class TokenWatcher(Protocol):
@@ -274,16 +245,11 @@ class Tokens:
         if self._config.revoke_on_exit:
             self.issued.add(token, now=self._now())
         self._generation += 1
-        lifetime = token.expires_at - token.minted_at
-        margin = min(self._config.refresh_margin, lifetime * MARGIN_SHARE)
-        margin *= 1 - JITTER_SHARE * self._random()
-        dead_at = token.expires_at - min(DEAD_SECONDS, lifetime * DEAD_SHARE)
-        cached = CachedToken(
-            token=token,
+        cached = keep(
+            token,
             generation=self._generation,
-            authorization=b"Bearer " + token.secret.reveal().encode("ascii"),
-            due_at=min(token.expires_at - margin, dead_at),
-            dead_at=dead_at,
+            margin=self._config.refresh_margin,
+            chance=self._random(),
         )
         self._cached[key] = cached
         self._failures.forget(key)

@@ -23,13 +23,13 @@ LAYERS = """
     appcalls keysources
     browsers config configfile connection keys logs metrics verdicts webhooks
     consistency credentials headers minting probing problems reply routes settings tags vocabulary
-    access failures issued kinds policy rationing secretfile upstream
+    access cached failures issued kinds policy rationing secretfile upstream
     addresses clockskew masking operations outcome paths secret showing tree units
     errors
     __init__
 """
 PURE = """
-    access addresses browsers config consistency credentials errors failures headers issued
+    access addresses browsers cached config consistency credentials errors failures headers issued
     kinds masking minting operations outcome paths policy problems rationing reference reloading
     routes secret settings showing sources tags tree units upstream verdicts vocabulary webhooks
 """

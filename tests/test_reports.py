@@ -1,6 +1,7 @@
 import pytest
 
 from proxy.access import AccessToken, TokenKey
+from proxy.cached import CachedToken
 from proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -13,7 +14,6 @@ from proxy.errors import (
 from proxy.metrics import Metrics
 from proxy.reports import ClockReports, KeyReports, TokenReports
 from proxy.secret import Secret
-from proxy.tokens import CachedToken
 
 ONE = TokenKey("in-1")
 

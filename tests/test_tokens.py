@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.access import AccessToken, TokenKey
+from proxy.cached import CachedToken
 from proxy.config import TokensConfig
 from proxy.errors import (
     AppKeyRefusedError,
@@ -22,7 +23,7 @@ from proxy.errors import (
     MintTimeoutError,
 )
 from proxy.secret import Secret
-from proxy.tokens import CachedToken, Tokens
+from proxy.tokens import Tokens
 
 NOW = 1_700_000_000.0
 ONE, TWO = TokenKey("in-1"), TokenKey("in-2")

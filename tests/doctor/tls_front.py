@@ -94,7 +94,9 @@ async def tls_before(
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind, onward = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(_pass_on(reader, onward), _pass_on(behind, writer))
+        # Either side may break off; the other one finds out by itself.
+        both = _pass_on(reader, onward), _pass_on(behind, writer)
+        await asyncio.gather(*both, return_exceptions=True)
 
     async with serving(serve, tls=tls) as served:
         yield Front(f"https://{served}", ca_file)
