@@ -82,7 +82,6 @@ class Answer:
         request = self._request
         lines = [b"HTTP/1.1 %d %b" % (status, reason)]
         lines += [b"%b: %b" % header for header in (*headers, *self.extra)]
-        self._chunked = False
         has_body = request.method != "HEAD" and status not in BODILESS
         if has_body and not any(name.lower() == b"content-length" for name, _ in headers):
             if request.version >= HttpVersion11:

@@ -308,6 +308,7 @@ async def test_a_malformed_body_breaks_the_upload_and_is_told(
         assert answer.problem["code"] == "bad-request"
         assert answer.values(b"Connection") == [b"close"]
         assert rest == b"", "one request, one answer"
+        assert proxy.log("library.error") == []
         if begun.is_set():
             async with asyncio.timeout(5):
                 await ended.wait()

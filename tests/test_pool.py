@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import pytest
 import uvloop
@@ -28,6 +29,7 @@ from proxy.errors import (
     UpstreamUnreachableError,
 )
 from proxy.pool import IDLE_SECONDS, PROVEN_SECONDS, parse_address
+from proxy.reply import Reply
 from tests.scenes import (
     Clock,
     Parts,
@@ -171,6 +173,8 @@ async def test_whoever_holds_an_old_answer_cannot_reach_the_next() -> None:
             assert old.take() == b""
             assert await old.read() == b""
             old.close()
+            [connection] = pool._active
+            connection.finish(cast("Reply", old))
             go.set()
 
             assert await whole(new) == b"second"

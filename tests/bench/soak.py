@@ -44,6 +44,7 @@ CALLERS_EACH = 2
 PAUSE = 0.03  # seconds between two requests of a caller
 TICK = 0.05  # seconds between two chances for something to go wrong
 OUTAGE = 3.0  # seconds
+CALM = 2.0  # seconds between two blows to the same token
 FAILING_SHARE = 0.1  # of mints
 FAULT = Fault(kind="status", status=503)
 
@@ -138,6 +139,8 @@ class Chaos:
         self._report = report
         self._chance = chance
         self._revoked: Counter[str] = Counter()
+        self._calm: dict[str, float] = {}
+        self._all_calm_at = 0.0
         self._mints = emulator.world.faults.mints = FailingMints(chance)
 
     async def run(self, deadline: float) -> None:
@@ -148,10 +151,19 @@ class Chaos:
             while planned and planned[0][0] <= now - began:
                 await planned.pop(0)[1]()
             if self._chance.random() < 1.0 * TICK:
-                victim = self._chance.choice(list(self._world.installations))
-                self._revoked[victim] += self._world.revoke_all(victim)
+                soon = bool(planned) and planned[0][0] - (now - began) < CALM
+                self._revoke(self._chance.choice(list(self._world.installations)), now, soon=soon)
             await asyncio.sleep(TICK)
         self._report.revocations = self._revoked.total()
+
+    def _revoke(self, victim: str, now: float, *, soon: bool) -> None:
+        """Take a token away, unless another blow falls on it: one request heals one of them.
+
+        A request that is refused, given a new token and refused again learns the truth (design).
+        """
+        if not soon and now - self._calm.get(victim, 0.0) >= CALM and now >= self._all_calm_at:
+            self._calm[victim] = now
+            self._revoked[victim] += self._world.revoke_all(victim)
 
     def least_mints(self, installation: str) -> float:
         """Count what one installation needs at the least.
@@ -179,6 +191,7 @@ class Chaos:
     def _shift(self, seconds: float) -> Happening:
         async def shift() -> None:
             self._report.shifts += 1
+            self._all_calm_at = time.monotonic() + CALM
             self._world.shift_clock(seconds)
 
         return shift
