@@ -152,7 +152,7 @@ class AppCalls:
             length=0 if method == "POST" else None,
         )
         number, asked_at = next(self._numbers), self._now()
-        response = await self._send(request)
+        response = await send_repeatable(self._upstream, request)
         try:
             self._learn_skew(response.headers, number=number, asked_at=asked_at)
             skew = self.skew
@@ -169,16 +169,6 @@ class AppCalls:
             asked_at=asked_at,
             skew=skew,
         )
-
-    async def _send(self, request: UpstreamRequest) -> UpstreamResponse:
-        try:
-            return await self._upstream.send(request)
-        except UpstreamError as error:
-            # The idle race: the API closed a connection that lay in the pool.
-            if not error.reused or error.answered:
-                raise
-        request.fresh = True
-        return await self._upstream.send(request)
 
     def _authorization(self, signer: Signer) -> bytes:
         server_now = self._now() + self.skew
@@ -217,3 +207,20 @@ def no_answer(error: UpstreamError, *, wanted: str) -> MintError:
         return MintBusyError(f"all connections to the API are in use; {wanted} was not asked for")
     reason, why = next(row[1:] for row in NO_ANSWER if isinstance(error, row[0]))
     return MintFailedError(f"the API could not be asked for {wanted}: {why}", reason=reason)
+
+
+async def send_repeatable(upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
+    """Send what does no harm if it is sent twice; once more after the idle race.
+
+    The race: the API closed a connection that lay in the pool, before any byte of an answer.
+
+    Raises:
+        UpstreamError: there is no answer.
+    """
+    try:
+        return await upstream.send(request)
+    except UpstreamError as error:
+        if not error.reused or error.answered:
+            raise
+    request.fresh = True
+    return await upstream.send(request)

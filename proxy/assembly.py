@@ -16,8 +16,9 @@ from proxy.consistency import compiled
 from proxy.directory import Directory
 from proxy.exchange import Exchange
 from proxy.forward import Forwarder
-from proxy.handler import Handler, InFlight, Rules
+from proxy.handler import Handler, Rules
 from proxy.headers import RequestHeaders
+from proxy.inflight import InFlight
 from proxy.installations import list_installations
 from proxy.keyring import KeyRing
 from proxy.listeners import Listener

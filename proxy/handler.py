@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,6 @@ from proxy.credentials import settle
 from proxy.errors import (
     BadRequestError,
     CallerGoneError,
-    DrainingError,
-    OverloadedError,
     PolicyDeniedError,
     ProxyError,
     UpstreamTimeoutError,
@@ -36,7 +33,7 @@ from proxy.policy import Subject
 from proxy.problems import kind_of, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from aiohttp.web import BaseRequest
 
@@ -44,6 +41,7 @@ if TYPE_CHECKING:
     from proxy.config import LimitsConfig
     from proxy.forward import Forwarder, Opened
     from proxy.headers import RequestHeaders
+    from proxy.inflight import InFlight
     from proxy.outcome import Outcome
     from proxy.policy import Policy
     from proxy.routes import Router, Target
@@ -63,47 +61,6 @@ class Rules:
     headers: RequestHeaders
     limits: LimitsConfig
     total_seconds: float | None
-
-
-class InFlight:
-    """How many requests are being served, by all listeners together."""
-
-    def __init__(self, *, changed: Callable[[int], None]) -> None:
-        self.count = 0
-        self.closing = False
-        """Whether connections end with the answer they are on: the proxy is draining."""
-        self.shut = False
-        """Whether nothing new is served any more."""
-        self._changed = changed
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    @contextmanager
-    def slot(self, limit: int) -> Iterator[None]:
-        """Hold one of `limit` places.
-
-        Raises:
-            OverloadedError: there is none; nothing queues.
-            DrainingError: the proxy is shutting down and only finishes what it began.
-        """
-        if self.shut:
-            raise DrainingError("this proxy is shutting down; ask another one, or again later")
-        if self.count >= limit:
-            raise OverloadedError("this proxy serves as many requests as it may; try again")
-        self.count += 1
-        self._idle.clear()
-        self._changed(self.count)
-        try:
-            yield
-        finally:
-            self.count -= 1
-            self._changed(self.count)
-            if self.count == 0:
-                self._idle.set()
-
-    async def until_idle(self) -> None:
-        """Wait until nothing is being served."""
-        await self._idle.wait()
 
 
 class Handler:

@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxy.appcalls import send_repeatable
 from proxy.errors import UpstreamError
 from proxy.upstream import UpstreamRequest
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from proxy.access import AccessToken
-    from proxy.upstream import Upstream, UpstreamResponse
+    from proxy.upstream import Upstream
 
 TARGET = b"/app/installations/token"  # for tokens of the app, too: it kills the one in the header
 SUCCESS = range(200, 300)  # which of them is not documented (A)
@@ -83,7 +84,7 @@ class Revoker:
         )
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._send(request)
+                response = await send_repeatable(self._upstream, request)
                 try:
                     while await response.read():
                         pass  # to its end, so that the connection serves the next one
@@ -92,14 +93,3 @@ class Revoker:
         except (TimeoutError, UpstreamError):
             return False
         return response.status in SUCCESS or response.status in DEAD_ALREADY
-
-    async def _send(self, request: UpstreamRequest) -> UpstreamResponse:
-        try:
-            return await self._upstream.send(request)
-        except UpstreamError as error:
-            # The idle race: the API closed a connection that lay in the pool. To kill a token
-            # twice harms nobody.
-            if not error.reused or error.answered:
-                raise
-        request.fresh = True
-        return await self._upstream.send(request)

@@ -19,7 +19,8 @@ from proxy.errors import (
     OverloadedError,
     ProxyError,
 )
-from proxy.handler import Handler, InFlight
+from proxy.handler import Handler
+from proxy.inflight import InFlight
 from tests.scenes import (
     RunningProxy,
     ScriptedUpstream,

@@ -23,7 +23,7 @@ LAYERS = """
     appcalls keysources
     browsers config configfile connection keys logs metrics verdicts webhooks
     consistency credentials headers minting probing problems reply routes settings tags vocabulary
-    access cached failures issued kinds policy rationing secretfile upstream
+    access cached failures inflight issued kinds policy rationing secretfile upstream
     addresses clockskew masking operations outcome paths secret showing tree units
     errors
     __init__

@@ -1,0 +1,53 @@
+"""How many requests are being served: bounded, never queued, and waited for at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from proxy.errors import DrainingError, OverloadedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class InFlight:
+    """How many requests are being served, by all listeners together."""
+
+    def __init__(self, *, changed: Callable[[int], None]) -> None:
+        self.count = 0
+        self.closing = False
+        """Whether connections end with the answer they are on: the proxy is draining."""
+        self.shut = False
+        """Whether nothing new is served any more."""
+        self._changed = changed
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def slot(self, limit: int) -> Iterator[None]:
+        """Hold one of `limit` places.
+
+        Raises:
+            OverloadedError: there is none; nothing queues.
+            DrainingError: the proxy is shutting down and only finishes what it began.
+        """
+        if self.shut:
+            raise DrainingError("this proxy is shutting down; ask another one, or again later")
+        if self.count >= limit:
+            raise OverloadedError("this proxy serves as many requests as it may; try again")
+        self.count += 1
+        self._idle.clear()
+        self._changed(self.count)
+        try:
+            yield
+        finally:
+            self.count -= 1
+            self._changed(self.count)
+            if self.count == 0:
+                self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Wait until nothing is being served."""
+        await self._idle.wait()
