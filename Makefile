@@ -48,17 +48,19 @@ clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment is made anew when a lock or the project's own metadata changes.
+# The environment is made anew when a lock or the project's own metadata changes. The lock is complete,
+# so nothing is resolved (`--no-deps`): for an extra such as `coverage[toml]`, pip 23.2 was seen to
+# look for a newer release than the pinned one and then to miss its hash.
 $(READY): requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.12 …"; exit 1; }
 	@echo "Preparing .venv (once, a minute at most) …"
 	@$(PYTHON) -m venv .venv
 	@if command -v uv >/dev/null 2>&1; then \
-	    uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.lock && \
+	    uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock && \
 	    uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
 	else \
-	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 	        -r requirements/dev.lock && \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	        --no-build-isolation -e . ; \
