@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format run lock clean help
+.PHONY: demo test lint format docs run lock clean help
 
 help:
 	@sed -n 's/^# make/make/p' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix proxy tests
 	$(BIN)/ruff format proxy tests
+
+# make docs   write the README's tables of keys and refusals anew from the code
+docs: $(READY)
+	$(BIN)/python -m tests.tables
 
 # make run    the proxy itself, configured by ICR_PROXY_… variables
 run: $(READY)

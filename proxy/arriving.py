@@ -16,7 +16,8 @@ from proxy.routes import ABSOLUTE, DEFAULT_PORTS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from proxy.config import Config, ListenerConfig
+    from proxy.config import Config
+    from proxy.listenerconfig import ListenerConfig
 
 Header = tuple[bytes, bytes]
 

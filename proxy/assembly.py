@@ -34,7 +34,8 @@ from proxy.tokens import Tokens
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.config import Config, ListenerConfig
+    from proxy.config import Config
+    from proxy.listenerconfig import ListenerConfig
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web import BaseRequest
 
-    from proxy.config import LimitsConfig
+    from proxy.servingconfig import LimitsConfig
 
 
 class Stream(Protocol):

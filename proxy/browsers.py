@@ -18,7 +18,7 @@ from proxy.headers import single
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from proxy.config import ListenerConfig
+    from proxy.listenerconfig import ListenerConfig
 
 Header = tuple[bytes, bytes]
 

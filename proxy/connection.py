@@ -18,8 +18,8 @@ from proxy.reply import HIGH_WATER, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.config import TimeoutsConfig
     from proxy.upstream import Body, UpstreamRequest
+    from proxy.upstreamconfig import TimeoutsConfig
 
 
 class Connection(asyncio.Protocol):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from proxy.access import TokenKey
 from proxy.answers import Answer
 from proxy.bodies import open_body
-from proxy.config import LimitsConfig
 from proxy.errors import CallerTimeoutError, ProxyError
 from proxy.logs import where
 from proxy.pages import ACCEPTED, NOT_ALLOWED, NOT_FOUND, WRITE_SECONDS, send_page, text_page
 from proxy.problems import kind_of, problem
+from proxy.servingconfig import LimitsConfig
 from proxy.webhooks import read_event
 
 if TYPE_CHECKING:

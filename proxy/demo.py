@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxy.app import App
-from proxy.config import AdminConfig, AppConfig, Config, ListenerConfig, UpstreamConfig
+from proxy.config import AdminConfig, AppConfig, Config
 from proxy.emulator.server import Emulator
 from proxy.errors import StartError
+from proxy.listenerconfig import ListenerConfig
 from proxy.secret import Secret
+from proxy.upstreamconfig import UpstreamConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.access import Credential
-    from proxy.config import Config, ListenerConfig
+    from proxy.config import Config
     from proxy.handler import Rules
+    from proxy.listenerconfig import ListenerConfig
     from proxy.policy import Decision
     from proxy.routes import Target
 

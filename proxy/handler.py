@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
 
     from proxy.browsers import HostGuard, OriginGuard
-    from proxy.config import LimitsConfig
     from proxy.forward import Forwarder, Opened
     from proxy.headers import RequestHeaders
     from proxy.inflight import InFlight
     from proxy.outcome import Outcome
     from proxy.policy import Policy
     from proxy.routes import Router, Target
+    from proxy.servingconfig import LimitsConfig
 
 NO_CONTENT = 204
 SERVED_VERSIONS = frozenset({HttpVersion10, HttpVersion11})

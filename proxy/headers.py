@@ -15,7 +15,8 @@ from proxy.errors import BadRequestError, HeadersTooLargeError, NotImplementedMe
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from proxy.config import HeadersConfig, UpstreamConfig
+    from proxy.servingconfig import HeadersConfig
+    from proxy.upstreamconfig import UpstreamConfig
 
 Header = tuple[bytes, bytes]
 

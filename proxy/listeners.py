@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
 
     from proxy.answers import Answer
-    from proxy.config import LimitsConfig
+    from proxy.servingconfig import LimitsConfig
 
 LINGER_SECONDS = 1.0  # how long an upload that was refused is read and thrown away
 BACKLOG = 1024

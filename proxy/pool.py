@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from proxy.config import TimeoutsConfig
     from proxy.upstream import UpstreamRequest, UpstreamResponse
+    from proxy.upstreamconfig import TimeoutsConfig
 
 # Node's HTTP server, on which NestJS runs, closes idle connections after 5 s unless told
 # otherwise; what stands in front of the real API is not documented.

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from proxy.admin import Admin
 from proxy.browsers import HostGuard, OriginGuard
-from proxy.config import ListenerConfig
 from proxy.control import Control
 from proxy.deliveries import RESULTS, Deliveries
+from proxy.listenerconfig import ListenerConfig
 from proxy.listeners import Listener
 from proxy.logs import where
 from proxy.secret import Secret

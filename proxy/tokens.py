@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from proxy.access import AccessToken, TokenKey
-    from proxy.config import TokensConfig
+    from proxy.servingconfig import TokensConfig
 
 ISSUED_SHARE = 4  # tokens that may live at once, for each in the cache: renewed, dropped, evicted
 

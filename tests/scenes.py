@@ -20,17 +20,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxy.app import SYSTEM_CLOCKS, App
-from proxy.config import (
-    AdminConfig,
-    AppConfig,
-    Config,
-    ListenerConfig,
-    TimeoutsConfig,
-    UpstreamConfig,
-)
+from proxy.config import AdminConfig, AppConfig, Config
+from proxy.listenerconfig import ListenerConfig
 from proxy.pool import Pool, parse_address
 from proxy.secret import Secret
 from proxy.upstream import UpstreamRequest
+from proxy.upstreamconfig import TimeoutsConfig, UpstreamConfig
 
 if TYPE_CHECKING:
     import ssl

@@ -12,9 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.access import TokenKey
 from proxy.admin import Admin
 from proxy.browsers import HostGuard, OriginGuard
-from proxy.config import LimitsConfig, ListenerConfig
 from proxy.control import Control
+from proxy.listenerconfig import ListenerConfig
 from proxy.listeners import Listener
+from proxy.servingconfig import LimitsConfig
 from tests.scenes import RawAnswer, RunningProxy, call, request_head
 
 

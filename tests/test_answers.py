@@ -11,8 +11,8 @@ import uvloop
 from aiohttp import EMPTY_PAYLOAD, HttpVersion11
 
 from proxy.answers import Answer
-from proxy.config import LimitsConfig
 from proxy.errors import CallerGoneError
+from proxy.servingconfig import LimitsConfig
 from tests.scenes import (
     RawAnswer,
     Visit,

@@ -12,8 +12,10 @@ import pytest
 
 from proxy.access import TokenKey
 from proxy.app import App
-from proxy.config import HeadersConfig, LimitsConfig, PolicyConfig, ShutdownConfig, TokensConfig
+from proxy.config import ShutdownConfig
 from proxy.errors import BindError, ConfigError
+from proxy.policyconfig import PolicyConfig
+from proxy.servingconfig import HeadersConfig, LimitsConfig, TokensConfig
 from tests.scenes import RunningProxy, call, config_for, proxy_before, request_head, running
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxy.appcalls import PERHAPS_REFUSED, AppAnswer, AppCalls, no_answer
-from proxy.config import TimeoutsConfig
 from proxy.errors import (
     MintBusyError,
     MintError,
@@ -28,6 +27,7 @@ from proxy.errors import (
 from proxy.keys import SigningKey, parse_signing_key
 from proxy.pool import Pool, parse_address
 from proxy.upstream import UpstreamRequest
+from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import ScriptedUpstream, Visit, app_key_pem, ok, scripted_upstream
 
 NOW = 1_700_000_000.0

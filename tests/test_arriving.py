@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.arriving import arrive, read_header
-from proxy.config import AppConfig, Config, ListenerConfig
+from proxy.config import AppConfig, Config
+from proxy.listenerconfig import ListenerConfig
 from proxy.secret import Secret
 
 CONFIG = Config(

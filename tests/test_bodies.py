@@ -10,7 +10,6 @@ from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.web import RequestPayloadError
 
 from proxy.bodies import CallerBody
-from proxy.config import LimitsConfig
 from proxy.errors import (
     BadRequestError,
     BodyTooLargeError,
@@ -18,6 +17,7 @@ from proxy.errors import (
     CallerTimeoutError,
     ProxyError,
 )
+from proxy.servingconfig import LimitsConfig
 from tests.scenes import (
     Visit,
     call,

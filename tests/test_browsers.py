@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from proxy.browsers import HostGuard, OriginGuard, hostname, is_preflight, preflight
-from proxy.config import BrowserConfig, ListenerConfig
 from proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
+from proxy.listenerconfig import ListenerConfig
+from proxy.servingconfig import BrowserConfig
 from tests.scenes import (
     RawAnswer,
     ScriptedUpstream,

@@ -6,28 +6,16 @@ from typing import Any
 
 import pytest
 
-from proxy.config import (
-    AdminConfig,
-    AppConfig,
-    BrowserConfig,
-    Config,
-    HeadersConfig,
-    LimitsConfig,
-    ListenerConfig,
-    LogsConfig,
-    PolicyConfig,
-    RuleConfig,
-    ShutdownConfig,
-    TimeoutsConfig,
-    TokensConfig,
-    UpstreamConfig,
-    WebhooksConfig,
-)
+from proxy.config import AdminConfig, AppConfig, Config, LogsConfig, ShutdownConfig, WebhooksConfig
 from proxy.errors import ConfigError
 from proxy.kinds import take
+from proxy.listenerconfig import ListenerConfig
+from proxy.policyconfig import PolicyConfig, RuleConfig
 from proxy.secret import Secret
+from proxy.servingconfig import BrowserConfig, HeadersConfig, LimitsConfig, TokensConfig
 from proxy.settings import Key, Part, dotted, leaves
 from proxy.settings import Path as KeyPath
+from proxy.upstreamconfig import TimeoutsConfig, UpstreamConfig
 
 LEAVES = list(leaves(Config))
 NAMES = [dotted(path) for path, _, _ in LEAVES]

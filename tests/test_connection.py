@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from proxy.config import TimeoutsConfig
 from proxy.connection import Connection
 from proxy.errors import (
     CallerGoneError,
@@ -19,6 +18,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
 )
 from proxy.reply import HIGH_WATER
+from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import (
     Parts,
     Visit,

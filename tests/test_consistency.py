@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from proxy import consistency
-from proxy.config import AdminConfig, ListenerConfig, RuleConfig, WebhooksConfig
+from proxy.config import AdminConfig, WebhooksConfig
+from proxy.listenerconfig import ListenerConfig
+from proxy.policyconfig import RuleConfig
 from proxy.secret import Secret
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from proxy.access import TokenKey
-from proxy.config import LimitsConfig
 from proxy.deliveries import BODY_MOST, Deliveries
 from proxy.listeners import Listener
 from proxy.secret import Secret
+from proxy.servingconfig import LimitsConfig
 from tests.scenes import RawAnswer, call, read_answer
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from proxy.cli import commands
-from proxy.config import AppConfig, Config, RuleConfig
+from proxy.config import AppConfig, Config
 from proxy.consistency import compiled
 from proxy.loading import load
 from proxy.operations import match
 from proxy.policy import Policy, Subject
+from proxy.policyconfig import RuleConfig
 from proxy.reference import json_schema, reference_table, refusal_table
 from proxy.settings import dotted, leaves, parts
 

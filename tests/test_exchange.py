@@ -13,7 +13,6 @@ import pytest
 
 from proxy.access import AccessToken, TokenKey
 from proxy.appcalls import AppCalls
-from proxy.config import TimeoutsConfig
 from proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -25,6 +24,7 @@ from proxy.errors import (
 from proxy.exchange import Exchange
 from proxy.keys import SigningKey, parse_signing_key
 from proxy.pool import Pool, parse_address
+from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import Visit, app_key_pem
 
 NOW = 1_700_000_000.0

@@ -8,8 +8,9 @@ import pytest
 
 from proxy.access import AppSignature, OnOrganization
 from proxy.arriving import arrive
-from proxy.config import BrowserConfig, PolicyConfig
 from proxy.explaining import Edit, Explanation, difference, explain
+from proxy.policyconfig import PolicyConfig
+from proxy.servingconfig import BrowserConfig
 from tests.scenes import TAG, Visit, call, config_for, ok, running, scripted_upstream
 
 API = "http://127.0.0.1:9"

@@ -9,8 +9,10 @@ import pytest
 
 from proxy import explanations
 from proxy.arriving import arrive
-from proxy.config import BrowserConfig, Config, PolicyConfig
+from proxy.config import Config
 from proxy.explaining import Explanation, explain
+from proxy.policyconfig import PolicyConfig
+from proxy.servingconfig import BrowserConfig
 from proxy.tokenstate import TokenState
 from tests.scenes import TAG, config_for
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from proxy.assembly import Clocks
-from proxy.config import LimitsConfig, PolicyConfig, TimeoutsConfig
 from proxy.errors import (
     UpstreamBrokenError,
     UpstreamBusyError,
@@ -24,7 +23,10 @@ from proxy.errors import (
     UpstreamUnreachableError,
 )
 from proxy.forward import may_send_again
+from proxy.policyconfig import PolicyConfig
 from proxy.pool import parse_address
+from proxy.servingconfig import LimitsConfig
+from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import (
     Clock,
     RawAnswer,

@@ -11,7 +11,6 @@ import pytest
 import uvloop
 from aiohttp.web import BaseRequest
 
-from proxy.config import LimitsConfig, PolicyConfig, TimeoutsConfig
 from proxy.errors import (
     BadRequestError,
     CallerGoneError,
@@ -21,6 +20,9 @@ from proxy.errors import (
 )
 from proxy.handler import Handler
 from proxy.inflight import InFlight
+from proxy.policyconfig import PolicyConfig
+from proxy.servingconfig import LimitsConfig
+from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import (
     RunningProxy,
     ScriptedUpstream,

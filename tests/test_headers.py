@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import HeadersConfig, UpstreamConfig
 from proxy.errors import BadRequestError, HeadersTooLargeError, NotImplementedMethodError
 from proxy.headers import (
     CREDENTIALS,
@@ -24,6 +23,8 @@ from proxy.headers import (
     refuse_upgrade,
     single,
 )
+from proxy.servingconfig import HeadersConfig
+from proxy.upstreamconfig import UpstreamConfig
 
 OURS = b"Bearer crs_ours"
 TRACE = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"

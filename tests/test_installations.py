@@ -12,10 +12,10 @@ import pytest
 
 from proxy import installations
 from proxy.appcalls import AppCalls
-from proxy.config import TimeoutsConfig
 from proxy.errors import AppKeyRefusedError, MintFailedError, MintTimeoutError, ProxyError
 from proxy.installations import Installation, collect, list_installations, read_entry
 from proxy.pool import Pool, parse_address
+from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import Visit, ok, scripted_upstream
 
 NOW = 1_700_000_000.0

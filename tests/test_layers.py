@@ -22,6 +22,7 @@ LAYERS = """
     directory exchange keyfiles keyring pool revoking sources tokens
     appcalls keysources
     browsers config configfile connection keys logs metrics verdicts webhooks
+    listenerconfig policyconfig servingconfig upstreamconfig
     consistency credentials headers minting probing problems reply routes settings tags vocabulary
     access cached failures inflight issued kinds policy rationing secretfile upstream
     addresses clockskew masking operations outcome paths secret showing tree units
@@ -30,8 +31,9 @@ LAYERS = """
 """
 PURE = """
     access addresses browsers cached config consistency credentials errors failures headers issued
-    kinds masking minting operations outcome paths policy problems rationing reference reloading
-    routes secret settings showing sources tags tree units upstream verdicts vocabulary webhooks
+    kinds listenerconfig masking minting operations outcome paths policy policyconfig problems
+    rationing reference reloading routes secret servingconfig settings showing sources tags tree
+    units upstream upstreamconfig verdicts vocabulary webhooks
 """
 SHELL = {"aiohttp", "asyncio", "socket", "time"}
 EMULATOR_MAY_KNOW = {"emulator", "errors", "config"}

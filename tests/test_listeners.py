@@ -12,7 +12,6 @@ import pytest
 import uvloop
 from aiohttp.http_exceptions import BadHttpMessage, BadStatusLine, LineTooLong
 
-from proxy.config import LimitsConfig
 from proxy.errors import (
     BadRequestError,
     BindError,
@@ -22,6 +21,7 @@ from proxy.errors import (
     UriTooLongError,
 )
 from proxy.listeners import Listener, parse_error
+from proxy.servingconfig import LimitsConfig
 from tests.scenes import (
     TAG,
     RawAnswer,

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 import pytest
 
-from proxy.config import AppConfig, Config, ListenerConfig, RuleConfig
+from proxy.config import AppConfig, Config
 from proxy.errors import ConfigError
 from proxy.kinds import Count
+from proxy.listenerconfig import ListenerConfig
 from proxy.loading import build, load
+from proxy.policyconfig import RuleConfig
 from proxy.secret import Secret
 from proxy.settings import Key
 from proxy.sources import Found

@@ -6,19 +6,13 @@ from typing import Any
 
 import pytest
 
-from proxy.config import (
-    AdminConfig,
-    AppConfig,
-    BrowserConfig,
-    Config,
-    ListenerConfig,
-    PolicyConfig,
-    RuleConfig,
-    WebhooksConfig,
-)
+from proxy.config import AdminConfig, AppConfig, Config, WebhooksConfig
 from proxy.kinds import take
+from proxy.listenerconfig import ListenerConfig
+from proxy.policyconfig import PolicyConfig, RuleConfig
 from proxy.reference import _values, describe, json_schema, reference_table
 from proxy.secret import Secret
+from proxy.servingconfig import BrowserConfig
 from proxy.settings import Key, Part, dotted, leaves, variable
 from proxy.settings import Path as KeyPath
 

@@ -4,25 +4,15 @@ from typing import Annotated, Any
 
 import pytest
 
-from proxy.config import (
-    AdminConfig,
-    AppConfig,
-    Config,
-    HeadersConfig,
-    LimitsConfig,
-    ListenerConfig,
-    LogsConfig,
-    PolicyConfig,
-    RuleConfig,
-    TimeoutsConfig,
-    TokensConfig,
-    UpstreamConfig,
-    WebhooksConfig,
-)
+from proxy.config import AdminConfig, AppConfig, Config, LogsConfig, WebhooksConfig
 from proxy.kinds import Count
+from proxy.listenerconfig import ListenerConfig
+from proxy.policyconfig import PolicyConfig, RuleConfig
 from proxy.reloading import _fixed_changes, _mixed, effective, restart_needed
 from proxy.secret import Secret
+from proxy.servingconfig import HeadersConfig, LimitsConfig, TokensConfig
 from proxy.settings import Key, dotted
+from proxy.upstreamconfig import TimeoutsConfig, UpstreamConfig
 
 RULE = RuleConfig(name="a", action="deny", methods=("POST",))
 OTHER = RuleConfig(name="b", action="allow", operations=("v1.*",))

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from proxy.access import AccessToken, TokenKey
 from proxy.cached import CachedToken
-from proxy.config import TokensConfig
 from proxy.errors import (
     AppKeyRefusedError,
     InstallationBlockedError,
@@ -23,6 +22,7 @@ from proxy.errors import (
     MintTimeoutError,
 )
 from proxy.secret import Secret
+from proxy.servingconfig import TokensConfig
 from proxy.tokens import Tokens
 
 NOW = 1_700_000_000.0

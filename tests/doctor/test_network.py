@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from proxy.appsession import AppSession
-from proxy.config import TimeoutsConfig
 from proxy.doctor import network
 from proxy.doctor.case import Case
 from proxy.emulator.server import Emulator
+from proxy.upstreamconfig import TimeoutsConfig
 from tests.doctor.scenes import config_before, find, findings_of, states
 from tests.doctor.tls_front import serving, tls_before
 from tests.scenes import config_for

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from proxy.config import LimitsConfig
 from proxy.emulator.server import Emulator
 from proxy.emulator.settings import EmulatorSettings
+from proxy.servingconfig import LimitsConfig
 from tests.scenes import app_key_pem, call, proxy_before, read_answer, request_head
 
 

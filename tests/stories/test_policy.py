@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.config import PolicyConfig, RuleConfig
+from proxy.policyconfig import PolicyConfig, RuleConfig
 from tests.scenes import RunningProxy, call, proxy_before, request_head
 
 if TYPE_CHECKING:

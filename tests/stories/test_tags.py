@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.config import PolicyConfig
 from proxy.emulator.faults import Fault
 from proxy.emulator.server import Emulator
 from proxy.emulator.settings import EmulatorSettings
+from proxy.policyconfig import PolicyConfig
 from tests.scenes import RawAnswer, RunningProxy, app_key_pem, call, proxy_before, request_head
 
 if TYPE_CHECKING:

@@ -1,0 +1,59 @@
+"""The addresses on which callers are served, as configured.
+
+A table of keys like `config`: annotations are real objects.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from proxy import consistency
+from proxy import vocabulary as of
+from proxy.settings import Key, Rule, check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerConfig:
+    """One address on which callers are served."""
+
+    must_hold: ClassVar = (
+        Rule(("bind", "exposed"), consistency.exposed_on_purpose),
+        Rule(("tags",), consistency.each_once),
+        Rule(("tags", "installation", "untagged"), consistency.some_credential),
+        Rule(("untagged", "installation"), consistency.one_meaning),
+        Rule(("installation", "allow"), consistency.among_allowed),
+    )
+
+    bind: Annotated[
+        str, Key(of.BIND, "Where to listen, `host:port`; port 0 takes any.", flag="--listen")
+    ] = "127.0.0.1:8080"
+    exposed: Annotated[
+        bool, Key(of.SWITCH, "Confirm that other machines may connect and use the credentials.")
+    ] = False
+    hosts: Annotated[
+        tuple[str, ...],
+        Key(of.HOSTS, "Names callers may use in `Host`; empty: local ones, or any if exposed."),
+    ] = ()
+    tags: Annotated[
+        tuple[Literal["header", "path", "userinfo"], ...],
+        Key(
+            of.TAGS, "Where an installation is named: `header`, `path` (/~ID/…), `userinfo` (ID@…)."
+        ),
+    ] = ("header",)
+    installation: Annotated[
+        str | None,
+        Key(of.INSTALLATION_ID, "Installation of requests that name none; empty: see `untagged`."),
+    ] = None
+    untagged: Annotated[
+        Literal["refuse", "organization", "app"],
+        Key(
+            of.UNTAGGED,
+            "Requests that name none: refuse; use the path's organization; act as the app.",
+        ),
+    ] = "refuse"
+    allow: Annotated[
+        tuple[str, ...],
+        Key(of.INSTALLATION_IDS, "Installations that may be used here; empty is any."),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        check(self)

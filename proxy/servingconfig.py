@@ -1,0 +1,104 @@
+"""How requests are served, as configured: tokens, limits, headers, web pages.
+
+A table of keys like `config`: annotations are real objects.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from proxy import consistency
+from proxy import vocabulary as of
+from proxy.settings import Key, Rule, check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokensConfig:
+    """Access tokens: when they are renewed, how long one waits for them."""
+
+    refresh_margin: Annotated[
+        float, Key(of.DURATION_OR_NONE, "Renew a token this long before it expires.", example="5m")
+    ] = 300.0
+    mint_timeout: Annotated[float, Key(of.DURATION, "How long the API may take for one.")] = 10.0
+    waiter_timeout: Annotated[
+        float, Key(of.DURATION, "How long a request waits for a token, whoever asked first.")
+    ] = 10.0
+    negative_ttl: Annotated[
+        float, Key(of.DURATION_OR_NONE, "How long a refused installation is not asked for again.")
+    ] = 30.0
+    max_entries: Annotated[
+        int, Key(of.COUNT, "Tokens kept; the least recently used leaves first.", example="10000")
+    ] = 10_000
+    revoke_on_exit: Annotated[
+        bool, Key(of.SWITCH, "Delete our tokens at the API when stopping, while the drain lasts.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """How much one caller, and all of them, may ask of the proxy."""
+
+    in_flight: Annotated[
+        int, Key(of.COUNT, "Requests at the same time; more are refused.", live=True)
+    ] = 1000
+    body: Annotated[
+        int | None,
+        Key(
+            of.SIZE_OR_NONE, "Longest request body; empty is no limit.", live=True, example="10MiB"
+        ),
+    ] = None
+    headers: Annotated[int, Key(of.HEADER_SECTION, "Longest header section of a request.")] = 32768
+    uri: Annotated[int, Key(of.URI, "Longest request target.")] = 8192
+    idle_timeout: Annotated[float, Key(of.DURATION, "Keep an unused connection this long.")] = 75.0
+    body_timeout: Annotated[float, Key(of.DURATION, "Wait for a caller's next bytes.")] = 60.0
+    replay_buffer: Annotated[
+        int,
+        Key(
+            of.SIZE_OR_NONE,
+            "Request bodies up to this size are kept, to be sent again if a token is refused.",
+            live=True,
+        ),
+    ] = 65536
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadersConfig:
+    """Headers with a meaning to the proxy, and headers it keeps to itself."""
+
+    must_hold: ClassVar = (Rule(("organization", "installation"), consistency.told_apart),)
+
+    installation: Annotated[
+        str, Key(of.TAG_HEADER, "The header in which callers name the installation.", live=True)
+    ] = "X-ICR-Installation-Id"
+    organization: Annotated[
+        str,
+        Key(of.TAG_HEADER, "The header in which callers name the organization.", live=True),
+    ] = "X-ICR-Organization-Id"
+    drop: Annotated[
+        tuple[str, ...],
+        Key(of.DROPPED_HEADERS, "Further headers that never reach the API.", live=True),
+    ] = ()
+    forwarded: Annotated[
+        Literal["drop", "pass"],
+        Key(of.DROP_OR_PASS, "What happens to `Forwarded` and `X-Forwarded-*`.", live=True),
+    ] = "drop"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrowserConfig:
+    """Which web pages may use the proxy."""
+
+    allow_origins: Annotated[
+        tuple[str, ...], Key(of.ORIGINS, "Origins whose pages may call; empty is none.", live=True)
+    ] = ()
+
+    def __post_init__(self) -> None:
+        check(self)
