@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from proxy.assembly import Parts
+    from proxy.callerconnection import Refuse, Respond
     from proxy.config import Config, WebhooksConfig
     from proxy.errors import StartError
-    from proxy.listeners import Refuse, Respond
     from proxy.logs import Log
 
 

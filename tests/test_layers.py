@@ -20,7 +20,7 @@ LAYERS = """
     pages
     answers bodies forward installations loading reference reloading reports status
     directory exchange keyfiles keyring pool revoking sources tokens
-    appcalls keysources
+    appcalls callerconnection keysources
     browsers config configfile connection keys logs metrics verdicts webhooks
     listenerconfig policyconfig servingconfig upstreamconfig
     consistency credentials headers minting probing problems reply routes settings tags vocabulary

@@ -1,0 +1,96 @@
+"""aiohttp's connection of a caller, with our answer to a request that cannot be parsed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from proxy.errors import (
+    BadRequestError,
+    HeadersTooLargeError,
+    InstallationInvalidError,
+    ProxyError,
+    UriTooLongError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp import StreamReader
+
+    from proxy.answers import Answer
+
+    Respond = Callable[[web.BaseRequest], Awaitable[Answer]]
+    Refuse = Callable[[web.BaseRequest, ProxyError], Awaitable[Answer]]
+
+
+class CallerConnection(RequestHandler):
+    """aiohttp's connection, with our answer to a request that cannot be parsed."""
+
+    __slots__ = ("_body", "_refuse", "_tag")
+
+    def __init__(self, server: web.Server, *, refuse: Refuse, tag: str, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._refuse = refuse
+        self._tag = tag.lower()
+        self._body: StreamReader | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; tell the reader of a body that it is malformed, which aiohttp forgets."""
+        super().data_received(data)
+        for message, body in self._messages:
+            if isinstance(message, RawRequestMessage):
+                self._body = body
+            elif self._body is not None and not self._body.is_eof():
+                self._body.set_exception(web.RequestPayloadError("malformed"))
+                self._body.feed_eof()
+
+    def close(self) -> None:
+        """End after the request it is on; at once if there is none, where aiohttp goes deaf."""
+        super().close()
+        if not self._messages and (self._waiter is not None or not self._request_count):
+            self.force_close()
+
+    def handle_error(self, *_args: Any, **_options: Any) -> Any:
+        """End the connection: aiohttp's own answer would follow one that was already sent."""
+        raise ConnectionAbortedError
+
+    def _make_error_handler(self, err_info: Any) -> Any:
+        error = parse_error(err_info.exc, tag=self._tag, uri_limit=self.max_line_size)
+
+        async def answer(request: web.BaseRequest) -> Any:
+            return await self._refuse(request, error)
+
+        return answer
+
+
+class CallerServer(web.Server):
+    """aiohttp's low-level server, making our connections."""
+
+    def __init__(self, respond: Respond, **options: Any) -> None:
+        # The answer is written by `Answer`; of a response aiohttp uses three members, which it has.
+        super().__init__(cast("Any", respond), handler_cancellation=True)
+        self._options = options
+
+    def __call__(self) -> RequestHandler:
+        """Make the protocol of a new connection (called by the event loop)."""
+        return CallerConnection(self, loop=self._loop, **self._options)
+
+
+def parse_error(exc: BaseException, *, tag: str, uri_limit: int) -> ProxyError:
+    """Say what was wrong with a request head, without repeating any of it."""
+    if isinstance(exc, LineTooLong):
+        # aiohttp tells the request line from a header only by the limit that was passed.
+        if exc.args[1] == uri_limit:
+            return UriTooLongError("the request target is longer than this proxy accepts")
+        return HeadersTooLargeError("a header is longer than this proxy accepts")
+    text = str(getattr(exc, "message", exc)).lower()
+    if "too many headers" in text:
+        return HeadersTooLargeError("the request has more headers than this proxy accepts")
+    if isinstance(exc, BadHttpMessage) and f"{tag}:" in text:
+        return InstallationInvalidError("the installation header holds characters it must not")
+    return BadRequestError("the request is not valid HTTP/1.1")
