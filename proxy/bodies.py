@@ -33,6 +33,9 @@ class Stream(Protocol):
     async def readany(self) -> bytes:
         """Give what is there, or wait for more; nothing at the end."""
 
+    def exception(self) -> BaseException | type[BaseException] | None:
+        """Give what ended it before its end."""
+
 
 class CallerBody:
     """A request body with a memory of `limits.replay_buffer` bytes."""
@@ -73,6 +76,10 @@ class CallerBody:
         try:
             async with asyncio.timeout(self._limits.body_timeout):
                 data = await self._stream.readany()
+                # A read that was woken by the last good bytes finds the end and not its reason:
+                # half a body would go on as a whole one.
+                if not data and (reason := self._stream.exception()) is not None:
+                    raise reason
         except TimeoutError:
             raise CallerTimeoutError("the request body stopped coming") from None
         except (RequestPayloadError, HttpProcessingError) as exc:

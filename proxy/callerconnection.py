@@ -59,6 +59,11 @@ class CallerConnection(RequestHandler):
         """End the connection: aiohttp's own answer would follow one that was already sent."""
         raise ConnectionAbortedError
 
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """Pass over a malformed body that was being read only to be thrown away."""
+        if not isinstance(options.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **options)
+
     def _make_error_handler(self, err_info: Any) -> Any:
         error = parse_error(err_info.exc, tag=self._tag, uri_limit=self.max_line_size)
 

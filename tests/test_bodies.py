@@ -36,6 +36,9 @@ class FakeStream:
     def __init__(self, *parts: bytes | Exception | asyncio.Event) -> None:
         self._parts = list(parts)
 
+    def exception(self) -> None:
+        return None
+
     async def readany(self) -> bytes:
         if not self._parts:
             return b""
@@ -313,3 +316,43 @@ async def test_a_malformed_body_breaks_the_upload_and_is_told(
             async with asyncio.timeout(5):
                 await ended.wait()
         assert proxy.app.parts.pool.active == 0
+
+
+async def test_a_malformed_chunk_in_the_packet_that_ends_a_good_one_ends_no_body() -> None:
+    """The reader was woken by the end of the good one, and took the end of all for a good end."""
+    half, uploaded = asyncio.Event(), b""
+
+    async def reading(visit: Visit, _head: bytes) -> None:
+        nonlocal uploaded
+        uploaded = await visit.reader.readexactly(len(b"5\r\nhello\r\n"))
+        half.set()
+        uploaded += await visit.reader.read()
+
+    async with scripted_upstream(reading) as api, running(config_for(api.url)) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        head = request_head("POST", extra="Transfer-Encoding: chunked\r\n")
+        writer.write(head + b"5\r\nhello\r")
+        async with asyncio.timeout(5):
+            await half.wait()
+            writer.write(b"\n+")
+            answer = await read_answer(reader)
+        writer.close()
+
+    assert answer.problem["code"] == "bad-request"
+    assert uploaded == b"5\r\nhello\r\n"
+
+
+async def test_a_malformed_rest_of_a_refused_body_is_no_error_of_ours() -> None:
+    """Whoever sends it would fill the log."""
+    async with scripted_upstream(echoing) as api, running(config_for(api.url)) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(request_head("POST", tag=None, extra="Transfer-Encoding: chunked\r\n"))
+        async with asyncio.timeout(5):
+            answer = await read_answer(reader)
+            writer.write(b"zz\r\n")
+            rest = await reader.read()
+        writer.close()
+
+    assert answer.problem["code"] == "installation-required"
+    assert rest == b""
+    assert proxy.log("library.error") == []
