@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import HttpVersion11
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from proxy.callerconnection import peer_of
 from proxy.errors import ProxyError
 from proxy.pages import (
     BAD_REQUEST,
@@ -91,7 +92,7 @@ class Admin:
         # Pages of the web could read the status, and throw switches, if their browser is here.
         self._hosts.check(request.raw_headers, required=request.version >= HttpVersion11)
         self._origins.check(request.raw_headers)
-        thrown = self._control.answer(request.method, path, peer=request.remote or "")
+        thrown = self._control.answer(request.method, path, peer=peer_of(request))
         if thrown is not None:
             return thrown
         make = self._pages.get(path)

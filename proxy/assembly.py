@@ -21,11 +21,11 @@ from proxy.headers import RequestHeaders
 from proxy.inflight import InFlight
 from proxy.installations import list_installations
 from proxy.keyring import KeyRing
-from proxy.listeners import Listener
 from proxy.logs import Bridge, Log, RequestLog, Threshold, build_log, where
 from proxy.metrics import Metrics
 from proxy.policy import Policy
 from proxy.pool import Pool, parse_address
+from proxy.reception import build_listeners
 from proxy.reports import ClockReports, KeyReports, TokenReports
 from proxy.routes import Router
 from proxy.tags import TagReader
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from proxy.config import Config
     from proxy.listenerconfig import ListenerConfig
+    from proxy.listeners import Listener
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()
@@ -138,17 +139,9 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         directory=directory,
         in_flight=in_flight,
         handlers=handlers,
-        listeners=[
-            Listener(
-                listener.bind,
-                respond=handler,
-                refuse=handler.refuse,
-                limits=config.limits,
-                tag=config.headers.installation,
-                logger=logger,
-            )
-            for listener, handler in zip(config.listeners, handlers, strict=True)
-        ],
+        listeners=build_listeners(
+            config, handlers, log=log, logger=logger, metrics=metrics, now=clocks.now
+        ),
     )
 
 

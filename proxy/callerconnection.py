@@ -16,8 +16,10 @@ from proxy.errors import (
     ProxyError,
     UriTooLongError,
 )
+from proxy.peers import Peer, certificate_names, plain_address
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from aiohttp import StreamReader
@@ -31,13 +33,20 @@ if TYPE_CHECKING:
 class CallerConnection(RequestHandler):
     """aiohttp's connection, with our answer to a request that cannot be parsed."""
 
-    __slots__ = ("_body", "_refuse", "_tag")
+    __slots__ = ("_body", "_refuse", "_tag", "peer")
 
     def __init__(self, server: web.Server, *, refuse: Refuse, tag: str, **options: Any) -> None:
         super().__init__(server, **options)
         self._refuse = refuse
         self._tag = tag.lower()
         self._body: StreamReader | None = None
+        self.peer = NOBODY
+        """Who calls; known once the connection is made, the TLS handshake included."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See who calls, once for all requests that come this way."""
+        self.peer = peer_behind(transport)
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse; tell the reader of a body that it is malformed, which aiohttp forgets."""
@@ -71,6 +80,23 @@ class CallerConnection(RequestHandler):
             return await self._refuse(request, error)
 
         return answer
+
+
+NOBODY = Peer(address="")
+
+
+def peer_behind(transport: asyncio.BaseTransport) -> Peer:
+    """Say who is at the other end."""
+    name = transport.get_extra_info("peername")
+    return Peer(
+        address=plain_address(name[0]) if isinstance(name, tuple) else "",
+        names=certificate_names(transport.get_extra_info("peercert")),
+    )
+
+
+def peer_of(request: web.BaseRequest) -> Peer:
+    """Say who sent a request: where its connection comes from, what its certificate names."""
+    return cast("CallerConnection", request.protocol).peer
 
 
 class CallerServer(web.Server):

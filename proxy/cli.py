@@ -14,7 +14,9 @@ from proxy.cli_options import FAILED, USAGE, Command, loader, settings
 from proxy.errors import BindError, ConfigError, StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from proxy.config import Config
 
 # Commands that serving never needs, and the modules that have them.
 ELSEWHERE = {
@@ -104,12 +106,28 @@ def check(file: Path | None, *, schema: bool, **options: Any) -> None:
         from proxy.secretfile import read_secret  # noqa: PLC0415
 
         read_secret(config.webhooks.secret_file, key="webhooks.secret_file")
+    warnings = list(_check_tls(config))
     for key, value in reference.describe(config):
         click.echo(f"{key}: {value}")
-    for error in reading.rejected:
-        click.echo(f"Warning: {error.detail}", err=True)
+    for warning in (*(error.detail for error in reading.rejected), *warnings):
+        click.echo(f"Warning: {warning}", err=True)
     found = ", ".join(key.fingerprint for key in reading.keys)
     click.echo(f"\nThe configuration is good. Key {found}")
+
+
+def _check_tls(config: Config) -> Iterator[str]:
+    """Read the files of all listeners with TLS; give what is no error but looks like one."""
+    if all(listener.tls.cert is None for listener in config.listeners):
+        return
+    from proxy.app import SYSTEM_CLOCKS  # noqa: PLC0415
+    from proxy.certificates import read_identity  # noqa: PLC0415
+
+    for at, listener in enumerate(config.listeners):
+        if listener.tls.cert is not None:
+            key = f"listeners[{at}].tls"
+            complaint = read_identity(listener.tls, key=key).complaint(now=SYSTEM_CLOCKS.now())
+            if complaint is not None:
+                yield f"{key}.cert: the certificate in {listener.tls.cert} {complaint}"
 
 
 def admin_option(command: Callable[..., Any]) -> Callable[..., Any]:

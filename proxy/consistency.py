@@ -26,6 +26,14 @@ class Bound(Protocol):
         """Where."""
 
 
+class Encrypting(Protocol):
+    """The TLS of a listener, perhaps off."""
+
+    @property
+    def verifies_clients(self) -> bool:
+        """Whether nobody is served who has no certificate of a known authority."""
+
+
 class PerhapsBound(Protocol):
     """Anything that may listen somewhere."""
 
@@ -52,6 +60,37 @@ def not_beside(other: str) -> Callable[[object, object], str | None]:
     return rule
 
 
+def together(other: str) -> Callable[[object, object], str | None]:
+    """Make the rule that a key and the one beside it, `other`, are both set or neither is."""
+
+    def rule(value: object, beside: object) -> str | None:
+        if (value is None) == (beside is None):
+            return None
+        if value is None:
+            return f"is required if {other} beside it is set"
+        return f"needs {other} beside it, which is not set"
+
+    return rule
+
+
+def only_with(other: str) -> Callable[[object, object], str | None]:
+    """Make the rule that a key is set only if the one beside it, `other`, is."""
+
+    def rule(value: object, beside: object) -> str | None:
+        if value is None or beside is not None:
+            return None
+        return f"has no effect without {other} beside it"
+
+    return rule
+
+
+def someone_to_ask(client_auth: str, client_ca: Path | None) -> str | None:
+    """Find a choice about client certificates where none are asked for."""
+    if client_auth == "required" or client_ca is not None:
+        return None
+    return f'"{client_auth}" has no effect without client_ca beside it'
+
+
 def encrypted(base_url: str, allow_plain: bool) -> str | None:  # noqa: FBT001 - a row of values
     """Keep access tokens off unencrypted networks."""
     if base_url.startswith("https:") or allow_plain:
@@ -64,13 +103,14 @@ def encrypted(base_url: str, allow_plain: bool) -> str | None:  # noqa: FBT001 -
     )
 
 
-def exposed_on_purpose(bind: str, exposed: bool) -> str | None:  # noqa: FBT001 - a row of values
-    """Demand a word before other machines can use our credentials."""
-    if exposed or addresses.is_loopback(addresses.split_bind(bind)[0]):
+def exposed_on_purpose(bind: str, exposed: bool, tls: Encrypting) -> str | None:  # noqa: FBT001 - a row of values
+    """Demand a word, or proof of who calls, before other machines can use our credentials."""
+    if exposed or tls.verifies_clients or addresses.is_loopback(addresses.split_bind(bind)[0]):
         return None
     return (
         f'"{bind}" can be reached from other machines, and whoever reaches it acts as the'
-        " installation; if that is meant, set exposed: true (...__EXPOSED) beside it"
+        " installation; if that is meant, set exposed: true (...__EXPOSED) beside it, or let"
+        " tls.client_ca say whose client certificates are taken"
     )
 
 

@@ -10,12 +10,12 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.access import TokenKey
-from proxy.addresses import is_loopback
 from proxy.pages import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, OK, Page, json_page
 from proxy.tags import is_id
 
 if TYPE_CHECKING:
     from proxy.logs import Log
+    from proxy.peers import Peer
 
 SWITCH = re.compile(r"/(?:tokens/([^/]*)/(drop)|installations/([^/]*)/(block|unblock))")
 
@@ -40,7 +40,7 @@ class Control:
         self._tokens = tokens
         self._log = log
 
-    def answer(self, method: str, path: str, *, peer: str) -> Page | None:
+    def answer(self, method: str, path: str, *, peer: Peer) -> Page | None:
         """Do what a request asks, and say what came of it; `None` if the path is no switch."""
         found = SWITCH.fullmatch(path)
         if found is None:
@@ -48,7 +48,7 @@ class Control:
         if method != "POST":
             return json_page(NOT_ALLOWED, {"message": "Only POST."}, allow=b"POST")
         # The last line of defence for a port that is open beyond this machine.
-        if not is_loopback(peer):
+        if not peer.is_local:
             return _refusal(
                 FORBIDDEN,
                 "Switches are thrown from the proxy's own machine only: ask on 127.0.0.1.",
@@ -56,7 +56,7 @@ class Control:
         installation = found[1] if found[2] else found[3]
         if not is_id(installation.encode("utf-8", "surrogateescape")):
             return _refusal(BAD_REQUEST, "An installation's ID is 1 to 64 letters, digits, - or _.")
-        return self._throw(found[2] or found[4], installation, peer=peer)
+        return self._throw(found[2] or found[4], installation, peer=peer.address)
 
     def _throw(self, switch: str, installation: str, *, peer: str) -> Page:
         key = TokenKey(installation)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from proxy.access import TokenKey
 from proxy.answers import Answer
 from proxy.bodies import open_body
+from proxy.callerconnection import peer_of
 from proxy.errors import CallerTimeoutError, ProxyError
 from proxy.logs import where
 from proxy.pages import ACCEPTED, NOT_ALLOWED, NOT_FOUND, WRITE_SECONDS, send_page, text_page
@@ -70,7 +71,7 @@ class Deliveries:
             body = await self._read(request, answer)
             self._take(read_event(request.raw_headers, body, secret=self._secret()))
         except ProxyError as error:
-            return await self._refuse(answer, error, peer=request.remote)
+            return await self._refuse(answer, error, peer=peer_of(request).address)
         except Exception as error:  # noqa: BLE001  # the one place: the server would not log it
             self._log.error("webhook.crashed", **where(error))
             await answer.refuse(problem(error, request_id=secrets.token_hex(16)))
@@ -80,7 +81,7 @@ class Deliveries:
     async def refuse(self, request: BaseRequest, error: ProxyError) -> Answer:
         """Answer a request that could not even be parsed."""
         answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: True)
-        return await self._refuse(answer, error, peer=request.remote)
+        return await self._refuse(answer, error, peer=peer_of(request).address)
 
     async def _read(self, request: BaseRequest, answer: Answer) -> bytes:
         body, _ = open_body(request, limits=self._limits, go_on=answer.go_on)

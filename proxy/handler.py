@@ -12,6 +12,7 @@ from aiohttp import HttpVersion10, HttpVersion11
 from proxy.answers import PHRASES, Answer
 from proxy.bodies import open_body
 from proxy.browsers import is_preflight, origin_headers, preflight, without_origin_headers
+from proxy.callerconnection import peer_of
 from proxy.credentials import settle
 from proxy.errors import (
     BadRequestError,
@@ -105,7 +106,7 @@ class Handler:
             request_id=choose_request_id(request.raw_headers, fresh=trace).decode("ascii"),
             trace_id=traceparent[3:35].decode("ascii"),
             listener=self._listener,
-            peer=request.remote or "",
+            peer=peer_of(request).address,
             method=request.method if broken is None else "-",
             started_at=self._now(),
             began=self._clock(),

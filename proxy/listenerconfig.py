@@ -3,7 +3,8 @@
 A table of keys like `config`: annotations are real objects.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from proxy import consistency
@@ -12,11 +13,55 @@ from proxy.settings import Key, Rule, check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """TLS on one listener; off without a certificate."""
+
+    must_hold: ClassVar = (
+        Rule(("cert", "key"), consistency.together("key")),
+        Rule(("client_ca", "cert"), consistency.only_with("cert")),
+        Rule(("client_auth", "client_ca"), consistency.someone_to_ask),
+    )
+
+    cert: Annotated[
+        Path | None,
+        Key(
+            of.FILE,
+            "PEM file with the certificate and its issuers; a changed file is picked up.",
+            example="/etc/icr-proxy/tls/tls.crt",
+        ),
+    ] = None
+    key: Annotated[
+        Path | None,
+        Key(of.FILE, "PEM file with its private key.", example="/etc/icr-proxy/tls/tls.key"),
+    ] = None
+    client_ca: Annotated[
+        Path | None,
+        Key(
+            of.FILE,
+            "PEM file of the authorities whose client certificates are taken; empty asks for none.",
+            example="/etc/icr-proxy/tls/clients-ca.crt",
+        ),
+    ] = None
+    client_auth: Annotated[
+        Literal["required", "optional"],
+        Key(of.REQUIRED_OR_OPTIONAL, "Whether clients without a certificate are served."),
+    ] = "required"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def verifies_clients(self) -> bool:
+        """Whether nobody is served who has no certificate of a known authority."""
+        return self.client_ca is not None and self.client_auth == "required"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerConfig:
     """One address on which callers are served."""
 
     must_hold: ClassVar = (
-        Rule(("bind", "exposed"), consistency.exposed_on_purpose),
+        Rule(("bind", "exposed", "tls"), consistency.exposed_on_purpose),
         Rule(("tags",), consistency.each_once),
         Rule(("tags", "installation", "untagged"), consistency.some_credential),
         Rule(("untagged", "installation"), consistency.one_meaning),
@@ -29,6 +74,7 @@ class ListenerConfig:
     exposed: Annotated[
         bool, Key(of.SWITCH, "Confirm that other machines may connect and use the credentials.")
     ] = False
+    tls: TlsConfig = field(default_factory=TlsConfig)
     hosts: Annotated[
         tuple[str, ...],
         Key(of.HOSTS, "Names callers may use in `Host`; empty: local ones, or any if exposed."),

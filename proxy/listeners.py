@@ -11,6 +11,7 @@ from proxy.errors import BindError
 
 if TYPE_CHECKING:
     import logging
+    import ssl
 
     from proxy.callerconnection import Refuse, Respond
     from proxy.servingconfig import LimitsConfig
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 1.0  # how long an upload that was refused is read and thrown away
 BACKLOG = 1024
 HEADERS_MOST = 128  # header lines in a request
+HANDSHAKE_SECONDS = 10.0  # for TLS, of which a caller has not said who it is
 
 
 class Listener:
@@ -32,8 +34,10 @@ class Listener:
         limits: LimitsConfig,
         tag: str,
         logger: logging.Logger,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._bind = bind
+        self._tls = tls
         self._server = CallerServer(
             respond,
             refuse=refuse,
@@ -62,7 +66,12 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             self._sockets = await loop.create_server(
-                self._server, host, port, backlog=BACKLOG, start_serving=True
+                self._server,
+                host,
+                port,
+                backlog=BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls is not None else None,
             )
         except OSError as exc:
             reason = exc.strerror or "the address is not usable"

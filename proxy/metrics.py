@@ -112,6 +112,11 @@ class Metrics:
         self.signing_key = gauge(
             "signing_key_info", "The keys for App JWTs, and how they stand.", "fingerprint", "state"
         )
+        self.certificate_expiry = gauge(
+            "listener_certificate_expiry_timestamp_seconds",
+            "When the certificate of a listener expires.",
+            "listener",
+        )
         self.clock_skew = gauge("clock_skew_seconds", "The API's clock minus ours.")
         build = gauge("build_info", "The running version.", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from proxy.problems import kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from proxy.access import TokenKey
     from proxy.cached import CachedToken
-    from proxy.errors import KeyUnusableError, MintError
+    from proxy.certificates import Identity
+    from proxy.errors import KeyUnusableError, MintError, StartError
     from proxy.logs import Log
     from proxy.metrics import Metrics
 
@@ -113,3 +114,28 @@ class ClockReports:
         elif self._in_alarm and abs(skew) < SKEW_FINE_SECONDS:
             self._in_alarm = False
             self._log.info("clock.agrees", seconds=round(skew, 1))
+
+
+class TlsReports:
+    """A `tlsdoor.TlsWatcher`."""
+
+    def __init__(self, *, log: Log, listener: str, now: Callable[[], float]) -> None:
+        self._log = log
+        self._listener = listener
+        self._now = now
+
+    def certified(self, identity: Identity, *, renewed: bool) -> None:
+        """Tell of a new certificate, and of one that nobody will believe."""
+        complaint = identity.complaint(now=self._now())
+        if complaint is not None:
+            self._log.warning(
+                "tls.certificate_unusable",
+                listener=self._listener,
+                detail=f"the certificate {complaint}",
+            )
+        if renewed:
+            self._log.info("tls.renewed", listener=self._listener)
+
+    def rejected(self, error: StartError) -> None:
+        """Tell, loudly, that what is on disk is not what is in use."""
+        self._log.error("tls.rejected", listener=self._listener, detail=error.detail)

@@ -91,6 +91,7 @@ DROP_OR_PASS = Choice(("drop", "pass"))
 ALLOW_OR_DENY = Choice(("allow", "deny"))
 ENFORCE_OR_REPORT = Choice(("enforce", "report"))
 CLOSED_OR_READ = Choice(("closed", "read"))
+REQUIRED_OR_OPTIONAL = Choice(("required", "optional"))
 UNTAGGED = Choice(("refuse", "organization", "app"))
 TAGS = ListOf(Choice(("header", "path", "userinfo")))
 

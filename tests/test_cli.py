@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from proxy import __version__
 from proxy.cli import ELSEWHERE, commands
+from tests.issuing import server_certificate
 from tests.scenes import app_key_pem
 from tests.stories.program import environment, run_to_end
 
@@ -208,3 +209,29 @@ async def test_the_emulator_says_so_when_its_port_is_taken(emulator: Emulator) -
 
     assert code == 1
     assert "cannot start" in err
+
+
+async def test_check_reads_the_certificates_of_listeners(tmp_path: Path) -> None:
+    cert, key = server_certificate().write(tmp_path)
+    _, other = server_certificate(days=(-2, -1)).write(tmp_path, "old")
+    env = bare_environment(
+        ICR_PROXY_APP__ID="a",
+        ICR_PROXY_APP__PRIVATE_KEY=app_key_pem(),
+        ICR_PROXY_LISTENERS__0__TLS__CERT=str(cert),
+        ICR_PROXY_LISTENERS__0__TLS__KEY=str(key),
+    )
+    expired = env | {
+        "ICR_PROXY_LISTENERS__0__TLS__CERT": str(tmp_path / "old.crt"),
+        "ICR_PROXY_LISTENERS__0__TLS__KEY": str(other),
+    }
+    mixed = env | {"ICR_PROXY_LISTENERS__0__TLS__KEY": str(other)}
+
+    good, late, wrong = [await run_to_end(["check"], each) for each in (env, expired, mixed)]
+
+    assert (good[0], good[2]) == (0, "")
+    assert late[0] == 0
+    assert "listeners[0].tls.cert: the certificate in" in late[2]
+    assert "has expired" in late[2]
+    assert wrong[0] == 2
+    assert "listeners[0].tls.key:" in wrong[2]
+    assert "is not the key of the certificate in" in wrong[2]

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from proxy import consistency
 from proxy.config import AdminConfig, WebhooksConfig
-from proxy.listenerconfig import ListenerConfig
+from proxy.errors import ConfigError
+from proxy.listenerconfig import ListenerConfig, TlsConfig
 from proxy.policyconfig import RuleConfig
 from proxy.secret import Secret
 
@@ -73,7 +75,47 @@ def test_tokens_do_not_leave_the_machine_unencrypted(url: str, allowed: bool, fi
     ],
 )
 def test_a_listener_is_exposed_only_on_purpose(bind: str, exposed: bool, fine: bool) -> None:  # noqa: FBT001
-    assert (consistency.exposed_on_purpose(bind, exposed) is None) is fine
+    assert (consistency.exposed_on_purpose(bind, exposed, TlsConfig()) is None) is fine
+
+
+@pytest.mark.parametrize(
+    ("client_ca", "client_auth", "fine"),
+    [
+        pytest.param(Path("/ca"), "required", True, id="required"),
+        pytest.param(Path("/ca"), "optional", False, id="optional"),
+        pytest.param(None, "required", False, id="nobody is asked"),
+    ],
+)
+def test_a_listener_that_verifies_its_clients_may_be_reached(
+    client_ca: Path | None, client_auth: Literal["required", "optional"], *, fine: bool
+) -> None:
+    tls = (
+        TlsConfig(cert=Path("/c"), key=Path("/k"), client_ca=client_ca, client_auth=client_auth)
+        if client_ca
+        else TlsConfig(cert=Path("/c"), key=Path("/k"))
+    )
+
+    assert (consistency.exposed_on_purpose("0.0.0.0:443", False, tls) is None) is fine
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        pytest.param({"cert": Path("/c")}, "TlsConfig.cert: needs key beside it", id="no-key"),
+        pytest.param(
+            {"key": Path("/k")}, "TlsConfig.cert: is required if key beside it", id="no-cert"
+        ),
+        pytest.param(
+            {"client_ca": Path("/a")}, "TlsConfig.client_ca: has no effect without", id="only-ca"
+        ),
+        pytest.param(
+            {"client_auth": "optional"}, "has no effect without client_ca", id="nobody-to-ask"
+        ),
+    ],
+)
+def test_the_keys_of_tls_go_together(keys: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        TlsConfig(**keys)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from proxy.access import TokenKey
 from proxy.control import Control
 from proxy.pages import Page
+from proxy.peers import Peer
 
 ONE = TokenKey("in-1")
 HERE = "127.0.0.1"
@@ -52,7 +53,7 @@ class Stage:
         self.control = Control(tokens=self.switches, log=self.heard)
 
     def post(self, path: str, *, peer: str = HERE) -> Page:
-        page = self.control.answer("POST", path, peer=peer)
+        page = self.control.answer("POST", path, peer=Peer(address=peer))
         assert page is not None
         return page
 
@@ -123,7 +124,7 @@ def test_an_installation_is_switched(stage: Stage, switch: str, changed: bool) -
     ],
 )
 def test_what_is_no_switch_is_somebody_elses(stage: Stage, path: str) -> None:
-    assert stage.control.answer("POST", path, peer=HERE) is None
+    assert stage.control.answer("POST", path, peer=Peer(address=HERE)) is None
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_an_id_outside_the_alphabet_is_refused(stage: Stage, path: str, identity
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post"])
 @pytest.mark.parametrize("path", ["/tokens/in-1/drop", "/installations/in-1/unblock"])
 def test_a_switch_is_posted_to(stage: Stage, method: str, path: str) -> None:
-    page = stage.control.answer(method, path, peer=HERE)
+    page = stage.control.answer(method, path, peer=Peer(address=HERE))
 
     assert page is not None
     assert (page.status, page.allow) == (405, b"POST")

@@ -15,23 +15,27 @@ LAYERS = """
     app explaining
     sideports
     assembly emulator
+    reception
     admin deliveries handler listeners
     control
     pages
     answers bodies forward installations loading reference reloading reports status
     directory exchange keyfiles keyring pool revoking sources tokens
-    appcalls callerconnection keysources
+    tlsdoor
+    appcalls callerconnection certificates keysources
     browsers config configfile connection keys logs metrics verdicts webhooks
     listenerconfig policyconfig servingconfig upstreamconfig
     consistency credentials headers minting probing problems reply routes settings tags vocabulary
     access cached failures inflight issued kinds policy rationing secretfile upstream
-    addresses clockskew masking operations outcome paths secret showing tree units
+    addresses clockskew masking operations outcome paths peers secret showing tree
+    units
     errors
     __init__
 """
 PURE = """
     access addresses browsers cached config consistency credentials errors failures headers issued
-    kinds listenerconfig masking minting operations outcome paths policy policyconfig problems
+    kinds listenerconfig masking minting operations outcome paths peers policy policyconfig
+    problems
     rationing reference reloading routes secret servingconfig settings showing sources tags tree
     units upstream upstreamconfig verdicts vocabulary webhooks
 """

@@ -283,7 +283,8 @@ def test_an_item_without_keys_is_an_item_of_defaults(tmp_path: Path) -> None:
                 (
                     'listeners[0].bind: "0.0.0.0:80" can be reached from other machines, and'
                     " whoever reaches it acts as the installation; if that is meant, set exposed:"
-                    " true (...__EXPOSED) beside it (from <file>, line 2 and <file>, line 3)"
+                    " true (...__EXPOSED) beside it, or let tls.client_ca say whose client"
+                    " certificates are taken (from <file>, line 2 and <file>, line 3)"
                 )
             ],
             id="exposed",

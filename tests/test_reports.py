@@ -2,6 +2,7 @@ import pytest
 
 from proxy.access import AccessToken, TokenKey
 from proxy.cached import CachedToken
+from proxy.certificates import Identity, new_context
 from proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -10,9 +11,10 @@ from proxy.errors import (
     MintError,
     MintFailedError,
     MintTimeoutError,
+    StartError,
 )
 from proxy.metrics import Metrics
-from proxy.reports import ClockReports, KeyReports, TokenReports
+from proxy.reports import ClockReports, KeyReports, TlsReports, TokenReports
 from proxy.secret import Secret
 
 ONE = TokenKey("in-1")
@@ -245,3 +247,35 @@ def test_a_clock_that_is_off_is_told_once(
         clock.measured(skew)
 
     assert [(level, event, fields["seconds"]) for level, event, fields in heard.lines] == told
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_a_certificate_that_is_renewed_is_told(heard: Heard, *, renewed: bool) -> None:
+    TlsReports(log=heard, listener="[::]:443", now=lambda: 15.0).certified(
+        identity(10, 20), renewed=renewed
+    )
+
+    told = [("info", "tls.renewed", {"listener": "[::]:443"})]
+    assert heard.lines == (told if renewed else [])
+
+
+def test_a_certificate_that_nobody_will_believe_is_told(heard: Heard) -> None:
+    TlsReports(log=heard, listener="[::]:443", now=lambda: 20.0).certified(
+        identity(10, 20), renewed=False
+    )
+
+    [(level, event, fields)] = heard.lines
+    assert (level, event) == ("warning", "tls.certificate_unusable")
+    assert fields["detail"] == "the certificate has expired"
+
+
+def test_a_certificate_that_cannot_be_used_is_told_loudly(heard: Heard) -> None:
+    TlsReports(log=heard, listener="[::]:443", now=lambda: 0.0).rejected(StartError("is empty"))
+
+    assert heard.lines == [
+        ("error", "tls.rejected", {"listener": "[::]:443", "detail": "is empty"})
+    ]
+
+
+def identity(begins_at: float, expires_at: float) -> Identity:
+    return Identity(context=new_context(), begins_at=begins_at, expires_at=expires_at)
