@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxy.clockskew import learn_skew
 from proxy.errors import (
+    CircuitOpenError,
     MintBusyError,
+    MintCircuitOpenError,
     MintError,
     MintFailedError,
     MintReason,
@@ -205,6 +207,9 @@ def no_answer(error: UpstreamError, *, wanted: str) -> MintError:
         return MintTimeoutError(f"the API took too long when asked for {wanted}")
     if isinstance(error, UpstreamBusyError):
         return MintBusyError(f"all connections to the API are in use; {wanted} was not asked for")
+    if isinstance(error, CircuitOpenError):
+        detail = f"the API has failed many times in a row; {wanted} is not asked for at the moment"
+        return MintCircuitOpenError(detail, retry_after=error.retry_after)
     reason, why = next(row[1:] for row in NO_ANSWER if isinstance(error, row[0]))
     return MintFailedError(f"the API could not be asked for {wanted}: {why}", reason=reason)
 

@@ -65,7 +65,7 @@ class AppSession:
     @cached_property
     def calls(self) -> AppCalls:
         """What the app itself asks the API with; it begins with the clock as measured by then."""
-        calls = build_calls(self.config, keys=self.keys, pool=self.pool, clocks=self.clocks)
+        calls = build_calls(self.config, keys=self.keys, upstream=self.pool, clocks=self.clocks)
         calls.skew = self.skew
         return calls
 

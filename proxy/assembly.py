@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 from proxy import __version__
 from proxy.appcalls import AppCalls
+from proxy.breaker import Breaker
 from proxy.browsers import HostGuard, OriginGuard
+from proxy.circuit import STATES, Circuit
 from proxy.consistency import compiled
 from proxy.directory import Directory
 from proxy.exchange import Exchange
@@ -30,6 +32,7 @@ from proxy.reports import ClockReports, KeyReports, TokenReports
 from proxy.routes import Router
 from proxy.tags import TagReader
 from proxy.tokens import Tokens
+from proxy.upstreamreports import CircuitReports, PoolReports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from proxy.config import Config
     from proxy.listenerconfig import ListenerConfig
     from proxy.listeners import Listener
+    from proxy.upstream import Upstream
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()
@@ -64,6 +68,9 @@ class Parts:
     metrics: Metrics
     keys: KeyRing
     pool: Pool
+    circuit: Circuit | None
+    upstream: Upstream
+    """The pool, behind the circuit breaker if there is one."""
     calls: AppCalls
     exchange: Exchange
     tokens: Tokens
@@ -85,8 +92,10 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     metrics = Metrics()
     keys = KeyRing(config.app, now=clocks.clock, watcher=KeyReports(log=log, metrics=metrics))
     pool = build_pool(config, metrics=metrics, clocks=clocks)
+    circuit = build_circuit(config, log=log, metrics=metrics, clocks=clocks)
+    upstream = pool if circuit is None else Breaker(pool, circuit=circuit, now=clocks.clock)
     calls = build_calls(
-        config, keys=keys, pool=pool, clocks=clocks, skewed=ClockReports(log=log).measured
+        config, keys=keys, upstream=upstream, clocks=clocks, skewed=ClockReports(log=log).measured
     )
     exchange = build_exchange(config, calls=calls, clocks=clocks)
     tokens = Tokens(
@@ -102,7 +111,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     add_states(metrics, tokens=tokens, pool=pool, calls=calls, clocks=clocks)
     forwarder = Forwarder(
         tokens=tokens,
-        upstream=pool,
+        upstream=upstream,
         signature=calls.signature,
         now=clocks.now,
         clock=clocks.clock,
@@ -133,6 +142,8 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         metrics=metrics,
         keys=keys,
         pool=pool,
+        circuit=circuit,
+        upstream=upstream,
         calls=calls,
         exchange=exchange,
         tokens=tokens,
@@ -185,15 +196,35 @@ def build_pool(config: Config, *, metrics: Metrics, clocks: Clocks) -> Pool:
         timeouts=upstream.timeouts,
         connections=upstream.connections,
         now=clocks.clock,
-        connected=lambda result: metrics.connects.labels(result).inc(),
+        watcher=PoolReports(metrics=metrics),
     )
+
+
+def build_circuit(config: Config, *, log: Log, metrics: Metrics, clocks: Clocks) -> Circuit | None:
+    """Make the circuit breaker, unless it is off."""
+    section = config.upstream.circuit
+    if not section.failures:
+        return None
+    circuit = Circuit(
+        failures=section.failures,
+        pause=section.pause,
+        random=clocks.random,
+        moved=CircuitReports(log=log, metrics=metrics).moved,
+    )
+    metrics.states(
+        "circuit_state",
+        "The circuit breaker: 1 at the state it is in.",
+        label="state",
+        count=lambda: {state: state == circuit.state for state in STATES},
+    )
+    return circuit
 
 
 def build_calls(
     config: Config,
     *,
     keys: KeyRing,
-    pool: Pool,
+    upstream: Upstream,
     clocks: Clocks,
     skewed: Callable[[float], None] = lambda _seconds: None,
 ) -> AppCalls:
@@ -201,7 +232,7 @@ def build_calls(
     return AppCalls(
         app_id=config.app.id,
         signers=keys,
-        upstream=pool,
+        upstream=upstream,
         headers=app_headers(config),
         now=clocks.now,
         skewed=skewed,
@@ -255,8 +286,13 @@ def add_states(
         "upstream_connections",
         "Connections to the API.",
         label="state",
-        count=lambda: {"idle": pool.idle, "active": pool.active},
+        count=lambda: {
+            "idle": pool.idle,
+            "active": pool.active,
+            "connecting": pool.connecting,
+        },
     )
+    metrics.waiting.set_function(lambda: pool.waiting)
     metrics.clock_skew.set_function(lambda: calls.skew)
 
 

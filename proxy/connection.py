@@ -31,11 +31,16 @@ class Connection(asyncio.Protocol):
         *,
         timeouts: TimeoutsConfig,
         released: Callable[[Connection], None],
+        closed: Callable[[Connection, str], None],
     ) -> None:
-        """Speak over what `create_connection` gives; `released` is called after each exchange."""
+        """Speak over what `create_connection` gives.
+
+        `released` is called after each exchange, `closed` once, with one of `upstream.CLOSES`.
+        """
         self._loop = loop
         self._timeouts = timeouts
         self._released = released
+        self._closed: Callable[[Connection, str], None] | None = closed
         self._transport: asyncio.Transport | None = None
         self._reply: Reply | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -78,14 +83,21 @@ class Connection(asyncio.Protocol):
             await reply.until(lambda: reply.head_done, seconds=self._timeouts.first_byte)
         return reply
 
-    def abort(self) -> None:
-        """Break the connection at once."""
+    def abort(self, reason: str) -> None:
+        """Break the connection at once; `reason` is one of `upstream.CLOSES`."""
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
         if self._reply is not None:
             self._reply.fail(self._reply.broken("the connection to the API was given up"))
+        self._end(reason)
         self._done()
+
+    def _end(self, reason: str) -> None:
+        """Tell once why it is closed."""
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed(self, reason)
 
     # -- what the answer uses ---------------------------------------------------------------------
 
@@ -102,7 +114,17 @@ class Connection(asyncio.Protocol):
         if reply.is_clean and self._is_sent_whole():
             self._done()
         else:
-            self.abort()
+            self.abort(self._why(reply))
+
+    def _why(self, reply: Reply) -> str:
+        """Say what keeps the connection from being used again."""
+        if reply.error is not None:
+            return "error" if isinstance(reply.error, UpstreamError) else "left"
+        if not reply.is_read:
+            return "left"
+        if reply.has_surplus:
+            return "dirty"
+        return "last" if self._is_sent_whole() else "unsent"
 
     def _is_sent_whole(self) -> bool:
         """Whether the API is not waiting for more of the body: it would take the next request."""
@@ -160,7 +182,9 @@ class Connection(asyncio.Protocol):
         """Pass on; bytes that belong to no answer end the connection."""
         if self._transport is None:
             return
-        if self._reply is None or not self._reply.feed(data):
+        if self._reply is None:
+            self.abort("dirty")
+        elif not self._reply.feed(data):
             self._transport.abort()
         elif self._reply.buffered > HIGH_WATER and not self._paused_reading:
             self._paused_reading = True
@@ -178,6 +202,8 @@ class Connection(asyncio.Protocol):
         self._transport = None
         if self._reply is not None:
             self._reply.fail(self._reply.broken("the API closed the connection"))
+        else:
+            self._end("closed")
         self.resume_writing()  # the next write finds out
 
     def pause_writing(self) -> None:

@@ -17,6 +17,7 @@ MintReason = Literal[
     "tls",
     "broken",
     "busy",
+    "circuit-open",
     "status-4xx",
     "status-5xx",
     "redirect",
@@ -201,6 +202,12 @@ class MintBusyError(MintError):
     default_reason = "busy"
 
 
+class MintCircuitOpenError(MintError):
+    """No token was asked for: the API is left alone for a moment."""
+
+    default_reason = "circuit-open"
+
+
 # -- the upstream -------------------------------------------------------------------------------
 
 
@@ -245,3 +252,7 @@ class UpstreamTimeoutError(UpstreamError):
 
 class UpstreamBusyError(UpstreamError):
     """All `upstream.connections` are in use and none came free in time."""
+
+
+class CircuitOpenError(UpstreamError):
+    """The API failed `upstream.circuit.failures` times in a row; nothing is sent for a moment."""

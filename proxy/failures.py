@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 
-from proxy.errors import AppKeyRefusedError, InstallationRefusedError, MintBusyError
+from proxy.errors import (
+    AppKeyRefusedError,
+    InstallationRefusedError,
+    MintBusyError,
+    MintCircuitOpenError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +92,9 @@ class Failures:
         count = next_round(last, now)
         if isinstance(error, InstallationRefusedError):
             wait, count = self._negative_ttl, 0
+        elif isinstance(error, MintCircuitOpenError):
+            # Nobody was asked. Those who have patience wait for the circuit, and no longer.
+            wait, count = error.retry_after or PATIENT_SECONDS, last.count if last else 0
         else:
             wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(count - 1, 10))
             wait *= 1 - BACKOFF_JITTER_SHARE * self._random()

@@ -10,7 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.errors import UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from proxy.errors import (
+    CircuitOpenError,
+    UpstreamBrokenError,
+    UpstreamError,
+    UpstreamUnreachableError,
+)
 from proxy.headers import single
 from proxy.upstream import UpstreamRequest
 from proxy.verdicts import INSPECT_LIMIT, UNAUTHORIZED, may_be_about_token, says_token_is_bad
@@ -168,20 +173,33 @@ class Forwarder:
             raise
 
     async def _send(self, job: Job, request: UpstreamRequest, journal: Journal) -> UpstreamResponse:
-        journal.attempts += 1
         try:
-            return await self._upstream.send(request)
+            return await self._try(request, journal)
         except UpstreamError as error:
+            first = error
             if not may_send_again(error, changes_state=job.changes_state):
                 raise
             if job.body is not None:
                 if not job.body.can_rewind:
                     raise
                 job.body.rewind()
-        self._replayed("retried")
-        journal.attempts += 1
         request.fresh = True
-        return await self._upstream.send(request)
+        attempts = journal.attempts
+        try:
+            return await self._try(request, journal)
+        except CircuitOpenError:
+            raise first from None  # it was not sent again, so what happened is the first failure
+        finally:
+            if journal.attempts > attempts:
+                self._replayed("retried")
+
+    async def _try(self, request: UpstreamRequest, journal: Journal) -> UpstreamResponse:
+        journal.attempts += 1
+        try:
+            return await self._upstream.send(request)
+        except CircuitOpenError:
+            journal.attempts -= 1  # nothing was attempted
+            raise
 
 
 def may_send_again(error: UpstreamError, *, changes_state: bool) -> bool:

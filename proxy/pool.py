@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from proxy.connection import Connection
 from proxy.errors import (
     StartError,
     UpstreamBusyError,
+    UpstreamError,
     UpstreamTimeoutError,
     UpstreamTlsError,
     UpstreamUnreachableError,
@@ -31,6 +33,11 @@ IDLE_SECONDS = 4.0
 # A write is never sent again when the API closes an idle connection under us, so it goes out on a
 # connection that answered a moment ago, or on a new one.
 PROVEN_SECONDS = 0.5
+CONNECT_RESULTS: dict[type[UpstreamError], str] = {
+    UpstreamTimeoutError: "timeout",
+    UpstreamTlsError: "tls",
+    UpstreamUnreachableError: "unreachable",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,19 @@ def parse_address(base_url: str, *, ca_file: Path | None) -> Address:
     return Address(host=url.hostname or "", port=url.port or (443 if tls else 80), tls=tls)
 
 
+class PoolWatcher(Protocol):
+    """What is told about connections; metrics listen."""
+
+    def connected(self, result: str) -> None:
+        """A connection was made, or not: `ok`, `timeout`, `tls`, `unreachable` or `left`."""
+
+    def closed(self, reason: str) -> None:
+        """A connection is closed, for one of `upstream.CLOSES`."""
+
+    def waited(self, result: str) -> None:
+        """All were in use; in the end it was `ok`, `busy` or `left`."""
+
+
 class Pool:
     """Connections to one address.
 
@@ -75,18 +95,20 @@ class Pool:
         timeouts: TimeoutsConfig,
         connections: int,
         now: Callable[[], float],
-        connected: Callable[[str], None],
+        watcher: PoolWatcher,
     ) -> None:
         self._address = address
         self._timeouts = timeouts
         self._now = now
-        self._connected = connected
+        self._watcher = watcher
         self._limit = connections
         self._taken = 0
         self._idle: deque[Connection] = deque()
         self._slots = asyncio.Semaphore(connections)
         self._active: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
+        self.waiting = 0
+        """Requests that wait for one of the connections to come free."""
 
     @property
     def idle(self) -> int:
@@ -99,6 +121,11 @@ class Pool:
         return len(self._active)
 
     @property
+    def connecting(self) -> int:
+        """Connections that are being made."""
+        return self._taken - len(self._active)
+
+    @property
     def free(self) -> int:
         """How many more requests may be sent now."""
         return self._limit - self._taken
@@ -108,17 +135,13 @@ class Pool:
         connection = await self._acquire(request)
         try:
             return await connection.send(request)
-        except BaseException:
-            connection.abort()
+        except BaseException as error:
+            connection.abort("error" if isinstance(error, UpstreamError) else "left")
             raise
 
     async def _acquire(self, request: UpstreamRequest) -> Connection:
         if self._slots.locked():
-            try:
-                async with asyncio.timeout(self._timeouts.connect):
-                    await self._slots.acquire()
-            except TimeoutError:
-                raise UpstreamBusyError("all connections to the API are in use") from None
+            await self._wait()
         else:
             await self._slots.acquire()
         self._taken += 1
@@ -133,6 +156,21 @@ class Pool:
         self._active.add(connection)
         return connection
 
+    async def _wait(self) -> None:
+        """Take the next place that comes free; first come, first served."""
+        result = "left"
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self._timeouts.pool):
+                await self._slots.acquire()
+            result = "ok"
+        except TimeoutError:
+            result = "busy"
+            raise UpstreamBusyError("all connections to the API are in use") from None
+        finally:
+            self.waiting -= 1
+            self._watcher.waited(result)
+
     def _free(self) -> None:
         self._taken -= 1
         self._slots.release()
@@ -140,15 +178,17 @@ class Pool:
     def _make_room(self) -> None:
         """Close what has been idle the longest: all together may not be more than the limit."""
         while self._idle and self._taken + len(self._idle) > self._limit:
-            self._idle.popleft().abort()
+            self._idle.popleft().abort("limit")
 
     def _pop(self, *, is_write: bool) -> Connection | None:
         now = self._now()
         while self._idle:
             connection = self._idle.pop()
             age = now - connection.idle_since
-            if age >= IDLE_SECONDS or not connection.is_quiet:
-                connection.abort()
+            if age >= IDLE_SECONDS:
+                connection.abort("idle")
+            elif not connection.is_quiet:
+                connection.abort("dirty")
             elif is_write and age >= PROVEN_SECONDS:
                 self._idle.append(connection)  # good enough for a read
                 return None
@@ -158,27 +198,40 @@ class Pool:
         return None
 
     async def _connect(self) -> Connection:
+        result = "left"
+        try:
+            connection = await self._dial()
+            result = "ok"
+        except UpstreamError as error:
+            result = CONNECT_RESULTS[type(error)]
+            raise
+        finally:
+            self._watcher.connected(result)
+        return connection
+
+    async def _dial(self) -> Connection:
         address = self._address
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, timeouts=self._timeouts, released=self._release),
+                    lambda: Connection(
+                        loop,
+                        timeouts=self._timeouts,
+                        released=self._release,
+                        closed=self._forget,
+                    ),
                     address.host,
                     address.port,
                     ssl=address.tls,
                     server_hostname=address.host if address.tls else None,
                 )
         except TimeoutError:
-            self._connected("timeout")
             raise UpstreamTimeoutError("connecting to the API took too long") from None
         except (ssl.SSLError, ssl.CertificateError) as exc:
-            self._connected("tls")
             raise UpstreamTlsError("the API's certificate or TLS handshake failed") from exc
         except OSError as exc:
-            self._connected("unreachable")
             raise UpstreamUnreachableError("the API cannot be reached") from exc
-        self._connected("ok")
         return connection
 
     def _release(self, connection: Connection) -> None:
@@ -193,6 +246,12 @@ class Pool:
             if self._reaper is None:
                 self._schedule_reaper()
 
+    def _forget(self, connection: Connection, reason: str) -> None:
+        """Take note of a connection that is closed; called once for each that was made."""
+        self._watcher.closed(reason)
+        with suppress(ValueError):  # most are not idle
+            self._idle.remove(connection)
+
     def _schedule_reaper(self) -> None:
         loop = asyncio.get_running_loop()
         self._reaper = loop.call_later(IDLE_SECONDS, self._reap)
@@ -200,8 +259,8 @@ class Pool:
     def _reap(self) -> None:
         self._reaper = None
         limit = self._now() - IDLE_SECONDS
-        while self._idle and (self._idle[0].idle_since <= limit or not self._idle[0].is_open):
-            self._idle.popleft().abort()
+        while self._idle and self._idle[0].idle_since <= limit:
+            self._idle.popleft().abort("idle")
         if self._idle:
             self._schedule_reaper()
 
@@ -211,5 +270,4 @@ class Pool:
             self._reaper.cancel()
             self._reaper = None
         for connection in (*self._idle, *self._active):
-            connection.abort()
-        self._idle.clear()
+            connection.abort("stop")

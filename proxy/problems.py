@@ -65,15 +65,17 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
     errors.AppKeyRefusedError: Kind("app-key-refused", 502, "App key refused"),
     errors.MintTimeoutError: Kind("mint-timeout", 504, "Access token timed out"),
     errors.MintBusyError: Kind("overloaded", 503, "Overloaded"),
+    errors.MintCircuitOpenError: Kind("circuit-open", 503, "API left alone for a moment"),
     errors.UpstreamError: Kind("upstream-broken", 502, "API connection broken"),
     errors.UpstreamUnreachableError: Kind("upstream-unreachable", 502, "API unreachable"),
     errors.UpstreamTlsError: Kind("upstream-tls", 502, "API not trusted"),
     errors.UpstreamTimeoutError: Kind("upstream-timeout", 504, "API timed out"),
     errors.UpstreamBusyError: Kind("overloaded", 503, "Overloaded"),
+    errors.CircuitOpenError: Kind("circuit-open", 503, "API left alone for a moment"),
 }
 
 # What to wait when nothing better is known; these pass by themselves.
-RETRY_AFTER = {"overloaded": 1.0, "draining": 1.0}
+RETRY_AFTER = {"overloaded": 1.0, "draining": 1.0, "circuit-open": 1.0}
 
 
 class Body(msgspec.Struct):

@@ -63,6 +63,8 @@ class Reply:
         self.head_done = False
         self.complete = False
         """Whether the last byte of the answer has arrived."""
+        self.has_surplus = False
+        """Whether more came than the answer."""
         self.keep_alive = False
         self.error: BaseException | None = None
         """What ended it before its end."""
@@ -91,16 +93,21 @@ class Reply:
 
     def close(self) -> None:
         """End the exchange: nothing more is read from it."""
-        if not self.complete:
-            self.fail(self.broken("the answer was given up"))
         source, self._source = self._source, None
         if source is not None:
             source.finish(self)
+        if not self.complete:
+            self.fail(self.broken("the answer was given up"))
 
     @property
     def is_clean(self) -> bool:
         """Whether it came and was read to its end, so that the next byte belongs to another."""
-        return self.complete and self.keep_alive and self.error is None and not self._chunks
+        return self.keep_alive and self.error is None and self.is_read
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all of it came and was taken."""
+        return self.complete and not self._chunks
 
     # -- waiting ----------------------------------------------------------------------------------
 
@@ -147,7 +154,7 @@ class Reply:
     def feed(self, data: bytes) -> bool:
         """Take what arrived; say whether the connection can go on."""
         if self.complete:
-            self.keep_alive = False
+            self._spoil()
             return False
         self.answered = True
         in_head = not self.head_done
@@ -161,9 +168,14 @@ class Reply:
             self.fail(self.broken("the API sent a head without end"))
             return False
         if in_head and self.head_done and self._method == "HEAD" and _goes_on(data):
-            self.keep_alive = False
+            self._spoil()
         self.wake()
         return True
+
+    def _spoil(self) -> None:
+        """Keep what comes after the answer from becoming the next one."""
+        self.has_surplus = True
+        self.keep_alive = False
 
     def end(self) -> None:
         """Take the end of what the API sends: its last word, if the body has no other end."""
@@ -176,7 +188,7 @@ class Reply:
     def on_message_begin(self) -> None:
         """A second message in the bytes of the first is surplus: the connection ends with it."""
         if self.complete:
-            self.keep_alive = False
+            self._spoil()
 
     def on_status(self, reason: bytes) -> None:
         """The reason phrase, perhaps in pieces."""

@@ -29,6 +29,8 @@ def describe_status(
         "api_version": config.upstream.api_version,
         "listeners": [listener.address for listener in parts.listeners],
         "policy": {"read_only": config.policy.read_only},
+        "circuit": parts.circuit.state if parts.circuit is not None else "off",
+        "degraded": list(_degraded(parts)),
         "key": parts.keys.fingerprint,
         "keys": parts.keys.states,
         "clock_skew": round(parts.calls.skew, 3),
@@ -37,11 +39,19 @@ def describe_status(
             "callers": sum(listener.connections for listener in parts.listeners),
             "upstream_idle": parts.pool.idle,
             "upstream_active": parts.pool.active,
+            "upstream_connecting": parts.pool.connecting,
+            "upstream_waiting": parts.pool.waiting,
         },
         "mints_under_way": parts.tokens.minting,
         "blocked": sorted(key.installation or "" for key in parts.tokens.blocked),
         "tokens": list(_tokens(parts.tokens, now=now)),
     }
+
+
+def _degraded(parts: Parts) -> Iterable[str]:
+    """Name what keeps a proxy that is ready from being of full use."""
+    if parts.circuit is not None and parts.circuit.state != "closed":
+        yield "circuit-open"
 
 
 def _tokens(tokens: Tokens, *, now: float) -> Iterable[dict[str, object]]:

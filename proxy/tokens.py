@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 from cachetools import Cache, LRUCache
 
 from proxy.cached import CachedToken, keep
-from proxy.errors import InstallationBlockedError, MintError, MintFailedError, MintTimeoutError
+from proxy.errors import (
+    InstallationBlockedError,
+    MintCircuitOpenError,
+    MintError,
+    MintFailedError,
+    MintTimeoutError,
+)
 from proxy.failures import Failures
 from proxy.issued import Issued
 from proxy.rationing import Rations
@@ -93,7 +99,10 @@ class Tokens:
                 raise blocked_error()
             try:
                 cached = await self._find(key, patient=patient)
-            except MintError:
+            except MintError as error:
+                # Whoever waits already goes on; who comes while the API is left alone is told so.
+                if isinstance(error, MintCircuitOpenError) and not patient:
+                    raise
                 pause = self._pause(key, began=began)
                 if pause is None or self._sleep is None:
                     raise

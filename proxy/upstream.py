@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+# Why a connection to the API was closed.
+CLOSES = (
+    "idle",  # nobody used it for as long as an idle one is believed to be good
+    "closed",  # the API closed it while it was idle
+    "dirty",  # something came on it that was no answer, or perhaps its end, unseen until now
+    "limit",  # to make room for a new one
+    "last",  # the API's answer said that it is the last, or had no other end
+    "unsent",  # the API answered before it had taken the whole request
+    "error",  # it broke, or took too long
+    "left",  # the caller left, or the answer was not wanted to its end
+    "stop",  # the proxy stopped
+)
+
+
 class Body(Protocol):
     """A request body, read once, chunk by chunk."""
 

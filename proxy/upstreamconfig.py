@@ -16,10 +16,34 @@ from proxy.settings import Key, Rule, check
 class TimeoutsConfig:
     """How long the API may take."""
 
+    pool: Annotated[
+        float, Key(of.DURATION, "For one of `connections` to come free, if all are in use.")
+    ] = 5.0
     connect: Annotated[float, Key(of.DURATION, "To accept a connection, TLS included.")] = 5.0
     first_byte: Annotated[float, Key(of.DURATION, "From the request to the answer's head.")] = 60.0
     idle: Annotated[float, Key(of.DURATION, "Between two pieces of a body.")] = 60.0
     total: Annotated[float | None, Key(of.DURATION, "For everything; empty is no limit.")] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitConfig:
+    """When the API is left alone because it fails."""
+
+    failures: Annotated[
+        int,
+        Key(
+            of.COUNT_OR_NONE,
+            "Failures in a row after which requests are refused at once; 0 is never.",
+            example="10",
+        ),
+    ] = 10
+    pause: Annotated[
+        float,
+        Key(of.DURATION, "Until one request may try again; doubled while it fails.", example="5s"),
+    ] = 5.0
 
     def __post_init__(self) -> None:
         check(self)
@@ -54,6 +78,7 @@ class UpstreamConfig:
     ] = None
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
     connections: Annotated[int, Key(of.COUNT, "Connections to the API at the same time.")] = 100
+    circuit: CircuitConfig = field(default_factory=CircuitConfig)
 
     def __post_init__(self) -> None:
         check(self)

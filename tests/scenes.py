@@ -322,6 +322,24 @@ class Clock:
         return self.at
 
 
+class Noted:
+    """A `pool.PoolWatcher` that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.connects: list[str] = []
+        self.closes: list[str] = []
+        self.waits: list[str] = []
+
+    def connected(self, result: str) -> None:
+        self.connects.append(result)
+
+    def closed(self, reason: str) -> None:
+        self.closes.append(reason)
+
+    def waited(self, result: str) -> None:
+        self.waits.append(result)
+
+
 @contextmanager
 def pool_to(
     url: str,
@@ -329,6 +347,7 @@ def pool_to(
     connections: int = 10,
     ca_file: Path | None = None,
     now: Callable[[], float] = time.monotonic,
+    watcher: Noted | None = None,
     **timeouts: float,
 ) -> Iterator[Pool]:
     """Give connections to an upstream, and check at the end that every one came back."""
@@ -337,11 +356,12 @@ def pool_to(
         timeouts=TimeoutsConfig(**timeouts),
         connections=connections,
         now=now,
-        connected=lambda _result: None,
+        watcher=watcher or Noted(),
     )
     yield pool
     assert pool.active == 0, "a connection was not given back"
     assert pool.free == connections, "a slot leaked"
+    assert pool.waiting == 0, "somebody waits for ever"
     pool.close()
 
 

@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxy.appcalls import PERHAPS_REFUSED, AppAnswer, AppCalls, no_answer
 from proxy.errors import (
+    CircuitOpenError,
     MintBusyError,
+    MintCircuitOpenError,
     MintError,
     MintFailedError,
     MintTimeoutError,
@@ -28,7 +30,7 @@ from proxy.keys import SigningKey, parse_signing_key
 from proxy.pool import Pool, parse_address
 from proxy.upstream import UpstreamRequest
 from proxy.upstreamconfig import TimeoutsConfig
-from tests.scenes import ScriptedUpstream, Visit, app_key_pem, ok, scripted_upstream
+from tests.scenes import Noted, ScriptedUpstream, Visit, app_key_pem, ok, scripted_upstream
 
 NOW = 1_700_000_000.0
 TIMEOUTS = TimeoutsConfig(connect=5.0, first_byte=5.0, idle=5.0)
@@ -132,7 +134,7 @@ async def stage(
             timeouts=TIMEOUTS,
             connections=10,
             now=asyncio.get_running_loop().time,
-            connected=lambda _result: None,
+            watcher=Noted(),
         )
         try:
             yield Stage(api, pool, keys=keys or (first_key(),))
@@ -690,6 +692,7 @@ async def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
     [
         (UpstreamTimeoutError("x"), MintTimeoutError, "timeout"),
         (UpstreamBusyError("x"), MintBusyError, "busy"),
+        (CircuitOpenError("x"), MintCircuitOpenError, "circuit-open"),
         (UpstreamUnreachableError("x"), MintFailedError, "unreachable"),
         (UpstreamTlsError("x"), MintFailedError, "tls"),
         (UpstreamBrokenError("x"), MintFailedError, "broken"),

@@ -174,7 +174,10 @@ async def test_closing_the_pool_does_not_end_a_body_without_length() -> None:
 
 async def test_a_connection_that_is_gone_sends_nothing() -> None:
     connection = Connection(
-        asyncio.get_running_loop(), timeouts=TimeoutsConfig(), released=lambda _: None
+        asyncio.get_running_loop(),
+        timeouts=TimeoutsConfig(),
+        released=lambda _: None,
+        closed=lambda _, _reason: None,
     )
 
     with pytest.raises(UpstreamBrokenError) as caught:

@@ -25,7 +25,7 @@ from proxy.exchange import Exchange
 from proxy.keys import SigningKey, parse_signing_key
 from proxy.pool import Pool, parse_address
 from proxy.upstreamconfig import TimeoutsConfig
-from tests.scenes import Visit, app_key_pem
+from tests.scenes import Noted, Visit, app_key_pem
 
 NOW = 1_700_000_000.0
 TOKEN = "crs_0123456789abcdef"
@@ -165,14 +165,14 @@ async def exchange_with(
     signer: Callable[[], Any] | None = None,
     patience: float = 5.0,
     connections: int = 10,
-    connect: float = 2.0,
+    wait: float = 2.0,
 ) -> AsyncIterator[Exchange]:
     pool = Pool(
         parse_address(url, ca_file=None),
-        timeouts=TimeoutsConfig(connect=connect, first_byte=30.0, idle=30.0),
+        timeouts=TimeoutsConfig(pool=wait, connect=2.0, first_byte=30.0, idle=30.0),
         connections=connections,
         now=asyncio.get_running_loop().time,
-        connected=lambda _result: None,
+        watcher=Noted(),
     )
     try:
         calls = AppCalls(
@@ -636,7 +636,7 @@ async def test_a_full_pool_is_told_as_such_and_the_api_is_not_asked() -> None:
 
     async with (
         api(script) as seen,
-        exchange_with(seen.url, connections=1, connect=0.05) as exchange,
+        exchange_with(seen.url, connections=1, wait=0.05) as exchange,
     ):
         first = asyncio.get_running_loop().create_task(exchange.mint(ONE), name="first")
         await begun.wait()

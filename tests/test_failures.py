@@ -5,6 +5,7 @@ from proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
     MintBusyError,
+    MintCircuitOpenError,
     MintError,
     MintFailedError,
     MintTimeoutError,
@@ -79,3 +80,29 @@ def test_that_our_own_connections_were_busy_is_no_failure(failures: Failures) ->
     failures.remember(ONE, MintBusyError("x"), now=NOW)
 
     assert failures.find(ONE, now=NOW) is None
+
+
+def test_an_open_circuit_is_believed_for_as_long_as_it_says_and_delays_no_later_try(
+    failures: Failures,
+) -> None:
+    """Nobody was asked, so there is nothing to back off from."""
+    failures.remember(ONE, MintFailedError("x"), now=NOW)
+    for at in (1.0, 2.0, 3.0):
+        failures.remember(ONE, MintCircuitOpenError("x", retry_after=0.5), now=NOW + at)
+    found = failures.find(ONE, now=NOW + 3)
+    assert found is not None
+    assert (found.until, found.next_try, found.began) == (NOW + 3.5, NOW + 3.5, NOW)
+
+    failures.remember(ONE, MintFailedError("x"), now=NOW + 3.5)
+
+    found = failures.find(ONE, now=NOW + 3.5)
+    assert found is not None
+    assert found.until == NOW + 3.5 + 2.0, "the second failure in a row"
+
+
+def test_a_probe_under_way_is_waited_for_a_second(failures: Failures) -> None:
+    failures.remember(ONE, MintCircuitOpenError("x"), now=NOW)
+
+    found = failures.find(ONE, now=NOW)
+    assert found is not None
+    assert found.until == NOW + 1.0

@@ -26,7 +26,7 @@ from proxy.forward import may_send_again
 from proxy.policyconfig import PolicyConfig
 from proxy.pool import parse_address
 from proxy.servingconfig import LimitsConfig
-from proxy.upstreamconfig import TimeoutsConfig
+from proxy.upstreamconfig import CircuitConfig, TimeoutsConfig
 from tests.scenes import (
     Clock,
     RawAnswer,
@@ -429,7 +429,7 @@ async def test_a_read_on_a_new_connection_is_not_retried() -> None:
     async with racing("answer", "reset") as (proxy, api):
         await call(proxy.port, request_head(extra="Connection: close\r\n"))
         for connection in list(proxy.app.parts.pool._idle):
-            connection.abort()
+            connection.abort("left")
         answer = await call(proxy.port, request_head())
 
         assert answer.problem["code"] == "upstream-broken"
@@ -485,7 +485,9 @@ async def test_whatever_fails_a_retirement_is_sent_at_most_once(seed: int) -> No
 
     async with scripted_upstream(script) as api:
         timeouts = TimeoutsConfig(first_byte=0.05, idle=0.05)
-        config = config_for(api.url, upstream={"timeouts": timeouts, "connections": 8})
+        off = CircuitConfig(failures=0)  # it would end the storm early
+        upstream = {"timeouts": timeouts, "connections": 8, "circuit": off}
+        config = config_for(api.url, upstream=upstream)
         async with running(config) as proxy:
             for start in range(0, 160, 8):
                 numbers = range(start, start + 8)

@@ -16,7 +16,7 @@ from proxy.errors import AppKeyRefusedError, MintFailedError, MintTimeoutError, 
 from proxy.installations import Installation, collect, list_installations, read_entry
 from proxy.pool import Pool, parse_address
 from proxy.upstreamconfig import TimeoutsConfig
-from tests.scenes import Visit, ok, scripted_upstream
+from tests.scenes import Noted, Visit, ok, scripted_upstream
 
 NOW = 1_700_000_000.0
 
@@ -214,7 +214,7 @@ async def fetch(
         timeouts=TimeoutsConfig(**timeouts),
         connections=connections,
         now=lambda: 0.0,
-        connected=lambda _result: None,
+        watcher=Noted(),
     )
     calls = AppCalls(
         app_id="app",

@@ -19,21 +19,22 @@ LAYERS = """
     admin deliveries handler listeners
     control
     pages
-    answers bodies forward installations loading reference reloading reports status
+    answers bodies forward installations loading reference reloading reports status upstreamreports
     directory exchange keyfiles keyring pool revoking sources tokens
     tlsdoor
-    appcalls callerconnection certificates keysources
+    appcalls breaker callerconnection certificates keysources
     browsers config configfile connection keys logs metrics verdicts webhooks
     listenerconfig policyconfig servingconfig upstreamconfig
     consistency credentials headers minting probing problems reply routes settings tags vocabulary
-    access cached failures inflight issued kinds policy rationing secretfile upstream
+    access cached circuit failures inflight issued kinds policy rationing secretfile upstream
     addresses clockskew masking operations outcome paths peers secret showing tree
     units
     errors
     __init__
 """
 PURE = """
-    access addresses browsers cached config consistency credentials errors failures headers issued
+    access addresses breaker browsers cached circuit config consistency credentials errors failures
+    headers issued
     kinds listenerconfig masking minting operations outcome paths peers policy policyconfig
     problems
     rationing reference reloading routes secret servingconfig settings showing sources tags tree

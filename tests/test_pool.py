@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,7 @@ from proxy.pool import IDLE_SECONDS, PROVEN_SECONDS, parse_address
 from proxy.reply import Reply
 from tests.scenes import (
     Clock,
+    Noted,
     Parts,
     Visit,
     ok,
@@ -292,10 +294,10 @@ async def test_a_connection_is_given_back_once() -> None:
             await whole(response)
 
             pool._release(connection)
-            connection.abort()
+            connection.abort("left")
             response.close()
 
-            assert (pool.free, pool.idle) == (1, 1)
+            assert (pool.free, pool.idle) == (1, 0)
 
 
 # -- numbers --------------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ async def test_a_connection_is_given_back_once() -> None:
 
 async def test_more_requests_than_connections_wait_and_then_fail() -> None:
     async with scripted_upstream(hanging) as api:
-        with pool_to(api.url, connections=1, connect=0.05) as pool:
+        with pool_to(api.url, connections=1, pool=0.05) as pool:
             first = asyncio.ensure_future(pool.send(upstream_request()))
             while not api.heads:  # noqa: ASYNC110  # the upstream tells nobody
                 await asyncio.sleep(0)
@@ -347,6 +349,148 @@ async def test_idle_connections_make_room_for_new_ones() -> None:
             assert pool.idle == 1
             async with asyncio.timeout(5):
                 await ended.wait()
+
+
+# -- what is told ---------------------------------------------------------------------------------
+
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(ok(), "stop", id="kept until the pool was closed"),
+        pytest.param(ok(headers=b"Connection: close\r\n"), "last", id="the last answer"),
+        pytest.param(b"HTTP/1.0 200 OK\r\n\r\nhello", "last", id="until close"),
+        pytest.param(ok() + ok(), "dirty", id="two answers"),
+        pytest.param(CUT, "error", id="half a body"),
+        pytest.param(b"HTTP/1.1 2", "error", id="half a head"),
+        pytest.param(b"nonsense\r\n\r\n", "error", id="garbage"),
+    ],
+)
+async def test_every_connection_is_told_with_the_reason_of_its_end(
+    answer: bytes, reason: str
+) -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(answer)
+        if reason != "stop":
+            visit.writer.close()
+
+    seen = Noted()
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, watcher=seen) as pool, suppress(UpstreamBrokenError):
+            await whole(await pool.send(upstream_request()))
+
+    assert (seen.connects, seen.closes) == (["ok"], [reason])
+
+
+async def test_a_connection_that_the_api_closes_while_it_is_idle_is_told_and_gone() -> None:
+    visits: list[Visit] = []
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        visits.append(visit)
+        await visit.say(ok())
+
+    seen = Noted()
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, watcher=seen) as pool:
+            await whole(await pool.send(upstream_request()))
+            visits[0].writer.close()
+            async with asyncio.timeout(5):
+                while pool.idle:  # noqa: ASYNC110  # a pool tells nobody
+                    await asyncio.sleep(0)
+
+    assert seen.closes == ["closed"]
+
+
+async def test_surplus_while_idle_is_told() -> None:
+    visits: list[Visit] = []
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        visits.append(visit)
+        await visit.say(ok())
+
+    seen = Noted()
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, watcher=seen) as pool:
+            await whole(await pool.send(upstream_request()))
+            await visits[0].say(ok(b"stolen"))
+            async with asyncio.timeout(5):
+                while pool.idle:  # noqa: ASYNC110  # a pool tells nobody
+                    await asyncio.sleep(0)
+
+    assert seen.closes == ["dirty"]
+
+
+async def test_an_answer_that_is_given_up_is_told() -> None:
+    seen = Noted()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, watcher=seen) as pool:
+            (await pool.send(upstream_request())).close()
+
+    assert seen.closes == ["left"]
+
+
+async def test_an_answer_before_the_end_of_the_request_is_told() -> None:
+    seen = Noted()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, watcher=seen) as pool:
+            body = Parts(b"begin", asyncio.Event())
+            await whole(await pool.send(upstream_request("POST", body=body)))
+
+    assert seen.closes == ["unsent"]
+
+
+async def test_age_and_room_are_reasons_too() -> None:
+    clock, seen = Clock(), Noted()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, connections=1, now=clock, watcher=seen) as pool:
+            await whole(await pool.send(upstream_request()))
+            clock.at += IDLE_SECONDS
+            await whole(await pool.send(upstream_request()))
+            await whole(await pool.send(upstream_request(fresh=True)))
+
+    assert seen.closes == ["idle", "limit", "stop"]
+
+
+async def test_failed_connects_are_told_by_their_kind() -> None:
+    seen = Noted()
+    with pool_to(NOBODY, watcher=seen) as pool, pytest.raises(UpstreamUnreachableError):
+        await pool.send(upstream_request())
+
+    assert (seen.connects, seen.closes) == (["unreachable"], [])
+
+
+async def test_whoever_waits_for_a_connection_is_counted() -> None:
+    seen = Noted()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, connections=1, pool=0.05, watcher=seen) as pool:
+            held = await pool.send(upstream_request())
+            with pytest.raises(UpstreamBusyError):
+                await pool.send(upstream_request())
+            second = asyncio.ensure_future(pool.send(upstream_request()))
+            third = asyncio.ensure_future(pool.send(upstream_request()))
+            await asyncio.sleep(0)
+            assert pool.waiting == 2
+            third.cancel()
+            await asyncio.wait([third])
+            await whole(held)
+            await whole(await second)
+
+    assert seen.waits == ["busy", "left", "ok"]
+
+
+async def test_connections_being_made_are_counted() -> None:
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url) as pool:
+            sending = asyncio.ensure_future(pool.send(upstream_request()))
+            await asyncio.sleep(0)
+
+            assert (pool.connecting, pool.active, pool.idle) == (1, 0, 0)
+            response = await sending
+            assert (pool.connecting, pool.active, pool.idle) == (0, 1, 0)
+            await whole(response)
+            assert (pool.connecting, pool.active, pool.idle) == (0, 0, 1)
 
 
 # -- facts in errors ------------------------------------------------------------------------------

@@ -70,12 +70,14 @@ CONTRACT = {
     errors.MintFailedError: ("mint-failed", 502),
     errors.MintTimeoutError: ("mint-timeout", 504),
     errors.MintBusyError: ("overloaded", 503),
+    errors.MintCircuitOpenError: ("circuit-open", 503),
     errors.UpstreamError: ("upstream-broken", 502),
     errors.UpstreamUnreachableError: ("upstream-unreachable", 502),
     errors.UpstreamTlsError: ("upstream-tls", 502),
     errors.UpstreamBrokenError: ("upstream-broken", 502),
     errors.UpstreamTimeoutError: ("upstream-timeout", 504),
     errors.UpstreamBusyError: ("overloaded", 503),
+    errors.CircuitOpenError: ("circuit-open", 503),
 }
 
 

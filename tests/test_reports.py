@@ -8,6 +8,7 @@ from proxy.errors import (
     InstallationRefusedError,
     KeyUnusableError,
     MintBusyError,
+    MintCircuitOpenError,
     MintError,
     MintFailedError,
     MintTimeoutError,
@@ -125,6 +126,7 @@ def test_a_minted_token_is_told_by_its_fingerprint(
         (MintFailedError("why", reason="status-5xx"), ("status-5xx", "mint-failed")),
         (MintTimeoutError("why"), ("timeout", "mint-timeout")),
         (MintBusyError("why"), ("busy", "overloaded")),
+        (MintCircuitOpenError("why"), ("circuit-open", "circuit-open")),
     ],
     ids=lambda value: getattr(value, "reason", value),
 )

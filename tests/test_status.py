@@ -9,7 +9,8 @@ from proxy.access import AccessToken, TokenKey
 from proxy.emulator.server import Emulator
 from proxy.secret import Secret
 from proxy.status import TOKENS_SHOWN, describe_status
-from tests.scenes import RunningProxy, app_key_pem, call, request_head
+from proxy.upstreamconfig import CircuitConfig
+from tests.scenes import RunningProxy, app_key_pem, call, proxy_before, request_head
 
 
 def status_of(proxy: RunningProxy, *, after: float = 0.0) -> dict[str, Any]:
@@ -44,6 +45,8 @@ async def test_a_new_proxy_describes_itself(proxy: RunningProxy, emulator: Emula
         "listeners": [proxy.app.address],
         "key": proxy.app.parts.keys.fingerprint,
         "keys": {proxy.app.parts.keys.fingerprint: "active"},
+        "circuit": "closed",
+        "degraded": [],
         "in_flight": 0,
         "mints_under_way": 0,
         "blocked": [],
@@ -99,6 +102,25 @@ async def test_connections_are_counted(proxy: RunningProxy, emulator: Emulator) 
 
     assert connections["upstream_idle"] == 1
     assert connections["upstream_active"] == 0
+
+
+async def test_an_open_circuit_is_told_as_degraded(proxy: RunningProxy) -> None:
+    circuit = proxy.app.parts.circuit
+    assert circuit is not None
+    for _ in range(proxy.app.config.upstream.circuit.failures):
+        circuit.failed(circuit.admit(now=0, is_light=True), now=0)
+
+    status = status_of(proxy)
+
+    assert (status["circuit"], status["degraded"]) == ("open", ["circuit-open"])
+
+
+async def test_a_circuit_that_is_off_is_told_as_such(emulator: Emulator) -> None:
+    off = {"circuit": CircuitConfig(failures=0)}
+    async with proxy_before(emulator, upstream=off) as proxy:
+        status = status_of(proxy)
+
+    assert (status["circuit"], status["degraded"]) == ("off", [])
 
 
 async def test_the_blocked_are_listed(proxy: RunningProxy) -> None:

@@ -17,6 +17,7 @@ from proxy.errors import (
     AppKeyRefusedError,
     InstallationBlockedError,
     InstallationRefusedError,
+    MintCircuitOpenError,
     MintError,
     MintFailedError,
     MintTimeoutError,
@@ -1124,6 +1125,34 @@ async def test_an_outage_that_has_lasted_is_told_at_once(patient: Stage) -> None
     await patient.fail()
 
     assert patient.clock.at == before
+
+
+async def test_who_waits_already_when_the_circuit_opens_goes_on_waiting(patient: Stage) -> None:
+    patient.mints.answers.extend([MintFailedError("x"), MintCircuitOpenError("x", retry_after=4.0)])
+
+    assert await patient.get() == "crs_3"
+    assert patient.clock.at - NOW == pytest.approx(5.0)
+
+
+async def test_who_comes_while_the_circuit_is_open_is_told_at_once(patient: Stage) -> None:
+    patient.mints.answers.append(MintCircuitOpenError("x", retry_after=4.0))
+
+    told = await patient.fail()
+
+    assert isinstance(told, MintCircuitOpenError)
+    assert told.retry_after == 4.0
+    assert patient.clock.at == NOW
+
+
+async def test_nobody_waits_for_a_circuit_that_stays_open_for_longer(patient: Stage) -> None:
+    patient.mints.answers.extend(
+        [MintFailedError("x"), MintCircuitOpenError("x", retry_after=20.0)]
+    )
+
+    told = await patient.fail()
+
+    assert isinstance(told, MintCircuitOpenError)
+    assert patient.clock.at - NOW == pytest.approx(1.0)
 
 
 async def test_after_an_outage_the_next_one_is_waited_for_again(patient: Stage) -> None:

@@ -1,0 +1,55 @@
+"""What the connections to the API and the circuit have to tell, for metrics and log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.circuit import STATES
+from proxy.upstream import CLOSES
+
+if TYPE_CHECKING:
+    from proxy.circuit import Circuit
+    from proxy.logs import Log
+    from proxy.metrics import Metrics
+
+CONNECTS = ("ok", "timeout", "tls", "unreachable", "left")
+WAITS = ("ok", "busy", "left")
+
+
+class PoolReports:
+    """A `pool.PoolWatcher`."""
+
+    def __init__(self, *, metrics: Metrics) -> None:
+        self._connects = {result: metrics.connects.labels(result) for result in CONNECTS}
+        self._closes = {reason: metrics.closes.labels(reason) for reason in CLOSES}
+        self._waits = {result: metrics.waits.labels(result) for result in WAITS}
+
+    def connected(self, result: str) -> None:
+        """Count a connection that was made, or not."""
+        self._connects[result].inc()
+
+    def closed(self, reason: str) -> None:
+        """Count a connection that is closed."""
+        self._closes[reason].inc()
+
+    def waited(self, result: str) -> None:
+        """Count a request for which none was free at once."""
+        self._waits[result].inc()
+
+
+class CircuitReports:
+    """Tells every change of the circuit."""
+
+    def __init__(self, *, log: Log, metrics: Metrics) -> None:
+        self._log = log
+        self._transitions = {state: metrics.circuit.labels(state) for state in STATES}
+
+    def moved(self, circuit: Circuit) -> None:
+        """Count and log the state it has come to."""
+        self._transitions[circuit.state].inc()
+        if circuit.state == "open":
+            self._log.warning(
+                "circuit.opened", failures=circuit.failures, pause_s=round(circuit.pause, 3)
+            )
+        else:
+            self._log.info(f"circuit.{circuit.state}")
