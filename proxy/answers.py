@@ -71,6 +71,11 @@ class Answer:
         self.sent = 0
         """Bytes of the body written."""
 
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The way to the caller, while there is one."""
+        return self._request.transport
+
     async def prepare(self, _request: BaseRequest) -> None:
         """Nothing is left to do when aiohttp asks."""
 

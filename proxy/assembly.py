@@ -16,8 +16,10 @@ from proxy.browsers import HostGuard, OriginGuard
 from proxy.circuit import STATES, Circuit
 from proxy.consistency import compiled
 from proxy.directory import Directory
+from proxy.duplicates import Duplicates
 from proxy.exchange import Exchange
 from proxy.forward import Forwarder
+from proxy.guarding import RESULTS, Guard, Terms
 from proxy.handler import Handler, Rules
 from proxy.headers import RequestHeaders
 from proxy.inflight import InFlight
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from proxy.listenerconfig import ListenerConfig
     from proxy.listeners import Listener
     from proxy.upstream import Upstream
+    from proxy.policyconfig import PolicyConfig
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()
@@ -118,11 +121,13 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         pause=asyncio.sleep,
         replayed=lambda result: metrics.replays.labels(result).inc(),
     )
+    guard = build_guard(metrics, clocks=clocks)
     handlers = [
         Handler(
             listener=listener.bind,
             rules=build_rules(config, listener),
             forwarder=forwarder,
+            guard=guard,
             find=directory.find,
             in_flight=in_flight,
             readers=(RequestLog(log), metrics),
@@ -185,6 +190,24 @@ def build_rules(config: Config, listener: ListenerConfig) -> Rules:
         ),
         limits=config.limits,
         total_seconds=config.upstream.timeouts.total,
+        guard=build_terms(config.policy),
+    )
+
+
+def build_terms(policy: PolicyConfig) -> Terms | None:
+    """Say how the duplicate guard is set, if it is on."""
+    if policy.duplicate_guard is None:
+        return None
+    return Terms(window=policy.duplicate_guard, enforced=policy.mode != "report")
+
+
+def build_guard(metrics: Metrics, *, clocks: Clocks) -> Guard:
+    """Make the one memory of writes that all listeners share."""
+    count = {result: metrics.duplicates.labels(result) for result in RESULTS}
+    return Guard(
+        duplicates=Duplicates(),
+        counted=lambda result, number: count[result].inc(number),
+        clock=clocks.clock,
     )
 
 

@@ -48,6 +48,7 @@ class CallerBody:
         self._first_read: Callable[[], None] | None = first_read
         self._kept: list[bytes] | None = []
         self._position = 0
+        self._ahead: list[bytes] = []
         self._lock = asyncio.Lock()
         self.size = 0
         """Bytes received from the caller so far."""
@@ -65,9 +66,25 @@ class CallerBody:
             if self._kept is not None and self._position < len(self._kept):
                 self._position += 1
                 return self._kept[self._position - 1]
+            if self._ahead:
+                return self._ahead.pop(0)
             data = await self._receive()
             self._keep(data)
             return data
+
+    async def read_ahead(self, most: int) -> tuple[bytes, bool]:
+        """Receive `most` bytes or all; give them, and say if they are all. `read` gives them again.
+
+        Only before the first `read`; raises what that raises.
+        """
+        pieces = []
+        while self.size <= most and (data := await self.read()):
+            pieces.append(data)
+        if self.can_rewind:
+            self.rewind()
+        else:
+            self._ahead = pieces
+        return b"".join(pieces)[:most], self.size <= most
 
     async def _receive(self) -> bytes:
         if self._first_read is not None:

@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
         )
         self._pump = None
         self._write(reply, encode_head(request))
+        request.sent = True
         if request.body is not None:
             await self._upload(reply, request.body, chunked=request.length is None)
         if not reply.head_done:

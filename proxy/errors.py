@@ -119,6 +119,24 @@ class PolicyDeniedError(RefusedError):
     """A rule of the policy forbids the operation."""
 
 
+class DuplicateError(RefusedError):
+    """The request has to do with one before it, whose id is `duplicate_of`."""
+
+    def __init__(
+        self, detail: str = "", *, duplicate_of: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.duplicate_of = duplicate_of
+
+
+class DuplicateSuspectedError(DuplicateError):
+    """It equals one that is under way, or of which nobody knows what became."""
+
+
+class IdempotencyKeyReusedError(DuplicateError):
+    """Its `Idempotency-Key` came with another body before."""
+
+
 class OverloadedError(RefusedError):
     """More requests are in flight than `limits.in_flight` allows."""
 

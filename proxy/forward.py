@@ -48,6 +48,13 @@ class Job:
     body: CallerBody | None
     length: int | None
     changes_state: bool
+    attempt: UpstreamRequest | None = None
+    """What is being sent, or was; none if the API refused its token, and so did not act on it."""
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the API may have acted on it, as far as what was sent tells."""
+        return self.attempt is not None and self.attempt.sent
 
     @property
     def can_be_sent_again(self) -> bool:
@@ -136,6 +143,7 @@ class Forwarder:
         self, job: Job, key: TokenKey, journal: Journal
     ) -> tuple[CachedToken, Opened, bool]:
         """Send from the start, with the token that is the right one now."""
+        job.attempt = None
         cached = await self._token(key, journal)
         if job.body is not None:
             job.body.rewind()
@@ -155,7 +163,7 @@ class Forwarder:
         self, job: Job, authorization: bytes, journal: Journal
     ) -> tuple[Opened, bool]:
         """Send with this credential; say whether the API refused it."""
-        request = UpstreamRequest(
+        job.attempt = request = UpstreamRequest(
             method=job.method,
             target=job.target,
             headers=job.headers(authorization),

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from proxy.browsers import HostGuard, OriginGuard
     from proxy.forward import Forwarder, Opened
+    from proxy.guarding import Guard, Terms, Witness
     from proxy.headers import RequestHeaders
     from proxy.inflight import InFlight
     from proxy.outcome import Outcome
@@ -62,6 +63,7 @@ class Rules:
     headers: RequestHeaders
     limits: LimitsConfig
     total_seconds: float | None
+    guard: Terms | None
 
 
 class Handler:
@@ -73,6 +75,7 @@ class Handler:
         listener: str,
         rules: Rules,
         forwarder: Forwarder,
+        guard: Guard,
         find: Callable[[str], Awaitable[str | None]],
         in_flight: InFlight,
         readers: Sequence[Callable[[Outcome], None]],
@@ -83,6 +86,7 @@ class Handler:
         self._listener = listener
         self.rules = rules
         self._forwarder = forwarder
+        self._guard = guard
         self._find = find
         self._in_flight = in_flight
         self._readers = readers
@@ -173,7 +177,17 @@ class Handler:
             length=length,
             changes_state=target.operation.changes_state,
         )
-        await self._forward(job, journal, answer)
+        if rules.guard is None or not job.changes_state:
+            await self._forward(job, journal, answer)
+            return
+        await self._guard.serve(
+            job,
+            terms=rules.guard,
+            received=received,
+            journal=journal,
+            answer=answer,
+            forward=self._forward,
+        )
 
     def _admit(self, request: BaseRequest, rules: Rules, journal: Journal) -> Target:
         """Say what is asked for, if it is asked for in a way that is served here."""
@@ -211,7 +225,7 @@ class Handler:
         answer.begin(status=NO_CONTENT, reason=PHRASES[NO_CONTENT], headers=headers)
         await answer.end()
 
-    async def _forward(self, job: Job, journal: Journal, answer: Answer) -> None:
+    async def _forward(self, job: Job, journal: Journal, answer: Answer | Witness) -> None:
         try:
             opened = await self._forwarder.open(job, journal)
             try:
@@ -221,7 +235,7 @@ class Handler:
         finally:
             journal.bytes_in = job.body.size if job.body is not None else 0
 
-    async def _pass_back(self, opened: Opened, journal: Journal, answer: Answer) -> None:
+    async def _pass_back(self, opened: Opened, journal: Journal, answer: Answer | Witness) -> None:
         """Stream the answer as it comes; an error from here on breaks the connection."""
         response = opened.response
         journal.origin = "upstream"

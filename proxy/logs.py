@@ -172,6 +172,7 @@ class RequestLog:
             token=outcome.token,
             token_generation=outcome.token_generation,
             would_refuse=outcome.would_refuse,
+            duplicate_of=outcome.duplicate_of,
             request_id=outcome.request_id,
             trace_id=outcome.trace_id,
             listener=outcome.listener,
@@ -183,6 +184,7 @@ class RequestLog:
 WORTH_A_LOOK = frozenset(
     {
         "app-key-refused",
+        "duplicate-suspected",
         "internal",
         "mint-failed",
         "mint-timeout",

@@ -108,6 +108,7 @@ class Metrics:
         self.blocked = gauge("blocked_installations", "Installations an operator has blocked.")
         self.webhooks = counter("webhooks", "Deliveries of the registry.", "result")
         self.replays = counter("replays", "Requests sent again, and what came of it.", "result")
+        self.duplicates = counter("duplicates", "What the duplicate guard did.", "result")
         self.connects = counter("upstream_connects", "Connections made to the API.", "result")
         self.closes = counter("upstream_closes", "Connections to the API closed.", "reason")
         self.waiting = gauge("upstream_waiting", "Requests that wait for a connection.")

@@ -27,6 +27,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     changes_state: bool
     installation: str | None
     would_refuse: str | None
+    duplicate_of: str | None = None
     token: str | None
     token_generation: int | None
     attempts: int
@@ -57,6 +58,7 @@ class Journal:
     changes_state: bool = True
     installation: str | None = None
     would_refuse: str | None = None
+    duplicate_of: str | None = None
     token: str | None = None
     token_generation: int | None = None
     attempts: int = 0
@@ -81,6 +83,7 @@ class Journal:
             changes_state=self.changes_state,
             installation=self.installation,
             would_refuse=self.would_refuse,
+            duplicate_of=self.duplicate_of,
             token=self.token,
             token_generation=self.token_generation,
             attempts=self.attempts,

@@ -70,6 +70,15 @@ class PolicyConfig:
         Key(of.ALLOW_OR_DENY, "What happens to requests that no rule matches.", live=True),
     ] = "allow"
     rules: tuple[RuleConfig, ...] = ()
+    duplicate_guard: Annotated[
+        float | None,
+        Key(
+            of.DURATION,
+            "Refuse a write equal to one in flight, or of unknown outcome for so long.",
+            live=True,
+            example="60s",
+        ),
+    ] = None
     app_endpoints: Annotated[
         Literal["closed", "read"],
         Key(

@@ -53,6 +53,8 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
     errors.InstallationInvalidError: Kind("installation-invalid", 400, "Installation invalid"),
     errors.EndpointRefusedError: Kind("endpoint-refused", 403, "Endpoint refused"),
     errors.PolicyDeniedError: Kind("policy-denied", 403, "Denied by policy"),
+    errors.DuplicateSuspectedError: Kind("duplicate-suspected", 409, "Duplicate suspected"),
+    errors.IdempotencyKeyReusedError: Kind("idempotency-key-reused", 422, "Idempotency key reused"),
     errors.OverloadedError: Kind("overloaded", 503, "Overloaded"),
     errors.DrainingError: Kind("draining", 503, "Shutting down"),
     errors.WebhookRefusedError: Kind("webhook-refused", 401, "Webhook refused"),
@@ -125,6 +127,8 @@ def problem(error: BaseException, *, request_id: str) -> Problem:
         (b"X-ICR-Proxy-Error", kind.code.encode()),
         (b"X-Request-Id", request_id.encode()),
     ]
+    if isinstance(error, errors.DuplicateError):
+        headers.append((b"X-ICR-Proxy-Duplicate-Of", error.duplicate_of.encode()))
     wait = getattr(error, "retry_after", None) or RETRY_AFTER.get(kind.code)
     if wait is not None:
         headers.append((b"Retry-After", b"%d" % max(1, math.ceil(wait))))

@@ -49,6 +49,8 @@ class UpstreamRequest:
     """Never sent twice, so it takes only a connection proven a moment ago."""
     fresh: bool = False
     """Do not reuse a connection: the last one failed under us."""
+    sent: bool = False
+    """Whether any byte of it may have left; the engine says so."""
 
 
 class UpstreamResponse(Protocol):

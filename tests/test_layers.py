@@ -19,13 +19,16 @@ LAYERS = """
     admin deliveries handler listeners
     control
     pages
+    guarding
     answers bodies forward installations loading reference reloading reports status upstreamreports
+    duplicates
     directory exchange keyfiles keyring pool revoking sources tokens
     tlsdoor
     appcalls breaker callerconnection certificates keysources
     browsers config configfile connection keys logs metrics verdicts webhooks
     listenerconfig policyconfig servingconfig upstreamconfig
     consistency credentials headers minting probing problems reply routes settings tags vocabulary
+    delivery fates
     access cached circuit failures inflight issued kinds policy rationing secretfile upstream
     addresses clockskew masking operations outcome paths peers secret showing tree
     units
@@ -33,6 +36,7 @@ LAYERS = """
     __init__
 """
 PURE = """
+    duplicates fates
     access addresses breaker browsers cached circuit config consistency credentials errors failures
     headers issued
     kinds listenerconfig masking minting operations outcome paths peers policy policyconfig

@@ -31,6 +31,7 @@ def test_closing_copies_what_was_learnt() -> None:
         "changes_state": True,
         "installation": "in-1",
         "would_refuse": "rule",
+        "duplicate_of": "first",
         "token": "0123456789ab",
         "token_generation": 4,
         "attempts": 2,

@@ -1,0 +1,110 @@
+"""What a socket tells about an answer that was written: taken, or not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvloop
+
+from proxy.delivery import is_taken, keep_nothing_back
+
+HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+@asynccontextmanager
+async def a_pair() -> AsyncIterator[tuple[asyncio.Transport, socket.socket]]:
+    """Give our end, and a caller's that acts while the event loop does not look."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[asyncio.Transport] = loop.create_future()
+
+    class Ours(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+            made.set_result(transport)  # type: ignore[arg-type]  # uvloop's is one in all but name
+
+    server = await loop.create_server(Ours, "127.0.0.1", 0)
+    theirs = socket.create_connection(server.sockets[0].getsockname())
+    theirs.settimeout(5)
+    ours = await made
+    try:
+        yield ours, theirs
+    finally:
+        theirs.close()
+        ours.abort()
+        server.close()
+        await server.wait_closed()
+
+
+def leave(theirs: socket.socket) -> None:
+    theirs.close()
+
+
+async def test_an_answer_to_a_caller_that_waits_is_taken() -> None:
+    async with a_pair() as (ours, _):
+        ours.write(HELLO)
+
+        assert is_taken(ours)
+
+
+async def test_an_answer_to_a_caller_that_read_it_and_left_is_taken() -> None:
+    """curl does so, in less time than the event loop needs to look."""
+    async with a_pair() as (ours, theirs):
+        ours.write(HELLO)
+        assert theirs.recv(1000) == HELLO
+        leave(theirs)
+
+        assert is_taken(ours)
+
+
+async def test_an_answer_to_a_caller_that_had_left_is_not_taken() -> None:
+    async with a_pair() as (ours, theirs):
+        leave(theirs)
+        ours.write(HELLO)
+
+        assert not is_taken(ours)
+
+
+async def test_an_answer_that_a_caller_left_unread_is_not_taken() -> None:
+    async with a_pair() as (ours, theirs):
+        ours.write(HELLO)
+        leave(theirs)
+
+        assert not is_taken(ours)
+
+
+async def test_an_answer_of_which_a_caller_read_half_is_not_taken() -> None:
+    async with a_pair() as (ours, theirs):
+        ours.write(HELLO)
+        theirs.recv(10)
+        leave(theirs)
+
+        assert not is_taken(ours)
+
+
+async def test_what_has_not_left_this_process_is_not_taken() -> None:
+    async with a_pair() as (ours, _):
+        ours.write(b"x" * 20_000_000)
+
+        assert not is_taken(ours)
+
+
+async def test_a_connection_that_is_gone_has_taken_nothing() -> None:
+    async with a_pair() as (ours, _):
+        ours.close()
+
+        assert not is_taken(ours)
+    assert not is_taken(None)
+    keep_nothing_back(None)
+
+
+def test_it_is_the_same_on_the_loop_that_the_program_runs_on() -> None:
+    async def all_of_them() -> None:
+        await test_an_answer_to_a_caller_that_read_it_and_left_is_taken()
+        await test_an_answer_to_a_caller_that_had_left_is_not_taken()
+        await test_an_answer_that_a_caller_left_unread_is_not_taken()
+        await test_what_has_not_left_this_process_is_not_taken()
+
+    uvloop.run(all_of_them())
