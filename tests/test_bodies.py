@@ -62,6 +62,29 @@ async def drain(source: CallerBody) -> bytes:
     return whole
 
 
+# -- read ahead -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replay_buffer", [0, 4, 100])
+@pytest.mark.parametrize(
+    ("parts", "ahead"),
+    [
+        pytest.param((), (b"", True), id="empty"),
+        pytest.param((b"he", b"ll"), (b"hell", True), id="just all"),
+        pytest.param((b"he", b"llo"), (b"hell", False), id="one byte more"),
+        pytest.param((b"hello", b" there"), (b"hell", False), id="much more"),
+    ],
+)
+async def test_what_was_read_ahead_is_read_again(
+    parts: tuple[bytes, ...], ahead: tuple[bytes, bool], replay_buffer: int
+) -> None:
+    source = body(*parts, replay_buffer=replay_buffer)
+
+    assert await source.read_ahead(4) == ahead
+    assert await drain(source) == b"".join(parts)
+    assert source.can_rewind is (source.size <= replay_buffer)
+
+
 # -- read and read again --------------------------------------------------------------------------
 
 

@@ -160,6 +160,12 @@ def test_the_body_has_both_shapes_in_reading_order() -> None:
     ]
 
 
+def test_a_suspected_duplicate_is_told_of_which() -> None:
+    found = problem(errors.DuplicateSuspectedError(duplicate_of="the-first"), request_id="r")
+
+    assert headers_of(found)["X-ICR-Proxy-Duplicate-Of"] == "the-first"
+
+
 def test_the_headers_name_the_code_and_forbid_caching() -> None:
     found = problem(errors.EndpointRefusedError("closed here"), request_id="r-1")
 
