@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from proxy.config import Config
     from proxy.listenerconfig import ListenerConfig
     from proxy.listeners import Listener
-    from proxy.upstream import Upstream
     from proxy.policyconfig import PolicyConfig
+    from proxy.upstream import Upstream
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()
