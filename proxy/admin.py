@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import HttpVersion11
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from proxy.callerconnection import peer_of
 from proxy.errors import ProxyError
@@ -45,25 +44,23 @@ class Admin:
         *,
         started: Callable[[], bool],
         ready: Callable[[], bool],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[str], tuple[bytes, bytes]],
         status: Callable[[], Mapping[str, object]],
         control: Control,
         hosts: HostGuard,
         origins: OriginGuard,
         crashed: Callable[[BaseException, str], None],
     ) -> None:
-        self._pages: dict[str, Callable[[], Page]] = {
-            "/": lambda: text_page(OK, f"{INDEX}\n{SWITCHES}"),
+        self._pages: dict[str, Callable[[BaseRequest], Page]] = {
+            "/": lambda _: text_page(OK, f"{INDEX}\n{SWITCHES}"),
             # Alive means that the event loop turns, which it shows by answering.
-            "/healthz": lambda: text_page(OK, "ok"),
-            "/startupz": lambda: _probe(started(), "starting"),
+            "/healthz": lambda _: text_page(OK, "ok"),
+            "/startupz": lambda _: _probe(started(), "starting"),
             # Ready without needing the API: a sidecar that waits for the API would take its
             # application down with it.
-            "/readyz": lambda: _probe(ready(), "not ready"),
-            "/metrics": lambda: Page(
-                status=OK, content_type=CONTENT_TYPE_LATEST.encode(), body=metrics()
-            ),
-            "/status": lambda: Page(
+            "/readyz": lambda _: _probe(ready(), "not ready"),
+            "/metrics": lambda request: _exposition(metrics, request),
+            "/status": lambda _: Page(
                 status=OK, content_type=JSON, body=msgspec.json.encode(status())
             ),
         }
@@ -100,8 +97,13 @@ class Admin:
             return text_page(NOT_FOUND, f"there is: {INDEX}\n{SWITCHES}")
         if request.method not in ("GET", "HEAD"):
             return text_page(NOT_ALLOWED, "only GET and HEAD", allow=b"GET, HEAD")
-        return make()
+        return make(request)
 
 
 def _probe(good: bool, bad: str) -> Page:  # noqa: FBT001  # the one thing a probe says
     return text_page(OK, "ok") if good else text_page(UNAVAILABLE, bad)
+
+
+def _exposition(metrics: Callable[[str], tuple[bytes, bytes]], request: BaseRequest) -> Page:
+    body, content_type = metrics(request.headers.get("Accept", ""))
+    return Page(status=OK, content_type=content_type, body=body)

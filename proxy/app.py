@@ -103,6 +103,7 @@ class App:
         waiting = restart_needed(self.config, new)
         self.config = config
         self.parts.threshold.level = config.logs.level
+        self.parts.sampling.reads = config.logs.sample_reads
         for handler, listener in zip(self.parts.handlers, config.listeners, strict=True):
             handler.rules = build_rules(config, listener)
         log.info("config.reloaded", restart_needed_for=list(waiting))

@@ -23,9 +23,10 @@ from proxy.guarding import RESULTS, Guard, Terms
 from proxy.handler import Handler, Rules
 from proxy.headers import RequestHeaders
 from proxy.inflight import InFlight
+from proxy.installationmetrics import InstallationMetrics
 from proxy.installations import list_installations
 from proxy.keyring import KeyRing
-from proxy.logs import Bridge, Log, RequestLog, Threshold, build_log, where
+from proxy.logs import Bridge, Log, RequestLog, Sampling, Threshold, build_log, where
 from proxy.metrics import Metrics
 from proxy.policy import Policy
 from proxy.pool import Pool, parse_address
@@ -68,6 +69,7 @@ class Parts:
     log: Log
     logger: logging.Logger
     threshold: Threshold
+    sampling: Sampling
     metrics: Metrics
     keys: KeyRing
     pool: Pool
@@ -110,6 +112,17 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         sleep=asyncio.sleep,
     )
     directory = build_directory(config, calls=calls, log=log, clocks=clocks)
+    by_installation = InstallationMetrics(
+        metrics.registry,
+        most=config.metrics.installations_max,
+        expiries=lambda: (
+            (key.installation, cached.token.expires_at)
+            for key, cached in tokens
+            if key.installation is not None
+        ),
+    )
+    sampling = Sampling(config.logs.sample_reads)
+    request_log = RequestLog(log, sampling=sampling)
     in_flight = InFlight(changed=metrics.in_flight.set)
     add_states(metrics, tokens=tokens, pool=pool, calls=calls, clocks=clocks)
     forwarder = Forwarder(
@@ -130,7 +143,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
             guard=guard,
             find=directory.find,
             in_flight=in_flight,
-            readers=(RequestLog(log), metrics),
+            readers=(request_log, metrics, by_installation),
             crashed=lambda error, request_id: log.error(
                 "request.crashed", request_id=request_id, **where(error)
             ),
@@ -144,6 +157,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         log=log,
         logger=logger,
         threshold=threshold,
+        sampling=sampling,
         metrics=metrics,
         keys=keys,
         pool=pool,
@@ -191,6 +205,7 @@ def build_rules(config: Config, listener: ListenerConfig) -> Rules:
         limits=config.limits,
         total_seconds=config.upstream.timeouts.total,
         guard=build_terms(config.policy),
+        trace_share=config.tracing.share if config.tracing.endpoint is not None else 0.0,
     )
 
 

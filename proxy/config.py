@@ -68,6 +68,40 @@ class LogsConfig:
         Literal["auto", "json", "console"],
         Key(of.FORMAT, "JSON lines, or for people; auto asks the terminal.", flag="--log-format"),
     ] = "auto"
+    sample_reads: Annotated[
+        float,
+        Key(of.SHARE, "Of the reads that went well, how many are logged: 0 to 1.", live=True),
+    ] = 1.0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """What metrics tell apart."""
+
+    installations_max: Annotated[
+        int,
+        Key(of.COUNT_OR_NONE, "Installations with series of their own; the others share `other`."),
+    ] = 100
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracingConfig:
+    """Spans for OpenTelemetry; needs the extra `icr-proxy[otel]`."""
+
+    endpoint: Annotated[
+        str | None,
+        Key(of.URL, "Where spans go, by OTLP over HTTP; empty is nowhere."),
+    ] = None
+    share: Annotated[
+        float, Key(of.SHARE, "Of the traces that begin here, how many are kept: 0 to 1.", live=True)
+    ] = 0.1
+    service: Annotated[str, Key(of.SERVICE_NAME, "What spans call this proxy.")] = "icr-proxy"
 
     def __post_init__(self) -> None:
         check(self)
@@ -158,6 +192,8 @@ class Config:
     headers: HeadersConfig = field(default_factory=HeadersConfig)
     browser: BrowserConfig = field(default_factory=BrowserConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)

@@ -171,7 +171,7 @@ class Forwarder:
             length=job.length,
             is_write=job.changes_state,
         )
-        began = self._clock()
+        began = journal.sent_at = self._clock()
         response = await self._send(job, request, journal)
         journal.first_byte = self._clock() - began
         try:

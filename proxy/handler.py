@@ -23,15 +23,17 @@ from proxy.errors import (
 )
 from proxy.forward import Job
 from proxy.headers import (
+    TRACEPARENT,
     check_size,
     choose_request_id,
-    continue_trace,
     edit_response,
     refuse_upgrade,
+    single,
 )
 from proxy.outcome import CALLER_GONE_STATUS, Journal
 from proxy.policy import Subject
 from proxy.problems import kind_of, problem
+from proxy.tracecontext import RANDOM_BYTES, continue_trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -64,6 +66,8 @@ class Rules:
     limits: LimitsConfig
     total_seconds: float | None
     guard: Terms | None
+    trace_share: float = 0.0
+    """How many of the traces that begin here are sampled: 0 to 1."""
 
 
 class Handler:
@@ -104,11 +108,14 @@ class Handler:
 
     async def _tell(self, request: BaseRequest, broken: ProxyError | None) -> Answer:
         rules = self.rules
-        trace, span = secrets.token_hex(16).encode(), secrets.token_hex(8).encode()
-        traceparent = continue_trace(request.raw_headers, trace=trace, span=span)
+        digits = secrets.token_hex(RANDOM_BYTES)
+        trace = continue_trace(
+            single(request.raw_headers, TRACEPARENT), digits=digits, share=rules.trace_share
+        )
+        fresh = digits[:32].encode("ascii")
         journal = Journal(
-            request_id=choose_request_id(request.raw_headers, fresh=trace).decode("ascii"),
-            trace_id=traceparent[3:35].decode("ascii"),
+            request_id=choose_request_id(request.raw_headers, fresh=fresh).decode("ascii"),
+            trace=trace,
             listener=self._listener,
             peer=peer_of(request).address,
             method=request.method if broken is None else "-",
@@ -125,7 +132,7 @@ class Handler:
                 raise broken  # noqa: TRY301  # answered like any other error
             with self._in_flight.slot(rules.limits.in_flight):
                 async with asyncio.timeout(rules.total_seconds):
-                    await self._serve(request, rules, journal, answer, traceparent)
+                    await self._serve(request, rules, journal, answer)
         except asyncio.CancelledError:
             journal.status = CALLER_GONE_STATUS
             journal.code = "draining" if self._in_flight.closing else "caller-gone"
@@ -146,7 +153,6 @@ class Handler:
         rules: Rules,
         journal: Journal,
         answer: Answer,
-        traceparent: bytes,
     ) -> None:
         target = self._admit(request, rules, journal)
         received = request.raw_headers
@@ -171,7 +177,7 @@ class Handler:
                 received,
                 authorization=authorization,
                 request_id=request_id,
-                traceparent=traceparent,
+                traceparent=journal.trace.traceparent,
             ),
             body=body,
             length=length,
@@ -268,7 +274,9 @@ class Handler:
             return
         journal.origin, journal.status = "proxy", kind.status
         try:
-            await answer.refuse(problem(error, request_id=journal.request_id))
+            await answer.refuse(
+                problem(error, request_id=journal.request_id, trace_id=journal.trace.id)
+            )
         except ProxyError:
             journal.status, journal.code = CALLER_GONE_STATUS, "caller-gone"
             answer.abort()

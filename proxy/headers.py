@@ -59,8 +59,6 @@ VIA = (b"Via", b"1.1 icr-proxy")
 LINE_OVERHEAD = len(": \r\n")
 
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
-# https://www.w3.org/TR/trace-context/#traceparent-header; all zeros is invalid there.
-SAFE_TRACE = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 
 
 class RequestHeaders:
@@ -171,15 +169,6 @@ def choose_request_id(received: Iterable[Header], *, fresh: bytes) -> bytes:
     """Keep the caller's `X-Request-Id` if it is one harmless value, else use a fresh one."""
     value = single(received, REQUEST_ID)
     return value if value is not None and SAFE_ID.fullmatch(value) else fresh
-
-
-def continue_trace(received: Iterable[Header], *, trace: bytes, span: bytes) -> bytes:
-    """Give the `traceparent` to send: the caller's trace with our span, or a new trace."""
-    value = single(received, TRACEPARENT)
-    found = SAFE_TRACE.fullmatch(value) if value is not None else None
-    if found is None:
-        return b"00-%b-%b-00" % (trace, span)
-    return b"00-%b-%b-%b" % (found.group(1), span, found.group(2))
 
 
 def refuse_upgrade(received: Sequence[Header]) -> None:

@@ -184,6 +184,29 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A part of a whole, from 0 to 1."""
+
+    example: str = "0.1"
+
+    def read(self, raw: object) -> float:
+        number = raw
+        if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,18}(?:\.[0-9]{1,18})?", raw):
+            number = float(raw)
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            raise ValueError("is not a number")
+        if not 0 <= number <= 1:
+            raise ValueError("is not between 0 and 1")
+        return float(number)
+
+    def write(self, value: float) -> float:
+        return value
+
+    def schema(self) -> Schema:
+        return {"type": "number", "minimum": 0, "maximum": 1}
+
+
+@dataclass(frozen=True, slots=True)
 class Duration:
     """A length of time, in seconds; `zero` says whether none at all is one."""
 

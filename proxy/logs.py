@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from proxy.outcome import Outcome
 
 RANKS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+FIRST_ERROR = 400
+SHARE_DIGITS = 8
+SHARE_OF = 1 << 4 * SHARE_DIGITS
 FRAMES_TOLD = 20  # the innermost; a recursion has a thousand
 
 
@@ -52,9 +55,13 @@ class Threshold:
         self, _logger: object, method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
         """Pass an event or end its way."""
-        if RANKS[method] < RANKS[self.level]:
+        if not self.passes(method):
             raise structlog.DropEvent
         return event
+
+    def passes(self, level: str) -> bool:
+        """Tell whether an event of this level is worth a line."""
+        return RANKS[level] >= RANKS[self.level]
 
 
 def build_log(
@@ -65,20 +72,18 @@ def build_log(
     def stamp(
         _logger: object, method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        moment = datetime.fromtimestamp(now(), UTC).isoformat(timespec="milliseconds")
-        return {"ts": moment, "level": method, "event": event.pop("event"), **event}
+        return {"ts": moment(now()), "level": method, "event": event.pop("event"), **event}
 
     on_terminal = stream.isatty()
     if config.format == "json" or (config.format == "auto" and not on_terminal):
-        render: Callable[[Any, str, Any], bytes] = _encode
-    else:
-        console = structlog.dev.ConsoleRenderer(
-            colors=on_terminal, timestamp_key="ts", sort_keys=False, pad_event_to=14
-        )
+        return JsonLog(Lines(stream), threshold=threshold, now=now)
+    console = structlog.dev.ConsoleRenderer(
+        colors=on_terminal, timestamp_key="ts", sort_keys=False, pad_event_to=14
+    )
 
-        def render(logger: Any, method: str, event: Any) -> bytes:
-            said = {name: _legible(value) for name, value in event.items() if value is not None}
-            return str(console(logger, method, said)).encode()
+    def render(logger: Any, method: str, event: Any) -> bytes:
+        said = {name: _legible(value) for name, value in event.items() if value is not None}
+        return str(console(logger, method, said)).encode()
 
     log: Log = structlog.wrap_logger(
         Lines(stream),
@@ -87,6 +92,41 @@ def build_log(
         cache_logger_on_first_use=True,
     )
     return log
+
+
+def moment(seconds: float) -> str:
+    """Write a time as log lines do: UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+class JsonLog:
+    """Lines for machines: one encoding and one write, no chain of processors for each of them."""
+
+    def __init__(self, lines: Lines, *, threshold: Threshold, now: Callable[[], float]) -> None:
+        self._lines = lines
+        self._threshold = threshold
+        self._now = now
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Say what only a developer wants to know."""
+        self._say("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say what happened."""
+        self._say("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Say what somebody should look at."""
+        self._say("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Say what somebody must look at."""
+        self._say("error", event, fields)
+
+    def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
+        if self._threshold.passes(level):
+            said = {"ts": moment(self._now()), "level": level, "event": event, **fields}
+            self._lines.write(encode(said))
 
 
 class Lines:
@@ -104,9 +144,13 @@ class Lines:
     debug = info = warning = error = write
 
 
-def _encode(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
+ENCODER = msgspec.json.Encoder(enc_hook=str)
+
+
+def encode(event: dict[str, object]) -> bytes:
+    """Write one event as JSON."""
     try:
-        return msgspec.json.encode(event, enc_hook=str)
+        return ENCODER.encode(event)
     except UnicodeEncodeError:  # surrogates, as which Python hands over bytes that are no text
         text = json.dumps(event, default=str, ensure_ascii=False)
         return text.encode("utf-8", "replace")
@@ -145,14 +189,24 @@ class Bridge(logging.Handler):
         )
 
 
-class RequestLog:
-    """Writes one `request.done` for each outcome."""
+class Sampling:
+    """How many of the reads that went well are logged, which may change while running."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, reads: float) -> None:
+        self.reads = reads
+
+
+class RequestLog:
+    """Writes one `request.done` for each outcome that is not left out as one read of many."""
+
+    def __init__(self, log: Log, *, sampling: Sampling | None = None) -> None:
         self._log = log
+        self._sampling = sampling or Sampling(1.0)
 
     def __call__(self, outcome: Outcome) -> None:
         """Write the line; what went wrong on the proxy's way to the API is a warning."""
+        if not is_sampled(outcome, share=self._sampling.reads):
+            return
         say = self._log.warning if outcome.code in WORTH_A_LOOK else self._log.info
         say(
             "request.done",
@@ -178,6 +232,18 @@ class RequestLog:
             listener=outcome.listener,
             peer=outcome.peer,
         )
+
+
+def is_sampled(outcome: Outcome, *, share: float) -> bool:
+    """Tell whether an outcome is logged: writes, refusals and errors are, and a share of the rest.
+
+    Decided by the trace's random digits, so that the lines of one trace are all there or all not.
+    """
+    if share >= 1 or outcome.changes_state or outcome.code is not None:
+        return True
+    if outcome.status >= FIRST_ERROR or outcome.would_refuse is not None:
+        return True
+    return int(outcome.trace_id[-SHARE_DIGITS:], 16) < share * SHARE_OF
 
 
 # Codes whose cause lies with the API, the credentials or the proxy, not with the caller.

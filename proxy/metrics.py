@@ -15,9 +15,9 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
-    generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
 
 from proxy import __version__
 
@@ -153,9 +153,10 @@ class Metrics:
                 self.duration.labels(outcome.operation),
                 self.first_byte.labels(outcome.operation),
             )
-        timings[0].observe(outcome.duration)
+        exemplar = {"trace_id": outcome.trace_id} if outcome.trace.sampled else None
+        timings[0].observe(outcome.duration, exemplar)
         if outcome.first_byte is not None:
-            timings[1].observe(outcome.first_byte)
+            timings[1].observe(outcome.first_byte, exemplar)
         if outcome.bytes_in:
             self._bytes_in.inc(outcome.bytes_in)
         if outcome.bytes_out:
@@ -165,6 +166,10 @@ class Metrics:
         if outcome.would_refuse is not None:
             self.would_refuse.inc()
 
-    def render(self) -> bytes:
-        """Give the text exposition of everything."""
-        return generate_latest(WithoutCreated(self.registry))
+    def render(self, accept: str = "") -> tuple[bytes, bytes]:
+        """Give everything in the format that an `Accept` asks for, and its content type.
+
+        Exemplars are in OpenMetrics alone.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(WithoutCreated(self.registry)), content_type.encode("ascii")

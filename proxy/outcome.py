@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from proxy.tracecontext import Trace  # noqa: TC001  # msgspec looks at the types
+
 PATH_LIMIT = 512  # characters of a path that are kept; a longer one is noise, or an attack
 CALLER_GONE_STATUS = 499  # nginx's number for it; nobody ever receives this status
 
@@ -18,7 +20,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The record of one request. Durations are seconds, sizes are bytes of bodies."""
 
     request_id: str
-    trace_id: str
+    trace: Trace
     listener: str
     peer: str
     method: str
@@ -40,6 +42,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     duration: float
     token_wait: float
     first_byte: float | None
+    sent_after: float | None
+    """Seconds after the beginning at which the request (last) went to the API."""
+
+    @property
+    def trace_id(self) -> str:
+        """The trace it belongs to."""
+        return self.trace.id
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +56,7 @@ class Journal:
     """The outcome in the making: each step of the story writes down what it learnt."""
 
     request_id: str
-    trace_id: str
+    trace: Trace
     listener: str
     peer: str
     method: str
@@ -69,12 +78,14 @@ class Journal:
     bytes_out: int = 0
     token_wait: float = 0.0
     first_byte: float | None = None
+    sent_at: float | None = None
+    """On the same monotonic clock as `began`."""
 
     def close(self, *, at: float) -> Outcome:
         """Freeze; `at` is the same monotonic clock as `began`."""
         return Outcome(
             request_id=self.request_id,
-            trace_id=self.trace_id,
+            trace=self.trace,
             listener=self.listener,
             peer=self.peer,
             method=self.method,
@@ -96,6 +107,7 @@ class Journal:
             duration=at - self.began,
             token_wait=self.token_wait,
             first_byte=self.first_byte,
+            sent_after=None if self.sent_at is None else self.sent_at - self.began,
         )
 
 

@@ -92,6 +92,7 @@ class Body(msgspec.Struct):
     status_code: int = msgspec.field(name="statusCode")
     message: str
     error: str
+    trace_id: str | msgspec.UnsetType = msgspec.field(name="traceId", default=msgspec.UNSET)
 
 
 def kind_of(error: BaseException) -> Kind:
@@ -103,7 +104,7 @@ def kind_of(error: BaseException) -> Kind:
     return INTERNAL
 
 
-def problem(error: BaseException, *, request_id: str) -> Problem:
+def problem(error: BaseException, *, request_id: str, trace_id: str | None = None) -> Problem:
     """Give the answer to an error; anything unknown becomes one bland 500."""
     kind = kind_of(error)
     sentence = getattr(error, "detail", "") if kind is not INTERNAL else BLAND
@@ -117,6 +118,7 @@ def problem(error: BaseException, *, request_id: str) -> Problem:
         detail=sentence,
         code=kind.code,
         request_id=request_id,
+        trace_id=trace_id or msgspec.UNSET,
         status_code=kind.status,
         message=sentence,
         error=phrase,

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from proxy import addresses
-from proxy.kinds import Choice, Count, Duration, ListOf, PathText, SecretText, Size, Switch, Text
+from proxy.kinds import (
+    Choice,
+    Count,
+    Duration,
+    ListOf,
+    PathText,
+    SecretText,
+    Share,
+    Size,
+    Switch,
+    Text,
+)
 
 # RFC 9110, 5.6.2.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"  # noqa: S105 - of HTTP grammar, not a password
@@ -82,6 +93,7 @@ HEADER_SECTION = Size(low=1024, example="32KiB")
 URI = Size(low=256, example="8KiB")
 COUNT = Count(low=1, high=1_000_000)
 COUNT_OR_NONE = Count(low=0, high=1_000_000)
+SHARE = Share()
 SWITCH = Switch()
 FILE = PathText()
 DIRECTORY = PathText(example="/etc/icr-proxy/keys")
@@ -167,6 +179,16 @@ ORIGINS = ListOf(
         example="https://console.example",
         parse=addresses.read_origin,
     )
+)
+URL = Text(
+    what="a URL, as in http://127.0.0.1:4318/v1/traces",
+    pattern=r"https?://[A-Za-z0-9._~\[\]:-]{1,255}(?:/[!-~]{0,255})?",
+    example="http://127.0.0.1:4318/v1/traces",
+)
+SERVICE_NAME = Text(
+    what="the name of a service (1 to 64 letters, digits, . - and _)",
+    pattern="[A-Za-z0-9._-]{1,64}",
+    example="icr-proxy",
 )
 TAG_HEADER = Text(
     what="the name of a header",

@@ -78,8 +78,8 @@ async def listening(port: Port, bind: str = "127.0.0.1:0") -> AsyncIterator[None
     admin = Admin(
         started=lambda: port.started,
         ready=lambda: port.ready,
-        metrics=lambda: port.metrics(),  # noqa: PLW0108 - tests replace them
-        status=lambda: port.status(),  # noqa: PLW0108
+        metrics=lambda accept: (port.metrics(), b"text/plain; for=" + accept.encode()),
+        status=lambda: port.status(),  # noqa: PLW0108 - tests replace it
         control=Control(tokens=port.switches, log=Unheard()),
         hosts=HostGuard(ListenerConfig(bind=bind, exposed=True), base_url=f"http://{bind}"),
         origins=OriginGuard(()),
@@ -132,7 +132,7 @@ PATHS = ["/", "/healthz", "/startupz", "/readyz", "/metrics", "/status"]
         ("/healthz", b"text/plain; charset=utf-8", b"ok\n"),
         ("/startupz", b"text/plain; charset=utf-8", b"ok\n"),
         ("/readyz", b"text/plain; charset=utf-8", b"ok\n"),
-        ("/metrics", b"text/plain; version=1.0.0; charset=utf-8", b"# nothing\n"),
+        ("/metrics", b"text/plain; for=", b"# nothing\n"),
         ("/status", b"application/json", b'{"state":"ready"}'),
     ],
 )

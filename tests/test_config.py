@@ -298,4 +298,6 @@ def test_what_can_change_without_restart_is_on_purpose() -> None:
         "headers.forwarded",
         "browser.allow_origins",
         "logs.level",
+        "logs.sample_reads",
+        "tracing.share",
     ]

@@ -18,7 +18,6 @@ from proxy.headers import (
     RequestHeaders,
     check_size,
     choose_request_id,
-    continue_trace,
     edit_response,
     refuse_upgrade,
     single,
@@ -284,29 +283,6 @@ def test_a_single_value_is_one_that_occurs_once(headers: list[Header], found: by
 )
 def test_a_request_id_is_kept_if_it_is_harmless(sent: list[bytes], kept: bytes) -> None:
     assert choose_request_id([(b"x-request-ID", v) for v in sent], fresh=b"fresh") == kept
-
-
-A, B = b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331"
-
-
-@pytest.mark.parametrize(
-    ("sent", "result"),
-    [
-        pytest.param(b"00-%b-%b-01" % (A, B), b"00-%b-ss-01" % A, id="continued"),
-        pytest.param(b"00-%b-%b-00" % (A, B), b"00-%b-ss-00" % A, id="not sampled"),
-        pytest.param(None, b"00-tt-ss-00", id="none"),
-        pytest.param(b"00-%b-%b-01" % (b"0" * 32, B), b"00-tt-ss-00", id="zero trace"),
-        pytest.param(b"00-%b-%b-01" % (A, b"0" * 16), b"00-tt-ss-00", id="zero span"),
-        pytest.param(b"00-%b-%b-01" % (A.upper(), B), b"00-tt-ss-00", id="upper case"),
-        pytest.param(b"ff-%b-%b-01" % (A, B), b"00-tt-ss-00", id="forbidden version"),
-        pytest.param(b"00-%b-%b-01-x" % (A, B), b"00-tt-ss-00", id="too much"),
-        pytest.param(b"00-%b-%b-01\n" % (A, B), b"00-tt-ss-00", id="line break at the end"),
-    ],
-)
-def test_a_trace_is_continued_or_begun(sent: bytes | None, result: bytes) -> None:
-    headers = [] if sent is None else [(b"Traceparent", sent)]
-
-    assert continue_trace(headers, trace=b"tt", span=b"ss") == result
 
 
 @pytest.mark.parametrize(

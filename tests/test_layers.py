@@ -25,24 +25,23 @@ LAYERS = """
     directory exchange keyfiles keyring pool revoking sources tokens
     tlsdoor
     appcalls breaker callerconnection certificates keysources
-    browsers config configfile connection keys logs metrics verdicts webhooks
+    browsers config configfile connection installationmetrics keys logs metrics verdicts webhooks
     listenerconfig policyconfig servingconfig upstreamconfig
     consistency credentials headers minting probing problems reply routes settings tags vocabulary
     delivery fates
     access cached circuit failures inflight issued kinds policy rationing secretfile upstream
     addresses clockskew masking operations outcome paths peers secret showing tree
     units
-    errors
+    errors tracecontext
     __init__
 """
 PURE = """
     duplicates fates
     access addresses breaker browsers cached circuit config consistency credentials errors failures
-    headers issued
-    kinds listenerconfig masking minting operations outcome paths peers policy policyconfig
-    problems
-    rationing reference reloading routes secret servingconfig settings showing sources tags tree
-    units upstream upstreamconfig verdicts vocabulary webhooks
+    headers issued kinds listenerconfig masking minting operations outcome paths peers policy
+    policyconfig problems rationing reference reloading routes secret servingconfig settings
+    showing sources tags tracecontext tree units upstream upstreamconfig verdicts vocabulary
+    webhooks
 """
 SHELL = {"aiohttp", "asyncio", "socket", "time"}
 EMULATOR_MAY_KNOW = {"emulator", "errors", "config"}

@@ -11,10 +11,11 @@ from typing import Any, BinaryIO, Literal
 import pytest
 
 from proxy.config import LogsConfig
-from proxy.logs import WORTH_A_LOOK, Bridge, Log, RequestLog, Threshold, build_log, where
+from proxy.logs import WORTH_A_LOOK, Bridge, Log, RequestLog, Sampling, Threshold, build_log, where
 from proxy.outcome import Outcome
 from proxy.problems import INTERNAL, TABLE
 from proxy.secret import Secret
+from proxy.tracecontext import Trace
 
 NOW = 1_700_000_000.125
 SECRET = "crs_planted"
@@ -423,7 +424,9 @@ def test_chatter_of_libraries_is_not_passed_on() -> None:
 def outcome(**changed: Any) -> Outcome:
     facts: dict[str, Any] = {
         "request_id": "request",
-        "trace_id": "trace",
+        "trace": Trace(
+            id="trace", parent=None, span="s", upstream_span="u", flags="00", sampled=False
+        ),
         "listener": "127.0.0.1:8080",
         "peer": "127.0.0.1",
         "method": "GET",
@@ -444,6 +447,7 @@ def outcome(**changed: Any) -> Outcome:
         "duration": 0.0123456,
         "token_wait": 0.001,
         "first_byte": 0.01,
+        "sent_after": 0.002,
     }
     return Outcome(**facts | changed)
 
@@ -530,3 +534,54 @@ def test_every_code_is_somebodys() -> None:
     codes = {kind.code for kind in TABLE.values()} | {INTERNAL.code}
 
     assert codes == CALLERS_OWN | WORTH_A_LOOK
+
+
+# -- sampling -------------------------------------------------------------------------------------
+
+
+def traced(digits: str) -> Trace:
+    return Trace(
+        id=digits.rjust(32, "0"),
+        parent=None,
+        span="s",
+        upstream_span="u",
+        flags="00",
+        sampled=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "logged"),
+    [
+        pytest.param(1.0, "ffffffff", 1, id="all"),
+        pytest.param(0.5, "7fffffff", 1, id="half of them, this one"),
+        pytest.param(0.5, "80000000", 0, id="half of them, not this one"),
+        pytest.param(0.0, "00000000", 0, id="none"),
+    ],
+)
+def test_a_share_of_the_reads_that_went_well_is_logged(
+    share: float, digits: str, logged: int
+) -> None:
+    heard = Heard()
+
+    RequestLog(heard, sampling=Sampling(share))(outcome(trace=traced(digits)))
+
+    assert len(heard.lines) == logged
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param({"changes_state": True}, id="a write"),
+        pytest.param({"status": 404}, id="an error of the API"),
+        pytest.param({"code": "policy-denied", "status": 403}, id="a refusal"),
+        pytest.param({"code": "caller-gone"}, id="an answer that broke off"),
+        pytest.param({"would_refuse": "rule"}, id="what policy would refuse"),
+    ],
+)
+def test_what_matters_is_logged_however_few_reads_are(facts: dict[str, object]) -> None:
+    heard = Heard()
+
+    RequestLog(heard, sampling=Sampling(0.0))(outcome(**facts))
+
+    assert len(heard.lines) == 1

@@ -1,6 +1,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy import __version__
 from proxy.metrics import METHODS, Metrics
 from proxy.outcome import Outcome
+from proxy.tracecontext import Trace
 
 
 def outcome(**changed: Any) -> Outcome:
     facts: dict[str, Any] = {
         "request_id": "request",
-        "trace_id": "trace",
+        "trace": Trace(
+            id="trace", parent=None, span="s", upstream_span="u", flags="00", sampled=False
+        ),
         "listener": "127.0.0.1:8080",
         "peer": "127.0.0.1",
         "method": "GET",
@@ -36,12 +40,13 @@ def outcome(**changed: Any) -> Outcome:
         "duration": 0.02,
         "token_wait": 0.001,
         "first_byte": 0.01,
+        "sent_after": 0.002,
     }
     return Outcome(**facts | changed)
 
 
 def families(metrics: Metrics) -> dict[str, Metric]:
-    text = metrics.render().decode()
+    text = metrics.render()[0].decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -117,7 +122,7 @@ def test_a_request_is_counted_under_its_closed_labels(metrics: Metrics) -> None:
 def test_known_methods_have_a_label_of_their_own(metrics: Metrics, method: str) -> None:
     metrics(outcome(method=method))
 
-    assert f'method="{method}"' in metrics.render().decode()
+    assert f'method="{method}"' in metrics.render()[0].decode()
 
 
 @pytest.mark.parametrize("method", ["get", "PROPFIND", "-", "", 'X"} 1\n', "Ü" * 500])
@@ -143,9 +148,9 @@ def test_a_status_no_standard_knows_shares_one_label(
 
 
 def test_nothing_a_caller_can_choose_becomes_a_label(metrics: Metrics) -> None:
-    chosen = {
+    chosen: dict[str, Any] = {
         "request_id": "planted-1",
-        "trace_id": "planted-2",
+        "trace": replace(SAMPLED, id="planted-2"),
         "peer": "planted-3",
         "path": "/planted-4",
         "method": "PLANTED",
@@ -154,7 +159,7 @@ def test_nothing_a_caller_can_choose_becomes_a_label(metrics: Metrics) -> None:
 
     metrics(outcome(**chosen, code="bad-request", would_refuse="planted rule"))
 
-    assert b"planted" not in metrics.render().lower()
+    assert b"planted" not in metrics.render()[0].lower()
 
 
 def test_series_do_not_grow_with_callers(metrics: Metrics) -> None:
@@ -241,3 +246,39 @@ def test_the_process_is_measured(metrics: Metrics) -> None:
     found = families(metrics)
 
     assert {"process_resident_memory_bytes", "process_open_fds", "python_info"} <= set(found)
+
+
+SAMPLED = Trace(
+    id="0af7651916cd43dd8448eb211c80319c",
+    parent=None,
+    span="s",
+    upstream_span="u",
+    flags="01",
+    sampled=True,
+)
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+
+
+def test_openmetrics_show_the_trace_of_a_sampled_request(metrics: Metrics) -> None:
+    metrics(outcome(trace=SAMPLED))
+
+    text, content_type = metrics.render(OPENMETRICS)
+
+    assert content_type.startswith(b"application/openmetrics-text")
+    assert b'# {trace_id="0af7651916cd43dd8448eb211c80319c"} 0.02' in text
+    assert text.endswith(b"# EOF\n")
+
+
+def test_a_trace_that_nobody_keeps_is_no_exemplar(metrics: Metrics) -> None:
+    metrics(outcome())
+
+    assert b"trace_id" not in metrics.render(OPENMETRICS)[0]
+
+
+def test_who_asks_for_nothing_special_gets_plain_text_without_exemplars(metrics: Metrics) -> None:
+    metrics(outcome(trace=SAMPLED))
+
+    text, content_type = metrics.render()
+
+    assert content_type.startswith(b"text/plain")
+    assert b"trace_id" not in text

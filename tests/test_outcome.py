@@ -4,12 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.outcome import PATH_LIMIT, Journal, Outcome, printable
+from proxy.tracecontext import Trace
+
+TRACE = Trace(id="trace", parent=None, span="s", upstream_span="u", flags="00", sampled=False)
 
 
 def journal(path: str = "/projects") -> Journal:
     return Journal(
         request_id="request",
-        trace_id="trace",
+        trace=TRACE,
         listener="127.0.0.1:8080",
         peer="127.0.0.1",
         method="GET",
@@ -22,7 +25,7 @@ def journal(path: str = "/projects") -> Journal:
 def test_a_journal_has_a_place_for_all_that_an_outcome_tells() -> None:
     facts = {field.name for field in msgspec.structs.fields(Outcome)}
 
-    assert facts - {"duration"} == set(Journal.__slots__) - {"began"}
+    assert facts - {"duration", "sent_after"} == set(Journal.__slots__) - {"began", "sent_at"}
 
 
 def test_closing_copies_what_was_learnt() -> None:
@@ -42,6 +45,7 @@ def test_closing_copies_what_was_learnt() -> None:
         "bytes_out": 22,
         "token_wait": 0.5,
         "first_byte": 0.25,
+        "sent_at": 10.25,
     }
     story = journal()
     for name, value in learnt.items():
@@ -49,9 +53,11 @@ def test_closing_copies_what_was_learnt() -> None:
 
     outcome = story.close(at=12.5)
 
+    del learnt["sent_at"]
     assert msgspec.structs.asdict(outcome) == learnt | {
         "request_id": "request",
-        "trace_id": "trace",
+        "trace": TRACE,
+        "sent_after": 0.25,
         "listener": "127.0.0.1:8080",
         "peer": "127.0.0.1",
         "method": "GET",

@@ -197,7 +197,7 @@ async def test_a_forged_webhook_drops_nothing(emulator: Emulator) -> None:
 async def test_the_results_are_there_before_anything_happened(emulator: Emulator) -> None:
     """A rate of a series that is not there yet is no rate."""
     async with proxy_before(emulator, webhooks=WEBHOOKS) as proxy:
-        text = proxy.app.parts.metrics.render().decode()
+        text = proxy.app.parts.metrics.render()[0].decode()
 
     for result in ("dropped", "noted", "refused"):
         assert f'icr_proxy_webhooks_total{{result="{result}"}} 0.0' in text
