@@ -250,6 +250,7 @@ def is_sampled(outcome: Outcome, *, share: float) -> bool:
 WORTH_A_LOOK = frozenset(
     {
         "app-key-refused",
+        "circuit-open",
         "duplicate-suspected",
         "internal",
         "mint-failed",
