@@ -288,6 +288,7 @@ def test_what_can_change_without_restart_is_on_purpose() -> None:
         "policy.rules[0].paths",
         "policy.rules[0].installations",
         "policy.rules[0].listeners",
+        "policy.duplicate_guard",
         "policy.app_endpoints",
         "limits.in_flight",
         "limits.body",
