@@ -14,7 +14,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from aiohttp import HttpVersion11
+from aiohttp import HttpVersion10, HttpVersion11
 
 from proxy.errors import CallerGoneError, CallerTimeoutError
 
@@ -28,8 +28,23 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 
 BODILESS = frozenset({204, 304})
+SERVED_VERSIONS = frozenset({HttpVersion10, HttpVersion11})
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: closing sends RST instead of FIN
+
+
+def may_be_followed(request: BaseRequest) -> bool:
+    """Tell whether what comes after this request is sure to be another, and nothing but another.
+
+    A body after CONNECT is one to some servers and not to others, and other versions have other
+    rules. After chunks may come trailers: aiohttp's parser (3.14.5) makes the last of them the
+    first header of the next request, which might be somebody else's tag, or length.
+    """
+    return (
+        request.method != "CONNECT"
+        and request.version in SERVED_VERSIONS
+        and "Transfer-Encoding" not in request.headers
+    )
 
 
 class Answer:
@@ -65,7 +80,7 @@ class Answer:
         self.extra: Sequence[Header] = ()
         """Headers of every answer to this request, a refusal too."""
         self._closing = closing
-        self.keep_alive = request.keep_alive
+        self.keep_alive = request.keep_alive and may_be_followed(request)
         self.started = False
         """Whether the caller may have seen a byte of it."""
         self.sent = 0

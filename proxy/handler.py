@@ -7,9 +7,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiohttp import HttpVersion10, HttpVersion11
+from aiohttp import HttpVersion11
 
-from proxy.answers import PHRASES, Answer
+from proxy.answers import PHRASES, SERVED_VERSIONS, Answer
 from proxy.bodies import open_body
 from proxy.browsers import is_preflight, origin_headers, preflight, without_origin_headers
 from proxy.callerconnection import peer_of
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from proxy.servingconfig import LimitsConfig
 
 NO_CONTENT = 204
-SERVED_VERSIONS = frozenset({HttpVersion10, HttpVersion11})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

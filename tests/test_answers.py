@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import uvloop
@@ -375,6 +375,51 @@ def test_a_caller_that_stops_reading_is_cut_off(run: Run) -> None:
     run(scene())
 
 
+CHUNKED_HEAD = request_head("POST", extra="Transfer-Encoding: chunked\r\n")
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        pytest.param(CHUNKED_HEAD + b"0\r\n\r\n", 200, id="chunks"),
+        pytest.param(
+            CHUNKED_HEAD + b"0\r\nX-ICR-Installation-Id: inst-2\r\n\r\n", 200, id="a tag as trailer"
+        ),
+        pytest.param(
+            request_head("CONNECT", "/", extra="Content-Length: 40\r\n"), 501, id="CONNECT and more"
+        ),
+        pytest.param(
+            request_head().replace(b"HTTP/1.1", b"HTTP/2.0"), 400, id="of another version"
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("together", [True, False], ids=["one packet", "two packets"])
+async def test_nothing_follows_where_the_end_of_a_request_is_in_doubt(
+    first: bytes, status: int, *, together: bool
+) -> None:
+    """aiohttp makes the last trailer of a request the first header of the next one."""
+
+    async def script(visit: Visit, head: bytes) -> None:
+        if b"Transfer-Encoding: chunked" in head:
+            await visit.reader.readuntil(b"0\r\n\r\n")
+        await visit.say(ok())
+
+    following = request_head(target="/following", tag=None, extra="Connection: close\r\n")
+    async with scripted_upstream(script) as api, running(config_for(api.url)) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(first + following if together else first)
+        async with asyncio.timeout(5):
+            answer = await read_answer(reader)
+            if not together:
+                writer.write(following)
+            rest = await reader.read()
+        writer.close()
+
+        assert answer.status == status
+        assert b"HTTP/1.1 200" not in rest
+        assert len(api.heads) == (status == 200)
+
+
 # -- a caller that is gone ------------------------------------------------------------------------
 
 
@@ -384,6 +429,7 @@ class Gone:
     method = "GET"
     version = HttpVersion11
     keep_alive = True
+    headers: ClassVar[dict[str, str]] = {}
     content = EMPTY_PAYLOAD
     transport: asyncio.Transport | None = None
 

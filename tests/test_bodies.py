@@ -239,12 +239,24 @@ async def test_a_body_arrives_with_the_framing_it_had(
         assert lowered.count(b"transfer-encoding") == framing.count("Transfer-Encoding")
 
 
-async def test_a_transfer_coding_that_would_be_lost_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("version", "coding", "code"),
+    [
+        pytest.param("1.1", "gzip, chunked", "not-implemented", id="one that would be lost"),
+        pytest.param("1.1", "", "not-implemented", id="an empty one, where aiohttp sees no body"),
+        pytest.param("1.0", "chunked", "bad-request", id="chunks in HTTP/1.0"),
+    ],
+)
+async def test_a_transfer_coding_that_others_read_differently_is_refused(
+    version: str, coding: str, code: str
+) -> None:
+    head = request_head("POST", extra=f"Transfer-Encoding: {coding}\r\n")
+    head = head.replace(b"HTTP/1.1", b"HTTP/" + version.encode())
     async with scripted_upstream(echoing) as api, running(config_for(api.url)) as proxy:
-        extra = "Transfer-Encoding: gzip, chunked\r\n"
-        answer = await call(proxy.port, request_head("POST", extra=extra) + b"1\r\nx\r\n0\r\n\r\n")
+        answer = await call(proxy.port, head + (b"1\r\nx\r\n0\r\n\r\n" if coding else b""))
 
-    assert answer.problem["code"] == "not-implemented"
+    assert answer.problem["code"] == code
+    assert answer.values(b"Connection") == [b"close"]
     assert api.visits == 0
 
 
