@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.clockskew import learn_skew
 from proxy.errors import (
     CircuitOpenError,
+    MintBrokenError,
     MintBusyError,
     MintCircuitOpenError,
     MintError,
-    MintFailedError,
-    MintReason,
     MintTimeoutError,
+    MintTlsError,
+    MintUnreachableError,
     UpstreamBusyError,
     UpstreamError,
     UpstreamTimeoutError,
@@ -48,10 +49,10 @@ JWT_REUSE_SECONDS = 60.0  # one signature serves a burst of calls; well inside i
 SKEW_WORTH_RETRYING = 5.0  # a 401 is put down to the clock if that was off by more than this
 NO_JWT = ("", 0.0, b"")  # fingerprint of its key, when signed by the API's clock, header value
 # Why nothing came of a call; what is in none of these rows broke off.
-NO_ANSWER: tuple[tuple[type[UpstreamError], MintReason, str], ...] = (
-    (UpstreamUnreachableError, "unreachable", "it cannot be reached"),
-    (UpstreamTlsError, "tls", "its certificate or the TLS handshake failed"),
-    (UpstreamError, "broken", "the connection broke off"),
+NO_ANSWER: tuple[tuple[type[UpstreamError], type[MintError], str], ...] = (
+    (UpstreamUnreachableError, MintUnreachableError, "it cannot be reached"),
+    (UpstreamTlsError, MintTlsError, "its certificate or the TLS handshake failed"),
+    (UpstreamError, MintBrokenError, "the connection broke off"),
 )
 
 
@@ -210,8 +211,8 @@ def no_answer(error: UpstreamError, *, wanted: str) -> MintError:
     if isinstance(error, CircuitOpenError):
         detail = f"the API has failed many times in a row; {wanted} is not asked for at the moment"
         return MintCircuitOpenError(detail, retry_after=error.retry_after)
-    reason, why = next(row[1:] for row in NO_ANSWER if isinstance(error, row[0]))
-    return MintFailedError(f"the API could not be asked for {wanted}: {why}", reason=reason)
+    kind, why = next(row[1:] for row in NO_ANSWER if isinstance(error, row[0]))
+    return kind(f"the API could not be asked for {wanted}: {why}")
 
 
 async def send_repeatable(upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:

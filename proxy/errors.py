@@ -208,6 +208,24 @@ class MintFailedError(MintError):
     """The API failed, or its answer holds no usable token."""
 
 
+class MintUnreachableError(MintFailedError):
+    """No connection could be made to ask for a token."""
+
+    default_reason = "unreachable"
+
+
+class MintTlsError(MintFailedError):
+    """The API that a token would be asked of cannot be trusted."""
+
+    default_reason = "tls"
+
+
+class MintBrokenError(MintFailedError):
+    """The connection broke off when a token was asked for."""
+
+    default_reason = "broken"
+
+
 class MintTimeoutError(MintError):
     """No token arrived in the time a caller is willing to wait."""
 

@@ -14,6 +14,7 @@ from proxy.errors import (
     CircuitOpenError,
     UpstreamBrokenError,
     UpstreamError,
+    UpstreamTlsError,
     UpstreamUnreachableError,
 )
 from proxy.headers import single
@@ -217,7 +218,7 @@ def may_send_again(error: UpstreamError, *, changes_state: bool) -> bool:
     may be repeated if it went into a reused connection and no byte of an answer came: the idle
     race (RFC 9112, 9.3.1). A write that was sent is never sent again.
     """
-    if isinstance(error, UpstreamUnreachableError):
+    if isinstance(error, UpstreamUnreachableError | UpstreamTlsError):
         return True
     if not isinstance(error, UpstreamBrokenError) or error.answered:
         return False

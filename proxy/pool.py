@@ -33,6 +33,7 @@ IDLE_SECONDS = 4.0
 # A write is never sent again when the API closes an idle connection under us, so it goes out on a
 # connection that answered a moment ago, or on a new one.
 PROVEN_SECONDS = 0.5
+HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 CONNECT_RESULTS: dict[type[UpstreamError], str] = {
     UpstreamTimeoutError: "timeout",
     UpstreamTlsError: "tls",
@@ -231,6 +232,9 @@ class Pool:
         except (ssl.SSLError, ssl.CertificateError) as exc:
             raise UpstreamTlsError("the API's certificate or TLS handshake failed") from exc
         except OSError as exc:
+            # Refused is the port; whoever hangs up later does so in the middle of the handshake.
+            if address.tls is not None and isinstance(exc, HUNG_UP):
+                raise UpstreamTlsError("the API broke off the TLS handshake") from exc
             raise UpstreamUnreachableError("the API cannot be reached") from exc
         return connection
 

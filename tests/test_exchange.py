@@ -588,7 +588,7 @@ async def reset(visit: Visit, _number: int) -> None:
 async def test_a_broken_conversation_fails_the_mint(script: Script) -> None:
     error = await fail(script)
 
-    assert type(error) is MintFailedError
+    assert isinstance(error, MintFailedError)
     assert error.reason in ("broken", "malformed")
 
 
@@ -599,7 +599,7 @@ async def test_an_answer_cut_off_fails_the_mint() -> None:
 
     error = await fail(script)
 
-    assert type(error) is MintFailedError
+    assert isinstance(error, MintFailedError)
 
 
 async def test_an_api_that_is_not_there_fails_the_mint() -> None:

@@ -54,6 +54,7 @@ YES, NO, ANY = {True}, {False}, {True, False}
 # kind of failure, and which values of sent, answered, reused, changes_state it needs
 AGAIN: list[tuple[type[UpstreamError], set[bool], set[bool], set[bool], set[bool]]] = [
     (UpstreamUnreachableError, ANY, ANY, ANY, ANY),  # connecting failed
+    (UpstreamTlsError, ANY, ANY, ANY, ANY),  # in the middle of the handshake
     (UpstreamBrokenError, NO, NO, ANY, ANY),  # it closed before the first byte was written
     (UpstreamBrokenError, YES, NO, YES, NO),  # the idle race of a read
 ]
