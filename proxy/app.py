@@ -7,7 +7,9 @@ import random
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
-from proxy.assembly import Clocks, Parts, app_headers, build, build_rules
+from proxy.admission import keys_in_the_open
+from proxy.assembly import Clocks, Parts, app_headers, build
+from proxy.compiling import build_rules
 from proxy.errors import ConfigError, ProxyError
 from proxy.reloading import effective, restart_needed
 from proxy.revoking import Revoker
@@ -90,6 +92,9 @@ class App:
             upstream=self.config.upstream.base_url,
             read_only=self.config.policy.read_only,
         )
+        in_the_open = keys_in_the_open(self.config.listeners, self.config.callers)
+        if in_the_open:
+            self.parts.log.warning("callers.unencrypted", listeners=list(in_the_open))
 
     def reload(self, load: Callable[[], Config]) -> None:
         """Take over what can change without a restart; a bad configuration changes nothing."""

@@ -16,9 +16,9 @@ from proxy.assembly import (
     build_calls,
     build_exchange,
     build_pool,
-    build_rules,
 )
 from proxy.clockskew import measure_skew, server_date
+from proxy.compiling import build_rules
 from proxy.exchange import ANSWER_LIMIT
 from proxy.installations import list_installations
 from proxy.keyring import KeyRing

@@ -29,7 +29,13 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # shown, not bou
 
 
 def arrive(
-    config: Config, method: str, url: str, headers: Iterable[str], *, listener: str | None
+    config: Config,
+    method: str,
+    url: str,
+    headers: Iterable[str],
+    *,
+    listener: str | None,
+    caller: str | None = None,
 ) -> Question:
     """Make the request.
 
@@ -38,6 +44,9 @@ def arrive(
     """
     if METHOD.fullmatch(method) is None:
         raise ValueError(f"{method!r} is not a method; write GET, POST, …")
+    if caller is not None and caller not in {each.name for each in config.callers}:
+        names = ", ".join(each.name for each in config.callers) or "none"
+        raise ValueError(f"there is no caller {caller}; there is {names}")
     url = url.partition("#")[0]
     absolute = ABSOLUTE.fullmatch(url)
     if WITHOUT_HOLES.fullmatch(url) is None or not (absolute or url.startswith("/")):
@@ -56,7 +65,11 @@ def arrive(
     if not any(name.lower() == b"host" for name, _ in given):
         given = ((b"Host", host.encode()), *given)
     return Question(
-        method=method, target=target, headers=given, listener=chosen or config.listeners[0]
+        method=method,
+        target=target,
+        headers=given,
+        listener=chosen or config.listeners[0],
+        caller=caller,
     )
 
 

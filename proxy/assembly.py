@@ -7,33 +7,28 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urlsplit
 
 from proxy import __version__
 from proxy.appcalls import AppCalls
 from proxy.breaker import Breaker
-from proxy.browsers import HostGuard, OriginGuard
 from proxy.circuit import STATES, Circuit
-from proxy.consistency import compiled
+from proxy.compiling import build_rules, upstream_host
 from proxy.directory import Directory
+from proxy.doorkeeper import Doorkeeper
 from proxy.duplicates import Duplicates
 from proxy.exchange import Exchange
 from proxy.forward import Forwarder
-from proxy.guarding import RESULTS, Guard, Terms
-from proxy.handler import Handler, Rules
-from proxy.headers import RequestHeaders
+from proxy.guarding import RESULTS, Guard
+from proxy.handler import Handler
 from proxy.inflight import InFlight
 from proxy.installationmetrics import InstallationMetrics
 from proxy.installations import list_installations
 from proxy.keyring import KeyRing
 from proxy.logs import Bridge, Log, RequestLog, Sampling, Threshold, build_log, where
 from proxy.metrics import Metrics
-from proxy.policy import Policy
 from proxy.pool import Pool, parse_address
 from proxy.reception import build_listeners
 from proxy.reports import ClockReports, KeyReports, TokenReports
-from proxy.routes import Router
-from proxy.tags import TagReader
 from proxy.tokens import Tokens
 from proxy.upstreamreports import CircuitReports, PoolReports
 
@@ -41,9 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.config import Config
-    from proxy.listenerconfig import ListenerConfig
     from proxy.listeners import Listener
-    from proxy.policyconfig import PolicyConfig
     from proxy.upstream import Upstream
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
@@ -134,6 +127,12 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         pause=asyncio.sleep,
         replayed=lambda result: metrics.replays.labels(result).inc(),
     )
+    doorkeeper = Doorkeeper(
+        log=log,
+        count=lambda reason: metrics.caller_failures.labels(reason).inc(),
+        now=clocks.clock,
+        pause=asyncio.sleep,
+    )
     guard = build_guard(metrics, clocks=clocks)
     handlers = [
         Handler(
@@ -143,6 +142,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
             guard=guard,
             find=directory.find,
             in_flight=in_flight,
+            turn_away=doorkeeper.turn_away,
             readers=(request_log, metrics, by_installation),
             crashed=lambda error, request_id: log.error(
                 "request.crashed", request_id=request_id, **where(error)
@@ -173,47 +173,6 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
             config, handlers, log=log, logger=logger, metrics=metrics, now=clocks.now
         ),
     )
-
-
-def build_rules(config: Config, listener: ListenerConfig) -> Rules:
-    """Compile everything that one listener decides by; a reload replaces it as a whole."""
-    base_url = config.upstream.base_url
-    return Rules(
-        router=Router(
-            tags=TagReader(
-                installation=config.headers.installation,
-                organization=config.headers.organization,
-                kinds=listener.tags,
-            ),
-            base_url=base_url,
-            installation=listener.installation,
-            untagged=listener.untagged,
-            allow=listener.allow,
-            app_reads=config.policy.app_endpoints == "read",
-        ),
-        hosts=HostGuard(listener, base_url=base_url),
-        origins=OriginGuard(config.browser.allow_origins),
-        policy=Policy(
-            read_only=config.policy.read_only,
-            mode=config.policy.mode,
-            rules=compiled(config.policy.rules),
-            default=config.policy.default,
-        ),
-        headers=RequestHeaders(
-            headers=config.headers, upstream=config.upstream, host=upstream_host(base_url)
-        ),
-        limits=config.limits,
-        total_seconds=config.upstream.timeouts.total,
-        guard=build_terms(config.policy),
-        trace_share=config.tracing.share if config.tracing.endpoint is not None else 0.0,
-    )
-
-
-def build_terms(policy: PolicyConfig) -> Terms | None:
-    """Say how the duplicate guard is set, if it is on."""
-    if policy.duplicate_guard is None:
-        return None
-    return Terms(window=policy.duplicate_guard, enforced=policy.mode != "report")
 
 
 def build_guard(metrics: Metrics, *, clocks: Clocks) -> Guard:
@@ -339,8 +298,3 @@ def library_logger(log: Log) -> logging.Logger:
     logger = logging.Logger("library")  # noqa: LOG001  # not in the global tree: tests have several
     logger.addHandler(Bridge(log))
     return logger
-
-
-def upstream_host(base_url: str) -> bytes:
-    """Give the value of `Host` towards the API; `config` has cut off default ports."""
-    return urlsplit(base_url).netloc.encode("ascii")

@@ -179,15 +179,17 @@ def _show_installation(installation: Installation) -> None:
     "-H", "--header", "headers", multiple=True, metavar="HEADER", help="'Name: value'; repeatable."
 )
 @click.option("--listener", metavar="HOST:PORT", help="Where it arrives; else the first listener.")
+@click.option("--caller", metavar="NAME", help="Who sends it; else a key in -H tells.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @settings
 def explain(
     method: str,
     url: str,
     headers: tuple[str, ...],
-    listener: str | None,
-    file: Path | None,
     *,
+    listener: str | None,
+    caller: str | None,
+    file: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -205,7 +207,7 @@ def explain(
 
     config = loader(file, options)()
     try:
-        question = arrive(config, method, url, headers, listener=listener)
+        question = arrive(config, method, url, headers, listener=listener, caller=caller)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     explanation = follow(config, question)

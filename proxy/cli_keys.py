@@ -17,7 +17,7 @@ documented. This is GitHub's way, whose model the registry follows: over the pub
 
 @click.group()
 def keys() -> None:
-    """Make a key pair; show the fingerprint of a key."""
+    """Make a key pair, or a key for a caller; show the fingerprint of a key."""
 
 
 @keys.command(
@@ -103,3 +103,31 @@ def fingerprint(file: Path) -> None:
     click.echo(facts.hexadecimal)
     click.echo(f"\n{file}: {facts.kind} RSA key, {facts.bits} bits, {facts.encoding}.", err=True)
     click.echo(ABOUT_FORM, err=True)
+
+
+@keys.command(
+    cls=Command,
+    epilog="""
+    icr-proxy keys caller --name reporting
+    icr-proxy keys caller --name reporting > reporting.key
+    """,
+)
+@click.option("--name", default="caller", show_default=True, help="What log and rules call it.")
+def caller(name: str) -> None:
+    """Make a key for a caller, and the lines of the configuration that let it in.
+
+    The key is printed on standard output, once: give it to the caller, who sends it as
+    `Authorization: Bearer KEY`. The lines, on standard error, have only its hash.
+    """
+    from proxy import callerkeys  # noqa: PLC0415
+    from proxy.vocabulary import CALLER_NAME  # noqa: PLC0415
+
+    try:
+        CALLER_NAME.read(name)
+    except ValueError as error:
+        raise click.UsageError(f"--name {error}") from None
+    key = callerkeys.new_key()
+    click.echo(key)
+    click.echo("\nThis is shown once. What the proxy needs of it:\n", err=True)
+    click.echo(f"callers:\n  - name: {name}\n    keys:", err=True)
+    click.echo(f"      - {callerkeys.hash_of(key)}", err=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from proxy import consistency
+from proxy import admission, consistency
 from proxy import vocabulary as of
+from proxy.callerconfig import CallerConfig
 from proxy.listenerconfig import ListenerConfig
 from proxy.policyconfig import PolicyConfig
 from proxy.secret import Secret
@@ -180,12 +181,16 @@ class Config:
 
     must_hold: ClassVar = (
         Rule(("listeners",), consistency.someone_to_serve),
+        Rule(("listeners", "callers"), admission.exposed_on_purpose),
+        Rule(("callers",), admission.callers_told_apart),
+        Rule(("policy", "callers"), admission.rules_about_known_callers),
         Rule(("listeners", "admin", "webhooks"), consistency.binds_apart),
     )
 
     app: AppConfig
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     listeners: tuple[ListenerConfig, ...] = field(default_factory=lambda: (ListenerConfig(),))
+    callers: tuple[CallerConfig, ...] = ()
     tokens: TokensConfig = field(default_factory=TokensConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)

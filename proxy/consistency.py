@@ -26,14 +26,6 @@ class Bound(Protocol):
         """Where."""
 
 
-class Encrypting(Protocol):
-    """The TLS of a listener, perhaps off."""
-
-    @property
-    def verifies_clients(self) -> bool:
-        """Whether nobody is served who has no certificate of a known authority."""
-
-
 class PerhapsBound(Protocol):
     """Anything that may listen somewhere."""
 
@@ -100,17 +92,6 @@ def encrypted(base_url: str, allow_plain: bool) -> str | None:  # noqa: FBT001 -
     return (
         f'"{base_url}" would carry access tokens unencrypted; write https,'
         " or set upstream.allow_plain if the way is safe"
-    )
-
-
-def exposed_on_purpose(bind: str, exposed: bool, tls: Encrypting) -> str | None:  # noqa: FBT001 - a row of values
-    """Demand a word, or proof of who calls, before other machines can use our credentials."""
-    if exposed or tls.verifies_clients or addresses.is_loopback(addresses.split_bind(bind)[0]):
-        return None
-    return (
-        f'"{bind}" can be reached from other machines, and whoever reaches it acts as the'
-        " installation; if that is meant, set exposed: true (...__EXPOSED) beside it, or let"
-        " tls.client_ca say whose client certificates are taken"
     )
 
 
@@ -212,6 +193,10 @@ class RuleLike(Protocol):
     def listeners(self) -> tuple[str, ...]:
         """Listeners, by their `bind`."""
 
+    @property
+    def callers(self) -> tuple[str, ...]:
+        """Callers, by name."""
+
 
 def compiled(rules: Sequence[RuleLike]) -> tuple[policy.Rule, ...]:
     """Give the rules in the form the policy takes."""
@@ -224,6 +209,7 @@ def compiled(rules: Sequence[RuleLike]) -> tuple[policy.Rule, ...]:
             paths=rule.paths,
             installations=rule.installations,
             listeners=rule.listeners,
+            callers=rule.callers,
         )
         for rule in rules
     )

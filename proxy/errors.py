@@ -29,6 +29,9 @@ MintReason = Literal[
     "failed",
 ]
 
+# Why a caller was not let in, in one word: what metrics count by. The caller is not told it.
+CallerReason = Literal["missing", "malformed", "unknown", "certificate", "conflict"]
+
 
 class ProxyError(Exception):
     """Root of everything this program raises on purpose; never raised itself."""
@@ -101,6 +104,21 @@ class WrongHostError(RefusedError):
 
 class BrowserRefusedError(RefusedError):
     """A web page of another site asks."""
+
+
+class CallerUnauthenticatedError(RefusedError):
+    """The caller has shown neither a key nor a certificate that is known."""
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        reason: CallerReason = "unknown",
+        retry_after: float | None = None,
+    ) -> None:
+        """Keep the one sentence that all such callers get, and the word for whoever counts."""
+        super().__init__(detail, retry_after=retry_after)
+        self.reason: CallerReason = reason
 
 
 class InstallationRequiredError(RefusedError):

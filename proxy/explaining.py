@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from proxy.access import AppSignature, TokenKey
-from proxy.assembly import build_rules
+from proxy.access import AppSignature, OnOrganization, TokenKey
 from proxy.browsers import is_preflight
+from proxy.compiling import build_rules
 from proxy.errors import PolicyDeniedError, ProxyError
 from proxy.headers import check_size, refuse_upgrade
 from proxy.policy import Subject
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.access import Credential
+    from proxy.callers import Known
     from proxy.config import Config
     from proxy.handler import Rules
     from proxy.listenerconfig import ListenerConfig
@@ -43,6 +44,8 @@ class Question:
     target: str
     headers: tuple[Header, ...]
     listener: ListenerConfig
+    caller: str | None = None
+    """Who sends it, if that is not for a key among the headers to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Explanation:
 
     question: Question
     target: Target | None = None
+    caller: str | None = None
     credential: Credential | None = None
     decision: Decision | None = None
     edits: list[Edit] = field(default_factory=list)
@@ -104,9 +108,15 @@ def _follow(rules: Rules, explanation: Explanation) -> None:
     if origin is not None and is_preflight(question.method, received):
         explanation.answered = "a browser asks for permission, and its origin is allowed"
         return
+    caller = _recognise(rules, question)
+    if caller is not None:
+        explanation.caller = caller.name
+        caller.admit(target.operation, listener=question.listener.bind)
     credential = explanation.credential = rules.router.choose_key(target, received)
     if isinstance(credential, TokenKey):
         rules.router.admit(credential)
+    if caller is not None and not isinstance(credential, OnOrganization):
+        caller.admit_for(explanation.installation)
     decision = explanation.decision = rules.policy.decide(
         Subject(
             operation=target.operation,
@@ -115,6 +125,7 @@ def _follow(rules: Rules, explanation: Explanation) -> None:
             # Which one is on an organization, only the API knows, and it is not asked.
             installation=explanation.installation,
             listener=question.listener.bind,
+            caller=explanation.caller,
         )
     )
     if decision.refuses:
@@ -124,6 +135,14 @@ def _follow(rules: Rules, explanation: Explanation) -> None:
         received, authorization=authorization, request_id=NEW_ID, traceparent=NEW_TRACE
     )
     explanation.edits = difference(received, sent)
+
+
+def _recognise(rules: Rules, question: Question) -> Known | None:
+    if rules.callers is None:
+        return None
+    if question.caller is None:
+        return rules.callers.recognise(question.headers, ())
+    return rules.callers.named(question.caller)
 
 
 def difference(received: Sequence[Header], sent: Sequence[Header]) -> list[Edit]:

@@ -40,6 +40,8 @@ def rows(explanation: Explanation, *, config: Config, token: TokenState | None) 
         yield "operation", f"{target.operation.name} ({effect})"
     if target.path != target.forwarded.partition("?")[0]:
         yield "decided on", shown_target(target.path)
+    if explanation.caller is not None:
+        yield "caller", explanation.caller
     if explanation.credential is not None:
         yield _whose(explanation)
     if explanation.decision is not None:
@@ -101,6 +103,7 @@ def as_json(explanation: Explanation, *, config: Config, token: TokenState | Non
         "decision_path": shown_target(target.path) if target else None,
         "operation": target.operation.name if target else None,
         "changes_state": target.operation.changes_state if target else None,
+        "caller": explanation.caller,
         "installation": explanation.installation,
         "organization": _organization(explanation),
         "policy": explanation.decision,

@@ -17,6 +17,7 @@ from proxy.credentials import settle
 from proxy.errors import (
     BadRequestError,
     CallerGoneError,
+    CallerUnauthenticatedError,
     PolicyDeniedError,
     ProxyError,
     UpstreamTimeoutError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
 
     from proxy.browsers import HostGuard, OriginGuard
+    from proxy.callers import Callers, Known
+    from proxy.errors import CallerReason
     from proxy.forward import Forwarder, Opened
     from proxy.guarding import Guard, Terms, Witness
     from proxy.headers import RequestHeaders
@@ -60,6 +63,7 @@ class Rules:
     router: Router
     hosts: HostGuard
     origins: OriginGuard
+    callers: Callers | None
     policy: Policy
     headers: RequestHeaders
     limits: LimitsConfig
@@ -81,6 +85,7 @@ class Handler:
         guard: Guard,
         find: Callable[[str], Awaitable[str | None]],
         in_flight: InFlight,
+        turn_away: Callable[[str, CallerReason], Awaitable[None]],
         readers: Sequence[Callable[[Outcome], None]],
         crashed: Callable[[BaseException, str], None],
         now: Callable[[], float],
@@ -92,6 +97,7 @@ class Handler:
         self._guard = guard
         self._find = find
         self._in_flight = in_flight
+        self._turn_away = turn_away
         self._readers = readers
         self._crashed = crashed
         self._now = now
@@ -161,10 +167,13 @@ class Handler:
             if is_preflight(request.method, received):
                 await self._grant(preflight(received), journal, answer)
                 return
+        caller = self._recognise(request, target, rules, journal)
         key = await settle(rules.router.choose_key(target, received), find=self._find)
         if key is not None:
             rules.router.admit(key)
             journal.installation = key.installation
+        if caller is not None:
+            caller.admit_for(journal.installation)
         self._ask_policy(request.method, target, rules, journal)
         body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
         request_id = journal.request_id.encode("ascii")
@@ -208,6 +217,17 @@ class Handler:
         rules.hosts.check(received, required=request.version == HttpVersion11)
         return target
 
+    def _recognise(
+        self, request: BaseRequest, target: Target, rules: Rules, journal: Journal
+    ) -> Known | None:
+        """Say who asks, if this listener wants to know, and whether it is his to ask."""
+        if rules.callers is None:
+            return None
+        caller = rules.callers.recognise(request.raw_headers, peer_of(request).names)
+        journal.caller = caller.name
+        caller.admit(target.operation, listener=self._listener)
+        return caller
+
     def _ask_policy(self, method: str, target: Target, rules: Rules, journal: Journal) -> None:
         decision = rules.policy.decide(
             Subject(
@@ -216,6 +236,7 @@ class Handler:
                 path=target.path,
                 installation=journal.installation,
                 listener=self._listener,
+                caller=journal.caller,
             )
         )
         if decision.refuses:
@@ -272,6 +293,8 @@ class Handler:
             answer.abort()
             return
         journal.origin, journal.status = "proxy", kind.status
+        if isinstance(error, CallerUnauthenticatedError):
+            await self._turn_away(journal.peer, error.reason)
         try:
             await answer.refuse(
                 problem(error, request_id=journal.request_id, trace_id=journal.trace.id)

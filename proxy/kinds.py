@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from proxy import units
-from proxy.secret import Secret
+from proxy.secretkinds import KeyHash, SecretText
 from proxy.showing import shown
 
 if TYPE_CHECKING:
@@ -70,24 +70,6 @@ class Text:
 
     def schema(self) -> Schema:
         return {"type": "string", "pattern": f"^(?:{self.pattern})$"}
-
-
-@dataclass(frozen=True, slots=True)
-class SecretText:
-    """Text that is never shown."""
-
-    example: str = "***"
-
-    def read(self, raw: object) -> Secret:
-        if isinstance(raw, Secret):
-            return raw
-        return Secret(_text(raw, "text"))
-
-    def write(self, value: Secret) -> str:  # noqa: ARG002 - that is the point
-        return "***"
-
-    def schema(self) -> Schema:
-        return {"type": "string", "minLength": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,4 +285,5 @@ def take(kind: Kind, raw: object) -> tuple[Any, list[tuple[str, str]]]:
 
 def quoted(kind: Kind, raw: object) -> str:
     """Quote a value as its kind allows."""
-    return "***" if isinstance(kind, SecretText) else shown(raw)
+    inner = kind.item if isinstance(kind, ListOf) else kind
+    return "***" if isinstance(inner, SecretText | KeyHash) else shown(raw)

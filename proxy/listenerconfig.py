@@ -51,6 +51,11 @@ class TlsConfig:
         check(self)
 
     @property
+    def is_on(self) -> bool:
+        """Whether it is not off."""
+        return self.cert is not None
+
+    @property
     def verifies_clients(self) -> bool:
         """Whether nobody is served who has no certificate of a known authority."""
         return self.client_ca is not None and self.client_auth == "required"
@@ -61,7 +66,6 @@ class ListenerConfig:
     """One address on which callers are served."""
 
     must_hold: ClassVar = (
-        Rule(("bind", "exposed", "tls"), consistency.exposed_on_purpose),
         Rule(("tags",), consistency.each_once),
         Rule(("tags", "installation", "untagged"), consistency.some_credential),
         Rule(("untagged", "installation"), consistency.one_meaning),
@@ -73,6 +77,9 @@ class ListenerConfig:
     ] = "127.0.0.1:8080"
     exposed: Annotated[
         bool, Key(of.SWITCH, "Confirm that other machines may connect and use the credentials.")
+    ] = False
+    anonymous: Annotated[
+        bool, Key(of.SWITCH, "Serve whoever connects here, even if there are `callers`.")
     ] = False
     tls: TlsConfig = field(default_factory=TlsConfig)
     hosts: Annotated[

@@ -214,6 +214,7 @@ class RequestLog:
             path=outcome.path,
             status=outcome.status,
             operation=outcome.operation,
+            caller=outcome.caller,
             installation=outcome.installation,
             origin=outcome.origin,
             code=outcome.code,

@@ -105,6 +105,8 @@ class Metrics:
         self.mints = counter("token_mints", "Tokens asked for.", "kind", "result")
         self.mint_duration = histogram("token_mint_duration_seconds", "Time to mint a token.")
         self.token_refusals = counter("token_refusals", "Tokens the API refused.", "reason")
+        self.caller_requests = counter("caller_requests", "Requests of known callers.", "caller")
+        self.caller_failures = counter("caller_failures", "Callers not let in, by why.", "reason")
         self.blocked = gauge("blocked_installations", "Installations an operator has blocked.")
         self.webhooks = counter("webhooks", "Deliveries of the registry.", "result")
         self.replays = counter("replays", "Requests sent again, and what came of it.", "result")
@@ -163,6 +165,8 @@ class Metrics:
             self._bytes_out.inc(outcome.bytes_out)
         if outcome.code is not None:
             self.refusals.labels(outcome.code).inc()
+        if outcome.caller is not None:
+            self.caller_requests.labels(outcome.caller).inc()
         if outcome.would_refuse is not None:
             self.would_refuse.inc()
 

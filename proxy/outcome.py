@@ -27,6 +27,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     path: str
     operation: str
     changes_state: bool
+    caller: str | None
     installation: str | None
     would_refuse: str | None
     duplicate_of: str | None = None
@@ -65,6 +66,7 @@ class Journal:
     path: str = ""
     operation: str = "unknown"
     changes_state: bool = True
+    caller: str | None = None
     installation: str | None = None
     would_refuse: str | None = None
     duplicate_of: str | None = None
@@ -92,6 +94,7 @@ class Journal:
             path=printable(self.path[:PATH_LIMIT]),
             operation=self.operation,
             changes_state=self.changes_state,
+            caller=self.caller,
             installation=self.installation,
             would_refuse=self.would_refuse,
             duplicate_of=self.duplicate_of,

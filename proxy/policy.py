@@ -38,17 +38,19 @@ class Rule:
     paths: tuple[str, ...] = ()
     installations: tuple[str, ...] = ()
     listeners: tuple[str, ...] = ()
+    callers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is decided on; `path` is a decision path, `installation` None without one."""
+    """What is decided on; `path` is a decision path, the last of them None where there is none."""
 
     operation: operations.Operation
     method: str
     path: str
     installation: str | None
     listener: str
+    caller: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +113,19 @@ class Policy:
 class _Compiled:
     """A rule with its globs worked out; None stands for "any"."""
 
-    __slots__ = ("_installations", "_listeners", "_methods", "_operations", "_paths", "decision")
+    __slots__ = (
+        "_callers",
+        "_installations",
+        "_listeners",
+        "_methods",
+        "_operations",
+        "_paths",
+        "decision",
+    )
 
     def __init__(self, rule: Rule, *, enforced: bool) -> None:
         # Names are a closed set, so that a glob over them is a set as well.
-        named = {name for glob in rule.operations for name in _operations(glob)}
+        named = {name for glob in rule.operations for name in names_matching(glob)}
         methods = {method.upper() for method in rule.methods}
         if "GET" in methods:
             methods.add("HEAD")  # RFC 9110, 9.3.2: the same request, less the body of the answer
@@ -123,6 +133,7 @@ class _Compiled:
         self._methods = frozenset(methods) or None
         self._installations = frozenset(rule.installations) or None
         self._listeners = frozenset(rule.listeners) or None
+        self._callers = frozenset(rule.callers) or None
         pattern = "|".join(map(_path_pattern, rule.paths))
         self._paths = re.compile(pattern, re.DOTALL) if rule.paths else None
         self.decision = Decision(allowed=rule.action == "allow", rule=rule.name, enforced=enforced)
@@ -133,11 +144,13 @@ class _Compiled:
             and (self._methods is None or subject.method.upper() in self._methods)
             and (self._installations is None or subject.installation in self._installations)
             and (self._listeners is None or subject.listener in self._listeners)
+            and (self._callers is None or subject.caller in self._callers)
             and (self._paths is None or self._paths.fullmatch(subject.path) is not None)
         )
 
 
-def _operations(glob: str) -> set[str]:
+def names_matching(glob: str) -> set[str]:
+    """Give the names of operations that a glob means."""
     pattern = re.compile(".*".join(map(re.escape, re.split(r"\*+", glob))))
     return {name for name in operations.NAMES if pattern.fullmatch(name)}
 
@@ -164,13 +177,19 @@ def _problems(rules: tuple[Rule, ...]) -> Iterator[str]:
         if not rule.name or rule.name in seen:
             yield f"rule {rule.name!r}: needs a name of its own, not {READ_ONLY} or {DEFAULT}"
         seen.add(rule.name)
-        for glob in rule.operations:
-            if not _operations(glob):
-                yield f"rule {rule.name!r}: no operation matches {glob!r}{_nearest(glob)}"
+        for text in unmatched(rule.operations):
+            yield f"rule {rule.name!r}: {text}"
         for glob in rule.paths:
             path = paths.decision_path(glob)
             if path != _normalised(glob):
                 yield f"rule {rule.name!r}: no path can match {glob!r}; did you mean {path!r}?"
+
+
+def unmatched(globs: tuple[str, ...]) -> Iterator[str]:
+    """Tell of each glob that means no operation at all."""
+    for glob in globs:
+        if not names_matching(glob):
+            yield f"no operation matches {glob!r}{_nearest(glob)}"
 
 
 def _nearest(glob: str) -> str:

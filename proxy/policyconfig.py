@@ -46,6 +46,10 @@ class RuleConfig:
         tuple[str, ...],
         Key(of.BINDS, "Listeners it is about, by their `bind`; empty is any.", live=True),
     ] = ()
+    callers: Annotated[
+        tuple[str, ...],
+        Key(of.CALLER_NAMES, "Callers it is about, by name; empty is any.", live=True),
+    ] = ()
 
     def __post_init__(self) -> None:
         check(self)

@@ -49,6 +49,9 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
     errors.NotImplementedMethodError: Kind("not-implemented", 501, "Not implemented"),
     errors.WrongHostError: Kind("wrong-host", 421, "Wrong host"),
     errors.BrowserRefusedError: Kind("browser-refused", 403, "Browser refused"),
+    errors.CallerUnauthenticatedError: Kind(
+        "caller-unauthenticated", 401, "Caller unauthenticated"
+    ),
     errors.InstallationRequiredError: Kind("installation-required", 400, "Installation required"),
     errors.InstallationInvalidError: Kind("installation-invalid", 400, "Installation invalid"),
     errors.EndpointRefusedError: Kind("endpoint-refused", 403, "Endpoint refused"),
@@ -78,6 +81,10 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
     errors.UpstreamBusyError: Kind("overloaded", 503, "Overloaded"),
     errors.CircuitOpenError: Kind("circuit-open", 503, "API left alone for a moment"),
 }
+
+# RFC 9110, 15.5.2 asks for one. Never Basic: a browser would ask for a password, keep it, and send
+# it along with whatever a page makes it send.
+CHALLENGES = {"caller-unauthenticated": (b"WWW-Authenticate", b'Bearer realm="icr-proxy"')}
 
 # What to wait when nothing better is known; these pass by themselves.
 RETRY_AFTER = {"overloaded": 1.0, "draining": 1.0, "circuit-open": 1.0}
@@ -134,6 +141,8 @@ def problem(error: BaseException, *, request_id: str, trace_id: str | None = Non
     ]
     if isinstance(error, errors.DuplicateError):
         headers.append((b"X-ICR-Proxy-Duplicate-Of", error.duplicate_of.encode()))
+    if kind.code in CHALLENGES:
+        headers.append(CHALLENGES[kind.code])
     wait = getattr(error, "retry_after", None) or RETRY_AFTER.get(kind.code)
     if wait is not None:
         headers.append((b"Retry-After", b"%d" % max(1, math.ceil(wait))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from proxy.callerconfig import NOBODY
 from proxy.settings import Part, Path, dotted, leaves, parts
 
 if TYPE_CHECKING:
@@ -15,11 +16,18 @@ if TYPE_CHECKING:
 
 def restart_needed(old: Config, new: Config) -> tuple[str, ...]:
     """Name the keys that differ and take effect only on a restart."""
-    return tuple(dotted(path) for path in _fixed_changes(old, new, ()))
+    opens = [("callers",)] if old.callers and not new.callers else []
+    return tuple(dotted(path) for path in (*_fixed_changes(old, new, ()), *opens))
 
 
 def effective(old: Config, new: Config) -> Config:
-    """Give the old configuration with those values of the new one that can be taken over."""
+    """Give the old configuration with those values of the new one that can be taken over.
+
+    If the last caller goes, nobody is let in: that everybody is takes a restart. So a key can be
+    withdrawn in any way, and a slip of an editor opens nothing.
+    """
+    if old.callers and not new.callers:
+        new = replace(new, callers=(NOBODY,))
     config: Config = _mixed(old, new)
     return config
 

@@ -7,8 +7,9 @@ import re
 
 _LONGEST = 80
 
-# A key pasted where its path belongs (as it is, in base64), a token where an ID belongs.
-_CREDENTIAL = re.compile(r"\n|PRIVATE KEY|LS0tLS1|\bcrs_|\beyJ")
+# A key pasted where its path belongs (as it is, in base64), a token where an ID belongs,
+# a caller's key.
+_CREDENTIAL = re.compile(r"\n|PRIVATE KEY|LS0tLS1|\bcrs_|icrp_|\beyJ")
 
 
 def shown(raw: object) -> str:

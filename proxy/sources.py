@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from proxy.kinds import ListOf, SecretText
+from proxy.kinds import ListOf
+from proxy.secretkinds import SecretText
 from proxy.settings import PREFIX, Key, Path, dotted, find, leaves, parts, variable
 from proxy.tree import Mapping, Sequence, plain
 

@@ -6,11 +6,11 @@ another credential than its sender meant.
 
 from __future__ import annotations
 
-import binascii
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxy.basic import is_basic, read_basic
 from proxy.errors import InstallationInvalidError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 NOT_AN_ID = frozenset({b"undefined", b"null", b"none", b"nan"})
 # `/~<id>/rest`; some clients escape the tilde (RFC 3986, 2.3 says that they need not).
 PREFIX = re.compile(r"/(?:~|%7[Ee])([^/?#]*)(.*)", re.DOTALL)
-BASIC = re.compile(rb"basic(?:[ \t]+(.*))?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +37,18 @@ class Tag:
 class TagReader:
     """The tags that one listener accepts."""
 
-    def __init__(self, *, installation: str, organization: str, kinds: Collection[str]) -> None:
-        """Read tags of these `kinds` (`header`, `path`, `userinfo`); the headers' names come in."""
+    def __init__(
+        self,
+        *,
+        installation: str,
+        organization: str,
+        kinds: Collection[str],
+        passwords: bool = False,
+    ) -> None:
+        """Read tags of these `kinds` (`header`, `path`, `userinfo`); the headers' names come in.
+
+        With `passwords`, there may be one beside the user: the caller's key, which was looked at.
+        """
         self.header = installation
         self._installation = installation.lower().encode("ascii")
         self._organization = organization.lower().encode("ascii")
@@ -47,6 +56,7 @@ class TagReader:
         self._by_header = "header" in kinds
         self._by_path = "path" in kinds
         self._by_userinfo = "userinfo" in kinds
+        self._passwords = passwords
 
     def cut(self, target: str) -> tuple[str, Tag | None]:
         """Cut the prefix off a target; the rest stays as it is, byte for byte.
@@ -88,9 +98,22 @@ class TagReader:
                 credentials.append(value)
         if installations or organizations:
             yield from self._named(installations, organizations)
-        if self._by_userinfo and any(map(BASIC.fullmatch, credentials)):
+        if self._by_userinfo and any(map(is_basic, credentials)):
             for value in _at_most_one(credentials, name="Authorization"):
-                yield Tag(installation=read_id(_user(value), where="the user part of the URL"))
+                yield from self._in_user_part(value)
+
+    def _in_user_part(self, value: bytes) -> Iterator[Tag]:
+        user, password = read_basic(value) or (b"", b"")
+        if password and not self._passwords:
+            user = b""  # a caller with a key has come to a listener that asks for none
+        elif password and not user:
+            return  # nothing but the key; another tag, or the listener, tells the installation
+        if not user:
+            raise InstallationInvalidError(
+                "with a user part in the URL, it must be the installation ID"
+                + (" and the key" if self._passwords else " and without a password")
+            )
+        yield Tag(installation=read_id(user, where="the user part of the URL"))
 
     def _named(self, installations: list[bytes], organizations: list[bytes]) -> Iterator[Tag]:
         if not self._by_header:
@@ -125,19 +148,3 @@ def _at_most_one(values: list[bytes], *, name: str) -> list[bytes]:
     if len(values) > 1:
         raise InstallationInvalidError(f"send the header {name} exactly once")
     return values
-
-
-def _user(value: bytes) -> bytes:
-    """Take the user out of Basic credentials without a password (RFC 7617)."""
-    basic = BASIC.fullmatch(value)
-    encoded = (basic[1] or b"") if basic is not None else b""
-    try:
-        decoded = binascii.a2b_base64(encoded, strict_mode=True)
-    except binascii.Error:
-        decoded = b""
-    user, colon, password = decoded.partition(b":")
-    if not colon or password:
-        raise InstallationInvalidError(
-            "with a user part in the URL, it must be the installation ID and without a password"
-        )
-    return user

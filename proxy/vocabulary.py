@@ -9,12 +9,12 @@ from proxy.kinds import (
     Duration,
     ListOf,
     PathText,
-    SecretText,
     Share,
     Size,
     Switch,
     Text,
 )
+from proxy.secretkinds import KeyHash, SecretText
 
 # RFC 9110, 5.6.2.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"  # noqa: S105 - of HTTP grammar, not a password
@@ -85,6 +85,11 @@ def _droppable_header(text: str) -> str:
     return text
 
 
+def _certificate_name(text: str) -> str:
+    """Write it as `peers` does: in DNS there is no upper case (RFC 4343), elsewhere there is."""
+    return text.lower() if text.startswith("dns:") else text
+
+
 DURATION = Duration()
 DURATION_OR_NONE = Duration(zero=True, example="5s")
 SIZE = Size()
@@ -124,6 +129,21 @@ RULE_NAME = Text(
     what="the name of a rule (1 to 64 letters, digits, - and _)",
     pattern="[A-Za-z0-9_-]{1,64}",
     example="no-retirements",
+)
+CALLER_NAME = Text(
+    what="the name of a caller (1 to 64 letters, digits, -, _ and .)",
+    pattern="[A-Za-z0-9_.-]{1,64}",
+    example="reporting",
+)
+CALLER_NAMES = ListOf(CALLER_NAME)
+KEY_HASHES = ListOf(KeyHash())
+CERTIFICATE_NAMES = ListOf(
+    Text(
+        what="a name in a certificate: dns:, uri:, email: or cn:, and the name",
+        pattern=r"(dns|uri|email|cn):[^\x00-\x20\x7f]([^\x00-\x1f\x7f]{0,253}[^\x00-\x20\x7f])?",
+        example="dns:reporting.internal",
+        parse=_certificate_name,
+    )
 )
 OPERATIONS = ListOf(
     Text(

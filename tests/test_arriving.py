@@ -105,3 +105,8 @@ def test_what_could_never_arrive_is_an_error(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         arrive(CONFIG, method, url, [], listener=listener)
+
+
+def test_a_caller_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match="there is no caller x; there is none"):
+        arrive(CONFIG, "GET", "/p", [], listener=None, caller="x")

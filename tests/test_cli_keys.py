@@ -1,15 +1,19 @@
-"""`keys generate` and `keys fingerprint`."""
+"""`keys generate`, `keys fingerprint` and `keys caller`."""
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from proxy.callerconfig import CallerConfig
+from proxy.callerkeys import hash_of
 from proxy.cli import commands
 from proxy.keys import load_key_file
+from proxy.loading import load
 from tests.scenes import app_key_pem
 
 
@@ -93,3 +97,23 @@ def test_what_is_no_key_fails(out: Path) -> None:
     assert result.exit_code == 1
     assert "no PEM block" in result.output
     assert "hello" not in result.output
+
+
+def test_a_callers_key_is_printed_once_and_its_hash_in_what_the_file_needs(tmp_path: Path) -> None:
+    result = keys("caller", "--name", "reporting")
+
+    key = result.stdout.strip()
+    lines = result.stderr[result.stderr.index("callers:") :]
+    file = tmp_path / "icr-proxy.yaml"
+    file.write_text(f"app: {{id: a, private_key_file: /k}}\n{lines}")
+    config = load(file=file, environ={}, flags={})
+    assert re.fullmatch("icrp_[0-9A-Za-z]{49}", key)
+    assert key not in result.stderr
+    assert config.callers == (CallerConfig(name="reporting", keys=(hash_of(key),)),)
+
+
+def test_a_name_that_no_caller_can_have_is_a_usage_error() -> None:
+    result = keys("caller", "--name", "a b")
+
+    assert result.exit_code == 2
+    assert "icrp_" not in result.output

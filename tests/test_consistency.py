@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -59,43 +59,6 @@ def test_of_two_alternatives_only_one_is_set(
 )
 def test_tokens_do_not_leave_the_machine_unencrypted(url: str, allowed: bool, fine: bool) -> None:  # noqa: FBT001
     assert (consistency.encrypted(url, allowed) is None) is fine
-
-
-@pytest.mark.parametrize(
-    ("bind", "exposed", "fine"),
-    [
-        pytest.param("0.0.0.0:80", False, False, id="all-ipv4"),
-        pytest.param("[::]:80", False, False, id="all-ipv6"),
-        pytest.param("10.0.0.1:80", False, False, id="one-address"),
-        pytest.param("proxy.example:80", False, False, id="a-name-may-mean-anything"),
-        pytest.param("0.0.0.0:80", True, True, id="on-purpose"),
-        pytest.param("127.0.0.1:80", True, True, id="on-purpose-but-local"),
-        pytest.param("127.0.0.1:80", False, True, id="local"),
-        pytest.param("localhost:80", False, True, id="localhost"),
-    ],
-)
-def test_a_listener_is_exposed_only_on_purpose(bind: str, exposed: bool, fine: bool) -> None:  # noqa: FBT001
-    assert (consistency.exposed_on_purpose(bind, exposed, TlsConfig()) is None) is fine
-
-
-@pytest.mark.parametrize(
-    ("client_ca", "client_auth", "fine"),
-    [
-        pytest.param(Path("/ca"), "required", True, id="required"),
-        pytest.param(Path("/ca"), "optional", False, id="optional"),
-        pytest.param(None, "required", False, id="nobody is asked"),
-    ],
-)
-def test_a_listener_that_verifies_its_clients_may_be_reached(
-    client_ca: Path | None, client_auth: Literal["required", "optional"], *, fine: bool
-) -> None:
-    tls = (
-        TlsConfig(cert=Path("/c"), key=Path("/k"), client_ca=client_ca, client_auth=client_auth)
-        if client_ca
-        else TlsConfig(cert=Path("/c"), key=Path("/k"))
-    )
-
-    assert (consistency.exposed_on_purpose("0.0.0.0:443", False, tls) is None) is fine
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import click
 import pytest
 import yaml
 
+from proxy.callerconfig import CallerConfig
 from proxy.cli import commands
 from proxy.config import AppConfig, Config
 from proxy.consistency import compiled
@@ -102,6 +103,8 @@ def test_the_choices_of_the_example_file_that_are_off_can_be_turned_on(tmp_path:
     assert config.webhooks.bind is not None
     [rule] = config.policy.rules
     assert all(getattr(rule, name) for name in parts(RuleConfig))
+    [caller] = config.callers
+    assert all(getattr(caller, name) for name in parts(CallerConfig))
 
 
 def test_the_rule_of_the_example_file_matches_the_operation_it_is_about(tmp_path: Path) -> None:
@@ -115,6 +118,7 @@ def test_the_rule_of_the_example_file_matches_the_operation_it_is_about(tmp_path
             path="/v1/retire",
             installation=config.listeners[0].installation,
             listener=config.listeners[0].bind,
+            caller=config.callers[0].name,
         )
     )
 

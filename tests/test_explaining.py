@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from proxy.access import AppSignature, OnOrganization
 from proxy.arriving import arrive
+from proxy.callerconfig import CallerConfig
+from proxy.callerkeys import hash_of
 from proxy.explaining import Edit, Explanation, difference, explain
 from proxy.policyconfig import PolicyConfig
 from proxy.servingconfig import BrowserConfig
@@ -133,6 +136,44 @@ def test_the_difference_keeps_number_and_order() -> None:
         Edit(" ", "C", "3"),
         Edit("+", "D", "4"),
     ]
+
+
+KEY = "icrp_explained"
+CALLER = CallerConfig(name="reporting", keys=(hash_of(KEY),), installations=("i",))
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        pytest.param([f"{TAG}: i"], "caller-unauthenticated", id="nobody"),
+        pytest.param([f"{TAG}: i", f"Authorization: Bearer {KEY}"], None, id="a key"),
+        pytest.param([f"{TAG}: j", f"Authorization: Bearer {KEY}"], "policy-denied", id="not his"),
+    ],
+)
+def test_a_key_among_the_headers_tells_who_calls(headers: list[str], code: str | None) -> None:
+    found = explained("GET", "/projects", *headers, callers=(CALLER,))
+
+    assert (found.refusal.code if found.refusal else None) == code
+    assert found.caller == (None if code == "caller-unauthenticated" else "reporting")
+
+
+@pytest.mark.parametrize(
+    ("limits", "header", "code"),
+    [
+        pytest.param({}, f"{TAG}: i", None, id="his installation"),
+        pytest.param({}, f"{TAG}: j", "policy-denied", id="not his installation"),
+        pytest.param({"operations": ("v1.*",)}, f"{TAG}: i", "policy-denied", id="not his to do"),
+        pytest.param({}, "X-ICR-Organization-Id: o", None, id="on an organization: not known here"),
+    ],
+)
+def test_a_caller_may_be_named(limits: dict[str, Any], header: str, code: str | None) -> None:
+    config = config_for(API, callers=(replace(CALLER, **limits),))
+    question = arrive(config, "GET", "/projects", [header], listener=None, caller="reporting")
+
+    found = explain(config, question)
+
+    assert (found.refusal.code if found.refusal else None) == code
+    assert found.caller == "reporting"
 
 
 async def test_what_is_explained_is_what_is_sent() -> None:

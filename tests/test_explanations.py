@@ -9,6 +9,8 @@ import pytest
 
 from proxy import explanations
 from proxy.arriving import arrive
+from proxy.callerconfig import CallerConfig
+from proxy.callerkeys import hash_of
 from proxy.config import Config
 from proxy.explaining import Explanation, explain
 from proxy.policyconfig import PolicyConfig
@@ -95,6 +97,17 @@ def test_a_denial_is_told_with_its_rule(mode: Any, words: str) -> None:
     explanation, config = explained("POST", "/v1/retire", f"{TAG}: i", policy=policy)
 
     assert rows(explanation, config)["policy"] == words
+
+
+def test_the_caller_is_told() -> None:
+    caller = CallerConfig(name="reporting", keys=(hash_of("icrp_x"),))
+    headers = (f"{TAG}: i", "Authorization: Bearer icrp_x")
+    explanation, config = explained("GET", "/projects", *headers, callers=(caller,))
+
+    assert rows(explanation, config)["caller"] == "reporting"
+    document = explanations.as_json(explanation, config=config, token=None)
+    assert json.loads(document)["caller"] == "reporting"
+    assert "icrp_x" not in document
 
 
 def test_a_refusal_is_a_sentence() -> None:

@@ -13,13 +13,11 @@ from proxy.kinds import (
     Kind,
     ListOf,
     PathText,
-    SecretText,
     Size,
     Switch,
     Text,
     take,
 )
-from proxy.secret import Secret
 
 WORD = Text(what="a word", pattern="[a-z]+", example="abc", parse=str.upper)
 ALL = {name: kind for name, kind in vars(vocabulary).items() if name.isupper() and name[0] != "_"}
@@ -47,8 +45,6 @@ ALL = {name: kind for name, kind in vars(vocabulary).items() if name.isupper() a
         pytest.param(Size(low=1024), "1KiB", 1024, id="size-lowest"),
         pytest.param(PathText(), "/x/y.pem", Path("/x/y.pem"), id="path"),
         pytest.param(PathText(), Path("y"), Path("y"), id="path-read-before"),
-        pytest.param(SecretText(), "word", Secret("word"), id="secret"),
-        pytest.param(SecretText(), Secret("word"), Secret("word"), id="secret-read-before"),
         pytest.param(ListOf(WORD), [], (), id="list-empty"),
         pytest.param(ListOf(WORD), ["a", "b"], ("A", "B"), id="list"),
         pytest.param(ListOf(Count(1, 9)), (1, "2"), (1, 2), id="list-read-before"),
@@ -105,8 +101,6 @@ def test_a_value_is_read(kind: Kind, raw: object, value: object) -> None:
             "*** is no path but the content of a file; write where the file is",
             id="path-that-is-the-key",
         ),
-        pytest.param(SecretText(), ["word"], "*** is not text", id="secret-list"),
-        pytest.param(SecretText(), {}, "*** is not text", id="secret-mapping"),
         pytest.param(ListOf(WORD), "a", '"a" is not a list; write [one, another]', id="list-text"),
     ],
 )
@@ -135,7 +129,6 @@ def test_every_wrong_item_of_a_list_is_told_with_its_place() -> None:
         pytest.param(Duration(), 300.0, "5m", id="duration"),
         pytest.param(Size(), 1024, "1KiB", id="size"),
         pytest.param(PathText(), Path("/x"), "/x", id="path"),
-        pytest.param(SecretText(), Secret("word"), "***", id="secret-stays-hidden"),
         pytest.param(ListOf(Size()), (1024, 5), ["1KiB", "5B"], id="list"),
     ],
 )

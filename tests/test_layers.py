@@ -15,27 +15,31 @@ LAYERS = """
     app explaining
     sideports
     assembly emulator
-    reception
+    compiling reception
     admin deliveries handler listeners
     control
     pages
     guarding
-    answers bodies forward installations loading reference reloading reports status upstreamreports
+    answers bodies doorkeeper forward installations loading reference reloading reports status
+    upstreamreports
     duplicates
     directory exchange keyfiles keyring pool revoking sources tokens
     tlsdoor
     appcalls breaker callerconnection certificates keysources
     browsers config configfile connection installationmetrics keys logs metrics verdicts webhooks
-    listenerconfig policyconfig servingconfig upstreamconfig
-    consistency credentials headers minting probing problems reply routes settings tags vocabulary
+    callerconfig listenerconfig policyconfig servingconfig upstreamconfig
+    admission callers consistency credentials headers minting probing problems reply routes settings
+    tags vocabulary
     delivery fates
     access cached circuit failures inflight issued kinds policy rationing secretfile upstream
-    addresses clockskew masking operations outcome paths peers secret showing tree
-    units
+    secretkinds
+    addresses basic callerkeys clockskew lateness masking operations outcome paths peers secret
+    showing tree units
     errors tracecontext
     __init__
 """
 PURE = """
+    admission basic callerconfig callerkeys callers lateness secretkinds
     duplicates fates
     access addresses breaker browsers cached circuit config consistency credentials errors failures
     headers issued kinds listenerconfig masking minting operations outcome paths peers policy

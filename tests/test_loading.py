@@ -281,10 +281,10 @@ def test_an_item_without_keys_is_an_item_of_defaults(tmp_path: Path) -> None:
             "listeners:\n- bind: 0.0.0.0:80\n  exposed: no\n",
             [
                 (
-                    'listeners[0].bind: "0.0.0.0:80" can be reached from other machines, and'
-                    " whoever reaches it acts as the installation; if that is meant, set exposed:"
-                    " true (...__EXPOSED) beside it, or let tls.client_ca say whose client"
-                    " certificates are taken (from <file>, line 2 and <file>, line 3)"
+                    'listeners: "0.0.0.0:80" of listeners[0].bind can be reached from other'
+                    " machines, and whoever reaches it acts as the installation; list callers, or"
+                    " let tls.client_ca say whose client certificates are taken, or if that is"
+                    " meant, set listeners[0].exposed: true (..._LISTENERS__0__EXPOSED)"
                 )
             ],
             id="exposed",
@@ -367,12 +367,12 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 def test_a_rule_between_keys_is_applied_although_a_third_is_wrong() -> None:
     found = problems(
-        flags={"listeners[0].bind": "0.0.0.0:80"}, variables={"LISTENERS__0__INSTALLATION": "a/b"}
+        flags={"listeners[0].tags": "path,path"}, variables={"LISTENERS__0__INSTALLATION": "a/b"}
     )
 
     assert [each.split(":")[0] for each in found] == [
         "listeners[0].installation",
-        "listeners[0].bind",
+        "listeners[0].tags",
     ]
 
 

@@ -26,6 +26,7 @@ def outcome(**changed: Any) -> Outcome:
         "path": "/projects",
         "operation": "projects.list",
         "changes_state": False,
+        "caller": None,
         "installation": "in-1",
         "would_refuse": None,
         "token": "0123456789ab",

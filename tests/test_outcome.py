@@ -32,6 +32,7 @@ def test_closing_copies_what_was_learnt() -> None:
     learnt: dict[str, object] = {
         "operation": "v1.retire",
         "changes_state": True,
+        "caller": "reporting",
         "installation": "in-1",
         "would_refuse": "rule",
         "duplicate_of": "first",

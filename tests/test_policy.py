@@ -14,6 +14,7 @@ def _subject(
     *,
     installation: str | None = "one",
     listener: str = "main",
+    caller: str | None = "me",
 ) -> Subject:
     path = paths.decision_path(target)
     return Subject(
@@ -22,6 +23,7 @@ def _subject(
         path=path,
         installation=installation,
         listener=listener,
+        caller=caller,
     )
 
 
@@ -32,6 +34,7 @@ def _deny(
     paths: tuple[str, ...] = (),
     installations: tuple[str, ...] = (),
     listeners: tuple[str, ...] = (),
+    callers: tuple[str, ...] = (),
 ) -> Policy:
     rule = Rule(
         name="no",
@@ -41,6 +44,7 @@ def _deny(
         paths=paths,
         installations=installations,
         listeners=listeners,
+        callers=callers,
     )
     return Policy(rules=(rule,))
 
@@ -176,6 +180,7 @@ def test_the_first_rule_that_matches_decides() -> None:
         pytest.param(_deny(methods=("GET",)), _subject("HEAD"), id="get-covers-head"),
         pytest.param(_deny(installations=("one", "two")), _subject(), id="installation"),
         pytest.param(_deny(listeners=("main",)), _subject(), id="listener"),
+        pytest.param(_deny(callers=("you", "me")), _subject(), id="caller"),
         pytest.param(
             _deny(
                 operations=("projects.list",),
@@ -206,6 +211,8 @@ def test_a_rule_matches_when_all_that_is_given_matches(policy: Policy, subject: 
             _deny(installations=("one",)), _subject(installation=None), id="no-installation"
         ),
         pytest.param(_deny(listeners=("other",)), _subject(), id="listener"),
+        pytest.param(_deny(callers=("you",)), _subject(), id="caller"),
+        pytest.param(_deny(callers=("me",)), _subject(caller=None), id="nobody-was-asked"),
         pytest.param(
             _deny(methods=("GET",), paths=("/projects",), listeners=("other",)),
             _subject(),

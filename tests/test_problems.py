@@ -62,6 +62,7 @@ CONTRACT = {
     errors.IdempotencyKeyReusedError: ("idempotency-key-reused", 422),
     errors.OverloadedError: ("overloaded", 503),
     errors.DrainingError: ("draining", 503),
+    errors.CallerUnauthenticatedError: ("caller-unauthenticated", 401),
     errors.WebhookRefusedError: ("webhook-refused", 401),
     errors.CallerError: ("caller-gone", 400),
     errors.CallerGoneError: ("caller-gone", 400),
@@ -178,6 +179,14 @@ def test_the_headers_name_the_code_and_forbid_caching() -> None:
         "X-ICR-Proxy-Error": "endpoint-refused",
         "X-Request-Id": "r-1",
     }
+
+
+def test_who_is_not_let_in_is_asked_for_a_key_and_never_for_a_password() -> None:
+    """A browser would keep a password and send it along with whatever a page makes it send."""
+    found = problem(errors.CallerUnauthenticatedError("send it", reason="unknown"), request_id="r")
+
+    assert headers_of(found)["WWW-Authenticate"] == 'Bearer realm="icr-proxy"'
+    assert "unknown" not in found.body.decode()
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)

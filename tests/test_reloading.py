@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import pytest
 
+from proxy.callerconfig import NOBODY, CallerConfig
 from proxy.config import AdminConfig, AppConfig, Config, LogsConfig, WebhooksConfig
 from proxy.kinds import Count
 from proxy.listenerconfig import ListenerConfig
@@ -16,6 +17,7 @@ from proxy.upstreamconfig import TimeoutsConfig, UpstreamConfig
 
 RULE = RuleConfig(name="a", action="deny", methods=("POST",))
 OTHER = RuleConfig(name="b", action="allow", operations=("v1.*",))
+CALLER = CallerConfig(name="reporting", certificates=("cn:reporting",))
 OLD = Config(app=AppConfig(id="a", private_key=Secret("k")))
 
 
@@ -28,6 +30,7 @@ OLD = Config(app=AppConfig(id="a", private_key=Secret("k")))
         pytest.param({"policy": PolicyConfig(rules=(RULE,))}, (), id="live-list-of-sections"),
         pytest.param({"policy": PolicyConfig(app_endpoints="read")}, (), id="app-endpoints"),
         pytest.param({"headers": HeadersConfig(organization="X-Org")}, (), id="headers"),
+        pytest.param({"callers": (CALLER,)}, (), id="callers"),
         pytest.param({"app": AppConfig(id="b", private_key=Secret("k"))}, ("app.id",), id="fixed"),
         pytest.param(
             {"app": AppConfig(id="a", private_key_file=Path("/k"))},
@@ -150,3 +153,12 @@ def test_an_optional_section_comes_and_goes_with_a_restart(
 
     assert [dotted(path) for path in _fixed_changes(before, after, ())] == keys
     assert _mixed(before, after) == Outer(perhaps=mixed)
+
+
+def test_when_the_last_caller_goes_the_door_stays_shut_until_a_restart() -> None:
+    guarded = replace(OLD, callers=(CALLER,))
+
+    assert restart_needed(guarded, OLD) == ("callers",)
+    assert effective(guarded, OLD).callers == (NOBODY,)
+    assert effective(effective(guarded, OLD), OLD).callers == (NOBODY,)
+    assert effective(effective(guarded, OLD), guarded).callers == (CALLER,)

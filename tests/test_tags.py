@@ -242,6 +242,33 @@ def test_a_second_prefix_names_nobody() -> None:
 # -- by the user part of the URL ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("given", "installation"),
+    [
+        pytest.param(b"in-1:icrp_key", "in-1", id="with a key"),
+        pytest.param(b"in-1:", "in-1", id="without"),
+        pytest.param(b":icrp_key", None, id="a key alone is no tag"),
+    ],
+)
+def test_beside_a_callers_key_the_user_is_the_installation(
+    given: bytes, installation: str | None
+) -> None:
+    """The key was looked at before; here it is only in the way."""
+    tags = TagReader(installation=BY_ID, organization="X-Org", kinds=["userinfo"], passwords=True)
+
+    found = tags.read([(b"Authorization", b"Basic " + b64encode(given))], prefix=None)
+
+    assert (found.installation if found else None) == installation
+
+
+@pytest.mark.parametrize("given", [b":", b"a/b:icrp_key", b"in-1"])
+def test_what_stands_beside_a_key_is_an_id_or_nothing(given: bytes) -> None:
+    tags = TagReader(installation=BY_ID, organization="X-Org", kinds=["userinfo"], passwords=True)
+
+    with pytest.raises(InstallationInvalidError, match="user part"):
+        tags.read([(b"Authorization", b"Basic " + b64encode(given))], prefix=None)
+
+
 @pytest.mark.parametrize("scheme", [b"Basic", b"basic", b"BASIC", b"Basic   "])
 def test_the_user_part_of_a_url_names_it(scheme: bytes) -> None:
     assert read(basic(b"in-1:", scheme=scheme)) == Tag(installation="in-1")

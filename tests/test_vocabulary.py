@@ -22,6 +22,12 @@ from proxy.kinds import Kind, take
         pytest.param(of.PATH_GLOBS, ["/v1/**", "/*/x"], id="path-globs"),
         pytest.param(of.OPERATIONS, ["v1.*", "openapi.get"], id="operations"),
         pytest.param(of.RULE_NAME, "no-retirements_2", id="rule-name"),
+        pytest.param(of.CALLER_NAME, "ci.nightly-2_b", id="caller-name"),
+        pytest.param(
+            of.CERTIFICATE_NAMES,
+            ["dns:a.b", "uri:spiffe://Corp/x", "email:Ops@x", "cn:A Tool", "cn:x"],
+            id="certificate-names",
+        ),
         pytest.param(of.DROPPED_HEADERS, ["Cookie", "X-Forwarded-For"], id="dropped-headers"),
     ],
 )
@@ -64,6 +70,14 @@ def test_a_value_of_ours_is_accepted_as_it_stands(kind: Kind, raw: object) -> No
         pytest.param(of.OPERATIONS, ["POST /v1"], id="operation-that-is-a-line"),
         pytest.param(of.METHODS, ["post"], id="method-case"),
         pytest.param(of.RULE_NAME, "a\nb", id="rule-name-line-break"),
+        pytest.param(of.CALLER_NAME, "a b", id="caller-name-space"),
+        pytest.param(of.CALLER_NAME, "a:b", id="caller-name-colon-which-ends-a-user"),
+        pytest.param(of.CALLER_NAME, "", id="caller-name-empty"),
+        pytest.param(of.CERTIFICATE_NAMES, ["a.b"], id="certificate-name-of-no-kind"),
+        pytest.param(of.CERTIFICATE_NAMES, ["ip:10.0.0.1"], id="certificate-name-address"),
+        pytest.param(of.CERTIFICATE_NAMES, ["cn:"], id="certificate-name-empty"),
+        pytest.param(of.CERTIFICATE_NAMES, ["cn: x"], id="certificate-name-blank-first"),
+        pytest.param(of.CERTIFICATE_NAMES, ["cn:a\nb"], id="certificate-name-line-break"),
         pytest.param(of.DROPPED_HEADERS, ["Content-Length"], id="dropping-the-frame"),
         pytest.param(of.DROPPED_HEADERS, ["a b"], id="dropping-no-token"),
     ],
@@ -72,3 +86,7 @@ def test_a_value_that_would_harm_is_refused(kind: Kind, raw: object) -> None:
     _, complaints = take(kind, raw)
 
     assert len(complaints) == 1
+
+
+def test_a_dns_name_in_a_certificate_is_written_as_peers_writes_it() -> None:
+    assert take(of.CERTIFICATE_NAMES, ["dns:A.Example", "cn:A"]) == (("dns:a.example", "cn:A"), [])

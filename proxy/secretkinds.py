@@ -1,0 +1,70 @@
+"""Kinds of value that are secret, or that stand where people might write a secret.
+
+What `kinds` says of kinds holds here; refused values of these are never quoted.
+"""
+# ruff: noqa: D102, TRY004 - `Kind` says once what the methods do; readers raise one type
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from proxy.secret import Secret
+
+Schema: TypeAlias = dict[str, Any]
+
+_KEY_HASH = "sha256:[0-9a-fA-F]{64}"
+_HASH_SHOWN = len("sha256:") + 8
+# What `echo "$KEY" | sha256sum` gives when the variable is not set, or with -n.
+_OF_NOTHING = frozenset(
+    f"sha256:{hashlib.sha256(text).hexdigest()}" for text in (b"", b"\n", b"\r\n")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretText:
+    """Text that is never shown."""
+
+    example: str = "***"
+
+    def read(self, raw: object) -> Secret:
+        if isinstance(raw, Secret):
+            return raw
+        if not isinstance(raw, str):
+            raise ValueError("is not text")
+        return Secret(raw)
+
+    def write(self, value: Secret) -> str:  # noqa: ARG002 - that is the point
+        return "***"
+
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHash:
+    """The hash of a caller's key; what else stands in its place may be the key, and is not shown.
+
+    The hash itself opens nothing, but whoever has a list of them can tell a key that he has found.
+    """
+
+    example: str = "sha256:5a3e4c2b1d0f69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
+
+    def read(self, raw: object) -> str:
+        text = raw if isinstance(raw, str) else ""
+        if not re.fullmatch(_KEY_HASH, text):
+            raise ValueError(
+                "is not sha256: and 64 hexadecimal digits; write the hash of a key, never the key"
+                " (icr-proxy keys caller makes both)"
+            )
+        if text.lower() in _OF_NOTHING:
+            raise ValueError("is the hash of no key but of an empty line")
+        return text.lower()
+
+    def write(self, value: str) -> str:
+        return f"{value[:_HASH_SHOWN]}…"
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": f"^(?:{_KEY_HASH})$"}

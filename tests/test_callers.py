@@ -1,0 +1,208 @@
+"""Who a caller is, and what is his to ask for."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from proxy.callerconfig import CallerConfig
+from proxy.callerkeys import hash_of
+from proxy.callers import Callers, Known
+from proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
+from proxy.operations import match
+
+Header = tuple[bytes, bytes]
+
+ONE = CallerConfig(
+    name="one", keys=(hash_of("icrp_one"), hash_of("icrp_new")), certificates=("dns:one",)
+)
+TWO = CallerConfig(
+    name="two", keys=(hash_of("icrp_two"),), certificates=("cn:two", "uri:spiffe://x/two")
+)
+SHUT_OUT = CallerConfig(name="three")
+
+
+def basic(text: bytes) -> bytes:
+    return b"Basic " + b64encode(text)
+
+
+def recognise(*headers: Header, names: tuple[str, ...] = (), userinfo: bool = False) -> str:
+    return Callers((ONE, TWO, SHUT_OUT), userinfo=userinfo).recognise(headers, names).name
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        pytest.param([(b"Authorization", b"Bearer icrp_one")], "one", id="key"),
+        pytest.param([(b"authorization", b"bEARER \t icrp_new ")], "one", id="new key"),
+        pytest.param([(b"Proxy-Authorization", b"Bearer icrp_two")], "two", id="to the proxy"),
+        pytest.param(
+            [(b"Authorization", b"Bearer other"), (b"Proxy-Authorization", b"Bearer icrp_two")],
+            "two",
+            id="to the proxy, beside what is not",
+        ),
+        pytest.param([(b"Authorization", basic(b":icrp_one"))], "one", id="password"),
+        pytest.param([(b"Authorization", basic(b"one:icrp_one"))], "one", id="name and password"),
+        pytest.param(
+            [(b"Proxy-Authorization", basic(b"two:icrp_two"))], "two", id="HTTP_PROXY with a user"
+        ),
+    ],
+)
+def test_a_key_says_who_it_is(headers: list[Header], name: str) -> None:
+    assert recognise(*headers) == name
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        pytest.param([], "missing", id="nothing"),
+        pytest.param([(b"X-Key", b"Bearer icrp_one")], "missing", id="elsewhere"),
+        pytest.param([(b"Authorization", b"")], "malformed", id="empty"),
+        pytest.param([(b"Authorization", b"Bearer")], "malformed", id="no key"),
+        pytest.param([(b"Authorization", b"Bearer ")], "malformed", id="empty key"),
+        pytest.param([(b"Authorization", b"icrp_one")], "malformed", id="no scheme"),
+        pytest.param([(b"Authorization", b"Bearer icrp_one x")], "malformed", id="two words"),
+        pytest.param([(b"Authorization", b"Digest icrp_one")], "malformed", id="other scheme"),
+        pytest.param([(b"Authorization", basic(b"one:"))], "malformed", id="no password"),
+        pytest.param([(b"Authorization", b"Basic ???")], "malformed", id="not base64"),
+        pytest.param([(b"Authorization", b"Bearer icrp_one")] * 2, "malformed", id="twice"),
+        pytest.param([(b"Authorization", b"Bearer icrp_on")], "unknown", id="too short"),
+        pytest.param([(b"Authorization", b"Bearer icrp_onee")], "unknown", id="too long"),
+        pytest.param([(b"Authorization", b"Bearer ICRP_ONE")], "unknown", id="capitals"),
+        pytest.param(
+            [(b"Authorization", b"Bearer " + hash_of("icrp_one").encode())], "unknown", id="hash"
+        ),
+        pytest.param([(b"Authorization", basic(b"two:icrp_one"))], "unknown", id="another's name"),
+        pytest.param([(b"Authorization", basic(b"in-1:icrp_one"))], "unknown", id="a tag untaken"),
+        pytest.param(
+            [(b"Authorization", b"Bearer icrp_one"), (b"Proxy-Authorization", b"Bearer x")],
+            "unknown",
+            id="what is meant for the proxy counts",
+        ),
+    ],
+)
+def test_who_is_not_known_is_not_let_in(headers: list[Header], reason: str) -> None:
+    with pytest.raises(CallerUnauthenticatedError) as caught:
+        recognise(*headers)
+
+    assert caught.value.reason == reason
+
+
+def test_nobody_hears_what_was_wrong() -> None:
+    said = set()
+    for headers in ([], [(b"Authorization", b"Bearer x")], [(b"Authorization", b"?")]):
+        with pytest.raises(CallerUnauthenticatedError) as caught:
+            recognise(*headers)
+        said.add(caught.value.detail)
+
+    assert len(said) == 1
+
+
+def test_beside_a_key_the_user_may_be_the_installation_if_the_listener_takes_that() -> None:
+    header = (b"Authorization", basic(b"in-1:icrp_one"))
+
+    assert recognise(header, userinfo=True) == "one"
+
+
+def test_a_user_towards_the_proxy_is_never_an_installation() -> None:
+    with pytest.raises(CallerUnauthenticatedError):
+        recognise((b"Proxy-Authorization", basic(b"in-1:icrp_one")), userinfo=True)
+
+
+# -- certificates ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "headers", "name"),
+    [
+        pytest.param(("dns:one",), [], "one", id="certificate"),
+        pytest.param(("dns:x", "cn:two", "uri:spiffe://x/two"), [], "two", id="several names"),
+        pytest.param(("dns:one",), [(b"Authorization", b"Bearer icrp_one")], "one", id="both"),
+        pytest.param(
+            ("dns:one",), [(b"Authorization", b"Bearer dummy")], "one", id="and what is no key"
+        ),
+        pytest.param(
+            ("dns:x",), [(b"Authorization", b"Bearer icrp_one")], "one", id="a stranger's, and key"
+        ),
+    ],
+)
+def test_a_certificate_says_who_it_is(
+    names: tuple[str, ...], headers: list[Header], name: str
+) -> None:
+    assert recognise(*headers, names=names) == name
+
+
+@pytest.mark.parametrize(
+    ("names", "headers", "reason"),
+    [
+        pytest.param(("dns:x",), [], "certificate", id="a stranger's"),
+        pytest.param(("cn:one",), [], "certificate", id="the name, of another kind"),
+        pytest.param(("dns:one", "cn:two"), [], "conflict", id="of two callers"),
+        pytest.param(
+            ("dns:one",), [(b"Authorization", b"Bearer icrp_two")], "conflict", id="another's key"
+        ),
+        pytest.param(
+            ("dns:x",), [(b"Authorization", b"Bearer x")], "unknown", id="a stranger's, and no key"
+        ),
+    ],
+)
+def test_what_a_certificate_does_not_say(
+    names: tuple[str, ...], headers: list[Header], reason: str
+) -> None:
+    with pytest.raises(CallerUnauthenticatedError) as caught:
+        recognise(*headers, names=names)
+
+    assert caught.value.reason == reason
+
+
+# -- what is his to ask for -----------------------------------------------------------------------
+
+RETIRE = match("POST", "/v1/retire")
+LIST = match("GET", "/projects")
+
+
+def known(**limits: Any) -> Known:
+    return Known(CallerConfig(name="one", **limits))
+
+
+def test_without_limits_anything_is() -> None:
+    known().admit(RETIRE, listener="127.0.0.1:1")
+    known().admit_for("in-1")
+    known().admit_for(None)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param({"operations": ("projects.*",)}, id="operation"),
+        pytest.param({"listeners": ("127.0.0.1:2",)}, id="listener"),
+    ],
+)
+def test_what_is_not_his_to_ask(limits: dict[str, Any]) -> None:
+    with pytest.raises(PolicyDeniedError, match="the caller one may not"):
+        known(**limits).admit(RETIRE, listener="127.0.0.1:1")
+
+
+def test_what_is_his_to_ask() -> None:
+    limited = known(operations=("projects.*",), listeners=("127.0.0.1:1",), installations=("in-1",))
+
+    limited.admit(LIST, listener="127.0.0.1:1")
+    limited.admit_for("in-1")
+
+
+@pytest.mark.parametrize(
+    "installation",
+    [pytest.param("in-2", id="another"), pytest.param(None, id="the app's own credential")],
+)
+def test_for_whom_he_may_not_act(installation: str | None) -> None:
+    with pytest.raises(PolicyDeniedError, match="may not act for that installation"):
+        known(installations=("in-1",)).admit_for(installation)
+
+
+def test_callers_have_names() -> None:
+    callers = Callers((ONE, TWO), userinfo=False)
+
+    assert callers.named("two") is not None
+    assert callers.named("nobody") is None

@@ -1,0 +1,67 @@
+"""What is secret, or stands where a secret may stand, is never quoted."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from proxy.callerkeys import new_key
+from proxy.kinds import Kind, ListOf, take
+from proxy.secret import Secret
+from proxy.secretkinds import KeyHash, SecretText
+
+HASH = "sha256:" + "0a" * 32
+KEY = new_key()
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "value"),
+    [
+        pytest.param(SecretText(), "word", Secret("word"), id="secret"),
+        pytest.param(SecretText(), Secret("word"), Secret("word"), id="secret read before"),
+        pytest.param(KeyHash(), HASH, HASH, id="hash"),
+        pytest.param(KeyHash(), "sha256:" + "0A" * 32, HASH, id="hash in capitals"),
+    ],
+)
+def test_what_is_fine_is_read(kind: Kind, raw: object, value: object) -> None:
+    assert take(kind, raw) == (value, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        pytest.param(SecretText(), ["word"], id="secret list"),
+        pytest.param(SecretText(), {}, id="secret mapping"),
+        pytest.param(KeyHash(), KEY, id="the key itself"),
+        pytest.param(KeyHash(), f"sha256:{KEY}", id="the key behind the word"),
+        pytest.param(KeyHash(), "hunter2", id="a password"),
+        pytest.param(KeyHash(), "0a" * 32, id="a hash without its name"),
+        pytest.param(KeyHash(), HASH + "0", id="too long"),
+        pytest.param(KeyHash(), HASH + "\n", id="line break"),
+        pytest.param(KeyHash(), 12345678, id="number"),
+        pytest.param(ListOf(KeyHash()), KEY, id="a key where a list belongs"),
+        pytest.param(ListOf(KeyHash()), [KEY], id="a key in a list"),
+    ],
+)
+def test_what_is_not_is_refused_without_being_shown(kind: Kind, raw: object) -> None:
+    _, ((_, complaint),) = take(kind, raw)
+
+    assert complaint.startswith("*** is not")
+    assert KEY not in complaint
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"\r\n"])
+def test_the_hash_of_a_variable_that_was_not_set_is_refused(text: bytes) -> None:
+    _, ((_, complaint),) = take(KeyHash(), f"sha256:{hashlib.sha256(text).hexdigest()}")
+
+    assert "of no key" in complaint
+
+
+def test_what_is_shown_tells_which_it_is_and_no_more() -> None:
+    assert SecretText().write(Secret("word")) == "***"
+    assert KeyHash().write(HASH) == "sha256:0a0a0a0a…"
+
+
+def test_the_schema_takes_no_key() -> None:
+    assert KeyHash().schema()["pattern"] == "^(?:sha256:[0-9a-fA-F]{64})$"
