@@ -19,6 +19,7 @@ from aiohttp import HttpVersion10, HttpVersion11
 from proxy.errors import CallerGoneError, CallerTimeoutError
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Callable, Sequence
 
     from aiohttp.web import BaseRequest
@@ -60,6 +61,7 @@ class Answer:
         "_head",
         "_request",
         "_timeout",
+        "digest",
         "extra",
         "keep_alive",
         "sent",
@@ -85,6 +87,8 @@ class Answer:
         """Whether the caller may have seen a byte of it."""
         self.sent = 0
         """Bytes of the body written."""
+        self.digest: hashlib._Hash | None = None
+        """Hashes them as they go, if somebody wants that."""
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -124,6 +128,8 @@ class Answer:
     async def write(self, data: bytes) -> None:
         """Pass on bytes of the body and wait while the caller does not take them."""
         self.sent += len(data)
+        if self.digest is not None:
+            self.digest.update(data)
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
         await self._send(framed)
 

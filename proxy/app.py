@@ -76,8 +76,12 @@ class App:
 
         Raises:
             BindError: an address cannot be had; whatever was opened is closed again.
+            StartError: the directory of the audit trail cannot be used.
         """
+        auditing = self.parts.auditing
         try:
+            if auditing is not None:
+                auditing.open(self.config)
             for listener in (*self._sideports, *self.parts.listeners):
                 await listener.open()
         except ProxyError:
@@ -111,6 +115,8 @@ class App:
         self.parts.sampling.reads = config.logs.sample_reads
         for handler, listener in zip(self.parts.handlers, config.listeners, strict=True):
             handler.rules = build_rules(config, listener)
+        if self.parts.auditing is not None:
+            self.parts.auditing.reloaded(config, waiting=waiting)
         log.info("config.reloaded", restart_needed_for=list(waiting))
 
     async def drain(self) -> bool:
@@ -155,6 +161,8 @@ class App:
         await parts.tokens.stop()
         await parts.directory.stop()
         parts.pool.close()
+        if parts.auditing is not None:
+            await parts.auditing.close()
         await asyncio.gather(*(listener.close() for listener in self._sideports))
         parts.log.info("proxy.stopped")
 

@@ -30,11 +30,13 @@ from proxy.pool import Pool, parse_address
 from proxy.reception import build_listeners
 from proxy.reports import ClockReports, KeyReports, TokenReports
 from proxy.tokens import Tokens
+from proxy.trails import build_auditing
 from proxy.upstreamreports import CircuitReports, PoolReports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proxy.auditing import Auditing
     from proxy.config import Config
     from proxy.listeners import Listener
     from proxy.upstream import Upstream
@@ -64,6 +66,7 @@ class Parts:
     threshold: Threshold
     sampling: Sampling
     metrics: Metrics
+    auditing: Auditing | None
     keys: KeyRing
     pool: Pool
     circuit: Circuit | None
@@ -88,7 +91,13 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     threshold = Threshold(config.logs.level)
     log = build_log(config.logs, stream=stream, threshold=threshold, now=clocks.now)
     metrics = Metrics()
-    keys = KeyRing(config.app, now=clocks.clock, watcher=KeyReports(log=log, metrics=metrics))
+    auditing = build_auditing(config, log=log, metrics=metrics, clocks=clocks)
+    key_reports = KeyReports(
+        log=log,
+        metrics=metrics,
+        stood=auditing.keys_stand if auditing is not None else lambda _states: None,
+    )
+    keys = KeyRing(config.app, now=clocks.clock, watcher=key_reports)
     pool = build_pool(config, metrics=metrics, clocks=clocks)
     circuit = build_circuit(config, log=log, metrics=metrics, clocks=clocks)
     upstream = pool if circuit is None else Breaker(pool, circuit=circuit, now=clocks.clock)
@@ -144,6 +153,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
             in_flight=in_flight,
             turn_away=doorkeeper.turn_away,
             readers=(request_log, metrics, by_installation),
+            trail=auditing.trail if auditing is not None else None,
             crashed=lambda error, request_id: log.error(
                 "request.crashed", request_id=request_id, **where(error)
             ),
@@ -159,6 +169,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         threshold=threshold,
         sampling=sampling,
         metrics=metrics,
+        auditing=auditing,
         keys=keys,
         pool=pool,
         circuit=circuit,

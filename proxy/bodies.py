@@ -21,6 +21,7 @@ from proxy.errors import (
 )
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Callable
 
     from aiohttp.web import BaseRequest
@@ -53,6 +54,8 @@ class CallerBody:
         self._lock = asyncio.Lock()
         self.size = 0
         """Bytes received from the caller so far."""
+        self.digest: hashlib._Hash | None = None
+        """Hashes them as they come, if somebody wants that."""
 
     async def read(self) -> bytes:
         """Give the next bytes, or nothing at the end.
@@ -105,6 +108,8 @@ class CallerBody:
         except (ConnectionError, OSError) as exc:
             raise CallerGoneError("the caller closed the connection") from exc
         self.size += len(data)
+        if self.digest is not None:
+            self.digest.update(data)
         if self._limits.body is not None and self.size > self._limits.body:
             raise BodyTooLargeError("the request body is longer than this proxy accepts")
         return data

@@ -107,6 +107,10 @@ def check(file: Path | None, *, schema: bool, **options: Any) -> None:
 
         read_secret(config.webhooks.secret_file, key="webhooks.secret_file")
     warnings = list(_check_tls(config))
+    if config.audit.key_file is not None:
+        from proxy.auditing import read_audit_key  # noqa: PLC0415
+
+        read_audit_key(config.audit)
     for key, value in reference.describe(config):
         click.echo(f"{key}: {value}")
     for warning in (*(error.detail for error in reading.rejected), *warnings):

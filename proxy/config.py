@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from proxy import admission, consistency
 from proxy import vocabulary as of
+from proxy.auditconfig import AuditConfig
 from proxy.callerconfig import CallerConfig
 from proxy.listenerconfig import ListenerConfig
 from proxy.policyconfig import PolicyConfig
@@ -201,6 +202,7 @@ class Config:
     tracing: TracingConfig = field(default_factory=TracingConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     webhooks: WebhooksConfig = field(default_factory=WebhooksConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 
     def __post_init__(self) -> None:

@@ -162,6 +162,13 @@ def drain_order(min_drain: float, max_drain: float) -> str | None:
     return f"{min_drain:g}s is longer than shutdown.max_drain, {max_drain:g}s"
 
 
+def switched_on(setting: object, directory: Path | None) -> str | None:
+    """Find a setting that would do nothing, because what it is about is off."""
+    if setting is None or directory is not None:
+        return None
+    return "is set, but there is no audit trail without audit.directory"
+
+
 class RuleLike(Protocol):
     """A rule of the policy, as configured."""
 

@@ -163,6 +163,10 @@ class DrainingError(RefusedError):
     """The proxy is shutting down."""
 
 
+class AuditUnavailableError(RefusedError):
+    """What the audit trail must record cannot be written down just now."""
+
+
 class WebhookRefusedError(RefusedError):
     """A webhook delivery is not genuine, or cannot be understood."""
 

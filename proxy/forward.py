@@ -49,6 +49,8 @@ class Job:
     body: CallerBody | None
     length: int | None
     changes_state: bool
+    announce: Callable[[Journal], Awaitable[None]] | None = None
+    """Awaited once, before the first byte of a change goes out."""
     attempt: UpstreamRequest | None = None
     """What is being sent, or was; none if the API refused its token, and so did not act on it."""
 
@@ -158,6 +160,7 @@ class Forwarder:
             journal.token_wait += self._clock() - began
         journal.token = cached.token.fingerprint
         journal.token_generation = cached.generation
+        journal.organization = cached.token.organization
         return cached
 
     async def _attempt(
@@ -182,6 +185,8 @@ class Forwarder:
             raise
 
     async def _send(self, job: Job, request: UpstreamRequest, journal: Journal) -> UpstreamResponse:
+        if job.announce is not None and job.changes_state and not journal.attempts:
+            await job.announce(journal)
         try:
             return await self._try(request, journal)
         except UpstreamError as error:

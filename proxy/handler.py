@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web import BaseRequest
 
+    from proxy.audit import Trail
     from proxy.browsers import HostGuard, OriginGuard
     from proxy.callers import Callers, Known
     from proxy.errors import CallerReason
@@ -87,6 +88,7 @@ class Handler:
         in_flight: InFlight,
         turn_away: Callable[[str, CallerReason], Awaitable[None]],
         readers: Sequence[Callable[[Outcome], None]],
+        trail: Trail | None = None,
         crashed: Callable[[BaseException, str], None],
         now: Callable[[], float],
         clock: Callable[[], float],
@@ -99,6 +101,8 @@ class Handler:
         self._in_flight = in_flight
         self._turn_away = turn_away
         self._readers = readers
+        self._trail = trail
+        self._announce = trail.announce if trail is not None else None
         self._crashed = crashed
         self._now = now
         self._clock = clock
@@ -132,6 +136,8 @@ class Handler:
             timeout=rules.limits.body_timeout,
             closing=lambda: self._in_flight.closing or broken is not None,
         )
+        if self._trail is not None:
+            answer.digest = self._trail.new_digest()
         try:
             if broken is not None:
                 raise broken  # noqa: TRY301  # answered like any other error
@@ -146,11 +152,25 @@ class Handler:
         except Exception as error:  # noqa: BLE001  # the one place: whatever it is, it is answered
             await self._fail(error, journal, answer)
         finally:
-            journal.bytes_out = answer.sent
-            outcome = journal.close(at=self._clock())
-            for read in self._readers:
-                read(outcome)
+            kept = self._close(journal, answer)
+        if kept is not None and self._trail is not None:
+            await self._trail.kept(kept)
         return answer
+
+    def _close(self, journal: Journal, answer: Answer) -> asyncio.Future[None] | None:
+        """Hand the outcome to its readers; give what the connection has to wait for, if anything.
+
+        The trail comes last: nothing of the story may come after what it has recorded.
+        """
+        journal.bytes_out = answer.sent
+        if answer.digest is not None:
+            journal.digest_out = answer.digest.hexdigest()
+        outcome = journal.close(at=self._clock())
+        for read in self._readers:
+            read(outcome)
+        if self._trail is None:
+            return None
+        return self._trail.record(outcome, places=journal.places)
 
     async def _serve(
         self,
@@ -175,7 +195,11 @@ class Handler:
         if caller is not None:
             caller.admit_for(journal.installation)
         self._ask_policy(request.method, target, rules, journal)
+        if self._trail is not None:
+            await self._trail.admit(journal)
         body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
+        if body is not None and self._trail is not None:
+            body.digest = self._trail.new_digest()
         request_id = journal.request_id.encode("ascii")
         job = Job(
             key=key,
@@ -190,6 +214,7 @@ class Handler:
             body=body,
             length=length,
             changes_state=target.operation.changes_state,
+            announce=self._announce,
         )
         if rules.guard is None or not job.changes_state:
             await self._forward(job, journal, answer)
@@ -210,6 +235,8 @@ class Handler:
         journal.path = target.forwarded.partition("?")[0]
         journal.operation = target.operation.name
         journal.changes_state = target.operation.changes_state
+        if self._trail is not None:
+            journal.target = target.forwarded
         if request.version not in SERVED_VERSIONS:
             raise BadRequestError("this proxy speaks HTTP/1.1 and HTTP/1.0")
         check_size(received, limit=rules.limits.headers)
@@ -239,6 +266,7 @@ class Handler:
                 caller=journal.caller,
             )
         )
+        journal.rule = decision.rule
         if decision.refuses:
             raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
         journal.would_refuse = None if decision.allowed else decision.rule
@@ -259,7 +287,10 @@ class Handler:
             finally:
                 opened.response.close()
         finally:
-            journal.bytes_in = job.body.size if job.body is not None else 0
+            if job.body is not None:
+                journal.bytes_in = job.body.size
+                if job.body.digest is not None:
+                    journal.digest_in = job.body.digest.hexdigest()
 
     async def _pass_back(self, opened: Opened, journal: Journal, answer: Answer | Witness) -> None:
         """Stream the answer as it comes; an error from here on breaks the connection."""

@@ -253,6 +253,7 @@ WORTH_A_LOOK = frozenset(
         "app-key-refused",
         "circuit-open",
         "duplicate-suspected",
+        "audit-unavailable",
         "internal",
         "mint-failed",
         "mint-timeout",

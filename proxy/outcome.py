@@ -1,7 +1,8 @@
 """What happened to one request, frozen; log, metrics and audit only read it, so they agree.
 
 `Journal` is the same while it is still happening. Nothing secret ever enters either: no header, no
-query, no body, no token, only a token's fingerprint.
+body, no token, only a token's fingerprint. The target with its query is there only while an audit
+trail is kept, and for it alone: no other reader may look at it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     duration: float
     token_wait: float
     first_byte: float | None
+    target: str | None = None
+    rule: str | None = None
+    organization: str | None = None
+    digest_in: str | None = None
+    digest_out: str | None = None
     sent_after: float | None
     """Seconds after the beginning at which the request (last) went to the API."""
 
@@ -82,6 +88,14 @@ class Journal:
     first_byte: float | None = None
     sent_at: float | None = None
     """On the same monotonic clock as `began`."""
+    target: str | None = None
+    """As sent, query and all; for the audit trail."""
+    rule: str | None = None
+    organization: str | None = None
+    digest_in: str | None = None
+    digest_out: str | None = None
+    places: int = 0
+    """Records that the audit trail has room for on behalf of this request."""
 
     def close(self, *, at: float) -> Outcome:
         """Freeze; `at` is the same monotonic clock as `began`."""
@@ -111,6 +125,11 @@ class Journal:
             token_wait=self.token_wait,
             first_byte=self.first_byte,
             sent_after=None if self.sent_at is None else self.sent_at - self.began,
+            target=self.target,
+            rule=self.rule,
+            organization=self.organization,
+            digest_in=self.digest_in,
+            digest_out=self.digest_out,
         )
 
 

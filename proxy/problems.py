@@ -60,6 +60,7 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
     errors.IdempotencyKeyReusedError: Kind("idempotency-key-reused", 422, "Idempotency key reused"),
     errors.OverloadedError: Kind("overloaded", 503, "Overloaded"),
     errors.DrainingError: Kind("draining", 503, "Shutting down"),
+    errors.AuditUnavailableError: Kind("audit-unavailable", 503, "Audit trail unavailable"),
     errors.WebhookRefusedError: Kind("webhook-refused", 401, "Webhook refused"),
     # The caller is gone and reads none of this; the code is for the log.
     errors.CallerError: Kind("caller-gone", 400, "Caller gone"),
@@ -87,7 +88,7 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
 CHALLENGES = {"caller-unauthenticated": (b"WWW-Authenticate", b'Bearer realm="icr-proxy"')}
 
 # What to wait when nothing better is known; these pass by themselves.
-RETRY_AFTER = {"overloaded": 1.0, "draining": 1.0, "circuit-open": 1.0}
+RETRY_AFTER = dict.fromkeys(("audit-unavailable", "circuit-open", "draining", "overloaded"), 1.0)
 
 
 class Body(msgspec.Struct):

@@ -72,9 +72,16 @@ class TokenReports:
 class KeyReports:
     """A `keyring.KeyWatcher`."""
 
-    def __init__(self, *, log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        log: Log,
+        metrics: Metrics,
+        stood: Callable[[Mapping[str, str]], None] = lambda _states: None,
+    ) -> None:
         self._log = log
         self._metrics = metrics
+        self._stood = stood
 
     def loaded(self, fingerprint: str) -> None:
         """Tell that a key is there."""
@@ -89,6 +96,7 @@ class KeyReports:
         self._metrics.signing_key.clear()
         for fingerprint, state in states.items():
             self._metrics.signing_key.labels(fingerprint, state).set(1)
+        self._stood(states)
 
     def only_old_works(self, *, works: str, newest: str) -> None:
         """Tell that a change of keys is not complete, or went wrong."""

@@ -99,6 +99,8 @@ URI = Size(low=256, example="8KiB")
 COUNT = Count(low=1, high=1_000_000)
 COUNT_OR_NONE = Count(low=0, high=1_000_000)
 SHARE = Share()
+SEGMENT = Size(low=4096, example="64MiB")
+DAYS = Count(low=1, high=36_500, example="730")
 SWITCH = Switch()
 FILE = PathText()
 DIRECTORY = PathText(example="/etc/icr-proxy/keys")
@@ -108,6 +110,8 @@ FORMAT = Choice(("auto", "json", "console"))
 DROP_OR_PASS = Choice(("drop", "pass"))
 ALLOW_OR_DENY = Choice(("allow", "deny"))
 ENFORCE_OR_REPORT = Choice(("enforce", "report"))
+FSYNC = Choice(("always", "interval", "never"))
+REFUSE_OR_CONTINUE = Choice(("refuse", "continue"))
 CLOSED_OR_READ = Choice(("closed", "read"))
 REQUIRED_OR_OPTIONAL = Choice(("required", "optional"))
 UNTAGGED = Choice(("refuse", "organization", "app"))
@@ -159,6 +163,9 @@ PATH_GLOBS = ListOf(
         pattern="/[!-~]{0,511}",
         example="/organizations/*/inventory",
     )
+)
+PARAMETERS = ListOf(
+    Text(what="the name of a query parameter", pattern="[!-~]{1,128}", example="beneficiaryName")
 )
 PLAIN_PATH = Text(
     what="a plain path",

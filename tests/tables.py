@@ -1,18 +1,23 @@
-"""Writes the README's generated tables anew: `make docs`. `test_documents` compares them."""
+"""Writes the generated tables of the documents anew: `make docs`. Tests compare them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from proxy.auditrecord import field_table, record_table
 from proxy.reference import reference_table, refusal_table
 
-README = Path(__file__).parent.parent / "README.md"
-TABLES = {"config-table": reference_table, "refusal-table": refusal_table}
+ROOT = Path(__file__).parent.parent
+TABLES = {
+    ROOT / "README.md": {"config-table": reference_table, "refusal-table": refusal_table},
+    ROOT / "docs" / "audit.md": {"audit-records": record_table, "audit-fields": field_table},
+}
 
 
-def rewritten(text: str) -> str:
+def rewritten(text: str, tables: dict[str, Callable[[], str]]) -> str:
     """Give the document with what stands between its markers made anew."""
-    for marker, table in TABLES.items():
+    for marker, table in tables.items():
         begin, end = f"<!-- {marker}:begin -->\n", f"<!-- {marker}:end -->"
         before, _, rest = text.partition(begin)
         after = rest.partition(end)[2]
@@ -21,4 +26,5 @@ def rewritten(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(rewritten(README.read_text()))
+    for document, tables in TABLES.items():
+        document.write_text(rewritten(document.read_text(), tables))

@@ -17,16 +17,22 @@ LAYERS = """
     assembly emulator
     compiling reception
     admin deliveries handler listeners
+    trails
+    auditing
     control
     pages
     guarding
+    audit
     answers bodies doorkeeper forward installations loading reference reloading reports status
     upstreamreports
     duplicates
     directory exchange keyfiles keyring pool revoking sources tokens
+    auditthread auditwriter
     tlsdoor
     appcalls breaker callerconnection certificates keysources
+    auditfiles
     browsers config configfile connection installationmetrics keys logs metrics verdicts webhooks
+    auditconfig auditrecord
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
     admission callers consistency credentials headers minting probing problems reply routes settings
     tags vocabulary
@@ -35,10 +41,12 @@ LAYERS = """
     secretkinds
     addresses basic callerkeys clockskew lateness masking operations outcome paths peers secret
     showing tree units
+    auditchain
     errors tracecontext
     __init__
 """
 PURE = """
+    auditchain auditconfig auditrecord
     admission basic callerconfig callerkeys callers lateness secretkinds
     duplicates fates
     access addresses breaker browsers cached circuit config consistency credentials errors failures

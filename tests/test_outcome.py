@@ -25,7 +25,8 @@ def journal(path: str = "/projects") -> Journal:
 def test_a_journal_has_a_place_for_all_that_an_outcome_tells() -> None:
     facts = {field.name for field in msgspec.structs.fields(Outcome)}
 
-    assert facts - {"duration", "sent_after"} == set(Journal.__slots__) - {"began", "sent_at"}
+    own = {"began", "sent_at", "places"}
+    assert facts - {"duration", "sent_after"} == set(Journal.__slots__) - own
 
 
 def test_closing_copies_what_was_learnt() -> None:
@@ -47,6 +48,11 @@ def test_closing_copies_what_was_learnt() -> None:
         "token_wait": 0.5,
         "first_byte": 0.25,
         "sent_at": 10.25,
+        "target": "/v1/retire?a",
+        "rule": "default",
+        "organization": "org-1",
+        "digest_in": "in",
+        "digest_out": "out",
     }
     story = journal()
     for name, value in learnt.items():

@@ -63,6 +63,7 @@ CONTRACT = {
     errors.OverloadedError: ("overloaded", 503),
     errors.DrainingError: ("draining", 503),
     errors.CallerUnauthenticatedError: ("caller-unauthenticated", 401),
+    errors.AuditUnavailableError: ("audit-unavailable", 503),
     errors.WebhookRefusedError: ("webhook-refused", 401),
     errors.CallerError: ("caller-gone", 400),
     errors.CallerGoneError: ("caller-gone", 400),

@@ -1,0 +1,181 @@
+"""The audit trail as requests meet it: a place first, then a record, in order, off the hot path.
+
+What is promised, whatever `audit.fsync` says: the intent of a request that changes state is in the
+file before the request is sent, so that killing the process hides nothing. With `always` it is on
+the disk by then, and the next request of the same connection waits until the outcome is, too.
+Where records cannot be written, requests are refused, or go on and are counted (`on_failure`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.auditrecord import Gap, intent_of, request_of, stamp
+from proxy.auditthread import Entry
+from proxy.errors import AuditUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.auditconfig import AuditConfig
+    from proxy.auditrecord import Record
+    from proxy.auditthread import Landed
+    from proxy.outcome import Journal, Outcome
+
+READ_PLACES, WRITE_PLACES = 1, 2  # the outcome; for a write the intent, too
+
+
+class TrailWatcher(Protocol):
+    """Hears how the trail fares."""
+
+    def queued(self, count: int) -> None:
+        """How many records wait to be written."""
+
+    def unrecorded(self, *, refused: bool) -> None:
+        """There was no room for the record of a request."""
+
+
+@dataclass(slots=True)
+class _Missed:
+    since: float
+    lost: int = 0
+    refused: int = 0
+
+
+class Trail:
+    """The one trail of a process; lives in the event loop."""
+
+    def __init__(
+        self,
+        *,
+        config: AuditConfig,
+        put: Callable[[Entry], None],
+        watcher: TrailWatcher,
+        now: Callable[[], float],
+    ) -> None:
+        """Record by `config`; `put` hands records on to be written, one after the other."""
+        self._config = config
+        self._redact = frozenset(name.lower() for name in config.redact_query)
+        self._send = put
+        self._watcher = watcher
+        self._now = now
+        self._changed = asyncio.Event()
+        self._reserved = 0
+        self._queued = 0
+        self._missed: _Missed | None = None
+        self._works = True
+
+    def new_digest(self) -> hashlib._Hash | None:
+        """Give what a body is hashed with, if it is to be."""
+        return hashlib.sha256() if self._config.body_digests else None
+
+    # -- what a request does ----------------------------------------------------------------------
+
+    async def admit(self, journal: Journal) -> None:
+        """Take places for what this request will leave behind.
+
+        Raises:
+            AuditUnavailableError: there is none in time, and nothing may go unrecorded.
+        """
+        places = WRITE_PLACES if journal.changes_state else READ_PLACES
+        if not self._has_room(places):
+            await self._wait_for_room(places)
+            if not self._has_room(places):  # only if requests go on unrecorded
+                return
+        self._reserved += places
+        journal.places = places
+
+    async def announce(self, journal: Journal) -> None:
+        """Come back when the intent is as safe as `fsync` says; then the request may be sent.
+
+        Raises:
+            AuditUnavailableError: it is not in time, and nothing may go unrecorded.
+        """
+        if not journal.places:
+            return
+        journal.places -= 1
+        self._reserved -= 1
+        kept = asyncio.get_running_loop().create_future()
+        self._put(intent_of(journal, redact=self._redact, now=self._now()), kept=kept)
+        if self._config.on_failure == "continue" and not self._works:
+            return
+        if not await self.kept(kept) and self._config.on_failure == "refuse":
+            raise AuditUnavailableError("the audit trail cannot be written; nothing was sent")
+
+    def record(self, outcome: Outcome, *, places: int) -> asyncio.Future[None] | None:
+        """Record how it ended; give what to wait for before the connection is used again."""
+        self._reserved -= places
+        if not places and self._reserved + self._queued >= self._config.queue:
+            self._miss(outcome)
+            return None
+        kept = None
+        if self._config.fsync == "always" and outcome.changes_state and outcome.attempts:
+            kept = asyncio.get_running_loop().create_future()
+        self._put(request_of(outcome, redact=self._redact), kept=kept)
+        return kept
+
+    async def kept(self, kept: asyncio.Future[None]) -> bool:
+        """Wait for a record, not for ever; say whether it is there."""
+        done, _ = await asyncio.wait((kept,), timeout=self._config.max_wait)
+        return bool(done)
+
+    def note(self, record: Record) -> None:
+        """Record what happened to the proxy itself; there is always room for that."""
+        self._put(record)
+
+    # -- what the thread says ---------------------------------------------------------------------
+
+    def landed(self, landed: Landed) -> None:
+        """Take note of records that were written, or that could not be for now."""
+        self._works = landed.error is None
+        self._queued -= len(landed.entries)
+        for entry in landed.entries:
+            if entry.kept is not None and not entry.kept.done():
+                entry.kept.set_result(None)
+        self._watcher.queued(self._queued)
+        missed = self._missed
+        if missed is not None and self._works:
+            self._missed = None
+            gap = Gap(
+                time=stamp(self._now()),
+                since=stamp(missed.since),
+                lost=missed.lost,
+                refused=missed.refused,
+            )
+            self._put(gap)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # -- places -----------------------------------------------------------------------------------
+
+    def _has_room(self, places: int) -> bool:
+        if not self._works and self._config.on_failure == "refuse":
+            return False
+        return self._reserved + self._queued + places <= self._config.queue
+
+    async def _wait_for_room(self, places: int) -> None:
+        refuse = self._config.on_failure == "refuse"
+        try:
+            async with asyncio.timeout(self._config.max_wait):
+                while not self._has_room(places) and (refuse or self._works):
+                    await self._changed.wait()
+        except TimeoutError:
+            if refuse:
+                raise AuditUnavailableError(
+                    "the audit trail cannot be written; nothing was sent"
+                ) from None
+
+    def _put(self, record: Record, *, kept: asyncio.Future[None] | None = None) -> None:
+        self._queued += 1
+        self._send(Entry(record, kept))
+
+    def _miss(self, outcome: Outcome) -> None:
+        ended = outcome.started_at + outcome.duration
+        missed = self._missed = self._missed or _Missed(since=ended)
+        refused = not outcome.attempts
+        missed.refused += refused
+        missed.lost += not refused
+        self._watcher.unrecorded(refused=refused)

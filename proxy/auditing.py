@@ -1,0 +1,225 @@
+"""The life of the audit trail in a proxy: opened at start, told what happens, closed at the end.
+
+And what it has to tell to log and metrics: above all its head, so that whoever scrapes the metrics
+or collects the log is a witness of how far the trail had come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+
+from proxy import __version__
+from proxy.audit import Trail
+from proxy.auditrecord import Key, Reload, Start, stamp
+from proxy.auditthread import TrailThread
+from proxy.auditwriter import TrailWriter
+from proxy.errors import StartError
+from proxy.reference import describe
+from proxy.secretfile import read_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
+
+    from proxy.auditchain import Head
+    from proxy.auditconfig import AuditConfig
+    from proxy.auditthread import Landed
+    from proxy.config import Config
+    from proxy.logs import Log
+    from proxy.secret import Secret
+
+LEAST_KEY = 32  # characters; `openssl rand -hex 32` gives 64
+
+
+class Auditing:
+    """One trail and everything around it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config: AuditConfig,
+        log: Log,
+        registry: CollectorRegistry,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        """Make everything; nothing is opened yet.
+
+        Raises:
+            StartError: the file with the key cannot be used.
+        """
+        self._now = now
+        self._key = read_audit_key(config)
+        self._states: Mapping[str, str] | None = None
+        self._is_open = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reports = TrailReports(log=log, registry=registry)
+        self._thread = TrailThread(
+            open_writer=lambda: TrailWriter(directory, config=config, key=self._key, now=now),
+            config=config,
+            now=now,
+            clock=clock,
+            tell=self._tell,
+        )
+        self.trail = Trail(config=config, put=self._thread.put, watcher=self._reports, now=now)
+
+    def open(self, config: Config) -> None:
+        """Begin the trail of this process.
+
+        Raises:
+            StartError: its directory cannot be used.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        self._is_open = True
+        self._note_start(config)
+
+    def _note_start(self, config: Config) -> None:
+        start = Start(time=stamp(self._now()), version=__version__, config=config_digest(config))
+        self.trail.note(start)
+        if self._states is not None:
+            self.keys_stand(self._states)
+
+    def keys_stand(self, states: Mapping[str, str]) -> None:
+        """Record how the app's keys stand, now or as soon as there is a trail."""
+        self._states = states
+        if self._is_open:
+            self.trail.note(Key(time=stamp(self._now()), states=dict(states)))
+
+    def reloaded(self, config: Config, *, waiting: Sequence[str]) -> None:
+        """Record what is in force from now on."""
+        self.trail.note(
+            Reload(
+                time=stamp(self._now()),
+                config=config_digest(config),
+                restart_needed_for=tuple(waiting),
+            )
+        )
+
+    async def close(self) -> None:
+        """Write what is left and end the trail of this process."""
+        if self._is_open:
+            self._is_open = False
+            await asyncio.to_thread(self._thread.stop)
+            await asyncio.sleep(0)  # what the thread said last is heard in the next turn
+
+    def _tell(self, landed: Landed) -> None:
+        """Carry over from the thread into the event loop, which may be gone at the very end."""
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._landed, landed)
+
+    def _landed(self, landed: Landed) -> None:
+        self._reports.landed(landed)
+        self.trail.landed(landed)
+
+
+class TrailReports:
+    """What the trail tells to log and metrics."""
+
+    def __init__(self, *, log: Log, registry: CollectorRegistry) -> None:
+        self._log = log
+        self._head: tuple[Head, str | None] | None = None
+        self._error: str | None = None
+        self._anchor_error: str | None = None
+        records = Counter(
+            "icr_proxy_audit_records", "Records of the audit trail.", ["result"], registry=registry
+        )
+        self._written = records.labels("written")
+        self._lost = records.labels("lost")
+        self._refused = records.labels("refused")
+        self._queue = Gauge(
+            "icr_proxy_audit_queue", "Records that wait to be written.", registry=registry
+        )
+        self._seconds = Histogram(
+            "icr_proxy_audit_write_seconds",
+            "Time to write what had gathered, to the disk if audit.fsync is always.",
+            registry=registry,
+        )
+        self._works = Gauge(
+            "icr_proxy_audit_writable", "1 if records can be written, 0 if not.", registry=registry
+        )
+        self._works.set(1)
+        registry.register(self)
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Give the head, both halves of the same moment (called on each scrape).
+
+        The hash is a value and not a label: a label that changes with each scrape would make a
+        series of each scrape. 48 bits are what the value, a float, can hold exactly.
+        """
+        seq = GaugeMetricFamily(
+            "icr_proxy_audit_head", "Sequence number of the newest audit record."
+        )
+        number = GaugeMetricFamily(
+            "icr_proxy_audit_head_hash", "First 48 bits of the hash of that record, as a number."
+        )
+        if self._head is not None:
+            head, _ = self._head
+            seq.add_metric([], head.seq)
+            number.add_metric([], head.number)
+        return (seq, number)
+
+    def queued(self, count: int) -> None:
+        """Show how many records wait."""
+        self._queue.set(count)
+
+    def unrecorded(self, *, refused: bool) -> None:
+        """Count a request of which there is no record."""
+        (self._refused if refused else self._lost).inc()
+
+    def landed(self, landed: Landed) -> None:
+        """Show how an attempt to write went; tell only what changes."""
+        if landed.head.seq:
+            self._head = landed.head, landed.segment
+        if landed.entries:
+            self._written.inc(len(landed.entries))
+            self._seconds.observe(landed.seconds)
+        if landed.error is not None and self._error is None:
+            self._log.error("audit.failed", detail=landed.error, file=landed.segment)
+        if landed.error is None and self._error is not None:
+            self._log.info("audit.recovered", file=landed.segment)
+        self._error = landed.error
+        self._works.set(landed.error is None)
+        if landed.anchor_error is not None and self._anchor_error is None:
+            self._log.error("audit.anchor_failed", detail=landed.anchor_error)
+        if landed.periodic:
+            self._anchor_error = landed.anchor_error
+            self._log.info(
+                "audit.head",
+                seq=landed.head.seq,
+                hash=landed.head.hash,
+                file=landed.segment,
+            )
+
+
+def read_audit_key(config: AuditConfig) -> Secret | None:
+    """Give the key of the MACs, if there is to be one.
+
+    Raises:
+        StartError: the file cannot be used.
+    """
+    if config.key_file is None:
+        return None
+    key = read_secret(config.key_file, key="audit.key_file")
+    if len(key.reveal()) < LEAST_KEY:
+        raise StartError(
+            f"audit.key_file: {config.key_file} holds less than {LEAST_KEY} characters;"
+            " make one with: openssl rand -hex 32"
+        )
+    return key
+
+
+def config_digest(config: Config) -> str:
+    """Give a hash by which two configurations are told apart, without their secrets."""
+    lines = (f"{key}: {value}\n" for key, value in describe(config))
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest()

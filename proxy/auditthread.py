@@ -1,0 +1,217 @@
+"""The thread that writes the trail: takes what has gathered, writes it as one, tries again.
+
+Everything that waits while it writes goes into the next batch, so that one forcing to the disk
+serves many requests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.auditrecord import Stop, stamp
+from proxy.logs import where
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from proxy.auditchain import Head
+    from proxy.auditconfig import AuditConfig
+    from proxy.auditrecord import Record
+
+MOST_AT_ONCE = 512
+RETRY_SECONDS = 0.5
+IDLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record on its way; `kept` is done when it is as safe as `audit.fsync` says."""
+
+    record: Record
+    kept: asyncio.Future[None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """How one attempt to write went; without entries it is about nothing but `error` or `head`."""
+
+    entries: Sequence[Entry] = ()
+    head: Head
+    segment: str | None
+    seconds: float = 0.0
+    error: str | None = None
+    anchor_error: str | None = None
+    periodic: bool = False
+    """Whether it is time to tell the head to the log."""
+
+
+class Writer(Protocol):
+    """What `auditwriter.TrailWriter` is to the thread."""
+
+    head: Head
+    synced: Head
+
+    @property
+    def segment(self) -> str | None:
+        """Name of the file that is being written."""
+
+    def append(self, records: Sequence[Record], *, sync: bool) -> None:
+        """Write records, or raise OSError and have written none."""
+
+    def sync(self) -> None:
+        """Force to the disk what was written."""
+
+    def close(self) -> None:
+        """End the file."""
+
+
+@dataclass(kw_only=True)
+class TrailThread:
+    """Takes entries until it is stopped; `tell` is called in this thread."""
+
+    open_writer: Callable[[], Writer]
+    config: AuditConfig
+    now: Callable[[], float]
+    clock: Callable[[], float]
+    tell: Callable[[Landed], None]
+    _queue: queue.SimpleQueue[Entry | None] = field(default_factory=queue.SimpleQueue)
+    _halt: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to write.
+
+        Raises:
+            StartError: there is nowhere to.
+        """
+        self._writer = self.open_writer()
+        self._synced_at = self._told_at = self.clock()
+        self._thread = threading.Thread(target=self._run, name="audit-trail", daemon=True)
+        self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        """Take one more."""
+        self._queue.put(entry)
+
+    def stop(self) -> None:
+        """Write what is there, as far as that works, and end the file; it blocks."""
+        self._halt.set()
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    # -- in the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not (self._halt.is_set() and self._queue.empty()):
+                batch = self._gather()
+                if batch:
+                    self._write(batch)
+                self._now_and_then()
+            with suppress(OSError):
+                self._writer.append((Stop(time=stamp(self.now())),), sync=True)
+        finally:
+            self._writer.close()
+            self._publish()
+
+    def _gather(self) -> list[Entry]:
+        """Wait for an entry, and take all that are there."""
+        interval = self.config.fsync == "interval"
+        patience = self.config.fsync_interval if interval else IDLE_SECONDS
+        batch: list[Entry] = []
+        try:
+            entry = self._queue.get(timeout=min(patience, IDLE_SECONDS))
+            while entry is not None:
+                batch.append(entry)
+                if len(batch) == MOST_AT_ONCE:
+                    break
+                entry = self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        return batch
+
+    def _write(self, batch: list[Entry]) -> None:
+        """Write, and go on trying; only a stop makes it give up."""
+        while True:
+            began = self.clock()
+            try:
+                self._writer.append(
+                    [entry.record for entry in batch], sync=self.config.fsync == "always"
+                )
+            except OSError as error:
+                self.tell(self._landed(error=error.strerror or type(error).__name__))
+            except Exception as error:  # noqa: BLE001  # a thread that dies in silence hides all
+                self.tell(self._landed(error=str(where(error))))
+            else:
+                self.tell(self._landed(entries=batch, seconds=self.clock() - began))
+                return
+            if self._halt.wait(RETRY_SECONDS):
+                return
+
+    def _landed(
+        self,
+        *,
+        entries: Sequence[Entry] = (),
+        seconds: float = 0.0,
+        error: str | None = None,
+        periodic: bool = False,
+    ) -> Landed:
+        return Landed(
+            entries=entries,
+            head=self._writer.head if self.config.fsync == "never" else self._writer.synced,
+            segment=self._writer.segment,
+            seconds=seconds,
+            error=error,
+            periodic=periodic,
+        )
+
+    def _now_and_then(self) -> None:
+        """Force to the disk and publish the head, each at its own pace."""
+        now, config = self.clock(), self.config
+        if config.fsync == "interval" and now - self._synced_at >= config.fsync_interval:
+            self._synced_at = now
+            try:
+                self._writer.sync()
+                self.tell(self._landed())
+            except OSError as error:
+                self.tell(self._landed(error=error.strerror or type(error).__name__))
+        if now - self._told_at >= config.head_interval:
+            self._told_at = now
+            self._publish()
+
+    def _publish(self) -> None:
+        """Tell the head to whoever may be a witness of it."""
+        landed = self._landed(periodic=True)
+        if self.config.anchor_file is not None:
+            try:
+                write_anchor(self.config.anchor_file, landed, now=self.now())
+            except OSError as error:  # the trail itself is fine
+                landed = replace(landed, anchor_error=error.strerror)
+        self.tell(landed)
+
+
+def write_anchor(path: Path, landed: Landed, *, now: float) -> None:
+    """Replace the file that holds the head, so that it is whole at every moment."""
+    text = json.dumps(
+        {
+            "seq": landed.head.seq,
+            "hash": landed.head.hash,
+            "file": landed.segment,
+            "time": stamp(now),
+        }
+    )
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

@@ -1,0 +1,233 @@
+"""Appends records to the trail: seals them, rotates files, notices what others do to them.
+
+It blocks and knows no event loop; `audit` runs it in a thread. Whatever cannot be written leaves
+chain and file as they were, so that the same records can be tried again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proxy.auditchain import Head, seal
+from proxy.auditfiles import claim, create, list_segments, recover, segment_name, sync_directory
+from proxy.auditrecord import FORMAT, End, Moved, Pruned, Record, Segment, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from proxy.auditconfig import AuditConfig
+    from proxy.secret import Secret
+
+DAY_SECONDS = 86_400.0
+
+
+class TrailWriter:
+    """The one writer of a directory, until it is closed."""
+
+    def __init__(
+        self, directory: Path, *, config: AuditConfig, key: Secret | None, now: Callable[[], float]
+    ) -> None:
+        """Claim the directory and find the end of the chain; nothing is written yet.
+
+        Raises:
+            StartError: the directory cannot be used, or is in use.
+        """
+        self._directory = directory
+        self._config = config
+        self._key = key.reveal().encode() if key is not None else None
+        self._key_name = key.fingerprint if key is not None else None
+        self._now = now
+        self._lock = claim(directory)
+        left = recover(directory, now=now())
+        self.head: Head = left.head
+        """The newest record that was written."""
+        self.synced: Head = left.head
+        """The newest that is known to be on the disk."""
+        self._notes: list[Record] = list(left.repairs)  # to be recorded before anything else
+        self._previous = left.file
+        self._file: int | None = None
+        self._path = directory
+        self._size = 0
+        self._is_dirty = False
+        self._records = 0
+        self._opened_at = 0.0
+
+    @property
+    def segment(self) -> str | None:
+        """Name of the file that is being written."""
+        return self._path.name if self._file is not None else self._previous
+
+    def append(self, records: Sequence[Record], *, sync: bool) -> None:
+        """Write records; with `sync`, do not come back before they are on the disk.
+
+        Raises:
+            OSError: nothing of it counts as written.
+        """
+        self._look_after_file()
+        if self._file is not None and self._is_due():
+            self._finish()
+        if self._file is None:
+            self._begin()
+        self._write((*self._notes, *records), sync=sync)
+        self._notes.clear()
+
+    def sync(self) -> None:
+        """Force to the disk what was written."""
+        if self._file is not None and self.synced != self.head:
+            os.fsync(self._file)
+            self.synced = self.head
+
+    def close(self) -> None:
+        """End the file and let go of the directory."""
+        try:
+            with suppress(OSError):
+                self._look_after_file()
+                if self._file is not None:
+                    self._finish()
+        finally:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+            os.close(self._lock)
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        now = self._now()
+        path = self._directory / segment_name(self.head.seq + 1, at=now)
+        self._file = create(path)
+        self._path, self._size, self._records, self._opened_at = path, 0, 0, now
+        header = Segment(
+            time=stamp(now),
+            format=FORMAT,
+            previous=self._previous,
+            key=self._key_name,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+        )
+        try:
+            self._write((header,), sync=True)
+        except OSError:
+            self._abandon()
+            raise
+        self._prune()
+
+    def _finish(self) -> None:
+        """End the file with its last record."""
+        self._write((End(time=stamp(self._now()), records=self._records + 1),), sync=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._previous, self._file = self._path.name, None
+
+    def _abandon(self) -> None:
+        """Take back a file that could not even be begun."""
+        with suppress(OSError):
+            self._path.unlink()
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+    def _is_due(self) -> bool:
+        config = self._config
+        return (
+            self._size >= config.segment_size or self._now() - self._opened_at >= config.segment_age
+        )
+
+    def _look_after_file(self) -> None:
+        """Notice that the open file is not what we left; if so, go on in a new one."""
+        if self._file is None:
+            return
+        if self._is_dirty:
+            self._clean()
+        ours = os.fstat(self._file)
+        try:
+            theirs = os.stat(self._path)  # noqa: PTH116 - once for each batch
+            is_there = (theirs.st_ino, theirs.st_dev) == (ours.st_ino, ours.st_dev)
+        except OSError:
+            is_there = False
+        if is_there and ours.st_size == self._size:
+            return
+        found = _what_happened(ours, size=self._size)
+        self._notes.append(Moved(time=stamp(self._now()), file=self._path.name, found=found))
+        if found == "renamed":
+            self._finish()
+        else:
+            self._let_go()
+
+    def _prune(self) -> None:
+        """Delete what need not be kept, after that has been recorded."""
+        keep, days = self._config.keep, self._config.keep_days
+        if keep is None and days is None:
+            return
+        files = list_segments(self._directory)
+        gone = files[: len(files) - keep] if keep is not None and len(files) > keep else []
+        if days is not None:
+            oldest = self._now() - days * DAY_SECONDS
+            gone += [path for path in files[len(gone) : -1] if path.stat().st_mtime < oldest]
+        if not gone:
+            return
+        kept = files[len(gone)]
+        record = Pruned(
+            time=stamp(self._now()),
+            before=int(kept.name.split("-")[1]),
+            files=tuple(path.name for path in gone),
+        )
+        self._write((record,), sync=True)
+        for path in gone:
+            with suppress(OSError):  # the next start or rotation finds it again
+                path.unlink()
+        sync_directory(self._directory)
+
+    # -- bytes ------------------------------------------------------------------------------------
+
+    def _write(self, records: Sequence[Record], *, sync: bool) -> None:
+        head, lines = self.head, []
+        for record in records:
+            line, head = seal(msgspec.json.encode(record), after=head, key=self._key)
+            lines.append(line)
+        lines.append(b"")
+        data = b"\n".join(lines)
+        if self._file is None:
+            raise OSError("no file is open")
+        try:
+            _write_all(self._file, data)
+            if sync:
+                os.fsync(self._file)
+        except OSError:
+            self._clean()
+            raise
+        self._size += len(data)
+        self._records += len(records)
+        self.head = head
+        if sync:
+            self.synced = head
+
+    def _clean(self) -> None:
+        """Take back what is half there: the next attempt would make it look like tampering."""
+        self._is_dirty = True
+        if self._file is not None:
+            os.ftruncate(self._file, self._size)
+        self._is_dirty = False
+
+
+def _what_happened(file: os.stat_result, *, size: int) -> str:
+    if not file.st_nlink:
+        return "removed"
+    if file.st_size == size:
+        return "renamed"
+    return "truncated" if file.st_size < size else "appended"
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.auditconfig import AuditConfig
+from proxy.auditfiles import list_segments
+from proxy.auditing import config_digest, read_audit_key
+from proxy.config import LogsConfig
+from proxy.errors import ConfigError, StartError
+from proxy.policyconfig import PolicyConfig, RuleConfig
+from tests.auditscenes import kinds_in, records_in
+from tests.scenes import (
+    RunningProxy,
+    Visit,
+    call,
+    config_for,
+    ok,
+    request_head,
+    running,
+    scripted_upstream,
+)
+
+GUARD_SECONDS = 20
+NO_RETIREMENTS = RuleConfig(name="no-retirements", action="deny", operations=("v1.retire",))
+
+
+async def plainly(visit: Visit, head: bytes) -> None:
+    if b"Content-Length: 5" in head:
+        await visit.reader.readexactly(5)
+    await visit.say(ok(b"done"))
+
+
+def audited(tmp_path: Path, **settings: Any) -> AuditConfig:
+    return AuditConfig(directory=tmp_path / "trail", **settings)
+
+
+def of_requests(tmp_path: Path) -> list[dict[str, Any]]:
+    found = records_in(tmp_path / "trail")
+    return [record for record in found if record["kind"] in ("intent", "request")]
+
+
+async def retire(proxy: RunningProxy, target: str = "/v1/retire") -> int:
+    head = request_head("POST", target, extra="Content-Length: 5\r\nX-Request-Id: mine\r\n")
+    return (await call(proxy.port, head + b"hello")).status
+
+
+async def test_a_request_leaves_a_record_with_its_query(tmp_path: Path) -> None:
+    audit = audited(tmp_path, redact_query=("name",))
+    async with (
+        scripted_upstream(plainly) as api,
+        running(config_for(api.url, audit=audit)) as proxy,
+    ):
+        await call(proxy.port, request_head(target="/projects?page=2&Name=Me"))
+        logged = proxy.stream.getvalue()
+
+    [record] = of_requests(tmp_path)
+    assert (record["path"], record["query"]) == ("/projects", "page=2&Name=***")
+    assert (record["installation"], record["status"], record["rule"]) == ("inst-1", 200, "default")
+    assert "sha256_out" not in record
+    assert b"page=2" not in logged
+
+
+async def test_a_change_leaves_an_intent_and_then_how_it_ended(tmp_path: Path) -> None:
+    audit = audited(tmp_path, body_digests=True)
+    on_disk: list[list[str]] = []
+
+    async def script(visit: Visit, head: bytes) -> None:
+        on_disk.append(kinds_in(tmp_path / "trail"))
+        await plainly(visit, head)
+
+    async with (
+        scripted_upstream(script) as api,
+        running(config_for(api.url, audit=audit)) as proxy,
+    ):
+        assert await retire(proxy) == 200
+
+    intent, request = of_requests(tmp_path)
+    assert on_disk == [["segment", "start", "key", "intent"]]
+    assert (intent["kind"], request["kind"]) == ("intent", "request")
+    assert intent["request_id"] == request["request_id"] == "mine"
+    assert intent["token"] == request["token"] != ""
+    assert request["sha256_in"] == hashlib.sha256(b"hello").hexdigest()
+    assert request["sha256_out"] == hashlib.sha256(b"done").hexdigest()
+
+
+async def test_what_policy_refuses_is_recorded_with_its_rule_and_has_no_intent(
+    tmp_path: Path,
+) -> None:
+    policy = PolicyConfig(rules=(NO_RETIREMENTS,))
+    async with (
+        scripted_upstream(plainly) as api,
+        running(config_for(api.url, audit=audited(tmp_path), policy=policy)) as proxy,
+    ):
+        assert await retire(proxy) == 403
+
+    [record] = of_requests(tmp_path)
+    assert (record["decision"], record["rule"]) == ("denied", "no-retirements")
+    assert (record["origin"], record["attempts"]) == ("proxy", 0)
+
+
+async def test_the_life_of_the_proxy_is_in_the_chain(tmp_path: Path) -> None:
+    async with (
+        scripted_upstream(plainly) as api,
+        running(config_for(api.url, audit=audited(tmp_path))) as proxy,
+    ):
+        config = proxy.app.config
+        changed = config_for(
+            api.url, app=config.app, audit=config.audit, logs=LogsConfig(level="debug")
+        )
+
+        def broken() -> Any:
+            raise ConfigError(("no",))
+
+        proxy.app.reload(lambda: changed)
+        proxy.app.reload(broken)
+
+    records = records_in(tmp_path / "trail")
+    assert [record["kind"] for record in records] == [
+        "segment", "start", "key", "reload", "stop", "end",
+    ]  # fmt: skip
+    assert list(records[2]["states"].values()) == ["active"]
+    assert records[1]["config"] != records[3]["config"] == config_digest(changed)
+
+
+async def test_the_head_is_published_as_numbers_of_one_moment(tmp_path: Path) -> None:
+    async with (
+        scripted_upstream(plainly) as api,
+        running(config_for(api.url, audit=audited(tmp_path))) as proxy,
+    ):
+        await retire(proxy)
+        async with asyncio.timeout(GUARD_SECONDS):
+            while proxy.metric("audit_records_total", result="written") < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        seq, number = proxy.metric("audit_head"), proxy.metric("audit_head_hash")
+
+        assert proxy.metric("audit_queue") == 0
+        assert proxy.metric("audit_writable") == 1
+
+    record = records_in(tmp_path / "trail")[int(seq) - 1]
+    assert record["seq"] == seq
+    assert f"{int(number):012x}" == record["hash"][:12]
+    [head] = proxy.log("audit.head")
+    assert head["hash"] == records_in(tmp_path / "trail")[-1]["hash"]
+
+
+async def test_a_second_proxy_on_the_same_directory_does_not_start(tmp_path: Path) -> None:
+    async with scripted_upstream(plainly) as api:
+        config = config_for(api.url, audit=audited(tmp_path))
+        async with running(config):
+            with pytest.raises(StartError, match="in use by process"):
+                async with running(config):
+                    pass
+            assert len(list_segments(tmp_path / "trail")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param(None, "cannot be read", id="missing"),
+        pytest.param("k" * 31, "less than 32 characters", id="short"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, text: str | None, why: str) -> None:
+    file = tmp_path / "key"
+    if text is not None:
+        file.write_text(text)
+
+    with pytest.raises(StartError, match=rf"audit\.key_file: .*{why}"):
+        read_audit_key(AuditConfig(directory=tmp_path, key_file=file))
+
+
+def test_a_key_is_one_line_of_text(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("k" * 64 + "\n")
+
+    key = read_audit_key(AuditConfig(directory=tmp_path, key_file=file))
+
+    assert key is not None
+    assert key.reveal() == "k" * 64
+
+
+def test_two_configurations_are_told_apart_but_not_by_their_secrets() -> None:
+    one = config_for("http://127.0.0.1:1", key="one")
+    other = config_for("http://127.0.0.1:1", key="other")
+    third = config_for("http://127.0.0.1:2", key="one")
+
+    assert config_digest(one) == config_digest(other) != config_digest(third)

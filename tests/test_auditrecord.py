@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_type_hints
+
+import msgspec
+import pytest
+
+from proxy.auditrecord import (
+    KINDS,
+    field_table,
+    intent_of,
+    record_table,
+    redacted,
+    request_of,
+    stamp,
+    tagged,
+)
+from tests.auditscenes import journal_of, outcome_of, record_of
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "audit.md"
+
+
+def test_a_record_says_who_what_with_what_and_how_it_ended() -> None:
+    record = request_of(
+        outcome_of(
+            token="abc", token_generation=3, digest_in="d1", digest_out="d2", bytes_in=5,
+            bytes_out=6, first_byte=0.1,
+        ),
+        redact=frozenset(),
+    )  # fmt: skip
+
+    assert msgspec.to_builtins(record) == {
+        "kind": "request",
+        "time": "2026-09-21T14:13:20.500+00:00",
+        "request_id": "r-1",
+        "trace_id": "7" * 32,
+        "listener": "127.0.0.1:8080",
+        "peer": "10.0.0.7",
+        "method": "POST",
+        "path": "/v1/retire",
+        "operation": "v1.retire",
+        "changes_state": True,
+        "rule": "default",
+        "installation": "inst-1",
+        "organization": "org-1",
+        "token": "abc",
+        "token_generation": 3,
+        "decision": "allowed",
+        "status": 200,
+        "origin": "upstream",
+        "attempts": 1,
+        "bytes_in": 5,
+        "bytes_out": 6,
+        "duration_ms": 500.0,
+        "token_wait_ms": 0.0,
+        "first_byte_ms": 100.0,
+        "sha256_in": "d1",
+        "sha256_out": "d2",
+    }
+
+
+def test_an_intent_says_what_is_about_to_happen() -> None:
+    intent = intent_of(journal_of(target="/v1/retire?a=b"), redact=frozenset(), now=0.0)
+
+    assert (intent.request_id, intent.operation, intent.query) == ("r-1", "v1.retire", "a=b")
+    assert intent.time == "1970-01-01T00:00:00.000+00:00"
+
+
+@pytest.mark.parametrize(
+    ("changed", "decision"),
+    [
+        ({}, "allowed"),
+        ({"rule": "r", "code": "policy-denied"}, "denied"),
+        ({"rule": "r", "would_refuse": "r"}, "reported"),
+        ({"rule": None, "code": "wrong-host"}, None),
+    ],
+)
+def test_the_decision_of_the_policy_is_told(
+    changed: dict[str, str | None], decision: str | None
+) -> None:
+    assert record_of(**changed).decision == decision
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        pytest.param(None, "", None, id="never understood"),
+        pytest.param("/a", "/a", None, id="no query"),
+        pytest.param("/a?", "/a", "", id="an empty query"),
+        pytest.param("/a?b=1&c", "/a", "b=1&c", id="a query as sent"),
+        pytest.param("/a\n?b=\x1b[31m", "/a\\x0a", "b=\\x1b[31m", id="control characters"),
+        pytest.param("/" + "a" * 5000, "/" + "a" * 5000, None, id="all of a long path"),
+    ],
+)
+def test_path_and_query_are_recorded_as_sent(
+    target: str | None, path: str, query: str | None
+) -> None:
+    record = record_of(target=target)
+
+    assert (record.path, record.query) == (path, query)
+
+
+@pytest.mark.parametrize(
+    ("query", "names", "shown"),
+    [
+        pytest.param("a=1&b=2", {"b"}, "a=1&b=***", id="one"),
+        pytest.param("B=2", {"b"}, "B=***", id="whatever its case"),
+        pytest.param("%62=2", {"b"}, "%62=***", id="however it is written"),
+        pytest.param("a&b", {"b"}, "a&b", id="without a value"),
+        pytest.param("a=1&b=2=3", None, "a=***&b=***", id="all"),
+    ],
+)
+def test_values_of_named_parameters_are_hidden(
+    query: str, names: set[str] | None, shown: str
+) -> None:
+    assert redacted(query, names=frozenset(names) if names is not None else None) == shown
+
+
+def test_a_moment_is_written_in_utc() -> None:
+    assert stamp(1.5) == "1970-01-01T00:00:01.500+00:00"
+
+
+def test_every_field_says_what_it_means() -> None:
+    for kind in KINDS:
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            assert hint.__metadata__[0].description.endswith("."), name
+
+
+def test_the_tables_name_every_record_and_every_field() -> None:
+    table = record_table() + field_table()
+
+    for tag, kind in tagged():
+        assert f"| `{tag}` |" in table
+        assert all(f"| `{name}` |" in table for name in kind.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("marker", "table"),
+    [("records", record_table), ("fields", field_table)],
+    ids=["records", "fields"],
+)
+def test_the_document_of_the_format_has_the_tables_of_the_code(
+    marker: str, table: Callable[[], str]
+) -> None:
+    pattern = f"<!-- audit-{marker}:begin -->\n(.*?)<!-- audit-{marker}:end -->"
+    found = re.findall(pattern, DOCUMENT.read_text(), re.DOTALL)
+
+    assert found == [table()]

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+from proxy.app import SYSTEM_CLOCKS
+from proxy.auditconfig import AuditConfig
+from proxy.logs import Threshold, build_log
+from proxy.metrics import Metrics
+from proxy.trails import build_auditing
+from tests.scenes import config_for
+
+LOADED = "import sys, proxy.running; print([n for n in sys.modules if n.startswith('proxy.audit')])"
+
+
+def test_off_there_is_no_trail_and_on_there_is(tmp_path: Path) -> None:
+    made = []
+    for audit in (AuditConfig(), AuditConfig(directory=tmp_path)):
+        config = config_for("http://127.0.0.1:1", audit=audit)
+        log = build_log(
+            config.logs, stream=io.BytesIO(), threshold=Threshold("info"),
+            now=SYSTEM_CLOCKS.now,
+        )  # fmt: skip
+        made.append(build_auditing(config, log=log, metrics=Metrics(), clocks=SYSTEM_CLOCKS))
+
+    assert made[0] is None
+    assert made[1] is not None
+
+
+def test_off_it_costs_not_even_an_import() -> None:
+    found = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, check=True)
+
+    assert found.stdout.strip() == b"[]"
