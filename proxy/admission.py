@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from proxy import addresses, policy
+from proxy import binds, policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def exposed_on_purpose(listeners: Sequence[Reachable], callers: Sequence[CallerL
         guarded = bool(callers) and not listener.anonymous
         if guarded or listener.exposed or listener.tls.verifies_clients:
             continue
-        if not addresses.is_loopback(addresses.split_bind(listener.bind)[0]):
+        if binds.is_reachable(listener.bind):
             return (
                 f'"{listener.bind}" of listeners[{at}].bind can be reached from other machines,'
                 " and whoever reaches it acts as the installation; list callers, or let"
@@ -107,9 +107,7 @@ def keys_in_the_open(
     return tuple(
         each.bind
         for each in listeners
-        if not each.anonymous
-        and not each.tls.is_on
-        and not addresses.is_loopback(addresses.split_bind(each.bind)[0])
+        if not each.anonymous and not each.tls.is_on and binds.is_reachable(each.bind)
     )
 
 

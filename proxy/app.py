@@ -90,7 +90,7 @@ class App:
         self.state = "ready"
         self.parts.log.info(
             "proxy.ready",
-            listeners=[listener.address for listener in self.parts.listeners],
+            listeners=[place for listener in self.parts.listeners for place in listener.addresses],
             admin=self.admin.address,
             webhooks=self.webhooks.address if self.webhooks is not None else None,
             upstream=self.config.upstream.base_url,

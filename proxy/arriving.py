@@ -9,7 +9,8 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from proxy.addresses import bracketed, read_bind, split_bind
+from proxy import binds
+from proxy.addresses import bracketed
 from proxy.explaining import Question
 from proxy.routes import ABSOLUTE, DEFAULT_PORTS
 
@@ -87,7 +88,7 @@ def read_header(line: str) -> Header:
 
 
 def _named(listeners: Sequence[ListenerConfig], wanted: str) -> ListenerConfig:
-    bind = read_bind(wanted)
+    bind = binds.read_bind(wanted)
     found = next((each for each in listeners if each.bind == bind), None)
     if found is None:
         raise ValueError(f"there is no listener {bind}; there is {_list(listeners)}")
@@ -107,7 +108,8 @@ def _is_upstream(config: Config, url: str) -> bool:
 def _on_port(listeners: Sequence[ListenerConfig], url: str) -> ListenerConfig:
     place = _place(url)
     for each in listeners:
-        if place is not None and split_bind(each.bind)[1] == place[1]:
+        bound = binds.host_and_port(each.bind)
+        if place is not None and bound is not None and bound[1] == place[1]:
             return each
     raise ValueError(
         f"the URL leads neither to the API nor to a listener; there is {_list(listeners)}"
@@ -123,7 +125,10 @@ def _place(url: str) -> tuple[str, int] | None:
 
 
 def _own_name(listener: ListenerConfig) -> str:
-    host, port = split_bind(listener.bind)
+    bound = binds.host_and_port(listener.bind)
+    if bound is None:
+        return "localhost"
+    host, port = bound
     return f"{bracketed(ANYWHERE.get(host, host))}:{port}"
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from proxy import __version__
+from proxy.activation import Activation
 from proxy.appcalls import AppCalls
 from proxy.breaker import Breaker
 from proxy.circuit import STATES, Circuit
@@ -77,6 +79,7 @@ class Parts:
     tokens: Tokens
     directory: Directory
     in_flight: InFlight
+    activation: Activation
     handlers: list[Handler]
     listeners: list[Listener]
 
@@ -163,6 +166,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         for listener in config.listeners
     ]
     logger = library_logger(log)
+    activation = Activation(os.environ, process_id=os.getpid())
     return Parts(
         log=log,
         logger=logger,
@@ -179,9 +183,16 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         tokens=tokens,
         directory=directory,
         in_flight=in_flight,
+        activation=activation,
         handlers=handlers,
         listeners=build_listeners(
-            config, handlers, log=log, logger=logger, metrics=metrics, now=clocks.now
+            config,
+            handlers,
+            log=log,
+            logger=logger,
+            metrics=metrics,
+            passed=activation.take,
+            now=clocks.now,
         ),
     )
 

@@ -11,7 +11,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from proxy.addresses import is_loopback, split_bind
+from proxy import binds
 from proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
 from proxy.headers import single
 
@@ -31,8 +31,12 @@ class HostGuard:
     """Which names callers may use for one listener."""
 
     def __init__(self, listener: ListenerConfig, *, base_url: str) -> None:
-        bound, _ = split_bind(listener.bind)
-        self._any = not listener.hosts and not is_loopback(bound)
+        bound = (binds.host_and_port(listener.bind) or ("localhost", 0))[0]
+        # What a socket of systemd's is bound to is not known yet: what is meant counts.
+        inherited = binds.systemd_name(listener.bind) is not None
+        meant = listener.exposed or listener.tls.verifies_clients
+        reached = meant if inherited else binds.is_reachable(listener.bind)
+        self._any = not listener.hosts and reached
         upstream = urlsplit(base_url).hostname or ""
         self._names = frozenset(
             name.lower() for name in (*listener.hosts, "localhost", bound, upstream)

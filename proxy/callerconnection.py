@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
@@ -16,7 +18,7 @@ from proxy.errors import (
     ProxyError,
     UriTooLongError,
 )
-from proxy.peers import Peer, certificate_names, plain_address
+from proxy.peers import LOCAL, Peer, certificate_names, plain_address
 
 if TYPE_CHECKING:
     import asyncio
@@ -83,15 +85,27 @@ class CallerConnection(RequestHandler):
 
 
 NOBODY = Peer(address="")
+PEER = struct.Struct("3i")  # struct ucred: process, user, group
 
 
 def peer_behind(transport: asyncio.BaseTransport) -> Peer:
     """Say who is at the other end."""
     name = transport.get_extra_info("peername")
+    found = transport.get_extra_info("socket")
     return Peer(
-        address=plain_address(name[0]) if isinstance(name, tuple) else "",
+        address=plain_address(name[0]) if isinstance(name, tuple) else unix_peer(found),
         names=certificate_names(transport.get_extra_info("peercert")),
     )
+
+
+def unix_peer(found: socket.socket | None) -> str:
+    """Name the process that connected to a Unix socket, as the kernel knows it (unix(7))."""
+    if found is None or found.family != socket.AF_UNIX:
+        return ""
+    process, user, _ = PEER.unpack(
+        found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+    )
+    return f"{LOCAL}uid={user},pid={process}"
 
 
 def peer_of(request: web.BaseRequest) -> Peer:

@@ -172,12 +172,15 @@ def health(admin: str, *, ready: bool) -> None:
 
 
 def _bind(admin: str) -> str:
-    from proxy.addresses import read_bind  # noqa: PLC0415
+    from proxy import binds  # noqa: PLC0415
 
     try:
-        return read_bind(admin)
+        bind = binds.read_bind(admin)
     except ValueError as exc:
         raise click.UsageError(f"--admin {admin!r} {exc}") from None
+    if binds.systemd_name(bind) is not None:
+        raise click.UsageError(f"--admin {admin!r} is known to systemd only; give its address")
+    return bind
 
 
 @commands.command(cls=Command, epilog="icr-proxy emulator --port 9000 --key-file app.pem")

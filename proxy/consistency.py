@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from proxy import addresses, policy
+from proxy import addresses, binds, policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,6 +95,13 @@ def encrypted(base_url: str, allow_plain: bool) -> str | None:  # noqa: FBT001 -
     )
 
 
+def of_a_unix_socket(value: str | None, bind: str) -> str | None:
+    """Find a property of Unix sockets where there is none."""
+    if value is None or binds.unix_path(bind) is not None:
+        return None
+    return f'"{value}" has no effect: bind beside it is no Unix socket (unix:/path)'
+
+
 def each_once(tags: Sequence[str]) -> str | None:
     """Take a word that is repeated for a slip."""
     twice = next((tag for tag in tags if tags.count(tag) > 1), None)
@@ -141,7 +148,7 @@ def _folded(header: str) -> str:
 
 def reached_on_purpose(bind: str | None, exposed: bool) -> str | None:  # noqa: FBT001 - a row of values
     """Demand a word before other machines can deliver webhooks."""
-    if bind is None or exposed or addresses.is_loopback(addresses.split_bind(bind)[0]):
+    if bind is None or exposed or not binds.is_reachable(bind):
         return None
     return (
         f'"{bind}" can be reached from other machines; if that is meant, set webhooks.exposed: true'
@@ -238,11 +245,12 @@ def someone_to_serve(listeners: Sequence[Bound]) -> str | None:
 
 def binds_apart(listeners: Sequence[Bound], admin: Bound, webhooks: PerhapsBound) -> str | None:
     """Find the first two binds of which one would not get its port."""
-    binds = [(f"listeners[{at}].bind", each.bind) for at, each in enumerate(listeners)]
-    binds.append(("admin.bind", admin.bind))
+    places = [(f"listeners[{at}].bind", each.bind) for at, each in enumerate(listeners)]
+    places.append(("admin.bind", admin.bind))
     if webhooks.bind is not None:
-        binds.append(("webhooks.bind", webhooks.bind))
-    for (key, bind), (other, taken) in combinations(binds, 2):
-        if addresses.collide(bind, taken):
-            return f'"{bind}" of {key} and "{taken}" of {other} cannot share a port'
+        places.append(("webhooks.bind", webhooks.bind))
+    for (key, bind), (other, taken) in combinations(places, 2):
+        if binds.collide(bind, taken):
+            place = "a port" if binds.host_and_port(bind) else "a socket"
+            return f'"{bind}" of {key} and "{taken}" of {other} cannot share {place}'
     return None

@@ -66,6 +66,8 @@ class ListenerConfig:
     """One address on which callers are served."""
 
     must_hold: ClassVar = (
+        Rule(("mode", "bind"), consistency.of_a_unix_socket),
+        Rule(("owner", "bind"), consistency.of_a_unix_socket),
         Rule(("tags",), consistency.each_once),
         Rule(("tags", "installation", "untagged"), consistency.some_credential),
         Rule(("untagged", "installation"), consistency.one_meaning),
@@ -73,8 +75,19 @@ class ListenerConfig:
     )
 
     bind: Annotated[
-        str, Key(of.BIND, "Where to listen, `host:port`; port 0 takes any.", flag="--listen")
+        str,
+        Key(
+            of.BIND,
+            "Where to listen: `host:port`, `unix:/path`, `systemd:name`; port 0 takes any.",
+            flag="--listen",
+        ),
     ] = "127.0.0.1:8080"
+    mode: Annotated[
+        str | None, Key(of.MODE, "Permissions of a Unix socket; empty is 0600, its owner alone.")
+    ] = None
+    owner: Annotated[
+        str | None, Key(of.OWNER, "Owner of a Unix socket, `user:group` by name or number.")
+    ] = None
     exposed: Annotated[
         bool, Key(of.SWITCH, "Confirm that other machines may connect and use the credentials.")
     ] = False

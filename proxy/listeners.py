@@ -1,17 +1,25 @@
-"""Sockets for callers: aiohttp's low-level server, one for each configured address."""
+"""Sockets for callers: aiohttp's low-level server, one for each configured place."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from proxy.addresses import bracketed, split_bind
+from proxy import binds
+from proxy.addresses import bracketed, is_loopback
 from proxy.callerconnection import CallerServer
 from proxy.errors import BindError
+from proxy.tcpsockets import open_tcp
+from proxy.unixsockets import DEFAULT_MODE, UnixSocket, open_unix
 
 if TYPE_CHECKING:
     import logging
     import ssl
+    from collections.abc import Callable
 
     from proxy.callerconnection import Refuse, Respond
     from proxy.servingconfig import LimitsConfig
@@ -22,8 +30,31 @@ HEADERS_MOST = 128  # header lines in a request
 HANDSHAKE_SECONDS = 10.0  # for TLS, of which a caller has not said who it is
 
 
+def nothing_passed(name: str) -> list[socket.socket]:
+    """Stand in for `activation.Activation.take` where no service manager is asked."""
+    raise BindError(f"cannot listen on systemd:{name}: no socket was passed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """How callers get in, other than where."""
+
+    mode: int = DEFAULT_MODE
+    """Permissions of a Unix socket."""
+    owner: str | None = None
+    """Whose it is."""
+    may_be_reached: bool = True
+    """Whether other machines may be able to connect to a socket of systemd's."""
+    passed: Callable[[str], list[socket.socket]] = nothing_passed
+    """What gives the sockets of systemd's."""
+    tls: ssl.SSLContext | None = None
+
+
+ORDINARY = Door()
+
+
 class Listener:
-    """One open socket and the connections on it."""
+    """One place where callers connect, and the connections made there."""
 
     def __init__(
         self,
@@ -34,10 +65,10 @@ class Listener:
         limits: LimitsConfig,
         tag: str,
         logger: logging.Logger,
-        tls: ssl.SSLContext | None = None,
+        door: Door = ORDINARY,
     ) -> None:
         self._bind = bind
-        self._tls = tls
+        self._door = door
         self._server = CallerServer(
             respond,
             refuse=refuse,
@@ -52,34 +83,50 @@ class Listener:
             access_log=None,
             logger=logger,
         )
-        self._sockets: asyncio.Server | None = None
-        self.address = bind
-        """`host:port` as bound: a configured port 0 is replaced by the real one."""
+        self._accepting: list[asyncio.Server] = []
+        self._unix: UnixSocket | None = None
+        self.addresses: tuple[str, ...] = (bind,)
+        """Each as bound, `host:port` or `unix:/path`: a port 0 is replaced by the real one."""
+
+    @property
+    def address(self) -> str:
+        """The first of them."""
+        return self.addresses[0]
 
     async def open(self) -> None:
         """Listen.
 
         Raises:
-            BindError: the address cannot be had; the sentence says why.
+            BindError: the place cannot be had; the sentence says why.
         """
-        host, port = split_bind(self._bind)
-        loop = asyncio.get_running_loop()
-        try:
-            self._sockets = await loop.create_server(
-                self._server,
-                host,
-                port,
-                backlog=BACKLOG,
-                ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls is not None else None,
-            )
-        except OSError as exc:
-            reason = exc.strerror or "the address is not usable"
-            raise BindError(
-                f"cannot listen on {self._bind}: {reason}; is another program using it?"
-            ) from None
-        name = self._sockets.sockets[0].getsockname()
-        self.address = f"{bracketed(name[0])}:{name[1]}"
+        sockets = await self._open_sockets()
+        self.addresses = tuple(address_of(each) for each in sockets)
+        self._accepting = [await self._accept(each) for each in sockets]
+
+    async def _open_sockets(self) -> list[socket.socket]:
+        door, bind = self._door, self._bind
+        path, name = binds.unix_path(bind), binds.systemd_name(bind)
+        if path is not None:
+            self._unix = open_unix(Path(path), mode=door.mode, owner=door.owner, backlog=BACKLOG)
+            return [self._unix.socket]
+        if name is not None:
+            sockets = door.passed(name)
+            if not door.may_be_reached:
+                _keep_to_this_machine(bind, sockets)
+            return sockets
+        place = binds.host_and_port(bind)
+        return await open_tcp(*place, backlog=BACKLOG) if place is not None else []
+
+    async def _accept(self, found: socket.socket) -> asyncio.Server:
+        loop, tls = asyncio.get_running_loop(), self._door.tls
+        options: dict[str, Any] = {"sock": found, "backlog": BACKLOG, "ssl": tls}
+        if tls is not None:
+            options["ssl_handshake_timeout"] = HANDSHAKE_SECONDS
+        if found.family != socket.AF_UNIX:
+            return await loop.create_server(self._server, **options)
+        if sys.version_info >= (3, 13):
+            options["cleanup_socket"] = False  # it is ours to remove, or systemd's
+        return await loop.create_unix_server(self._server, **options)
 
     @property
     def connections(self) -> int:
@@ -88,11 +135,35 @@ class Listener:
 
     def stop_accepting(self) -> None:
         """Take no new connections; end the idle ones."""
-        if self._sockets is not None:
-            self._sockets.close()
+        if self._unix is not None:
+            self._unix.remove()
+            self._unix = None
+        for each in self._accepting:
+            each.close()
         self._server.pre_shutdown()
 
     async def close(self) -> None:
         """End every connection, whatever it is doing."""
         self.stop_accepting()
         await self._server.shutdown(0.1)
+
+
+def address_of(found: socket.socket) -> str:
+    """Write where a socket is bound."""
+    name = found.getsockname()
+    if found.family == socket.AF_UNIX:
+        return f"{binds.UNIX}{name}"
+    return f"{bracketed(name[0])}:{name[1]}"
+
+
+def _keep_to_this_machine(bind: str, sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        if each.family != socket.AF_UNIX and not is_loopback(each.getsockname()[0]):
+            address = address_of(each)
+            for passed in sockets:
+                passed.close()
+            raise BindError(
+                f"cannot listen on {bind}: it is {address}, which can be reached from"
+                " other machines, and whoever reaches it acts as the installation; if that is"
+                " meant, set exposed: true beside it"
+            )

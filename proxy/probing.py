@@ -6,10 +6,12 @@ A container needs no shell and no curl for its probes, and a probe starts in a f
 from __future__ import annotations
 
 import http.client
+import socket
 import time
 from typing import TYPE_CHECKING
 
-from proxy.addresses import bracketed, split_bind
+from proxy import binds
+from proxy.addresses import bracketed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,18 +22,39 @@ PAUSE_SECONDS = 0.1
 OK = 200
 
 
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=ASK_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ASK_SECONDS)
+        self.sock.connect(self._path)
+
+
+def connection_to(bind: str) -> tuple[http.client.HTTPConnection, str]:
+    """Prepare a connection to what is bound there, and say where it leads."""
+    place, path = binds.host_and_port(bind), binds.unix_path(bind)
+    if place is None:
+        return UnixConnection(path or ""), bind
+    host, port = EVERYWHERE.get(place[0], place[0]), place[1]
+    return http.client.HTTPConnection(host, port, timeout=ASK_SECONDS), f"{bracketed(host)}:{port}"
+
+
 def ask(bind: str, path: str) -> str | None:
     """Give `None` if the admin port says yes, else what it says or why it cannot be asked."""
-    host, port = split_bind(bind)
-    host = EVERYWHERE.get(host, host)
-    connection = http.client.HTTPConnection(host, port, timeout=ASK_SECONDS)
+    connection, where = connection_to(bind)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         said = _legible(response.read(200)) or f"HTTP {response.status}"
     except (OSError, http.client.HTTPException) as exc:
         reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-        return f"{bracketed(host)}:{port} cannot be asked: {reason}"
+        return f"{where} cannot be asked: {reason}"
     finally:
         connection.close()
     return None if response.status == OK else said

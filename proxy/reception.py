@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.listeners import Listener
+from proxy.listeners import Door, Listener
 from proxy.reports import TlsReports
+from proxy.unixsockets import DEFAULT_MODE
 
 if TYPE_CHECKING:
     import logging
+    import socket
     from collections.abc import Callable, Sequence
 
     from proxy.config import Config
@@ -26,6 +28,7 @@ def build_listeners(
     log: Log,
     logger: logging.Logger,
     metrics: Metrics,
+    passed: Callable[[str], list[socket.socket]],
     now: Callable[[], float],
 ) -> list[Listener]:
     """Make one for each handler; none is open yet.
@@ -35,7 +38,7 @@ def build_listeners(
     """
     listeners = []
     for at, (listener, handler) in enumerate(zip(config.listeners, handlers, strict=True)):
-        tls = build_door(listener, key=f"listeners[{at}].tls", log=log, now=now)
+        tls = build_tls(listener, key=f"listeners[{at}].tls", log=log, now=now)
         if tls is not None:
             metrics.certificate_expiry.labels(listener.bind).set_function(tls.expires_at)
         listeners.append(
@@ -46,13 +49,25 @@ def build_listeners(
                 limits=config.limits,
                 tag=config.headers.installation,
                 logger=logger,
-                tls=tls,
+                door=Door(
+                    mode=int(listener.mode, 8) if listener.mode is not None else DEFAULT_MODE,
+                    owner=listener.owner,
+                    may_be_reached=may_be_reached(listener, config),
+                    passed=passed,
+                    tls=tls,
+                ),
             )
         )
     return listeners
 
 
-def build_door(
+def may_be_reached(listener: ListenerConfig, config: Config) -> bool:
+    """Tell whether other machines may connect: by the word for it, or because callers are known."""
+    known = bool(config.callers) and not listener.anonymous
+    return known or listener.exposed or listener.tls.verifies_clients
+
+
+def build_tls(
     listener: ListenerConfig, *, key: str, log: Log, now: Callable[[], float]
 ) -> TlsDoor | None:
     """Make the TLS side of a listener, if it has one."""

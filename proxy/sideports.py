@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy import binds
 from proxy.admin import Admin
 from proxy.browsers import HostGuard, OriginGuard
 from proxy.control import Control
 from proxy.deliveries import RESULTS, Deliveries
 from proxy.listenerconfig import ListenerConfig
-from proxy.listeners import Listener
+from proxy.listeners import Door, Listener
 from proxy.logs import where
 from proxy.secret import Secret
 from proxy.secretfile import SecretFile
@@ -41,11 +42,13 @@ def build_admin(
         status=status,
         control=Control(tokens=parts.tokens, log=parts.log),
         # No further name than the bound one: here, nobody poses as the API.
-        hosts=HostGuard(ListenerConfig(bind=bind, exposed=True), base_url=f"http://{bind}"),
+        hosts=HostGuard(
+            ListenerConfig(bind=bind, exposed=binds.is_reachable(bind)), base_url="http://localhost"
+        ),
         origins=OriginGuard(()),
         crashed=lambda error, path: parts.log.error("admin.crashed", path=path, **where(error)),
     )
-    return _listener(bind, config, parts, respond=admin, refuse=admin.refuse)
+    return _listener(bind, config, parts, respond=admin, refuse=admin.refuse, exposed=True)
 
 
 def build_webhooks(config: Config, parts: Parts) -> Listener | None:
@@ -65,7 +68,14 @@ def build_webhooks(config: Config, parts: Parts) -> Listener | None:
         count=lambda result: count[result].inc(),
         log=parts.log,
     )
-    return _listener(bind, config, parts, respond=deliveries, refuse=deliveries.refuse)
+    return _listener(
+        bind,
+        config,
+        parts,
+        respond=deliveries,
+        refuse=deliveries.refuse,
+        exposed=config.webhooks.exposed,
+    )
 
 
 def read_webhook_secret(config: WebhooksConfig, *, log: Log) -> Callable[[], Secret]:
@@ -81,7 +91,7 @@ def read_webhook_secret(config: WebhooksConfig, *, log: Log) -> Callable[[], Sec
 
 
 def _listener(
-    bind: str, config: Config, parts: Parts, *, respond: Respond, refuse: Refuse
+    bind: str, config: Config, parts: Parts, *, respond: Respond, refuse: Refuse, exposed: bool
 ) -> Listener:
     return Listener(
         bind,
@@ -90,4 +100,5 @@ def _listener(
         limits=config.limits,
         tag=config.headers.installation,
         logger=parts.logger,
+        door=Door(may_be_reached=exposed, passed=parts.activation.take),
     )

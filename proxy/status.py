@@ -27,7 +27,7 @@ def describe_status(
         "app": config.app.id,
         "upstream": config.upstream.base_url,
         "api_version": config.upstream.api_version,
-        "listeners": [listener.address for listener in parts.listeners],
+        "listeners": [place for listener in parts.listeners for place in listener.addresses],
         "policy": {"read_only": config.policy.read_only},
         "circuit": parts.circuit.state if parts.circuit is not None else "off",
         "degraded": list(_degraded(parts)),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from proxy.addresses import bracketed, split_bind
-from proxy.probing import ASK_SECONDS, EVERYWHERE
+from proxy import binds
+from proxy.probing import connection_to
 
 if TYPE_CHECKING:
     from proxy.access import TokenKey
@@ -49,13 +49,12 @@ class TokenState:
 
 def ask_token_state(bind: str, key: TokenKey, *, app: str, upstream: str) -> TokenState:
     """Ask the admin port at `bind`; whatever happens, there is a sentence."""
-    host, port = split_bind(bind)
-    host = EVERYWHERE.get(host, host)
-    where = f"{bracketed(host)}:{port}"
-    if port == 0:
+    place = binds.host_and_port(bind)
+    if binds.systemd_name(bind) is not None or (place is not None and place[1] == 0):
         return TokenState(known=False, sentence="not asked: the admin port is not fixed")
+    connection, where = connection_to(bind)
     try:
-        status = msgspec.json.decode(_read(host, port), type=ShownStatus)
+        status = msgspec.json.decode(_read(connection), type=ShownStatus)
     except OSError:
         return TokenState(known=False, sentence=f"unknown: no proxy answers at {where}")
     except (http.client.HTTPException, msgspec.DecodeError, UnicodeDecodeError):
@@ -82,8 +81,7 @@ def _state(status: ShownStatus, key: TokenKey, *, where: str) -> TokenState:
     return TokenState(known=True, sentence=shown, token=token)
 
 
-def _read(host: str, port: int) -> bytes:
-    connection = http.client.HTTPConnection(host, port, timeout=ASK_SECONDS)
+def _read(connection: http.client.HTTPConnection) -> bytes:
     try:
         connection.request("GET", "/status")
         response = connection.getresponse()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy import addresses
+from proxy import addresses, binds
 from proxy.kinds import (
     Choice,
     Count,
@@ -188,9 +188,15 @@ BIND = Text(
     what="an address to listen on",
     pattern="[!-~]{1,300}",
     example="127.0.0.1:8080",
-    parse=addresses.read_bind,
+    parse=binds.read_bind,
 )
 BINDS = ListOf(BIND)
+MODE = Text(what="permissions in octal digits", pattern="0?[0-7]{3}", example="0660")
+OWNER = Text(
+    what="an owner, user:group by name or number",
+    pattern=r"(?=.*[^:])[A-Za-z0-9_.-]{0,64}(:[A-Za-z0-9_.-]{1,64})?",
+    example="icr-proxy:tools",
+)
 HOSTS = ListOf(
     Text(
         what="a host",

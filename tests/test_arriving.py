@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.arriving import arrive, read_header
@@ -46,6 +48,20 @@ def test_a_url_leads_to_a_listener(url: str, bind: str, target: str, host: bytes
 
     assert (question.listener.bind, question.target) == (bind, target)
     assert question.headers == ((b"Host", host),)
+
+
+def test_a_listener_without_a_port_is_asked_for_by_path_or_by_name() -> None:
+    config = replace(
+        CONFIG, listeners=(ListenerConfig(bind="unix:/run/x"), ListenerConfig(bind="127.0.0.1:1"))
+    )
+
+    by_path = arrive(config, "GET", "/p", [], listener=None)
+    by_name = arrive(config, "GET", "/p", [], listener="unix:/run/x")
+    by_port = arrive(config, "GET", "http://localhost:1/p", [], listener=None)
+
+    assert by_path == by_name
+    assert by_path.headers == ((b"Host", b"localhost"),)
+    assert by_port.listener.bind == "127.0.0.1:1"
 
 
 def test_a_listener_may_be_named() -> None:

@@ -48,6 +48,10 @@ def guard(**listener: Any) -> HostGuard:
         pytest.param({"hosts": ("icr.internal",)}, b"ICR.internal:80", id="configured"),
         pytest.param({"hosts": ("icr.internal",)}, b"localhost", id="local beside configured"),
         pytest.param({"bind": "0.0.0.0:80", "exposed": True}, b"any.example", id="exposed"),
+        pytest.param({"bind": "unix:/x"}, b"localhost", id="Unix socket"),
+        pytest.param({"bind": "unix:/x"}, b"api.example", id="the API's name on a Unix socket"),
+        pytest.param({"bind": "systemd:x"}, b"localhost", id="systemd"),
+        pytest.param({"bind": "systemd:x", "exposed": True}, b"any.example", id="its exposed"),
     ],
 )
 def test_a_host_of_ours_passes(listener: dict[str, Any], host: bytes) -> None:
@@ -75,6 +79,8 @@ def test_a_host_of_ours_passes(listener: dict[str, Any], host: bytes) -> None:
             b"evil.example",
             id="exposed with configured names",
         ),
+        pytest.param({"bind": "unix:/x"}, b"evil.example", id="Unix socket"),
+        pytest.param({"bind": "systemd:x"}, b"evil.example", id="systemd"),
     ],
 )
 def test_a_host_of_somebody_else_is_refused(listener: dict[str, Any], host: bytes) -> None:

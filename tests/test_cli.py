@@ -235,3 +235,10 @@ async def test_check_reads_the_certificates_of_listeners(tmp_path: Path) -> None
     assert wrong[0] == 2
     assert "listeners[0].tls.key:" in wrong[2]
     assert "is not the key of the certificate in" in wrong[2]
+
+
+async def test_an_admin_port_that_only_systemd_knows_cannot_be_asked() -> None:
+    code, _, err = await run_to_end(["health", "--admin", "systemd:admin"], bare_environment())
+
+    assert code == 2
+    assert "is known to systemd only" in err

@@ -66,7 +66,9 @@ def with_everything_on(directory: Path) -> Config:
     """Load the example with all that is off turned on; of alternatives, only one."""
     text = everything_on(EXAMPLE.read_text())
     file = directory / "c.yaml"
-    file.write_text(re.sub(r" *(private_key_file|private_keys_dir|secret_file):.*\n", "", text))
+    file.write_text(
+        re.sub(r" *(private_key_file|private_keys_dir|secret_file|mode|owner):.*\n", "", text)
+    )
     return load(file=file, environ={}, flags={})
 
 

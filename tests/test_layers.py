@@ -39,6 +39,7 @@ LAYERS = """
     delivery fates
     access cached circuit failures inflight issued kinds policy rationing secretfile upstream
     secretkinds
+    activation binds tcpsockets unixsockets
     addresses basic callerkeys clockskew lateness masking operations outcome paths peers secret
     showing tree units
     auditchain
@@ -46,11 +47,12 @@ LAYERS = """
     __init__
 """
 PURE = """
+    binds peers
     auditchain auditconfig auditrecord
     admission basic callerconfig callerkeys callers lateness secretkinds
     duplicates fates
     access addresses breaker browsers cached circuit config consistency credentials errors failures
-    headers issued kinds listenerconfig masking minting operations outcome paths peers policy
+    headers issued kinds listenerconfig masking minting operations outcome paths policy
     policyconfig problems rationing reference reloading routes secret servingconfig settings
     showing sources tags tracecontext tree units upstream upstreamconfig verdicts vocabulary
     webhooks

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
+from proxy.callerconnection import peer_of
 from proxy.errors import BindError
-from proxy.listeners import Listener
+from proxy.listeners import ORDINARY, Door, Listener
+from proxy.pages import send_page, text_page
+from proxy.peers import Peer
 from proxy.servingconfig import LimitsConfig
-from tests.scenes import TAG, config_for, running
+from tests.scenes import TAG, config_for, read_answer, request_head, running
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -50,7 +58,7 @@ async def test_a_listener_that_stops_accepting_ends_idle_connections() -> None:
             await asyncio.open_connection("127.0.0.1", proxy.port)
 
 
-def bare_listener(*, bind: str, respond: Any = None) -> Listener:
+def bare_listener(*, bind: str, respond: Any = None, door: Door = ORDINARY) -> Listener:
     return Listener(
         bind,
         respond=respond,
@@ -58,4 +66,81 @@ def bare_listener(*, bind: str, respond: Any = None) -> Listener:
         limits=LimitsConfig(),
         tag=TAG,
         logger=logging.getLogger("nobody"),
+        door=door,
     )
+
+
+async def test_a_name_is_served_on_every_address_it_has() -> None:
+    listener = bare_listener(bind="localhost:0")
+    await listener.open()
+
+    assert listener.address == listener.addresses[0]
+    assert {address.rpartition(":")[0] for address in listener.addresses} <= {"127.0.0.1", "[::1]"}
+    for address in listener.addresses:
+        host, _, port = address.rpartition(":")
+        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        writer.close()
+    await listener.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_caller_on_a_unix_socket_is_known_by_its_process(
+    tmp_path: Path, run: Callable[[Awaitable[None]], None]
+) -> None:
+    peers: list[Peer] = []
+
+    async def respond(request: Any) -> Any:
+        peers.append(peer_of(request))
+        return await send_page(request, text_page(200, "hello"))
+
+    async def scene() -> None:
+        path = tmp_path / "s"
+        listener = bare_listener(bind=f"unix:{path}", respond=respond)
+        await listener.open()
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(request_head())
+        answer = await read_answer(reader)
+        writer.close()
+        await listener.close()
+
+        assert listener.address == f"unix:{path}"
+        assert answer.status == 200
+        assert peers == [Peer(address=f"unix:uid={os.getuid()},pid={os.getpid()}")]
+        assert peers[0].is_local
+        assert not path.exists()
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("host", "may_be_reached", "opens"),
+    [
+        pytest.param("127.0.0.1", False, True, id="loopback"),
+        pytest.param("0.0.0.0", False, False, id="not meant"),  # that is the point
+        pytest.param("0.0.0.0", True, True, id="on purpose"),
+    ],
+)
+async def test_what_a_socket_of_systemds_is_bound_to_must_be_meant(
+    host: str, *, may_be_reached: bool, opens: bool
+) -> None:
+    passed = socket.create_server((host, 0))
+    passed.setblocking(False)
+    port = passed.getsockname()[1]
+    door = Door(may_be_reached=may_be_reached, passed=lambda _name: [passed])
+    listener = bare_listener(bind="systemd:web", door=door)
+
+    if opens:
+        await listener.open()
+        assert listener.address == f"{host}:{port}"
+    else:
+        with pytest.raises(BindError, match=r"systemd:web: it is 0\.0\.0\.0:"):
+            await listener.open()
+    await listener.close()
+
+
+async def test_without_a_service_manager_nothing_is_passed() -> None:
+    listener = bare_listener(bind="systemd:web")
+
+    with pytest.raises(BindError, match="no socket was passed"):
+        await listener.open()
+    await listener.close()

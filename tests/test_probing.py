@@ -3,6 +3,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -243,3 +244,22 @@ def test_a_proxy_that_is_not_there_yet_is_waited_for() -> None:
     assert said is not None
     assert "Connection refused" in said
     assert clock.slept
+
+
+def test_an_admin_port_on_a_unix_socket_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as port:
+        port.bind(str(path))
+        port.listen()
+        asking = threading.Thread(target=lambda: said.append(ask(f"unix:{path}", "/healthz")))
+        said: list[str | None] = []
+        asking.start()
+        connection, _ = port.accept()
+        with connection:
+            head = connection.recv(65536)
+            connection.sendall(OK)
+        asking.join()
+
+    assert said == [None]
+    assert head.startswith(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+    assert ask(f"unix:{path}", "/healthz") == f"unix:{path} cannot be asked: Connection refused"

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from proxy.callerconnection import peer_of
 from proxy.errors import StartError
 from proxy.listenerconfig import TlsConfig
-from proxy.listeners import Listener
+from proxy.listeners import Door, Listener
 from proxy.pages import send_page, text_page
 from proxy.peers import Peer
 from proxy.servingconfig import LimitsConfig
@@ -103,7 +103,7 @@ async def stage_with(tls: TlsConfig) -> AsyncIterator[Stage]:
         limits=LimitsConfig(),
         tag="x-tag",
         logger=logging.getLogger("nobody"),
-        tls=TlsDoor(tls, key="tls", watcher=told),
+        door=Door(tls=TlsDoor(tls, key="tls", watcher=told)),
     )
     await listener.open()
     try:

@@ -91,6 +91,8 @@ async def test_what_is_no_proxy_is_said(answer: bytes) -> None:
         pytest.param("127.0.0.1:1", "no proxy answers at 127.0.0.1:1", id="nobody"),
         pytest.param("0.0.0.0:1", "no proxy answers at 127.0.0.1:1", id="everywhere"),
         pytest.param("127.0.0.1:0", "not asked", id="any port"),
+        pytest.param("systemd:admin", "not asked", id="known to systemd only"),
+        pytest.param("unix:/no/such", "no proxy answers at unix:/no/such", id="Unix socket"),
     ],
 )
 def test_without_a_proxy_the_state_is_unknown(bind: str, words: str) -> None:

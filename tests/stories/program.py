@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import socket
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from proxy.emulator.server import Emulator
@@ -66,13 +67,30 @@ def environment(emulator: Emulator, folder: Path, **more: str) -> dict[str, str]
     }
 
 
-async def start(words: list[str], env: dict[str, str]) -> asyncio.subprocess.Process:
-    """Start `icr-proxy` with these words."""
+# What systemd does between fork and exec: descriptors from 3 on, and for whom they are.
+PASS = """
+import os, sys
+count, *rest = sys.argv[1:]
+numbers = [int(number) for number in rest[: int(count)]]
+high = [os.dup2(number, 500 + at, inheritable=False) for at, number in enumerate(numbers)]
+for at, number in enumerate(high):
+    os.dup2(number, 3 + at)
+os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"] = str(os.getpid()), count
+os.execv(sys.executable, [sys.executable, "-m", "proxy", *rest[int(count):]])
+"""
+
+
+async def start(
+    words: list[str], env: dict[str, str], *, passing: Sequence[socket.socket] = ()
+) -> asyncio.subprocess.Process:
+    """Start `icr-proxy` with these words, and with sockets as systemd passes them."""
+    numbers = [each.fileno() for each in passing]
+    launch = ["-c", PASS, str(len(numbers)), *map(str, numbers)] if passing else ["-m", "proxy"]
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "proxy",
+        *launch,
         *words,
+        pass_fds=numbers,
         env=env,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -87,6 +105,22 @@ async def program_before(
 ) -> AsyncIterator[Program]:
     """Run the program until it is ready; kill it in the end if it is still there."""
     process = await start(["run", *words], environment(emulator, folder, **more))
+    async with _until_ready(process) as program:
+        yield program
+
+
+@asynccontextmanager
+async def program_passed(
+    sockets: Sequence[socket.socket], emulator: Emulator, folder: Path, **more: str
+) -> AsyncIterator[Program]:
+    """Run the program as systemd does that listens for it."""
+    process = await start(["run"], environment(emulator, folder, **more), passing=sockets)
+    async with _until_ready(process) as program:
+        yield program
+
+
+@asynccontextmanager
+async def _until_ready(process: asyncio.subprocess.Process) -> AsyncIterator[Program]:
     program = Program(process)
     try:
         ready = await program.until("proxy.ready")

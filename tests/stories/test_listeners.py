@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
+import stat
 from typing import TYPE_CHECKING
 
 from tests.issuing import authority, issue, server_certificate
 from tests.scenes import TAG
-from tests.stories.program import GUARD_SECONDS, Program, program_before
+from tests.stories.program import (
+    GUARD_SECONDS,
+    Program,
+    environment,
+    program_before,
+    program_passed,
+    run_to_end,
+    start,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,3 +94,115 @@ async def test_only_callers_with_a_certificate_are_served(
     assert known == (0, "200")
     assert unknown[0] != 0
     assert unknown[1] == "000"
+
+
+# -- Unix sockets ---------------------------------------------------------------------------------
+
+
+async def test_a_unix_socket_serves_and_goes_with_the_program(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    path, admin = tmp_path / "icr.sock", tmp_path / "admin.sock"
+    variables = {
+        "ICR_PROXY_LISTENERS__0__BIND": f"unix:{path}",
+        "ICR_PROXY_LISTENERS__0__MODE": "0660",
+        "ICR_PROXY_LISTENERS__0__OWNER": f"{os.getuid()}:{os.getgid()}",
+        "ICR_PROXY_ADMIN__BIND": f"unix:{admin}",
+    }
+    async with program_before(emulator, tmp_path, **variables) as program:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        served = await curl(emulator, "--unix-socket", str(path), "http://localhost/projects")
+        rebound = await curl(emulator, "--unix-socket", str(path), "http://evil.example/projects")
+        env = environment(emulator, tmp_path, **variables)
+        asked = [await run_to_end(words, env) for words in (["health", "--ready"], ["wait"])]
+        second = await run_to_end(["run"], env | {"ICR_PROXY_ADMIN__BIND": "127.0.0.1:0"})
+        program.process.send_signal(signal.SIGTERM)
+        code = await program.end()
+
+    assert mode == 0o660
+    assert served == (0, "200")
+    assert rebound == (0, "421")
+    assert [each[0] for each in asked] == [0, 0]
+    assert second[0] == 1
+    assert f"cannot listen on unix:{path}: another program is using it" in second[2]
+    assert code == 0
+    assert not path.exists()
+    assert not admin.exists()
+    peer = next(line["peer"] for line in program.lines if line["event"] == "request.done")
+    assert peer.startswith(f"unix:uid={os.getuid()},pid=")
+
+
+async def test_a_socket_that_a_crash_left_behind_is_replaced(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "icr.sock"
+    variables = {"ICR_PROXY_LISTENERS__0__BIND": f"unix:{path}"}
+    async with program_before(emulator, tmp_path, **variables) as first:
+        first.process.kill()
+        await first.process.wait()
+        left = path.exists()
+    async with program_before(emulator, tmp_path, **variables):
+        served = await curl(emulator, "--unix-socket", str(path), "http://localhost/projects")
+
+    assert left
+    assert served == (0, "200")
+
+
+# -- systemd --------------------------------------------------------------------------------------
+
+
+async def test_sockets_of_systemd_are_served_and_left_to_it(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "passed.sock"
+    variables = {
+        "LISTEN_FDNAMES": "web:local",
+        "ICR_PROXY_LISTENERS__0__BIND": "systemd:web",
+        "ICR_PROXY_LISTENERS__1__BIND": "systemd:1",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as web, socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(path))
+        local.listen()
+        address = f"127.0.0.1:{web.getsockname()[1]}"
+        for _ in range(2):  # a restart, between which callers wait and are not refused
+            async with program_passed([web, local], emulator, tmp_path, **variables) as program:
+                served = [
+                    await curl(emulator, f"http://{address}/projects"),
+                    await curl(emulator, "--unix-socket", str(path), "http://localhost/projects"),
+                ]
+                program.process.send_signal(signal.SIGTERM)
+                await program.end()
+            [ready] = [line for line in program.lines if line["event"] == "proxy.ready"]
+            assert ready["listeners"] == [address, f"unix:{path}"]
+            assert served == [(0, "200"), (0, "200")]
+            assert path.exists()
+            with socket.create_connection(web.getsockname(), timeout=5):
+                pass  # the kernel takes it, for the next one to serve
+
+
+async def test_a_socket_of_systemd_that_others_can_reach_needs_the_word_for_it(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    variables = {"ICR_PROXY_LISTENERS__0__BIND": "systemd:0"}
+    with socket.create_server(("0.0.0.0", 0)) as web:  # that is the point
+        env = environment(emulator, tmp_path, **variables)
+        process = await start(["run"], env, passing=[web])
+        async with asyncio.timeout(GUARD_SECONDS):
+            _, err = await process.communicate()
+        meant = variables | {"ICR_PROXY_LISTENERS__0__EXPOSED": "true"}
+        async with program_passed([web], emulator, tmp_path, **meant):
+            port = web.getsockname()[1]
+            served = await curl(emulator, f"http://127.0.0.1:{port}/projects")
+
+    assert process.returncode == 1
+    assert "which can be reached from other machines" in err.decode()
+    assert served == (0, "200")
+
+
+async def test_without_systemd_its_socket_is_missing(emulator: Emulator, tmp_path: Path) -> None:
+    env = environment(emulator, tmp_path, ICR_PROXY_LISTENERS__0__BIND="systemd:web")
+
+    code, _, err = await run_to_end(["run"], env)
+
+    assert code == 1
+    assert "cannot listen on systemd:web: no socket was passed" in err
