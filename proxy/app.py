@@ -164,6 +164,8 @@ class App:
         if parts.auditing is not None:
             await parts.auditing.close()
         await asyncio.gather(*(listener.close() for listener in self._sideports))
+        if parts.spans is not None:  # which blocks while the collector takes what is left
+            await asyncio.get_running_loop().run_in_executor(None, parts.spans.close)
         parts.log.info("proxy.stopped")
 
     async def __aenter__(self) -> Self:

@@ -18,6 +18,7 @@ from proxy.compiling import build_rules, upstream_host
 from proxy.directory import Directory
 from proxy.doorkeeper import Doorkeeper
 from proxy.duplicates import Duplicates
+from proxy.errors import StartError
 from proxy.exchange import Exchange
 from proxy.forward import Forwarder
 from proxy.guarding import RESULTS, Guard
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.auditing import Auditing
-    from proxy.config import Config
+    from proxy.config import Config, TracingConfig
     from proxy.listeners import Listener
+    from proxy.outcome import Outcome
+    from proxy.spans import Spans
     from proxy.upstream import Upstream
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
@@ -67,6 +70,7 @@ class Parts:
     logger: logging.Logger
     threshold: Threshold
     sampling: Sampling
+    spans: Spans | None
     metrics: Metrics
     auditing: Auditing | None
     keys: KeyRing
@@ -94,6 +98,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     threshold = Threshold(config.logs.level)
     log = build_log(config.logs, stream=stream, threshold=threshold, now=clocks.now)
     metrics = Metrics()
+    spans = build_spans(config.tracing, log=log, clocks=clocks)
     auditing = build_auditing(config, log=log, metrics=metrics, clocks=clocks)
     key_reports = KeyReports(
         log=log,
@@ -113,7 +118,9 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         config=config.tokens,
         now=clocks.now,
         random=clocks.random,
-        watcher=TokenReports(log=log, metrics=metrics),
+        watcher=TokenReports(
+            log=log, metrics=metrics, **({} if spans is None else {"mint_span": spans.minted})
+        ),
         sleep=asyncio.sleep,
     )
     directory = build_directory(config, calls=calls, log=log, clocks=clocks)
@@ -127,7 +134,13 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         ),
     )
     sampling = Sampling(config.logs.sample_reads)
-    request_log = RequestLog(log, sampling=sampling)
+    readers: list[Callable[[Outcome], None]] = [
+        RequestLog(log, sampling=sampling),
+        metrics,
+        by_installation,
+    ]
+    if spans is not None:
+        readers.append(spans)
     in_flight = InFlight(changed=metrics.in_flight.set)
     add_states(metrics, tokens=tokens, pool=pool, calls=calls, clocks=clocks)
     forwarder = Forwarder(
@@ -155,7 +168,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
             find=directory.find,
             in_flight=in_flight,
             turn_away=doorkeeper.turn_away,
-            readers=(request_log, metrics, by_installation),
+            readers=readers,
             trail=auditing.trail if auditing is not None else None,
             crashed=lambda error, request_id: log.error(
                 "request.crashed", request_id=request_id, **where(error)
@@ -172,6 +185,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         logger=logger,
         threshold=threshold,
         sampling=sampling,
+        spans=spans,
         metrics=metrics,
         auditing=auditing,
         keys=keys,
@@ -205,6 +219,23 @@ def build_guard(metrics: Metrics, *, clocks: Clocks) -> Guard:
         counted=lambda result, number: count[result].inc(number),
         clock=clocks.clock,
     )
+
+
+def build_spans(config: TracingConfig, *, log: Log, clocks: Clocks) -> Spans | None:
+    """Make what sends spans, if they are to be sent; nothing is imported otherwise.
+
+    Raises:
+        StartError: the extra that does it is not installed.
+    """
+    if config.endpoint is None:
+        return None
+    try:
+        from proxy.spans import Spans  # noqa: PLC0415
+    except ImportError:
+        raise StartError(
+            "tracing.endpoint needs OpenTelemetry; install it: pip install 'icr-proxy[otel]'"
+        ) from None
+    return Spans(config, now=clocks.now, complaints=Bridge(log))
 
 
 def build_pool(config: Config, *, metrics: Metrics, clocks: Clocks) -> Pool:

@@ -34,7 +34,7 @@ from proxy.headers import (
 from proxy.outcome import CALLER_GONE_STATUS, Journal
 from proxy.policy import Subject
 from proxy.problems import kind_of, problem
-from proxy.tracecontext import RANDOM_BYTES, continue_trace
+from proxy.tracecontext import RANDOM_BYTES, SERVING, continue_trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -121,6 +121,7 @@ class Handler:
         trace = continue_trace(
             single(request.raw_headers, TRACEPARENT), digits=digits, share=rules.trace_share
         )
+        SERVING.set(trace if trace.sampled else None)
         fresh = digits[:32].encode("ascii")
         journal = Journal(
             request_id=choose_request_id(request.raw_headers, fresh=fresh).decode("ascii"),

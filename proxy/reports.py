@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.problems import kind_of
 
@@ -22,12 +22,22 @@ SKEW_FINE_SECONDS = 20.0  # a clock that trembles about the limit is one alarm, 
 LOOKUPS = ("fresh", "due", "dead", "negative", "blocked")
 
 
+class MintSpan(Protocol):
+    """What makes a span of a mint."""
+
+    def __call__(self, *, installation: str | None, result: str, took: float) -> None:
+        """Tell that a mint has ended just now, after `took` seconds."""
+
+
 class TokenReports:
     """A `tokens.TokenWatcher`."""
 
-    def __init__(self, *, log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self, *, log: Log, metrics: Metrics, mint_span: MintSpan = lambda **_about: None
+    ) -> None:
         self._log = log
         self._metrics = metrics
+        self._mint_span = mint_span
         self._lookups = {result: metrics.lookups.labels(result) for result in LOOKUPS}
 
     def looked_up(self, result: str) -> None:
@@ -38,6 +48,7 @@ class TokenReports:
         """Count and log a token that arrived."""
         self._metrics.mints.labels(key.kind, "ok").inc()
         self._metrics.mint_duration.observe(seconds)
+        self._mint_span(installation=key.installation, result="ok", took=seconds)
         self._log.info(
             "token.minted",
             installation=key.installation,
@@ -51,6 +62,7 @@ class TokenReports:
     def mint_failed(self, key: TokenKey, error: MintError, seconds: float) -> None:
         """Count and log a token that did not arrive."""
         self._metrics.mints.labels(key.kind, error.reason).inc()
+        self._mint_span(installation=key.installation, result=error.reason, took=seconds)
         self._log.warning(
             "token.mint_failed",
             installation=key.installation,

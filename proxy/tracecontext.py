@@ -8,6 +8,7 @@ of new traces is, decided by the trace's own random digits.
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 RANDOM_BYTES = 32  # what a trace needs at most: its own id, and those of two spans
@@ -36,6 +37,12 @@ class Trace:
     def traceparent(self) -> bytes:
         """The header that the API gets."""
         return f"00-{self.id}-{self.upstream_span}-{self.flags}".encode("ascii")
+
+
+# The sampled trace of the request that this task serves. A mint runs in a task of its own and is
+# told apart by nothing else from the requests that wait for it; a task inherits the variable from
+# the request that started it.
+SERVING: ContextVar[Trace | None] = ContextVar("SERVING", default=None)
 
 
 def continue_trace(received: bytes | None, *, digits: str, share: float = 0.0) -> Trace:
