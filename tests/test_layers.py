@@ -30,19 +30,13 @@ LAYERS = """
     auditthread auditwriter
     tlsdoor
     appcalls breaker callerconnection certificates keysources
-<<<<<<< HEAD
     auditfiles
-    browsers config configfile connection installationmetrics keys logs metrics verdicts webhooks
+    browsers config configfile connection installationmetrics keys logs metrics spans
+    verdicts webhooks
     auditconfig auditrecord
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
     admission callers consistency credentials headers minting probing problems reply routes settings
     tags vocabulary
-=======
-    browsers config configfile connection installationmetrics keys logs metrics spans
-    verdicts webhooks
-    listenerconfig policyconfig servingconfig upstreamconfig
-    consistency credentials headers minting probing problems reply routes settings tags vocabulary
->>>>>>> cc91e92 (Send spans of requests, of the API's part and of mints to an OpenTelemetry collector)
     delivery fates
     access cached circuit failures inflight issued kinds policy rationing secretfile upstream
     secretkinds
