@@ -44,8 +44,8 @@ FAULTS = (
 class Retirer:
     """Retires one credit at a time through the proxy and keeps what it was told."""
 
-    def __init__(self, proxy: RunningProxy, emulator: Emulator) -> None:
-        self._port = proxy.port
+    def __init__(self, proxy: RunningProxy | int, emulator: Emulator) -> None:
+        self.port = proxy if isinstance(proxy, int) else proxy.port
         self._installation = next(iter(emulator.world.installations.values()))
         held = emulator.world.book.holdings(
             Account(self._installation.organization.id, "inventory")
@@ -70,7 +70,7 @@ class Retirer:
 
     async def retire(self, comments: list[str], *, before_each: Callable[[str], None]) -> None:
         """Retire one after the other on a connection that is opened again when it breaks."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         for comment in comments:
             before_each(comment)
             try:
@@ -83,7 +83,7 @@ class Retirer:
                 alive = False
             if not alive:
                 writer.close()
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.close()
 
 
