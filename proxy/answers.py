@@ -12,7 +12,7 @@ import socket
 import struct
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import HttpVersion10, HttpVersion11
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web import BaseRequest
 
+    from proxy.callerconnection import CallerConnection
     from proxy.problems import Problem
 
 Header = tuple[bytes, bytes]
@@ -94,6 +95,10 @@ class Answer:
     def transport(self) -> asyncio.Transport | None:
         """The way to the caller, while there is one."""
         return self._request.transport
+
+    def when_followed(self, hear: Callable[[bool], None]) -> None:
+        """Have told what the connection brings after this answer (see `CallerConnection`)."""
+        cast("CallerConnection", self._request.protocol).when_followed(hear)
 
     async def prepare(self, _request: BaseRequest) -> None:
         """Nothing is left to do when aiohttp asks."""

@@ -35,13 +35,14 @@ if TYPE_CHECKING:
 class CallerConnection(RequestHandler):
     """aiohttp's connection, with our answer to a request that cannot be parsed."""
 
-    __slots__ = ("_body", "_refuse", "_tag", "peer")
+    __slots__ = ("_body", "_followed", "_refuse", "_tag", "peer")
 
     def __init__(self, server: web.Server, *, refuse: Refuse, tag: str, **options: Any) -> None:
         super().__init__(server, **options)
         self._refuse = refuse
         self._tag = tag.lower()
         self._body: StreamReader | None = None
+        self._followed: tuple[int, Callable[[bool], None]] | None = None
         self.peer = NOBODY
         """Who calls; known once the connection is made, the TLS handshake included."""
 
@@ -49,6 +50,23 @@ class CallerConnection(RequestHandler):
         """See who calls, once for all requests that come this way."""
         self.peer = peer_behind(transport)
         super().connection_made(transport)
+
+    def when_followed(self, hear: Callable[[bool], None]) -> None:
+        """Say what comes after the answer just given: the end by a reset (True), or anything else.
+
+        Anything else is told when somebody asks anew, or in the end.
+        """
+        before, self._followed = self._followed, (self._request_count, hear)
+        if before is not None:
+            before[1](False)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See how it ends."""
+        super().connection_lost(exc)
+        followed, self._followed = self._followed, None
+        if followed is not None:
+            number, hear = followed
+            hear(isinstance(exc, ConnectionError) and number == self._request_count)
 
     def data_received(self, data: bytes) -> None:
         """Parse; tell the reader of a body that it is malformed, which aiohttp forgets."""

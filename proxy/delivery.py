@@ -43,6 +43,15 @@ def is_taken(transport: asyncio.Transport | None) -> bool:
     return not happened & GOODBYE or _unacknowledged(raw.fileno()) == 0
 
 
+def was_reset(transport: asyncio.Transport | None) -> bool:
+    """Whether the other side has ended the connection with a reset, and nobody has noticed yet."""
+    if transport is None or transport.is_closing():
+        return False
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), 0)
+    return any(event & RESET for _, event in poll.poll(0))
+
+
 def _unacknowledged(fileno: int) -> int:
     """Bytes the other side has not confirmed (tcp(7), SIOCOUTQ, which is the same as this)."""
     answer = fcntl.ioctl(fileno, termios.TIOCOUTQ, struct.pack("i", 0))

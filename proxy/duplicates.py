@@ -180,6 +180,15 @@ class Duplicates:
             self._keep(entry, ending.answer)
         return not entry.is_known
 
+    def reopen(self, entry: Entry, *, now: float, until: float) -> bool:
+        """Take back that an outcome was known; say whether that matters still."""
+        if until <= now or entry.identity in self._entries:
+            return False
+        entry.until = until
+        self._entries[entry.identity] = self._ended[entry.identity] = entry
+        self._owned[entry.owner] += 1
+        return True
+
     def expire(self, now: float) -> int:
         """Forget whose window has passed; count those of which nobody learnt what became of them.
 

@@ -20,6 +20,7 @@ from proxy.errors import (
     OverloadedError,
 )
 from proxy.fates import Fate, fate_of
+from proxy.receipts import Receipts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -64,6 +65,9 @@ class Guard:
         self._duplicates = duplicates
         self._counted = counted
         self._clock = clock
+        self.receipts = Receipts(
+            duplicates=duplicates, clock=clock, reopened=lambda: self._count("left-open")
+        )
 
     async def serve(
         self,
@@ -86,6 +90,7 @@ class Guard:
         request = await describe(job, received, journal)
         now = self._clock()
         self._count("expired", self._duplicates.expire(now))
+        self.receipts.look(request.identity)
         verdict = self._duplicates.claim(
             request, request_id=journal.request_id, now=now, window=terms.window
         )
@@ -123,10 +128,11 @@ class Guard:
         try:
             await forward(witness)
         finally:
-            left_open = self._duplicates.settle(
-                entry, witness.ending(sent=job.is_sent), now=self._clock(), window=terms.window
-            )
+            now, ending = self._clock(), witness.ending(sent=job.is_sent)
+            left_open = self._duplicates.settle(entry, ending, now=now, window=terms.window)
             self._count("left-open", int(left_open))
+            if ending.delivered and ending.fate is Fate.DONE and not entry.keyed:
+                self.receipts.expect(entry, answer, until=now + terms.window)
 
     def _count(self, result: str, number: int = 1) -> None:
         if number:

@@ -96,7 +96,7 @@ class Handler:
         self._listener = listener
         self.rules = rules
         self._forwarder = forwarder
-        self._guard = guard
+        self.guard = guard
         self._find = find
         self._in_flight = in_flight
         self._turn_away = turn_away
@@ -220,7 +220,7 @@ class Handler:
         if rules.guard is None or not job.changes_state:
             await self._forward(job, journal, answer)
             return
-        await self._guard.serve(
+        await self.guard.serve(
             job,
             terms=rules.guard,
             received=received,

@@ -23,6 +23,7 @@ LAYERS = """
     pages
     guarding
     audit
+    receipts
     answers bodies doorkeeper forward installations loading reference reloading reports status
     upstreamreports
     duplicates

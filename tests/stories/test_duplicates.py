@@ -129,14 +129,14 @@ TRIES = 5
 async def attempt(port: int, request: bytes, *, patience: float) -> RawAnswer | None:
     """Send on a connection of its own, as tools do; nothing if it broke or took too long."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    reading = asyncio.ensure_future(read_answer(reader))
+    await asyncio.wait([reading], timeout=patience)
+    writer.transport.abort()  # what is in the kernel now, this tool never learns
     try:
-        writer.write(request)
-        async with asyncio.timeout(patience):
-            return await read_answer(reader)
-    except (*BROKEN, TimeoutError):
+        return await reading
+    except BROKEN:
         return None
-    finally:
-        writer.close()
 
 
 async def insist(retirer: Retirer, comment: str, *, keyed: bool, chance: random.Random) -> bool:
