@@ -53,10 +53,17 @@ class Doorkeeper:
         finally:
             self.held -= 1
 
-    def _tell(self, now: float, **facts: object) -> None:
+    def _tell(self, now: float, *, peer: str, reason: str, failures: int, delay_ms: int) -> None:
         """Write a line, unless the last one was a moment ago; never what was sent."""
         if now - self._logged_at < LOG_SECONDS:
             self._unlogged += 1
             return
-        self._log.warning("caller.refused", **facts, unlogged=self._unlogged)
+        self._log.warning(
+            "caller.refused",
+            peer=peer,
+            reason=reason,
+            failures=failures,
+            delay_ms=delay_ms,
+            unlogged=self._unlogged,
+        )
         self._logged_at, self._unlogged = now, 0

@@ -51,5 +51,7 @@ class CircuitReports:
             self._log.warning(
                 "circuit.opened", failures=circuit.failures, pause_s=round(circuit.pause, 3)
             )
+        elif circuit.state == "half_open":
+            self._log.info("circuit.half_open")
         else:
-            self._log.info(f"circuit.{circuit.state}")
+            self._log.info("circuit.closed")

@@ -21,6 +21,7 @@ from proxy.policy import Policy, Subject
 from proxy.policyconfig import RuleConfig
 from proxy.reference import json_schema, reference_table, refusal_table
 from proxy.settings import dotted, leaves, parts
+from tests.events import SOMETIMES, Event, events
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "icr-proxy.yaml"
@@ -194,3 +195,31 @@ def test_everyday_settings_are_flags_of_run() -> None:
     options = {name for option in commands.commands["run"].params for name in option.opts}
 
     assert flags <= options
+
+
+LOGGED = re.compile(r"^\| `([a-z._]+)` \| ([a-z, ]+) \| (.*?) \| .+ \|$", re.MULTILINE)
+
+
+def documented_events() -> dict[str, tuple[set[str], set[str]]]:
+    """Give level and fields of every event in docs/logs.md."""
+    text = (ROOT / "docs" / "logs.md").read_text()
+    return {
+        name: (set(levels.split(", ")), set(re.findall(r"`(\w+)`", fields)))
+        for name, levels, fields in LOGGED.findall(text)
+    }
+
+
+def test_docs_name_every_event_that_is_logged_and_no_other() -> None:
+    assert sorted(documented_events()) == sorted(events())
+
+
+@pytest.mark.parametrize(("name", "event"), sorted(events().items()))
+def test_docs_name_every_field_of_an_event_and_no_other(name: str, event: Event) -> None:
+    assert documented_events()[name][1] == event.fields
+
+
+@pytest.mark.parametrize(("name", "event"), sorted(events().items()))
+def test_docs_name_the_level_of_an_event(name: str, event: Event) -> None:
+    levels = documented_events()[name][0]
+
+    assert levels == event.levels or (event.levels == {SOMETIMES} and len(levels) > 1)
