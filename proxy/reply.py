@@ -8,6 +8,7 @@ organization's request. Parsed by llhttp (httptools).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +23,10 @@ HIGH_WATER = 256 * 1024  # bytes of a body held before the socket is no longer r
 HEAD_LIMIT = 256 * 1024  # bytes of a head; llhttp sets no limit of its own
 BODILESS = frozenset({204, 304})  # RFC 9112, 6.3
 FIRST_FINAL_STATUS = 200
-SWITCHING_PROTOCOLS = 101
+# Switching Protocols, which nobody asked for, and what is no status: llhttp takes a body after it.
+NEVER = frozenset({101, *range(100)})
+VERSIONS = ("1.1", "1.0")  # llhttp takes 0.9 and 2.0 as well
+PHRASE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9112, 4; llhttp takes controls
 HEAD_END = b"\r\n\r\n"
 
 
@@ -205,7 +209,13 @@ class Reply:
         if self.head_done:
             return
         status = self._parser.get_status_code()
-        if status == SWITCHING_PROTOCOLS or not _is_plain(self.headers):
+        version = self._parser.get_http_version()
+        if (
+            version not in VERSIONS
+            or status in NEVER
+            or not PHRASE.fullmatch(self.reason)
+            or not _is_plain(self.headers, is_old=version != VERSIONS[0])
+        ):
             raise ValueError("nobody asked for this")  # ends the parsing: `feed` says how
         if status < FIRST_FINAL_STATUS:
             self.reason = b""
@@ -222,6 +232,8 @@ class Reply:
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the body, without framing."""
+        if not self.head_done:
+            raise ValueError("an interim answer has no body")  # llhttp takes one for some
         if not self.complete:
             self._chunks.append(data)
             self.buffered += len(data)
@@ -237,12 +249,15 @@ def _is_framed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
 
 
-def _is_plain(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether the body comes as it is: a coding we did not ask for could not be passed on."""
-    return all(
-        value.strip().lower() == b"chunked"
-        for name, value in headers
-        if name.lower() == b"transfer-encoding"
+def _is_plain(headers: Iterable[tuple[bytes, bytes]], *, is_old: bool) -> bool:
+    """Whether the body comes as it is: a coding we did not ask for could not be passed on.
+
+    So it is with `chunked` named twice, which to some is a body in chunks in a body in chunks, and
+    with any coding in HTTP/1.0, where there is none (RFC 9112, 6.1).
+    """
+    codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
+    return not codings or (
+        len(codings) == 1 and codings[0].strip().lower() == b"chunked" and not is_old
     )
 
 

@@ -197,6 +197,22 @@ async def test_surplus_that_comes_later_spoils_the_connection_too() -> None:
             id="101",
         ),
         pytest.param(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", id="101 without upgrade"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\n",
+            id="chunked twice",
+        ),
+        pytest.param(
+            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            id="chunks in HTTP/1.0",
+        ),
+        pytest.param(b"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n", id="HTTP/0.9"),
+        pytest.param(b"HTTP/1.1 000 OK\r\n\r\n", id="no status"),
+        pytest.param(b"HTTP/1.1 200 O\x06K\r\nContent-Length: 0\r\n\r\n", id="control in a reason"),
+        pytest.param(
+            b"HTTP/1.1 199 x\r\nContent-Length: 5\r\n\r\nother" + LENGTH,
+            id="an interim answer with a body",
+        ),
     ],
 )
 async def test_what_is_not_an_answer_to_us_is_broken(answer: bytes) -> None:
