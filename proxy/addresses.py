@@ -7,7 +7,7 @@ two equal addresses are equal strings, and raises ValueError with the rule that 
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HIGHEST_PORT = 65535
@@ -101,6 +101,16 @@ def _read_url(raw: str, rule: str) -> str:
     if port is None or int(port) == _DEFAULT_PORTS[scheme]:
         return f"{scheme}://{host}"
     return f"{scheme}://{host}:{port}"
+
+
+def read_network(raw: str) -> str:
+    """Read a network as `address/bits`, or one address."""
+    try:
+        return str(ip_network(raw))
+    except ValueError:
+        raise ValueError(
+            "is not a network; write 10.0.0.0/8 or 2001:db8::/32, all bits after those zero"
+        ) from None
 
 
 def url_host(url: str) -> str:

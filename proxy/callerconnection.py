@@ -35,12 +35,22 @@ if TYPE_CHECKING:
 class CallerConnection(RequestHandler):
     """aiohttp's connection, with our answer to a request that cannot be parsed."""
 
-    __slots__ = ("_body", "_followed", "_refuse", "_tag", "peer")
+    __slots__ = ("_body", "_followed", "_named", "_refuse", "_tag", "peer")
 
-    def __init__(self, server: web.Server, *, refuse: Refuse, tag: str, **options: Any) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        *,
+        refuse: Refuse,
+        tag: str,
+        named: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Speak with a caller; `named` is its address if a load balancer connects for it."""
         super().__init__(server, **options)
         self._refuse = refuse
         self._tag = tag.lower()
+        self._named = named
         self._body: StreamReader | None = None
         self._followed: tuple[int, Callable[[bool], None]] | None = None
         self.peer = NOBODY
@@ -48,7 +58,7 @@ class CallerConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See who calls, once for all requests that come this way."""
-        self.peer = peer_behind(transport)
+        self.peer = peer_behind(transport, named=self._named)
         super().connection_made(transport)
 
     def when_followed(self, hear: Callable[[bool], None]) -> None:
@@ -106,14 +116,20 @@ NOBODY = Peer(address="")
 PEER = struct.Struct("3i")  # struct ucred: process, user, group
 
 
-def peer_behind(transport: asyncio.BaseTransport) -> Peer:
+def peer_behind(transport: asyncio.BaseTransport, *, named: str | None) -> Peer:
     """Say who is at the other end."""
-    name = transport.get_extra_info("peername")
-    found = transport.get_extra_info("socket")
     return Peer(
-        address=plain_address(name[0]) if isinstance(name, tuple) else unix_peer(found),
+        address=named if named is not None else connected_from(transport),
         names=certificate_names(transport.get_extra_info("peercert")),
     )
+
+
+def connected_from(transport: asyncio.BaseTransport) -> str:
+    """Give the address at the other end of the connection itself."""
+    name = transport.get_extra_info("peername")
+    if isinstance(name, tuple):
+        return plain_address(name[0])
+    return unix_peer(transport.get_extra_info("socket"))
 
 
 def unix_peer(found: socket.socket | None) -> str:
@@ -141,7 +157,11 @@ class CallerServer(web.Server):
 
     def __call__(self) -> RequestHandler:
         """Make the protocol of a new connection (called by the event loop)."""
-        return CallerConnection(self, loop=self._loop, **self._options)
+        return self.connection(None)
+
+    def connection(self, named: str | None) -> CallerConnection:
+        """Make that of a connection which a load balancer makes for the caller `named`."""
+        return CallerConnection(self, loop=self._loop, named=named, **self._options)
 
 
 def parse_error(exc: BaseException, *, tag: str, uri_limit: int) -> ProxyError:

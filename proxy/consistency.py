@@ -102,6 +102,25 @@ def of_a_unix_socket(value: str | None, bind: str) -> str | None:
     return f'"{value}" has no effect: bind beside it is no Unix socket (unix:/path)'
 
 
+def known_fronts(
+    networks: Sequence[str],
+    proxy_protocol: bool,  # noqa: FBT001 - a row of values
+    bind: str,
+) -> str | None:
+    """Demand the load balancers whose word for a caller's address is taken."""
+    in_vain = None
+    if not proxy_protocol:
+        in_vain = "has no effect without proxy_protocol: true beside it"
+    elif binds.unix_path(bind) is not None:
+        in_vain = "has no effect: whoever may connect to a Unix socket is trusted"
+    if networks or in_vain is not None:
+        return in_vain if networks else None
+    return (
+        "is required if proxy_protocol beside it is true; list the load balancers' networks:"
+        " whoever else connects could pose as any address"
+    )
+
+
 def each_once(tags: Sequence[str]) -> str | None:
     """Take a word that is repeated for a slip."""
     twice = next((tag for tag in tags if tags.count(tag) > 1), None)

@@ -68,6 +68,10 @@ class ListenerConfig:
     must_hold: ClassVar = (
         Rule(("mode", "bind"), consistency.of_a_unix_socket),
         Rule(("owner", "bind"), consistency.of_a_unix_socket),
+        Rule(
+            ("proxy_protocol_from", "proxy_protocol", "bind"),
+            consistency.known_fronts,
+        ),
         Rule(("tags",), consistency.each_once),
         Rule(("tags", "installation", "untagged"), consistency.some_credential),
         Rule(("untagged", "installation"), consistency.one_meaning),
@@ -95,6 +99,13 @@ class ListenerConfig:
         bool, Key(of.SWITCH, "Serve whoever connects here, even if there are `callers`.")
     ] = False
     tls: TlsConfig = field(default_factory=TlsConfig)
+    proxy_protocol: Annotated[
+        bool, Key(of.SWITCH, "Whether each connection begins with a PROXY header (v1 or v2).")
+    ] = False
+    proxy_protocol_from: Annotated[
+        tuple[str, ...],
+        Key(of.NETWORKS, "Networks of the load balancers whose PROXY headers are believed."),
+    ] = ()
     hosts: Annotated[
         tuple[str, ...],
         Key(of.HOSTS, "Names callers may use in `Host`; empty: local ones, or any if exposed."),

@@ -13,6 +13,7 @@ from proxy import binds
 from proxy.addresses import bracketed, is_loopback
 from proxy.callerconnection import CallerServer
 from proxy.errors import BindError
+from proxy.fronting import Fronted
 from proxy.tcpsockets import open_tcp
 from proxy.unixsockets import DEFAULT_MODE, UnixSocket, open_unix
 
@@ -48,6 +49,10 @@ class Door:
     passed: Callable[[str], list[socket.socket]] = nothing_passed
     """What gives the sockets of systemd's."""
     tls: ssl.SSLContext | None = None
+    fronted_by: tuple[str, ...] | None = None
+    """Networks of load balancers, each of whose connections begins with a PROXY header."""
+    front_refused: Callable[[str, str], None] = lambda _reason, _peer: None
+    """What hears which connections were refused for want of one."""
 
 
 ORDINARY = Door()
@@ -83,7 +88,7 @@ class Listener:
             access_log=None,
             logger=logger,
         )
-        self._accepting: list[asyncio.Server] = []
+        self._accepting: list[asyncio.Server | Fronted] = []
         self._unix: UnixSocket | None = None
         self.addresses: tuple[str, ...] = (bind,)
         """Each as bound, `host:port` or `unix:/path`: a port 0 is replaced by the real one."""
@@ -117,11 +122,20 @@ class Listener:
         place = binds.host_and_port(bind)
         return await open_tcp(*place, backlog=BACKLOG) if place is not None else []
 
-    async def _accept(self, found: socket.socket) -> asyncio.Server:
-        loop, tls = asyncio.get_running_loop(), self._door.tls
-        options: dict[str, Any] = {"sock": found, "backlog": BACKLOG, "ssl": tls}
-        if tls is not None:
+    async def _accept(self, found: socket.socket) -> asyncio.Server | Fronted:
+        loop, door = asyncio.get_running_loop(), self._door
+        options: dict[str, Any] = {"ssl": door.tls}
+        if door.tls is not None:
             options["ssl_handshake_timeout"] = HANDSHAKE_SECONDS
+        if door.fronted_by is not None:
+            return Fronted(
+                found,
+                serve=self._server.connection,
+                trusted=door.fronted_by,
+                refused=door.front_refused,
+                options=options,
+            )
+        options |= {"sock": found, "backlog": BACKLOG}
         if found.family != socket.AF_UNIX:
             return await loop.create_server(self._server, **options)
         if sys.version_info >= (3, 13):

@@ -119,6 +119,9 @@ class Metrics:
         self.signing_key = gauge(
             "signing_key_info", "The keys for App JWTs, and how they stand.", "fingerprint", "state"
         )
+        self.front_refusals = counter(
+            "proxy_protocol_refusals", "Connections without a PROXY header to trust.", "reason"
+        )
         self.certificate_expiry = gauge(
             "listener_certificate_expiry_timestamp_seconds",
             "When the certificate of a listener expires.",

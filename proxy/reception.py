@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.listeners import Door, Listener
-from proxy.reports import TlsReports
+from proxy.reports import FrontReports, TlsReports
 from proxy.unixsockets import DEFAULT_MODE
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def build_listeners(
                     may_be_reached=may_be_reached(listener, config),
                     passed=passed,
                     tls=tls,
+                    fronted_by=listener.proxy_protocol_from if listener.proxy_protocol else None,
+                    front_refused=FrontReports(log=log, metrics=metrics, listener=listener.bind),
                 ),
             )
         )

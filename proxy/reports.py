@@ -159,3 +159,22 @@ class TlsReports:
     def rejected(self, error: StartError) -> None:
         """Tell, loudly, that what is on disk is not what is in use."""
         self._log.error("tls.rejected", listener=self._listener, detail=error.detail)
+
+
+class FrontReports:
+    """Hears of connections that were refused for want of a PROXY header."""
+
+    def __init__(self, *, log: Log, metrics: Metrics, listener: str) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._listener = listener
+        self._told: set[str] = set()
+
+    def __call__(self, reason: str, peer: str) -> None:
+        """Count, and tell the first of each kind: whoever connects could fill the log."""
+        self._metrics.front_refusals.labels(reason).inc()
+        if reason not in self._told:
+            self._told.add(reason)
+            self._log.warning(
+                "proxy_protocol.refused", listener=self._listener, reason=reason, peer=peer
+            )

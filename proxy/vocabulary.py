@@ -191,6 +191,14 @@ BIND = Text(
     parse=binds.read_bind,
 )
 BINDS = ListOf(BIND)
+NETWORKS = ListOf(
+    Text(
+        what="a network",
+        pattern="[0-9A-Fa-f.:/]{2,64}",
+        example="10.0.0.0/8",
+        parse=addresses.read_network,
+    )
+)
 MODE = Text(what="permissions in octal digits", pattern="0?[0-7]{3}", example="0660")
 OWNER = Text(
     what="an owner, user:group by name or number",

@@ -10,6 +10,7 @@ from proxy.addresses import (
     read_base_url,
     read_bind,
     read_host,
+    read_network,
     read_origin,
     split_bind,
     url_host,
@@ -211,3 +212,22 @@ def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -
 )
 def test_binds_collide_if_one_takes_the_others_port(one: str, other: str, taken: bool) -> None:  # noqa: FBT001
     assert collide(one, other) is taken
+
+
+@pytest.mark.parametrize(
+    ("raw", "network"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.0.0.1", "10.0.0.1/32"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+    ],
+)
+def test_a_network_has_one_spelling(raw: str, network: str) -> None:
+    assert read_network(raw) == network
+
+
+@pytest.mark.parametrize("raw", ["10.0.0.1/8", "10.0.0.0/33", "10.0.0", "::/129", "x"])
+def test_what_is_no_network_is_told(raw: str) -> None:
+    with pytest.raises(ValueError, match="is not a network"):
+        read_network(raw)

@@ -295,3 +295,38 @@ def test_no_two_addresses_are_the_same(
     hooks = WebhooksConfig(bind=webhooks, secret=Secret("s"))
 
     assert consistency.binds_apart(listeners, AdminConfig(bind=admin), hooks) == complaint
+
+
+@pytest.mark.parametrize(
+    ("networks", "proxy_protocol", "bind", "complaint"),
+    [
+        pytest.param((), False, "127.0.0.1:80", None, id="off"),
+        pytest.param(("10.0.0.0/8",), True, "127.0.0.1:80", None, id="on"),
+        pytest.param((), True, "unix:/x", None, id="on-a-unix-socket"),
+        pytest.param((), True, "127.0.0.1:80", "is required if", id="from-anybody"),
+        pytest.param((), True, "systemd:web", "is required if", id="from-anybody-by-systemd"),
+        pytest.param(("10.0.0.0/8",), False, "127.0.0.1:80", "no effect without", id="in-vain"),
+        pytest.param(("10.0.0.0/8",), True, "unix:/x", "no effect: whoever", id="no-addresses"),
+    ],
+)
+def test_a_proxy_header_is_believed_of_known_load_balancers(
+    networks: tuple[str, ...], bind: str, complaint: str | None, *, proxy_protocol: bool
+) -> None:
+    found = consistency.known_fronts(networks, proxy_protocol, bind)
+
+    assert (found is None) if complaint is None else (complaint in (found or ""))
+
+
+@pytest.mark.parametrize(
+    ("value", "bind", "fine"),
+    [
+        pytest.param(None, "127.0.0.1:80", True, id="not-set"),
+        pytest.param("0660", "unix:/x", True, id="a-unix-socket"),
+        pytest.param("0660", "127.0.0.1:80", False, id="an-address"),
+        pytest.param("0660", "systemd:x", False, id="a-socket-of-systemds"),
+    ],
+)
+def test_only_a_unix_socket_has_an_owner_and_a_mode(
+    value: str | None, bind: str, *, fine: bool
+) -> None:
+    assert (consistency.of_a_unix_socket(value, bind) is None) is fine

@@ -41,7 +41,8 @@ LAYERS = """
     delivery fates
     access cached circuit failures inflight issued kinds policy rationing secretfile upstream
     secretkinds
-    activation binds tcpsockets unixsockets
+    activation binds fronting tcpsockets unixsockets
+    proxyprotocol
     addresses basic callerkeys clockskew lateness masking operations outcome paths peers secret
     showing tree units
     auditchain
@@ -49,7 +50,7 @@ LAYERS = """
     __init__
 """
 PURE = """
-    binds peers
+    binds peers proxyprotocol
     auditchain auditconfig auditrecord
     admission basic callerconfig callerkeys callers lateness secretkinds
     duplicates fates

@@ -18,7 +18,7 @@ from proxy.errors import (
     StartError,
 )
 from proxy.metrics import Metrics
-from proxy.reports import ClockReports, KeyReports, TlsReports, TokenReports
+from proxy.reports import ClockReports, FrontReports, KeyReports, TlsReports, TokenReports
 from proxy.secret import Secret
 
 ONE = TokenKey("in-1")
@@ -286,3 +286,14 @@ def test_a_certificate_that_cannot_be_used_is_told_loudly(heard: Heard) -> None:
 
 def identity(begins_at: float, expires_at: float) -> Identity:
     return Identity(context=new_context(), begins_at=begins_at, expires_at=expires_at)
+
+
+def test_connections_without_a_proxy_header_are_counted_and_told_once_of_each_kind(
+    heard: Heard, metrics: Metrics
+) -> None:
+    refused = FrontReports(log=heard, metrics=metrics, listener="[::]:443")
+    for reason in ("untrusted", "invalid", "untrusted"):
+        refused(reason, "192.0.2.7")
+
+    assert [fields["reason"] for _, _, fields in heard.lines] == ["untrusted", "invalid"]
+    assert value(metrics, "proxy_protocol_refusals_total", reason="untrusted") == 2

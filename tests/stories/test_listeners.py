@@ -206,3 +206,32 @@ async def test_without_systemd_its_socket_is_missing(emulator: Emulator, tmp_pat
 
     assert code == 1
     assert "cannot listen on systemd:web: no socket was passed" in err
+
+
+# -- behind a load balancer -----------------------------------------------------------------------
+
+
+async def test_behind_a_load_balancer_the_log_has_the_callers_address(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    variables = with_tls(tmp_path) | {
+        "ICR_PROXY_LISTENERS__0__PROXY_PROTOCOL": "true",
+        "ICR_PROXY_LISTENERS__0__PROXY_PROTOCOL_FROM": "127.0.0.0/8",
+        "ICR_PROXY_LISTENERS__1__BIND": "127.0.0.1:0",
+        "ICR_PROXY_LISTENERS__1__PROXY_PROTOCOL": "true",
+        "ICR_PROXY_LISTENERS__1__PROXY_PROTOCOL_FROM": "192.0.2.0/24",
+    }
+    trust = ("--cacert", str(tmp_path / "ca.crt"))
+    async with program_before(emulator, tmp_path, **variables) as program:
+        fronted = await curl(emulator, *trust, "--haproxy-protocol", secure(program))
+        done = await program.until("request.done")
+        bare = await curl(emulator, *trust, secure(program))
+        ready = next(line for line in program.lines if line["event"] == "proxy.ready")
+        other = f"http://{ready['listeners'][1]}/projects"
+        distrusted = await curl(emulator, "--haproxy-protocol", other)
+        refused = [(await program.until("proxy_protocol.refused"))["reason"] for _ in range(2)]
+
+    assert fronted == (0, "200")
+    assert done["peer"] == "127.0.0.1"  # curl speaks for itself
+    assert bare[1] == distrusted[1] == "000"
+    assert refused == ["invalid", "untrusted"]
