@@ -25,6 +25,11 @@ Header = tuple[bytes, bytes]
 # https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header: `none` is a person's own doing.
 OWN_SITES = frozenset({b"same-origin", b"none"})
 PREFLIGHT_SECONDS = b"600"
+VARY = (b"Vary", b"Origin")
+# Chromium 104 to 141 asked this before a page of the internet reached into a private network; since
+# then it asks the person in front of it instead, and a server has no say
+# (https://wicg.github.io/private-network-access/, https://wicg.github.io/local-network-access/).
+PRIVATE_NETWORK = (b"Access-Control-Allow-Private-Network", b"true")
 
 
 class HostGuard:
@@ -83,6 +88,16 @@ class OriginGuard:
     def __init__(self, allow_origins: Sequence[str]) -> None:
         self._allowed = frozenset(origin.encode("ascii") for origin in allow_origins)
 
+    def headers(self, origin: bytes | None) -> list[Header]:
+        """Give what an answer says about origins: that the page which asks may read it.
+
+        Where some pages may, every answer says that it depends on who asks; else a cache would hand
+        an answer for nobody's page to a page (https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches).
+        """
+        if origin is not None:
+            return origin_headers(origin)
+        return [VARY] if self._allowed else []
+
     def check(self, headers: Sequence[Header]) -> bytes | None:
         """Give the allowed origin that asks, or `None` if no browser's other site does.
 
@@ -119,6 +134,8 @@ def preflight(headers: Iterable[Header]) -> list[Header]:
     asked = single(received, b"access-control-request-headers")
     if asked:
         granted.append((b"Access-Control-Allow-Headers", asked))
+    if single(received, b"access-control-request-private-network") == b"true":
+        granted.append(PRIVATE_NETWORK)
     return granted
 
 
@@ -127,7 +144,7 @@ def origin_headers(origin: bytes) -> list[Header]:
     return [
         (b"Access-Control-Allow-Origin", origin),
         (b"Access-Control-Expose-Headers", b"*"),
-        (b"Vary", b"Origin"),
+        VARY,
     ]
 
 

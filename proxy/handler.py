@@ -11,7 +11,7 @@ from aiohttp import HttpVersion11
 
 from proxy.answers import PHRASES, SERVED_VERSIONS, Answer
 from proxy.bodies import open_body
-from proxy.browsers import is_preflight, origin_headers, preflight, without_origin_headers
+from proxy.browsers import is_preflight, preflight, without_origin_headers
 from proxy.callerconnection import peer_of
 from proxy.credentials import settle
 from proxy.errors import (
@@ -183,11 +183,10 @@ class Handler:
         target = self._admit(request, rules, journal)
         received = request.raw_headers
         origin = rules.origins.check(received)
-        if origin is not None:
-            answer.extra = origin_headers(origin)
-            if is_preflight(request.method, received):
-                await self._grant(preflight(received), journal, answer)
-                return
+        answer.extra = rules.origins.headers(origin)
+        if origin is not None and is_preflight(request.method, received):
+            await self._grant(preflight(received), journal, answer)
+            return
         caller = self._recognise(request, target, rules, journal)
         key = await settle(rules.router.choose_key(target, received), find=self._find)
         if key is not None:

@@ -87,6 +87,10 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
 # it along with whatever a page makes it send.
 CHALLENGES = {"caller-unauthenticated": (b"WWW-Authenticate", b'Bearer realm="icr-proxy"')}
 
+# A browser that shows a refusal loads nothing for it: after the navigation that we refused it would
+# ask us for /favicon.ico, as its own site, and so get it with a token (seen with Chromium 156).
+INERT = (b"Content-Security-Policy", b"default-src 'none'; sandbox")
+
 # What to wait when nothing better is known; these pass by themselves.
 RETRY_AFTER = dict.fromkeys(("audit-unavailable", "circuit-open", "draining", "overloaded"), 1.0)
 
@@ -137,6 +141,7 @@ def problem(error: BaseException, *, request_id: str, trace_id: str | None = Non
     headers = [
         (b"Content-Type", JSON),
         (b"Cache-Control", b"no-store"),
+        INERT,
         (b"X-ICR-Proxy-Error", kind.code.encode()),
         (b"X-Request-Id", request_id.encode()),
     ]

@@ -188,6 +188,15 @@ def test_a_preflight_grants_what_is_asked_for_and_no_more() -> None:
     ]
 
 
+def test_a_preflight_about_a_private_network_is_granted_like_any_other() -> None:
+    asked = [
+        (b"Access-Control-Request-Method", b"GET"),
+        (b"Access-Control-Request-Private-Network", b"true"),
+    ]
+
+    assert (b"Access-Control-Allow-Private-Network", b"true") in preflight(asked)
+
+
 # -- on the wire ----------------------------------------------------------------------------------
 
 CORS = (
@@ -262,6 +271,15 @@ async def test_an_allowed_page_may_read_a_refusal_too() -> None:
 
 
 async def test_without_a_browser_the_apis_own_words_pass() -> None:
-    answer, _ = await through(request_head(), PAGE)
+    answer, _ = await through(request_head())
 
     assert answer.values(b"Access-Control-Allow-Origin") == [b"*"]
+    assert answer.values(b"Vary") == [b"Accept"]
+
+
+async def test_where_some_pages_may_call_the_apis_own_words_are_for_nobody() -> None:
+    """A cache must not hand to a page what was an answer to no page."""
+    answer, _ = await through(request_head(), PAGE)
+
+    assert answer.values(b"Access-Control-Allow-Origin") == []
+    assert answer.values(b"Vary") == [b"Accept", b"Origin"]

@@ -177,6 +177,7 @@ def test_the_headers_name_the_code_and_forbid_caching() -> None:
     assert headers_of(found) == {
         "Content-Type": "application/problem+json",
         "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
         "X-ICR-Proxy-Error": "endpoint-refused",
         "X-Request-Id": "r-1",
     }
