@@ -1,4 +1,4 @@
-"""The second listener: probes, metrics, status, switches. It forwards nothing."""
+"""The second listener: probes, metrics, status, switches, the console. It forwards nothing."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import HttpVersion11
 
+from proxy.answers import Answer
 from proxy.callerconnection import peer_of
+from proxy.consolepages import CLOSE
 from proxy.errors import ProxyError
+from proxy.gate import is_visit
 from proxy.pages import (
     BAD_REQUEST,
     CRASHED,
+    FORBIDDEN,
     JSON,
     NOT_ALLOWED,
     NOT_FOUND,
     OK,
     UNAVAILABLE,
     Page,
+    json_page,
     send_page,
     text_page,
 )
@@ -28,11 +33,13 @@ if TYPE_CHECKING:
 
     from aiohttp.web import BaseRequest
 
-    from proxy.answers import Answer
     from proxy.browsers import HostGuard, OriginGuard
+    from proxy.consolepages import Console
     from proxy.control import Control
+    from proxy.gate import Gate
 
 INDEX = "/healthz /startupz /readyz /metrics /status"
+CONSOLE = "/ in a browser is the console; it reads /events /facts and POST /explain"
 SWITCHES = "POST /tokens/ID/drop /installations/ID/block /installations/ID/unblock"
 
 
@@ -47,12 +54,15 @@ class Admin:
         metrics: Callable[[str], tuple[bytes, bytes]],
         status: Callable[[], Mapping[str, object]],
         control: Control,
+        gate: Gate,
         hosts: HostGuard,
         origins: OriginGuard,
         crashed: Callable[[BaseException, str], None],
+        console: Console | None = None,
     ) -> None:
+        self._index = "\n".join((INDEX, SWITCHES, *([CONSOLE] if console is not None else [])))
         self._pages: dict[str, Callable[[BaseRequest], Page]] = {
-            "/": lambda _: text_page(OK, f"{INDEX}\n{SWITCHES}"),
+            "/": lambda _: text_page(OK, self._index),
             # Alive means that the event loop turns, which it shows by answering.
             "/healthz": lambda _: text_page(OK, "ok"),
             "/startupz": lambda _: _probe(started(), "starting"),
@@ -65,6 +75,8 @@ class Admin:
             ),
         }
         self._control = control
+        self._console = console
+        self._gate = gate
         self._hosts = hosts
         self._origins = origins
         self._crashed = crashed
@@ -73,28 +85,49 @@ class Admin:
         """Answer one request."""
         path = request.raw_path.partition("?")[0]
         try:
-            page = self._answer(request, path)
+            page = await self._answer(request, path)
         except ProxyError as error:
             page = text_page(kind_of(error).status, error.detail)
         except Exception as error:  # noqa: BLE001  # the one place: the server would not log it
             self._crashed(error, path)
             page = text_page(CRASHED, "something went wrong inside the proxy; its log tells more")
-        return await send_page(request, page)
+        return page if isinstance(page, Answer) else await send_page(request, page)
 
     async def refuse(self, request: BaseRequest, error: ProxyError) -> Answer:
         """Answer a request that could not even be parsed."""
         return await send_page(request, text_page(BAD_REQUEST, error.detail), closing=True)
 
-    def _answer(self, request: BaseRequest, path: str) -> Page:
-        # Pages of the web could read the status, and throw switches, if their browser is here.
-        self._hosts.check(request.raw_headers, required=request.version >= HttpVersion11)
-        self._origins.check(request.raw_headers)
-        thrown = self._control.answer(request.method, path, peer=peer_of(request))
+    async def _answer(self, request: BaseRequest, path: str) -> Page | Answer:
+        received, peer = request.raw_headers, peer_of(request)
+        self._keep_out(request, path)
+        if path in self._pages:
+            return self._page(request, path)
+        objection = self._gate.objection(received, peer=peer)
+        thrown = self._control.answer(request.method, path, peer=peer, objection=objection)
         if thrown is not None:
             return thrown
+        if self._console is not None and path in CLOSE:
+            if objection is not None:
+                return json_page(FORBIDDEN, {"message": objection})
+            return await self._console.closer(request, path)
+        return self._page(request, path)
+
+    def _keep_out(self, request: BaseRequest, path: str) -> None:
+        """Refuse pages of the web: they could read the status, if their browser is here."""
+        received = request.raw_headers
+        self._hosts.check(received, required=request.version >= HttpVersion11)
+        if path == "/" and request.method == "GET" and is_visit(received):
+            return
+        if self._gate.is_console(received):
+            received = tuple(header for header in received if header[0].lower() != b"origin")
+        self._origins.check(received)
+
+    def _page(self, request: BaseRequest, path: str) -> Page:
         make = self._pages.get(path)
+        if self._console is not None:
+            make = self._console.file(path, request.raw_headers) or make
         if make is None:
-            return text_page(NOT_FOUND, f"there is: {INDEX}\n{SWITCHES}")
+            return text_page(NOT_FOUND, f"there is: {self._index}")
         if request.method not in ("GET", "HEAD"):
             return text_page(NOT_ALLOWED, "only GET and HEAD", allow=b"GET, HEAD")
         return make(request)

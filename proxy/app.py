@@ -7,6 +7,8 @@ import random
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
+from proxy import binds
+from proxy.admintoken import AdminToken
 from proxy.admission import keys_in_the_open
 from proxy.assembly import Clocks, Parts, app_headers, build
 from proxy.compiling import build_rules
@@ -42,6 +44,7 @@ class App:
         """One of `starting`, `ready`, `draining`, `stopped`."""
         self._now = clocks.now
         self._started_at = clocks.now()
+        self._admin_token = AdminToken(config.admin.token_file)
         self.admin = build_admin(
             config,
             self.parts,
@@ -53,6 +56,8 @@ class App:
                 started_at=self._started_at,
                 now=clocks.now(),
             ),
+            token=self._admin_token,
+            current=lambda: self.config,
         )
         self.webhooks: Listener | None = build_webhooks(config, self.parts)
         self._revoker = Revoker(
@@ -67,6 +72,12 @@ class App:
         return [self.admin, *([self.webhooks] if self.webhooks is not None else [])]
 
     @property
+    def _console_url(self) -> str | None:
+        """Where to point a browser, if there is a console that one can reach."""
+        there = self.parts.feed is not None and binds.host_and_port(self.admin.address) is not None
+        return f"http://{self.admin.address}/" if there else None
+
+    @property
     def address(self) -> str:
         """`host:port` of the first listener, as bound."""
         return self.parts.listeners[0].address
@@ -76,22 +87,26 @@ class App:
 
         Raises:
             BindError: an address cannot be had; whatever was opened is closed again.
-            StartError: the directory of the audit trail cannot be used.
+            StartError: the directory of the audit trail, or the file for the admin token, cannot be
+                used.
         """
         auditing = self.parts.auditing
         try:
             if auditing is not None:
                 auditing.open(self.config)
+            self._admin_token.issue()
             for listener in (*self._sideports, *self.parts.listeners):
                 await listener.open()
         except ProxyError:
             await self.stop()
             raise
         self.state = "ready"
-        self.parts.log.info(
+        parts = self.parts
+        parts.log.info(
             "proxy.ready",
-            listeners=[place for listener in self.parts.listeners for place in listener.addresses],
+            listeners=[place for listener in parts.listeners for place in listener.addresses],
             admin=self.admin.address,
+            console=self._console_url,
             webhooks=self.webhooks.address if self.webhooks is not None else None,
             upstream=self.config.upstream.base_url,
             read_only=self.config.policy.read_only,
@@ -124,6 +139,8 @@ class App:
         parts, shutdown = self.parts, self.config.shutdown
         self.state = "draining"
         parts.in_flight.closing = True
+        if parts.feed is not None:
+            parts.feed.end("draining")
         parts.log.info("proxy.draining", in_flight=parts.in_flight.count)
         await asyncio.sleep(shutdown.min_drain)
         parts.in_flight.shut = True
@@ -157,6 +174,9 @@ class App:
         parts = self.parts
         self.state = "stopped"
         parts.in_flight.closing = True
+        if parts.feed is not None:
+            parts.feed.end("stopped")
+        self._admin_token.withdraw()
         await asyncio.gather(*(listener.close() for listener in parts.listeners))
         await parts.tokens.stop()
         await parts.directory.stop()

@@ -20,6 +20,7 @@ from proxy.doorkeeper import Doorkeeper
 from proxy.duplicates import Duplicates
 from proxy.errors import StartError
 from proxy.exchange import Exchange
+from proxy.feed import Feed
 from proxy.forward import Forwarder
 from proxy.guarding import RESULTS, Guard
 from proxy.handler import Handler
@@ -84,6 +85,8 @@ class Parts:
     directory: Directory
     in_flight: InFlight
     activation: Activation
+    feed: Feed | None
+    """What consoles see; `None` without one."""
     handlers: list[Handler]
     listeners: list[Listener]
 
@@ -142,6 +145,9 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     if spans is not None:
         readers.append(spans)
     in_flight = InFlight(changed=metrics.in_flight.set)
+    feed = build_feed(config, in_flight=in_flight, clocks=clocks)
+    if feed is not None:
+        readers.append(feed)
     add_states(metrics, tokens=tokens, pool=pool, calls=calls, clocks=clocks)
     forwarder = Forwarder(
         tokens=tokens,
@@ -175,6 +181,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
             ),
             now=clocks.now,
             clock=clocks.clock,
+            is_watched=lambda: feed is not None and feed.is_watched,
         )
         for listener in config.listeners
     ]
@@ -198,6 +205,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         directory=directory,
         in_flight=in_flight,
         activation=activation,
+        feed=feed,
         handlers=handlers,
         listeners=build_listeners(
             config,
@@ -308,6 +316,13 @@ def build_directory(config: Config, *, calls: AppCalls, log: Log, clocks: Clocks
         renewed=lambda count: log.info("directory.renewed", installations=count),
         failed=lambda error: log.warning("directory.failed", detail=error.detail),
     )
+
+
+def build_feed(config: Config, *, in_flight: InFlight, clocks: Clocks) -> Feed | None:
+    """Make what tells open consoles of requests, if there may be any."""
+    if not config.admin.console:
+        return None
+    return Feed(now=clocks.now, in_flight=lambda: in_flight.count)
 
 
 def app_headers(config: Config) -> tuple[tuple[bytes, bytes], ...]:

@@ -111,7 +111,7 @@ class TracingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminConfig:
-    """The second port, for health, metrics and status."""
+    """The second port, for health, metrics, status and the console."""
 
     bind: Annotated[
         str,
@@ -122,6 +122,18 @@ class AdminConfig:
             example="127.0.0.1:9090",
         ),
     ] = "127.0.0.1:9090"
+    console: Annotated[
+        bool, Key(of.SWITCH, "Show the live console to whoever opens `/` there in a browser.")
+    ] = True
+    token_file: Annotated[
+        Path | None,
+        Key(
+            of.FILE,
+            "File into which each start writes a new token that opens console and switches to"
+            " other machines.",
+            example="/run/icr-proxy/admin.token",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,7 +1,7 @@
 """The switches on the admin port: drop a token, block an installation, unblock it.
 
-Who may throw them is decided by the peer's address: only this machine. The port may be open to
-the network for scraping, and nothing is asked there that would tell an operator from anybody else.
+Who may throw them is decided by `gate`: whoever asks on this machine, or knows the admin token. The
+port may be open to the network for scraping.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ class Control:
         self._tokens = tokens
         self._log = log
 
-    def answer(self, method: str, path: str, *, peer: Peer) -> Page | None:
-        """Do what a request asks, and say what came of it; `None` if the path is no switch."""
+    def answer(
+        self, method: str, path: str, *, peer: Peer, objection: str | None = None
+    ) -> Page | None:
+        """Do what a request asks, and say what came of it; `None` if the path is no switch.
+
+        With an `objection` nothing is done, and that is what is said.
+        """
         found = SWITCH.fullmatch(path)
         if found is None:
             return None
         if method != "POST":
             return json_page(NOT_ALLOWED, {"message": "Only POST."}, allow=b"POST")
-        # The last line of defence for a port that is open beyond this machine.
-        if not peer.is_local:
-            return _refusal(
-                FORBIDDEN,
-                "Switches are thrown from the proxy's own machine only: ask on 127.0.0.1.",
-            )
+        if objection is not None:
+            return _refusal(FORBIDDEN, objection)
         installation = found[1] if found[2] else found[3]
         if not is_id(installation.encode("utf-8", "surrogateescape")):
             return _refusal(BAD_REQUEST, "An installation's ID is 1 to 64 letters, digits, - or _.")

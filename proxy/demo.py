@@ -203,7 +203,7 @@ async def _keep(stage: Stage) -> None:
     tag = f"-H '{TAG}: {stage.installations[0].id}'"
     base = f"http://{stage.app.address}"
     admin = f"http://{stage.app.admin.address}"
-    click.echo("\nStill running; Ctrl-C ends it. Things to try:\n")
+    click.echo(f"\nStill running; Ctrl-C ends it. The live console: {admin}/\n\nThings to try:\n")
     for line in (
         f"curl {tag} {base}{stage.inventory(0)}",
         f"curl {tag} {base}/v1/projects",

@@ -92,10 +92,12 @@ def verdict(explanation: Explanation) -> str:
     return "It would be forwarded. Nothing was sent to the API."
 
 
-def as_json(explanation: Explanation, *, config: Config, token: TokenState | None) -> str:
-    """Write everything as one document."""
+def document(
+    explanation: Explanation, *, config: Config, token: TokenState | None
+) -> dict[str, object]:
+    """Give everything as data."""
     question, target = explanation.question, explanation.target
-    document = {
+    return {
         "verdict": _word(explanation),
         "listener": question.listener.bind,
         "method": question.method,
@@ -115,7 +117,12 @@ def as_json(explanation: Explanation, *, config: Config, token: TokenState | Non
         "token": token,
         "refusal": explanation.refusal,
     }
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def as_json(explanation: Explanation, *, config: Config, token: TokenState | None) -> str:
+    """Write everything as one document."""
+    whole = document(explanation, config=config, token=token)
+    return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()
 
 
 def _organization(explanation: Explanation) -> str | None:

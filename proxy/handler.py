@@ -23,6 +23,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
 )
 from proxy.forward import Job
+from proxy.headeredits import header_edits
 from proxy.headers import (
     TRACEPARENT,
     check_size,
@@ -92,7 +93,9 @@ class Handler:
         crashed: Callable[[BaseException, str], None],
         now: Callable[[], float],
         clock: Callable[[], float],
+        is_watched: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Serve by `rules`; while `is_watched`, the names of edited headers are noted as well."""
         self._listener = listener
         self.rules = rules
         self._forwarder = forwarder
@@ -106,6 +109,7 @@ class Handler:
         self._crashed = crashed
         self._now = now
         self._clock = clock
+        self._is_watched = is_watched
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Serve one request and hand its outcome to the readers."""
@@ -201,16 +205,23 @@ class Handler:
         if body is not None and self._trail is not None:
             body.digest = self._trail.new_digest()
         request_id = journal.request_id.encode("ascii")
-        job = Job(
-            key=key,
-            method=request.method,
-            target=target.forwarded.encode("utf-8", "surrogateescape"),
-            headers=lambda authorization: rules.headers.edit(
+
+        def edited(authorization: bytes) -> list[tuple[bytes, bytes]]:
+            sent = rules.headers.edit(
                 received,
                 authorization=authorization,
                 request_id=request_id,
                 traceparent=journal.trace.traceparent,
-            ),
+            )
+            if self._is_watched():
+                journal.header_edits = header_edits(received, sent)
+            return sent
+
+        job = Job(
+            key=key,
+            method=request.method,
+            target=target.forwarded.encode("utf-8", "surrogateescape"),
+            headers=edited,
             body=body,
             length=length,
             changes_state=target.operation.changes_state,

@@ -57,6 +57,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """The trace it belongs to."""
         return self.trace.id
 
+    header_edits: tuple[str, ...] = ()
+    """Names of headers that went (`-`), came (`+`) or changed (`~`), if a console was open."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Journal:
@@ -96,6 +99,7 @@ class Journal:
     digest_out: str | None = None
     places: int = 0
     """Records that the audit trail has room for on behalf of this request."""
+    header_edits: tuple[str, ...] = ()
 
     def close(self, *, at: float) -> Outcome:
         """Freeze; `at` is the same monotonic clock as `began`."""
@@ -130,6 +134,7 @@ class Journal:
             organization=self.organization,
             digest_in=self.digest_in,
             digest_out=self.digest_out,
+            header_edits=self.header_edits,
         )
 
 

@@ -29,6 +29,7 @@ class Page:
     content_type: bytes
     body: bytes
     allow: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def text_page(status: int, text: str, *, allow: bytes = b"") -> Page:
@@ -50,6 +51,7 @@ async def send_page(request: BaseRequest, page: Page, *, closing: bool = False) 
         (b"Content-Length", b"%d" % len(page.body)),
         (b"Cache-Control", b"no-store"),
         (b"X-Content-Type-Options", b"nosniff"),
+        *page.headers,
     ]
     if page.allow:
         headers.append((b"Allow", page.allow))

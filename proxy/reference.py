@@ -1,6 +1,6 @@
 """The configuration described: as JSON Schema, as the README's table, as it is right now.
 
-Only `icr-proxy check` needs this; running does not import it.
+Only `icr-proxy check` and an open console need this; running does not import it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from proxy.problems import Kind
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_NOT_SET = "not set"
+NOT_SET = "not set"
 
 
 # -- JSON Schema ----------------------------------------------------------------------------------
@@ -90,23 +90,28 @@ def _row(path: Path, part: Part, key: Key) -> str:
 
 
 def _code(text: str) -> str:
-    return text if text in (_NOT_SET, "none") else f"`{text}`"
+    return text if text in (NOT_SET, "none") else f"`{text}`"
 
 
 def _meaning(key: Key) -> str:
     return f"{key.doc} Reloadable." if key.live else key.doc
 
 
-def refusal_table() -> str:
-    """Give the table of all refusals that stands in the README."""
+def refusals() -> dict[Kind, str]:
+    """Give every refusal with its meaning."""
     meanings: dict[Kind, str] = {}
     for error, kind in TABLE.items():
         meaning = (error.__doc__ or "").partition("\n")[0]
         meanings[kind] = f"{meanings[kind]} {meaning}" if kind in meanings else meaning
     del meanings[INTERNAL], meanings[TABLE[CallerError]]  # the one is a bug, the other nobody reads
     meanings[INTERNAL] = "A mistake in the proxy; the log tells more under the request id."
+    return meanings
+
+
+def refusal_table() -> str:
+    """Give the table of all refusals that stands in the README."""
     rows = ["| Code | Status | Meaning |", "|---|---|---|"]
-    rows += [f"| `{kind.code}` | {kind.status} | {text} |" for kind, text in meanings.items()]
+    rows += [f"| `{kind.code}` | {kind.status} | {text} |" for kind, text in refusals().items()]
     return "\n".join(rows) + "\n"
 
 
@@ -115,14 +120,20 @@ def refusal_table() -> str:
 
 def describe(config: Config) -> list[tuple[str, str]]:
     """List every key with its value as one would write it, secrets hidden."""
-    return [(dotted(path), _shown(key, value)) for path, key, value in _values(config, ())]
+    return [(dotted(path), _shown(key, value)) for path, _, key, value in _values(config, ())]
 
 
-def _values(section: Any, path: Path) -> Iterator[tuple[Path, Key, Any]]:
+def changed_keys(config: Config) -> frozenset[str]:
+    """Name the keys whose value is not the default."""
+    values = _values(config, ())
+    return frozenset(dotted(path) for path, part, _, value in values if value != part.default)
+
+
+def _values(section: Any, path: Path) -> Iterator[tuple[Path, Part, Key, Any]]:
     for part in parts(type(section)).values():
         here, value = (*path, part.name), getattr(section, part.name)
         if part.key:
-            yield here, part.key, value
+            yield here, part, part.key, value
         elif part.many:
             for at, each in enumerate(value):
                 yield from _values(each, (*here, str(at)))
@@ -133,7 +144,7 @@ def _values(section: Any, path: Path) -> Iterator[tuple[Path, Key, Any]]:
 def _shown(key: Key, value: Any) -> str:
     written = _written(key, value)
     if written is None:
-        return _NOT_SET
+        return NOT_SET
     if isinstance(written, list):
         return ", ".join(written) or "none"
     return str(written).lower() if isinstance(written, bool) else str(written)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from proxy import binds
 from proxy.admin import Admin
 from proxy.browsers import HostGuard, OriginGuard
+from proxy.consolepages import Console
 from proxy.control import Control
 from proxy.deliveries import RESULTS, Deliveries
+from proxy.gate import Gate
 from proxy.listenerconfig import ListenerConfig
 from proxy.listeners import Door, Listener
 from proxy.logs import where
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from proxy.callerconnection import Refuse, Respond
     from proxy.config import Config, WebhooksConfig
     from proxy.errors import StartError
+    from proxy.feed import Feed
     from proxy.logs import Log
+    from proxy.pages import Page
 
 
 def build_admin(
@@ -31,8 +35,14 @@ def build_admin(
     *,
     state: Callable[[], str],
     status: Callable[[], Mapping[str, object]],
+    token: Callable[[], Secret | None],
+    current: Callable[[], Config],
 ) -> Listener:
-    """Make the admin port; `state` is one of those of `app.App`."""
+    """Make the admin port.
+
+    `state` is one of those of `app.App`, `token` opens the port to other machines, `current` gives
+    the configuration as it is after reloads.
+    """
     bind = config.admin.bind
     parts.metrics.blocked.set_function(lambda: len(parts.tokens.blocked))
     admin = Admin(
@@ -41,6 +51,8 @@ def build_admin(
         metrics=parts.metrics.render,
         status=status,
         control=Control(tokens=parts.tokens, log=parts.log),
+        gate=Gate(bind, token=token),
+        console=build_console(parts.feed, status=status, current=current),
         # No further name than the bound one: here, nobody poses as the API.
         hosts=HostGuard(
             ListenerConfig(bind=bind, exposed=binds.is_reachable(bind)), base_url="http://localhost"
@@ -49,6 +61,29 @@ def build_admin(
         crashed=lambda error, path: parts.log.error("admin.crashed", path=path, **where(error)),
     )
     return _listener(bind, config, parts, respond=admin, refuse=admin.refuse, exposed=True)
+
+
+def build_console(
+    feed: Feed | None,
+    *,
+    status: Callable[[], Mapping[str, object]],
+    current: Callable[[], Config],
+) -> Console | None:
+    """Make the console, if there is one; what it asks for is imported when it asks."""
+    if feed is None:
+        return None
+
+    def facts() -> Mapping[str, object]:
+        from proxy.asking import facts as tell  # noqa: PLC0415
+
+        return tell(current())
+
+    def explain(body: bytes) -> Page:
+        from proxy.asking import answer_explain  # noqa: PLC0415
+
+        return answer_explain(body, config=current(), status=status())
+
+    return Console(feed=feed, facts=facts, explain=explain)
 
 
 def build_webhooks(config: Config, parts: Parts) -> Listener | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from proxy.assembly import Parts
     from proxy.config import Config
+    from proxy.policyconfig import PolicyConfig
     from proxy.tokens import Tokens
 
 TOKENS_SHOWN = 1000  # the page is for people; `tokens` in the metrics counts all
@@ -28,7 +29,7 @@ def describe_status(
         "upstream": config.upstream.base_url,
         "api_version": config.upstream.api_version,
         "listeners": [place for listener in parts.listeners for place in listener.addresses],
-        "policy": {"read_only": config.policy.read_only},
+        "policy": _policy(parts, config.policy),
         "circuit": parts.circuit.state if parts.circuit is not None else "off",
         "degraded": list(_degraded(parts)),
         "key": parts.keys.fingerprint,
@@ -52,6 +53,19 @@ def _degraded(parts: Parts) -> Iterable[str]:
     """Name what keeps a proxy that is ready from being of full use."""
     if parts.circuit is not None and parts.circuit.state != "closed":
         yield "circuit-open"
+
+
+def _policy(parts: Parts, policy: PolicyConfig) -> dict[str, object]:
+    """Describe the rules; what each would refuse is counted if there is a console."""
+    names = ("name", "action", "operations", "methods", "paths", "installations", "listeners")
+    return {
+        "read_only": policy.read_only,
+        "mode": policy.mode,
+        "default": policy.default,
+        "app_endpoints": policy.app_endpoints,
+        "rules": [{name: getattr(rule, name) for name in names} for rule in policy.rules],
+        "would_refuse": dict(parts.feed.would_refuse) if parts.feed is not None else None,
+    }
 
 
 def _tokens(tokens: Tokens, *, now: float) -> Iterable[dict[str, object]]:

@@ -63,18 +63,19 @@ def ask_token_state(bind: str, key: TokenKey, *, app: str, upstream: str) -> Tok
         return TokenState(
             known=False, sentence=f"unknown: the proxy at {where} serves another app or API"
         )
-    return _state(status, key, where=where)
+    return token_state(status, key, where=f"at {where}")
 
 
-def _state(status: ShownStatus, key: TokenKey, *, where: str) -> TokenState:
+def token_state(status: ShownStatus, key: TokenKey, *, where: str) -> TokenState:
+    """Say what this status tells of one token; `where` says whose status it is."""
     if key.installation in status.blocked:
-        return TokenState(known=True, sentence=f"none at {where}, where it is blocked")
+        return TokenState(known=True, sentence=f"none {where}, where it is blocked")
     mine = (key.kind, key.installation)
     token = next((each for each in status.tokens if (each.kind, each.installation) == mine), None)
     if token is None:
-        return TokenState(known=True, sentence=f"none at {where}; the first request has one made")
+        return TokenState(known=True, sentence=f"none {where}; the first request has one made")
     sentence = (
-        f"{token.state} at {where}, {token.expires_in / 60:.0f} minutes left,"
+        f"{token.state} {where}, {token.expires_in / 60:.0f} minutes left,"
         f" generation {token.generation}, fingerprint {token.fingerprint}"
     )
     shown = "".join(char for char in sentence if char.isprintable())

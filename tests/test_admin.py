@@ -13,6 +13,7 @@ from proxy.access import TokenKey
 from proxy.admin import Admin
 from proxy.browsers import HostGuard, OriginGuard
 from proxy.control import Control
+from proxy.gate import Gate
 from proxy.listenerconfig import ListenerConfig
 from proxy.listeners import Listener
 from proxy.servingconfig import LimitsConfig
@@ -81,6 +82,7 @@ async def listening(port: Port, bind: str = "127.0.0.1:0") -> AsyncIterator[None
         metrics=lambda accept: (port.metrics(), b"text/plain; for=" + accept.encode()),
         status=lambda: port.status(),  # noqa: PLW0108 - tests replace it
         control=Control(tokens=port.switches, log=Unheard()),
+        gate=Gate(bind, token=lambda: None),
         hosts=HostGuard(ListenerConfig(bind=bind, exposed=True), base_url=f"http://{bind}"),
         origins=OriginGuard(()),
         crashed=lambda error, path: port.crashes.append((error, path)),

@@ -11,35 +11,43 @@ LAYERS = """
     __main__
     cli
     cli_diagnosis cli_keys
-    appsession arriving cli_options demo doctor explanations running tokenstate
-    app explaining
+    appsession cli_options demo doctor running
+    app
     sideports
+    asking
+    arriving explanations tokenstate
+    explaining
     assembly emulator
     compiling reception
     admin deliveries handler listeners
     trails
     auditing
-    control
+    consolepages control
+    livestream site
     pages
     guarding
     audit
     receipts
-    answers bodies doorkeeper forward installations loading reference reloading reports status
+    answers bodies doorkeeper forward gate installations loading reference reloading reports
+    status
     upstreamreports
     duplicates
+    feed
     directory exchange keyfiles keyring pool revoking sources tokens
     auditthread auditwriter
     tlsdoor
     appcalls breaker callerconnection certificates keysources
     auditfiles
-    browsers config configfile connection installationmetrics keys logs metrics spans
+    admintoken browsers config configfile connection installationmetrics keys logs metrics spans
     verdicts webhooks
     auditconfig auditrecord
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
-    admission callers consistency credentials headers minting probing problems reply routes settings
-    tags vocabulary
+    frames
+    admission callers consistency credentials headeredits headers minting probing problems reply
+    routes settings tags timeline vocabulary
     delivery fates
-    access cached circuit failures inflight issued kinds policy rationing secretfile upstream
+    access cached circuit failures inflight issued kinds latencies policy rationing secretfile
+    upstream
     secretkinds
     activation binds fronting tcpsockets unixsockets
     proxyprotocol
@@ -53,7 +61,7 @@ PURE = """
     binds peers proxyprotocol
     auditchain auditconfig auditrecord
     admission basic callerconfig callerkeys callers lateness secretkinds
-    duplicates fates
+    duplicates fates frames gate headeredits latencies timeline
     access addresses breaker browsers cached circuit config consistency credentials errors failures
     headers issued kinds listenerconfig masking minting operations outcome paths policy
     policyconfig problems rationing reference reloading routes secret servingconfig settings

@@ -53,6 +53,7 @@ def test_closing_copies_what_was_learnt() -> None:
         "organization": "org-1",
         "digest_in": "in",
         "digest_out": "out",
+        "header_edits": ("-x-tag", "+via"),
     }
     story = journal()
     for name, value in learnt.items():

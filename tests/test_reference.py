@@ -10,10 +10,10 @@ from proxy.config import AdminConfig, AppConfig, Config, WebhooksConfig
 from proxy.kinds import take
 from proxy.listenerconfig import ListenerConfig
 from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.reference import _values, describe, json_schema, reference_table
+from proxy.reference import _values, changed_keys, describe, json_schema, reference_table
 from proxy.secret import Secret
 from proxy.servingconfig import BrowserConfig
-from proxy.settings import Key, Part, dotted, leaves, variable
+from proxy.settings import Key, Part, dotted, leaves, parts, variable
 from proxy.settings import Path as KeyPath
 
 LEAVES = list(leaves(Config))
@@ -215,4 +215,12 @@ class Outer:
 
 def test_an_optional_section_that_is_absent_is_not_described() -> None:
     assert list(_values(Outer(), ())) == []
-    assert len(list(_values(Outer(perhaps=AdminConfig()), ()))) == 1
+    assert len(list(_values(Outer(perhaps=AdminConfig()), ()))) == len(parts(AdminConfig))
+
+
+def test_keys_whose_value_is_not_the_default_are_named() -> None:
+    config = Config(
+        app=AppConfig(id="a", private_key=Secret("PLANTED")), policy=PolicyConfig(read_only=True)
+    )
+
+    assert changed_keys(config) == {"app.id", "app.private_key", "policy.read_only"}

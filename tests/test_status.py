@@ -7,6 +7,7 @@ import pytest
 from proxy import __version__
 from proxy.access import AccessToken, TokenKey
 from proxy.emulator.server import Emulator
+from proxy.policyconfig import PolicyConfig, RuleConfig
 from proxy.secret import Secret
 from proxy.status import TOKENS_SHOWN, describe_status
 from proxy.upstreamconfig import CircuitConfig
@@ -129,6 +130,19 @@ async def test_the_blocked_are_listed(proxy: RunningProxy) -> None:
 
     assert status_of(proxy)["blocked"] == ["in-1", "in-2"]
     assert proxy.metric("blocked_installations") == 2
+
+
+async def test_the_policy_is_told_with_what_it_would_refuse(emulator: Emulator) -> None:
+    rule = RuleConfig(name="no-reads", action="deny", operations=("projects.list",))
+    policy = PolicyConfig(mode="report", rules=(rule,))
+    async with proxy_before(emulator, policy=policy) as proxy:
+        await use(proxy, installation(emulator))
+
+        told = status_of(proxy)["policy"]
+
+    assert (told["mode"], told["default"]) == ("report", "allow")
+    assert told["rules"][0]["operations"] == ["projects.list"]
+    assert told["would_refuse"] == {"no-reads": 1}
 
 
 async def test_the_page_has_a_bound(proxy: RunningProxy) -> None:

@@ -1,0 +1,67 @@
+"""The admin token: made anew at each start, and written where only its owner can read it.
+
+A token in a log would be kept, shipped and searched; so it goes into a file and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from proxy.errors import StartError
+from proxy.secret import Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOKEN_BYTES = 32
+
+
+class AdminToken:
+    """The token of this run, if the configuration names a file for it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._token: Secret | None = None
+
+    def __call__(self) -> Secret | None:
+        """Give the token; `None` if there is none."""
+        return self._token
+
+    def issue(self) -> None:
+        """Make it, and put it into its file in one step.
+
+        Raises:
+            StartError: the file cannot be written.
+        """
+        if self._path is None:
+            return
+        self._token = Secret(secrets.token_urlsafe(TOKEN_BYTES))
+        fresh = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
+        try:
+            # Never readable by others, not even for the moment between making and closing it.
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(handle, "w") as file:
+                    file.write(self._token.reveal() + "\n")
+                fresh.replace(self._path)
+            except OSError:
+                with suppress(OSError):
+                    fresh.unlink()
+                raise
+        except OSError as exc:
+            raise StartError(
+                f"admin.token_file: {self._path} cannot be written: {exc.strerror};"
+                " name a file in a directory that the proxy may write to"
+            ) from None
+
+    def withdraw(self) -> None:
+        """Take the file away, unless another proxy has put its own there."""
+        token, self._token = self._token, None
+        if self._path is None or token is None:
+            return
+        with suppress(OSError):
+            if self._path.read_text() == token.reveal() + "\n":
+                self._path.unlink()

@@ -1,0 +1,101 @@
+"""What the console asks for beside numbers: the facts of this proxy, and what a request would meet.
+
+Nothing is sent to the API. Only an open console needs this; running does not import it.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proxy import __version__
+from proxy.access import TokenKey
+from proxy.arriving import arrive
+from proxy.explaining import explain
+from proxy.explanations import document, rows, verdict
+from proxy.pages import BAD_REQUEST, OK, json_page
+from proxy.reference import NOT_SET, changed_keys, describe, refusals
+from proxy.tokenstate import ShownStatus, token_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proxy.config import Config
+    from proxy.explaining import Explanation
+    from proxy.pages import Page
+    from proxy.tokenstate import TokenState
+
+# Of these it is told that they are set: a path says more about a machine than a reader need know.
+KEPT_BACK = ("file", "dir", "key", "secret")
+LISTENER_FACTS = ("bind", "exposed", "tags", "installation", "untagged", "allow")
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """A request as somebody types it."""
+
+    method: str
+    url: str
+    headers: list[str] = []
+    listener: str | None = None
+
+
+def answer_explain(body: bytes, *, config: Config, status: Mapping[str, object]) -> Page:
+    """Say what would happen to a request; `status` is that of this proxy."""
+    try:
+        asked = msgspec.json.decode(body, type=Asked)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return json_page(BAD_REQUEST, {"message": "Send {method, url, headers, listener} as JSON."})
+    try:
+        question = arrive(config, asked.method, asked.url, asked.headers, listener=asked.listener)
+    except ValueError as error:
+        return json_page(BAD_REQUEST, {"message": f"{error}."})
+    explanation = explain(config, question)
+    token = _token(explanation, status)
+    return json_page(
+        OK,
+        {
+            **document(explanation, config=config, token=token),
+            "rows": list(rows(explanation, config=config, token=token)),
+            "sentence": verdict(explanation),
+        },
+    )
+
+
+def _token(explanation: Explanation, status: Mapping[str, object]) -> TokenState | None:
+    key = explanation.credential
+    if not isinstance(key, TokenKey) or explanation.refusal is not None:
+        return None
+    return token_state(msgspec.convert(status, ShownStatus), key, where="here")
+
+
+def facts(config: Config) -> dict[str, object]:
+    """Tell what does not change from one second to the next; nothing secret, no path of a file."""
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "listeners": [
+            {name: getattr(each, name) for name in LISTENER_FACTS} for each in config.listeners
+        ],
+        "installation_header": config.headers.installation,
+        "codes": {
+            kind.code: {"status": kind.status, "title": kind.title, "meaning": meaning}
+            for kind, meaning in refusals().items()
+        },
+        "config": _settings(config),
+    }
+
+
+def _settings(config: Config) -> list[dict[str, object]]:
+    """List every key with its value, and whether that is not the default."""
+    changed = changed_keys(config)
+    return [
+        {"key": key, "value": _kept_back(key, value), "changed": key in changed}
+        for key, value in describe(config)
+    ]
+
+
+def _kept_back(key: str, value: str) -> str:
+    return "(set)" if key.endswith(KEPT_BACK) and value != NOT_SET else value

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from proxy.asking import facts
+from proxy.config import AppConfig, Config, WebhooksConfig
+from proxy.listenerconfig import ListenerConfig
+from proxy.secret import Secret
+
+
+def values(config: Config) -> dict[str, object]:
+    settings = facts(config)["config"]
+    assert isinstance(settings, list)
+    return {each["key"]: each["value"] for each in settings}
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["app.private_key_file", "webhooks.secret"],
+)
+def test_of_files_and_secrets_it_is_told_that_they_are_set(key: str) -> None:
+    config = Config(
+        app=AppConfig(id="a", private_key_file=Path("/planted/app.pem")),
+        webhooks=WebhooksConfig(bind="127.0.0.1:0", secret=Secret("planted")),
+    )
+
+    told = values(config)
+
+    assert told[key] == "(set)"
+    assert "planted" not in str(told)
+
+
+def test_what_is_not_set_is_told_as_such() -> None:
+    told = values(Config(app=AppConfig(id="a", private_key=Secret("planted"))))
+
+    assert told["app.private_key_file"] == "not set"
+    assert told["app.private_keys_dir"] == "not set"
+
+
+def test_listeners_are_told_with_what_they_serve() -> None:
+    config = Config(
+        app=AppConfig(id="a", private_key=Secret("planted")),
+        listeners=(ListenerConfig(bind="127.0.0.1:1", installation="in-1"),),
+    )
+
+    assert facts(config)["listeners"] == [
+        {
+            "bind": "127.0.0.1:1",
+            "exposed": False,
+            "tags": ("header",),
+            "installation": "in-1",
+            "untagged": "refuse",
+            "allow": (),
+        }
+    ]
