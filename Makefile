@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint format docs bench bench-change run lock clean help
+.PHONY: demo test fuzz lint format docs bench bench-change run lock clean help
 
 help:
 	@sed -n 's/^# make/make/p' $(MAKEFILE_LIST)
@@ -17,6 +17,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+# make fuzz MINUTES=10   millions of hostile streams and answers on all cores (or CASES=…)
+MINUTES ?= 1
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz $(if $(CASES),--cases $(CASES),--minutes $(MINUTES))
 
 # make lint   style and types, code and tests
 lint: $(READY)

@@ -1,0 +1,120 @@
+"""One whole proxy in a simulation: the real services, the real protocols, wires in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proxy.assembly import Clocks, Parts, build
+from proxy.upstreamconfig import CircuitConfig
+from tests.fuzz.simulation import SimulatedLoop, Wire, connect
+from tests.scenes import config_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+API = ("127.0.0.1", 9)
+EPOCH = 1_800_000_000.0
+PATIENCE = 1000.0  # simulated seconds in which every connection must have come to its end
+UNEXPECTED = frozenset({"request.crashed", "library.error", "library.warning", "internal"})
+
+
+@dataclass(slots=True)
+class Caller(asyncio.Protocol):
+    """Whoever is on the other end of the proxy's listener; keeps what it hears."""
+
+    heard: bytearray = field(default_factory=bytearray)
+    over: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    was_reset: bool = False
+    wire: Wire | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, Wire)
+        self.wire = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.was_reset = exc is not None
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def say(self, data: bytes) -> None:
+        """Send."""
+        assert self.wire is not None
+        self.wire.write(data)
+
+
+class Stage:
+    """A running proxy and everything about it that must be as before after each conversation."""
+
+    def __init__(self, loop: SimulatedLoop, parts: Parts, stream: io.BytesIO) -> None:
+        self.loop = loop
+        self.parts = parts
+        self._stream = stream
+        self._free = parts.pool.free
+        self._tasks = len(asyncio.all_tasks(loop))
+
+    def caller(self) -> Caller:
+        """Connect a caller."""
+        caller = Caller()
+        server = self.parts.listeners[0]._server()
+        connect(self.loop, caller, server)
+        return caller
+
+    async def end_of(self, caller: Caller) -> bool:
+        """Wait until the proxy has ended the connection; say whether it did."""
+        await asyncio.wait([caller.over], timeout=PATIENCE)
+        await self.loop.settled()
+        return caller.over.done()
+
+    def outcomes(self) -> list[dict[str, object]]:
+        """Give, and forget, what was logged since the last time."""
+        lines = [msgspec.json.decode(line) for line in self._stream.getvalue().splitlines()]
+        self._stream.seek(0)
+        self._stream.truncate()
+        return lines
+
+    def remains(self) -> list[str]:
+        """Say what a conversation left behind that is over."""
+        parts = self.parts
+        counted = {
+            "requests in flight": parts.in_flight.count,
+            "active connections": parts.pool.active,
+            "slots of the pool": self._free - parts.pool.free,
+            "callers' connections": parts.listeners[0].connections,
+            "tasks": len(asyncio.all_tasks(self.loop)) - self._tasks,
+        }
+        left = [f"left behind: {count} {what}" for what, count in counted.items() if count]
+        left += self.loop.complaints
+        self.loop.complaints.clear()
+        return left
+
+
+@asynccontextmanager
+async def stage(api: Callable[[], asyncio.BaseProtocol]) -> AsyncIterator[Stage]:
+    """Set up a proxy before an API of which `api` makes one connection each."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulatedLoop)
+    loop.servers[API] = api
+    clocks = Clocks(now=lambda: EPOCH + loop.time(), clock=loop.time, random=lambda: 0.5)
+    stream = io.BytesIO()
+    host, port = API
+    upstream = {"circuit": CircuitConfig(failures=0)}  # or it would protect itself from the cases
+    config = config_for(f"http://{host}:{port}", upstream=upstream)
+    parts = build(config, stream=stream, clocks=clocks)
+    try:
+        yield Stage(loop, parts, stream)
+    finally:
+        await parts.tokens.stop()
+        await parts.directory.stop()
+        parts.pool.close()
+        await loop.settled()
