@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # Linux; elsewhere a caller's goodbye is seen when the event loop sees it, as without this.
 GOODBYE = getattr(select, "POLLRDHUP", 0)
-RESET = select.POLLERR | select.POLLHUP | select.POLLNVAL
+# Not POLLHUP: of a Unix socket it is a plain goodbye.
+RESET = select.POLLERR | select.POLLNVAL
 
 
 def keep_nothing_back(transport: asyncio.Transport | None) -> None:

@@ -211,12 +211,14 @@ async def describe(job: Job, received: Iterable[Header], journal: Journal) -> Re
     if job.body is not None:
         beginning, is_all = await job.body.read_ahead(READ_AHEAD)
         journal.bytes_in = job.body.size
+        if job.body.digest is not None:
+            journal.digest_in = job.body.digest.hexdigest()
     digest = sha256(beginning)
     if not is_all:
         digest.update(b"and more, in all: %b" % str(job.length).encode())
     return Request(
         installation=journal.installation,
-        caller=None,
+        caller=journal.caller,
         method=job.method,
         target=job.target,
         body=digest.digest(),

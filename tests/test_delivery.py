@@ -91,6 +91,23 @@ async def test_what_has_not_left_this_process_is_not_taken() -> None:
         assert not is_taken(ours)
 
 
+async def test_a_unix_socket_tells_the_same() -> None:
+    loop = asyncio.get_running_loop()
+    told = []
+    for reads in (len(HELLO), len(HELLO) - 1, 0):
+        ours, theirs = socket.socketpair()
+        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+        transport.write(HELLO)
+        if reads:
+            theirs.recv(reads)
+        leave(theirs)
+        told.append(is_taken(transport))
+        transport.abort()
+    await asyncio.sleep(0)
+
+    assert told == [True, False, False]
+
+
 async def test_a_connection_that_is_gone_has_taken_nothing() -> None:
     async with a_pair() as (ours, _):
         ours.close()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxy.assembly import Clocks
+from proxy.callerconfig import CallerConfig
+from proxy.callerkeys import hash_of, new_key
 from proxy.duplicates import ENTRIES_SHARE
 from proxy.guarding import READ_AHEAD
 from proxy.listenerconfig import ListenerConfig
@@ -580,6 +582,19 @@ async def test_a_kept_answer_is_never_given_to_another_installation() -> None:
         answers = [await scene.write(tag=tag, extra=key("k")) for tag in ("inst-1", "inst-2") * 2]
 
     assert [answer.body for answer in answers] == [b"of one", b"of two"] * 2
+
+
+async def test_a_kept_answer_is_never_given_to_another_caller() -> None:
+    keys = {name: new_key() for name in ("one", "two")}
+    callers = tuple(CallerConfig(name=name, keys=(hash_of(each),)) for name, each in keys.items())
+    acts = (says(200, body=b"for one"), says(200, body=b"for two"))
+    async with stage(*acts, callers=callers) as scene:
+        answers = [
+            await scene.write(extra=key("k") + f"Authorization: Bearer {keys[name]}\r\n")
+            for name in ("one", "two") * 2
+        ]
+
+    assert [answer.body for answer in answers] == [b"for one", b"for two"] * 2
 
 
 async def test_a_write_that_was_turned_away_may_come_again_with_its_key() -> None:
