@@ -63,6 +63,7 @@ class Answer:
         "_request",
         "_timeout",
         "digest",
+        "edit",
         "extra",
         "keep_alive",
         "sent",
@@ -82,6 +83,8 @@ class Answer:
         self._head = b""
         self.extra: Sequence[Header] = ()
         """Headers of every answer to this request, a refusal too."""
+        self.edit: Callable[[Sequence[Header]], Sequence[Header]] | None = None
+        """What is done to the headers of the answer, if anything."""
         self._closing = closing
         self.keep_alive = request.keep_alive and may_be_followed(request)
         self.started = False
@@ -109,6 +112,8 @@ class Answer:
     def begin(self, *, status: int, reason: bytes, headers: Sequence[Header]) -> None:
         """Compose the head; it leaves together with the first bytes of the body."""
         request = self._request
+        if self.edit is not None:
+            headers = self.edit(headers)
         lines = [b"HTTP/1.1 %d %b" % (status, reason)]
         lines += [b"%b: %b" % header for header in (*headers, *self.extra)]
         has_body = request.method != "HEAD" and status not in BODILESS

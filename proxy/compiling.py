@@ -11,6 +11,7 @@ from proxy.consistency import compiled
 from proxy.guarding import Terms
 from proxy.handler import Rules
 from proxy.headers import RequestHeaders
+from proxy.links import Links
 from proxy.policy import Policy
 from proxy.routes import Router
 from proxy.tags import TagReader
@@ -56,6 +57,7 @@ def build_rules(config: Config, listener: ListenerConfig) -> Rules:
         limits=config.limits,
         total_seconds=config.upstream.timeouts.total,
         guard=build_terms(config.policy),
+        links=Links(base_url) if config.headers.rewrite_links else None,
         trace_share=config.tracing.share if config.tracing.endpoint is not None else 0.0,
     )
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from proxy.guarding import Guard, Terms, Witness
     from proxy.headers import RequestHeaders
     from proxy.inflight import InFlight
+    from proxy.links import Links
     from proxy.outcome import Outcome
     from proxy.policy import Policy
     from proxy.routes import Router, Target
@@ -71,6 +72,7 @@ class Rules:
     limits: LimitsConfig
     total_seconds: float | None
     guard: Terms | None
+    links: Links | None
     trace_share: float = 0.0
     """How many of the traces that begin here are sampled: 0 to 1."""
 
@@ -199,6 +201,13 @@ class Handler:
         if caller is not None:
             caller.admit_for(journal.installation)
         self._ask_policy(request.method, target, rules, journal)
+        if rules.links is not None:
+            answer.edit = rules.links.towards(
+                request.raw_path,
+                single(received, b"host"),
+                is_tls=request.secure,
+                installation=target.prefix.installation if target.prefix is not None else None,
+            )
         if self._trail is not None:
             await self._trail.admit(journal)
         body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)

@@ -87,6 +87,10 @@ class HeadersConfig:
         Literal["drop", "pass"],
         Key(of.DROP_OR_PASS, "What happens to `Forwarded` and `X-Forwarded-*`.", live=True),
     ] = "drop"
+    rewrite_links: Annotated[
+        bool,
+        Key(of.SWITCH, "Let links in answers' headers lead here, not to the API.", live=True),
+    ] = False
 
     def __post_init__(self) -> None:
         check(self)

@@ -45,7 +45,7 @@ LAYERS = """
     frames
     admission callers consistency credentials headeredits headers minting probing problems reply
     routes settings tags timeline vocabulary
-    delivery fates
+    delivery fates links
     access cached circuit failures inflight issued kinds latencies policy rationing secretfile
     upstream
     secretkinds
@@ -61,6 +61,7 @@ PURE = """
     binds peers proxyprotocol
     auditchain auditconfig auditrecord
     admission basic callerconfig callerkeys callers lateness secretkinds
+    links
     duplicates fates frames gate headeredits latencies timeline
     access addresses breaker browsers cached circuit config consistency credentials errors failures
     headers issued kinds listenerconfig masking minting operations outcome paths policy

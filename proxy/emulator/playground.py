@@ -74,8 +74,15 @@ def compressed(_call: Call) -> Answer:
     )
 
 
-def redirect(_call: Call) -> Answer:
-    """Redirect to another host; a proxy must not follow, with or without the token."""
+def redirect(call: Call) -> Answer:
+    """Redirect to another host, which a proxy must not follow; with `?to=`, to a path here."""
+    path = call.query.get("to", [""])[-1]
+    if path:
+        hosts = [value for name, value in call.seen.headers if name.lower() == b"host"]
+        host = hosts[0].decode("latin-1") if hosts else "localhost"
+        if not path.startswith("/"):
+            raise invalid("to must be a path")
+        return Answer(status=302, headers=(("Location", f"http://{host}{path}"),))
     return Answer(status=302, headers=(("Location", "https://files.example.com/report.pdf"),))
 
 

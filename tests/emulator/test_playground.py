@@ -145,6 +145,18 @@ async def test_redirect_leads_to_another_host(client: Client) -> None:
     )
 
 
+async def test_redirect_leads_to_a_path_of_choice(client: Client) -> None:
+    token = await client.mint()
+
+    reply = await client.ask("GET", "/_emulator/redirect?to=/projects", bearer=token)
+    wrong = await client.ask("GET", "/_emulator/redirect?to=x", bearer=token)
+
+    assert reply.status == 302
+    assert reply.headers["Location"].startswith("http://127.0.0.1:")
+    assert reply.headers["Location"].endswith("/projects")
+    assert wrong.status == 400
+
+
 async def test_cookies_come_in_two_lines(client: Client) -> None:
     reply = await client.ask("GET", "/_emulator/cookies", bearer=await client.mint())
 
