@@ -301,6 +301,7 @@ def test_what_can_change_without_restart_is_on_purpose() -> None:
         "headers.organization",
         "headers.drop",
         "headers.forwarded",
+        "headers.rewrite_links",
         "browser.allow_origins",
         "logs.level",
         "logs.sample_reads",
