@@ -185,6 +185,15 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         )
         for listener in config.listeners
     ]
+    metrics.states(
+        "limit",
+        "What is configured, to compare with.",
+        label="of",
+        count=lambda: {
+            "in_flight": handlers[0].rules.limits.in_flight,
+            "upstream_connections": config.upstream.connections,
+        },
+    )
     logger = library_logger(log)
     activation = Activation(os.environ, process_id=os.getpid())
     return Parts(
