@@ -8,7 +8,7 @@ const STATUS_SECONDS = 2, RETRY_SECONDS = [0.5, 1, 2, 4, 8];
 const CONSOLE = { "X-ICR-Proxy-Console": "1" };
 
 // What the page counts of itself; the browser test reads it.
-const stats = { frames: 0, rows: 0, events: 0, longTasks: 0, bound: 0 };
+const stats = { frames: 0, rows: 0, events: 0, requests: 0, missed: 0, longTasks: 0, bound: 0 };
 globalThis.consoleStats = stats;
 if (globalThis.PerformanceObserver?.supportedEntryTypes?.includes("longtask")) {
   new PerformanceObserver((list) => { stats.longTasks += list.getEntries().length; })
@@ -182,7 +182,7 @@ async function read(reader) {
 function take(name, told) {
   stats.events += 1;
   if (name === "missed") {
-    known.missed += told.requests;
+    stats.missed = known.missed += told.requests;
     return;
   }
   known.clock = told.now - Date.now() / 1000;
@@ -196,6 +196,7 @@ function take(name, told) {
   for (const second of told.seconds) known.seconds.set(second[0], second);
   for (const [id, tally] of Object.entries(told.installations)) known.tallies.set(id, tally);
   known.leftOut += told.left_out || 0;
+  if (name === "frame") stats.requests += told.rows.length + told.left_out;
   addRows(told.rows);
   if (known.seconds.size > SPAN * 2) {
     for (const at of known.seconds.keys()) if (at < told.now - SPAN) known.seconds.delete(at);
