@@ -6,6 +6,8 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.callerconfig import CallerConfig
 from proxy.callerkeys import hash_of
@@ -109,6 +111,27 @@ def test_beside_a_key_the_user_may_be_the_installation_if_the_listener_takes_tha
 def test_a_user_towards_the_proxy_is_never_an_installation() -> None:
     with pytest.raises(CallerUnauthenticatedError):
         recognise((b"Proxy-Authorization", basic(b"in-1:icrp_one")), userinfo=True)
+
+
+@given(
+    values=st.lists(
+        st.tuples(
+            st.sampled_from([b"Authorization", b"Proxy-Authorization", b"X-Other"]),
+            st.one_of(
+                st.binary(max_size=40),
+                st.binary(max_size=20).map(lambda text: b"Bearer " + text),
+                st.binary(max_size=20).map(basic),
+            ),
+        ),
+        max_size=4,
+    ),
+    userinfo=st.booleans(),
+)
+def test_no_bytes_let_anybody_in_and_none_break_anything(
+    values: list[Header], *, userinfo: bool
+) -> None:
+    with pytest.raises(CallerUnauthenticatedError):
+        recognise(*values, userinfo=userinfo)
 
 
 # -- certificates ---------------------------------------------------------------------------------
