@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from proxy.browsers import HostGuard, OriginGuard
 from proxy.callers import Callers
 from proxy.consistency import compiled
+from proxy.deciding import Rules
 from proxy.guarding import Terms
-from proxy.handler import Rules
 from proxy.headers import RequestHeaders
 from proxy.links import Links
 from proxy.policy import Policy

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from proxy.access import Credential
     from proxy.callers import Known
     from proxy.config import Config
-    from proxy.handler import Rules
+    from proxy.deciding import Rules
     from proxy.listenerconfig import ListenerConfig
     from proxy.policy import Decision
     from proxy.routes import Target

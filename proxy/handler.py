@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11
@@ -14,11 +13,11 @@ from proxy.bodies import open_body
 from proxy.browsers import is_preflight, preflight, without_origin_headers
 from proxy.callerconnection import peer_of
 from proxy.credentials import settle
+from proxy.deciding import ask_policy, recognise
 from proxy.errors import (
     BadRequestError,
     CallerGoneError,
     CallerUnauthenticatedError,
-    PolicyDeniedError,
     ProxyError,
     UpstreamTimeoutError,
 )
@@ -33,7 +32,6 @@ from proxy.headers import (
     single,
 )
 from proxy.outcome import CALLER_GONE_STATUS, Journal
-from proxy.policy import Subject
 from proxy.problems import kind_of, problem
 from proxy.tracecontext import RANDOM_BYTES, SERVING, continue_trace
 
@@ -43,38 +41,15 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
 
     from proxy.audit import Trail
-    from proxy.browsers import HostGuard, OriginGuard
-    from proxy.callers import Callers, Known
+    from proxy.deciding import Rules
     from proxy.errors import CallerReason
     from proxy.forward import Forwarder, Opened
-    from proxy.guarding import Guard, Terms, Witness
-    from proxy.headers import RequestHeaders
+    from proxy.guarding import Guard, Witness
     from proxy.inflight import InFlight
-    from proxy.links import Links
     from proxy.outcome import Outcome
-    from proxy.policy import Policy
-    from proxy.routes import Router, Target
-    from proxy.servingconfig import LimitsConfig
+    from proxy.routes import Target
 
 NO_CONTENT = 204
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """Everything that decides, in one value: a reload replaces it as a whole."""
-
-    router: Router
-    hosts: HostGuard
-    origins: OriginGuard
-    callers: Callers | None
-    policy: Policy
-    headers: RequestHeaders
-    limits: LimitsConfig
-    total_seconds: float | None
-    guard: Terms | None
-    links: Links | None
-    trace_share: float = 0.0
-    """How many of the traces that begin here are sampled: 0 to 1."""
 
 
 class Handler:
@@ -193,14 +168,14 @@ class Handler:
         if origin is not None and is_preflight(request.method, received):
             await self._grant(preflight(received), journal, answer)
             return
-        caller = self._recognise(request, target, rules, journal)
+        caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
         key = await settle(rules.router.choose_key(target, received), find=self._find)
         if key is not None:
             rules.router.admit(key)
             journal.installation = key.installation
         if caller is not None:
             caller.admit_for(journal.installation)
-        self._ask_policy(request.method, target, rules, journal)
+        ask_policy(rules.policy, request.method, target=target, journal=journal)
         if rules.links is not None:
             answer.edit = rules.links.towards(
                 request.raw_path,
@@ -263,33 +238,6 @@ class Handler:
         refuse_upgrade(received)
         rules.hosts.check(received, required=request.version == HttpVersion11)
         return target
-
-    def _recognise(
-        self, request: BaseRequest, target: Target, rules: Rules, journal: Journal
-    ) -> Known | None:
-        """Say who asks, if this listener wants to know, and whether it is his to ask."""
-        if rules.callers is None:
-            return None
-        caller = rules.callers.recognise(request.raw_headers, peer_of(request).names)
-        journal.caller = caller.name
-        caller.admit(target.operation, listener=self._listener)
-        return caller
-
-    def _ask_policy(self, method: str, target: Target, rules: Rules, journal: Journal) -> None:
-        decision = rules.policy.decide(
-            Subject(
-                operation=target.operation,
-                method=method,
-                path=target.path,
-                installation=journal.installation,
-                listener=self._listener,
-                caller=journal.caller,
-            )
-        )
-        journal.rule = decision.rule
-        if decision.refuses:
-            raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
-        journal.would_refuse = None if decision.allowed else decision.rule
 
     async def _grant(
         self, headers: Sequence[tuple[bytes, bytes]], journal: Journal, answer: Answer

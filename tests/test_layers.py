@@ -28,7 +28,8 @@ LAYERS = """
     guarding
     audit
     receipts
-    answers bodies doorkeeper forward gate installations loading reference reloading reports
+    answers bodies deciding doorkeeper forward gate installations loading reference reloading
+    reports
     status
     upstreamreports
     duplicates

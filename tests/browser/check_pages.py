@@ -117,6 +117,7 @@ async def stage(**sections: Any) -> AsyncIterator[Stage]:
 # -- pages that are not allowed -------------------------------------------------------------------
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("host", "target"),
     [

@@ -1,0 +1,81 @@
+"""What one listener decides by, and what is decided on who asks: is he known, and may he?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.callerconnection import peer_of
+from proxy.errors import PolicyDeniedError
+from proxy.policy import Subject
+
+if TYPE_CHECKING:
+    from aiohttp.web import BaseRequest
+
+    from proxy.browsers import HostGuard, OriginGuard
+    from proxy.callers import Callers, Known
+    from proxy.guarding import Terms
+    from proxy.headers import RequestHeaders
+    from proxy.links import Links
+    from proxy.operations import Operation
+    from proxy.outcome import Journal
+    from proxy.policy import Policy
+    from proxy.routes import Router, Target
+    from proxy.servingconfig import LimitsConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Everything that decides, in one value: a reload replaces it as a whole."""
+
+    router: Router
+    hosts: HostGuard
+    origins: OriginGuard
+    callers: Callers | None
+    policy: Policy
+    headers: RequestHeaders
+    limits: LimitsConfig
+    total_seconds: float | None
+    guard: Terms | None
+    links: Links | None
+    trace_share: float = 0.0
+    """How many of the traces that begin here are sampled: 0 to 1."""
+
+
+def recognise(
+    callers: Callers | None, request: BaseRequest, *, operation: Operation, journal: Journal
+) -> Known | None:
+    """Say who asks, if the listener wants to know, and whether it is his to ask.
+
+    Raises:
+        CallerUnauthenticatedError: nobody that is known.
+        PolicyDeniedError: somebody who may not ask this, or not here.
+    """
+    if callers is None:
+        return None
+    caller = callers.recognise(request.raw_headers, peer_of(request).names)
+    journal.caller = caller.name
+    caller.admit(operation, listener=journal.listener)
+    return caller
+
+
+def ask_policy(policy: Policy, method: str, *, target: Target, journal: Journal) -> None:
+    """Pass what a rule allows, or only would refuse.
+
+    Raises:
+        PolicyDeniedError: a rule refuses it.
+    """
+    decision = policy.decide(
+        Subject(
+            operation=target.operation,
+            method=method,
+            path=target.path,
+            installation=journal.installation,
+            listener=journal.listener,
+            caller=journal.caller,
+        )
+    )
+    journal.rule = decision.rule
+    if decision.refuses:
+        raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
+    journal.would_refuse = None if decision.allowed else decision.rule
