@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
 
 GENESIS = "0" * 64  # what the first record of all has for `prev`
 OPENS, CLOSES = "segment", "end"  # the kinds of a segment's first and last record
@@ -19,8 +21,9 @@ OPENS, CLOSES = "segment", "end"  # the kinds of a segment's first and last reco
 _START = re.compile(rb'\{"seq":(0|[1-9][0-9]{0,17}),"prev":"([0-9a-f]{64})","kind":"([a-z]{1,16})"')
 _HEX = rb"[0-9a-f]{64}"
 _TAIL = re.compile(rb',"hash":"(' + _HEX + rb')"(?:,"mac":"(' + _HEX + rb')")?\}')
-_PLAIN_TAIL = len(b',"hash":""}') + 64
-_SEALED_TAIL = _PLAIN_TAIL + len(b',"mac":""') + 64
+_PLAIN = len(b',"hash":""}') + 64
+_SEALED = _PLAIN + len(b',"mac":""') + 64
+_BLOCK = 64  # bytes that SHA-256 works on
 
 
 class BrokenRecordError(ValueError):
@@ -31,19 +34,19 @@ class BrokenRecordError(ValueError):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """What binds a record: its place, the hash of the one before, its own."""
+class Place(Protocol):
+    """Somewhere in the chain, after which a record may follow."""
 
-    seq: int
-    prev: str
-    kind: str
-    hash: str
-    sealed: bool
+    @property
+    def seq(self) -> int:
+        """The number of a record."""
+
+    @property
+    def hash(self) -> str:
+        """Its hash."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The newest record: where a chain goes on. Whoever remembers one can prove what is missing."""
 
     seq: int = 0
@@ -55,7 +58,42 @@ class Head:
         return int(self.hash[:12], 16)
 
 
-def seal(body: bytes, *, after: Head, key: bytes | None) -> tuple[bytes, Head]:
+class Link(msgspec.Struct, frozen=True, gc=False):
+    """What binds a record: its place, the hash of the one before, its own."""
+
+    seq: int
+    prev: str
+    kind: str
+    hash: str
+    sealed: bool
+
+
+class Seals:
+    """Makes MACs with one key.
+
+    HMAC as RFC 2104 has it, with the key worked in once: for each record it is three times as fast
+    as `hmac`, and a gigabyte has more than a million records.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) > _BLOCK:
+            key = hashlib.sha256(key).digest()
+        key = key.ljust(_BLOCK, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
+
+    def mac(self, digest: bytes) -> bytes:
+        """Give the seal of a record with this hash, in hex."""
+        inner = self._inner.copy()
+        inner.update(digest)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest().encode("ascii")
+
+
+def seal(body: bytes, *, after: Place, seals: Seals | None) -> tuple[bytes, Head]:
     """Give the line of a record that follows `after`, without its line break, and the new head.
 
     `body` is the JSON object of what happened and begins with its `kind`.
@@ -63,27 +101,38 @@ def seal(body: bytes, *, after: Head, key: bytes | None) -> tuple[bytes, Head]:
     seq = after.seq + 1
     line = b'{"seq":%d,"prev":"%b",%b' % (seq, after.hash.encode("ascii"), body[1:-1])
     digest = hashlib.sha256(line)
-    text = digest.hexdigest()
-    line += b',"hash":"%b"' % text.encode("ascii")
-    if key is not None:
-        line += b',"mac":"%b"' % mac(digest.digest(), key=key).encode("ascii")
-    return line + b"}", Head(seq, text)
+    return line + _tail(digest.digest(), seals=seals), Head(seq, digest.hexdigest())
 
 
-def mac(digest: bytes, *, key: bytes) -> str:
-    """Give the seal of a record with this hash."""
-    return hmac.digest(key, digest, "sha256").hex()
+def _tail(digest: bytes, *, seals: Seals | None) -> bytes:
+    text = digest.hex().encode("ascii")
+    if seals is None:
+        return b',"hash":"%b"}' % text
+    return b',"hash":"%b","mac":"%b"}' % (text, seals.mac(digest))
 
 
-def unseal(line: bytes, *, key: bytes | None) -> Link:
+def follow(line: bytes, *, after: Place, seals: Seals | None) -> Link | None:
+    """Give the link of a line if it is, to the last byte, the next record; else see `unseal`."""
+    start = b'{"seq":%d,"prev":"%b","kind":"' % (after.seq + 1, after.hash.encode("ascii"))
+    cut = len(line) - (_PLAIN if seals is None else _SEALED)
+    if cut <= 0 or not line.startswith(start):
+        return None
+    digest = hashlib.sha256(line[:cut]).digest()
+    if line[cut:] != _tail(digest, seals=seals):
+        return None
+    kind = line[len(start) : line.index(b'"', len(start))].decode("ascii")
+    return Link(after.seq + 1, after.hash, kind, digest.hex(), seals is not None)
+
+
+def unseal(line: bytes, *, seals: Seals | None) -> Link:
     """Take a line apart and check all that can be checked of it alone; no key, no seal checked.
 
     Raises:
         BrokenRecordError: it was changed, or sealed with another key.
     """
     start = _START.match(line)
-    sealed = line[-_SEALED_TAIL:].startswith(b',"hash":"')
-    cut = len(line) - (_SEALED_TAIL if sealed else _PLAIN_TAIL)
+    sealed = line[-_SEALED:].startswith(b',"hash":"')
+    cut = len(line) - (_SEALED if sealed else _PLAIN)
     tail = _TAIL.fullmatch(line, cut) if cut > 0 else None
     if start is None or tail is None:
         raise BrokenRecordError("changed", "is not a record of the audit trail")
@@ -91,10 +140,10 @@ def unseal(line: bytes, *, key: bytes | None) -> Link:
     text = digest.hexdigest()
     if text.encode("ascii") != tail[1]:
         raise BrokenRecordError("changed", "does not have the hash that it says")
-    if key is not None:
+    if seals is not None:
         if tail[2] is None:
             raise BrokenRecordError("forged", "has no MAC")
-        if not hmac.compare_digest(mac(digest.digest(), key=key).encode("ascii"), tail[2]):
+        if not hmac.compare_digest(seals.mac(digest.digest()), tail[2]):
             raise BrokenRecordError("forged", "was sealed with another key")
     return Link(
         seq=int(start[1]),

@@ -147,7 +147,7 @@ def _examine(path: Path) -> tuple[Link | None, bytes]:
             while end:
                 start = view.rfind(b"\n", 0, end - 1) + 1
                 try:
-                    return unseal(view[start : end - 1], key=None), view[end:]
+                    return unseal(view[start : end - 1], seals=None), view[end:]
                 except BrokenRecordError:  # zeros that a power cut left, for one
                     end = start
             return None, view[:]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from proxy.auditchain import Head, seal
+from proxy.auditchain import Head, Seals, seal
 from proxy.auditfiles import claim, create, list_segments, recover, segment_name, sync_directory
 from proxy.auditrecord import FORMAT, End, Moved, Pruned, Record, Segment, stamp
 
@@ -40,7 +40,7 @@ class TrailWriter:
         """
         self._directory = directory
         self._config = config
-        self._key = key.reveal().encode() if key is not None else None
+        self._seals = Seals(key.reveal().encode()) if key is not None else None
         self._key_name = key.fingerprint if key is not None else None
         self._now = now
         self._lock = claim(directory)
@@ -192,7 +192,7 @@ class TrailWriter:
     def _write(self, records: Sequence[Record], *, sync: bool) -> None:
         head, lines = self.head, []
         for record in records:
-            line, head = seal(msgspec.json.encode(record), after=head, key=self._key)
+            line, head = seal(msgspec.json.encode(record), after=head, seals=self._seals)
             lines.append(line)
         lines.append(b"")
         data = b"\n".join(lines)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Commands that serving never needs, and the modules that have them.
 ELSEWHERE = {
+    "audit": "proxy.cli_audit",
     "doctor": "proxy.cli_diagnosis",
     "explain": "proxy.cli_diagnosis",
     "installations": "proxy.cli_diagnosis",

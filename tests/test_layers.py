@@ -10,7 +10,9 @@ import pytest
 LAYERS = """
     __main__
     cli
-    cli_diagnosis cli_keys
+    cli_audit cli_diagnosis cli_keys
+    cli_auditreading
+    auditor
     appsession cli_options demo doctor running
     app
     sideports

@@ -1,0 +1,105 @@
+"""Reads records back, by what is asked about them. It does not verify: `audit verify` does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+Entry = dict[str, Any]
+
+_AGO = re.compile(r"([0-9]+)(m|h|d)")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)")
+
+
+def read_records(files: Sequence[Path]) -> Iterator[Entry]:
+    """Give all records, oldest first; what is no JSON object is passed over."""
+    decoder = msgspec.json.Decoder(Entry)
+    for path in files:
+        with path.open("rb") as lines:
+            for line in lines:
+                try:
+                    yield decoder.decode(line)
+                except msgspec.DecodeError:
+                    continue
+
+
+def read_moment(text: str, *, now: float) -> str:
+    """Read `2026-11-25`, `2026-11-25T10:00` (UTC unless it says otherwise), or `90m`, `12h`, `7d`.
+
+    Gives it as records write it, so that text can be compared.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        moment = datetime.fromtimestamp(now, UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    else:
+        moment = datetime.fromisoformat(text)
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds")
+
+
+def read_status(text: str) -> str:
+    """Read `404` or `4xx`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not _STATUS.fullmatch(text):
+        raise ValueError("is no status; write 404 or 4xx")
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a record has to be like; what is None or empty may be anything."""
+
+    kinds: frozenset[str] = frozenset({"request"})
+    since: str | None = None
+    until: str | None = None
+    installation: str | None = None
+    operation: str | None = None
+    """`*` stands for any characters."""
+    status: str | None = None
+    method: str | None = None
+    caller: str | None = None
+    """A caller's name, or the address of a peer."""
+    request_id: str | None = None
+    writes: bool = False
+
+    def matches(self, record: Entry) -> bool:
+        """Tell whether a record is wanted."""
+        return (
+            record.get("kind") in self.kinds
+            and (self.since is None or record.get("time", "") >= self.since)
+            and (self.until is None or record.get("time", "") < self.until)
+            and (self.installation is None or record.get("installation") == self.installation)
+            and (self.request_id is None or record.get("request_id") == self.request_id)
+            and (self.method is None or record.get("method") == self.method)
+            and (self.caller is None or self.caller in (record.get("caller"), record.get("peer")))
+            and (not self.writes or record.get("changes_state") is True)
+            and (self.status is None or _has_status(record, self.status))
+            and (
+                self.operation is None or fnmatchcase(str(record.get("operation")), self.operation)
+            )
+        )
+
+    def among(self, records: Iterable[Entry]) -> Iterator[Entry]:
+        """Give those of them that are."""
+        return (record for record in records if self.matches(record))
+
+
+def _has_status(record: Entry, status: str) -> bool:
+    have = str(record.get("status", ""))
+    return have == status or (status.endswith("xx") and have[:1] == status[0])

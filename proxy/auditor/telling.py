@@ -1,0 +1,107 @@
+"""Puts a verdict into words, for people and for machines; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from proxy.auditor.findings import Verdict
+
+CLEAN, UNCHECKED, TAMPERED = 0, 1, 2
+MOST_SHOWN = 20
+KNOWN = {"seq", "prev", "kind", "hash", "mac", "time"}
+
+
+def exit_code(verdict: Verdict, *, chain_only: bool) -> int:
+    """Give 0, 2 if anything was found, 1 if nothing was but MACs were not checked."""
+    if verdict.findings:
+        return TAMPERED
+    if verdict.unchecked and not verdict.keys and not chain_only:
+        return UNCHECKED
+    return CLEAN
+
+
+def tell(verdict: Verdict, *, chain_only: bool) -> Iterator[str]:
+    """Give the lines for a person; the last says it all."""
+    last = verdict.last
+    newest = f"newest {last.seq}:{last.hash[:12]}" if last is not None else "no record"
+    yield (
+        f"{_many(verdict.files, 'file')}, {_many(verdict.records, 'record')},"
+        f" {verdict.since or '?'} to {verdict.until or '?'}, {newest}"
+    )
+    yield _about_seals(verdict)
+    for witness in verdict.witnesses:
+        yield f"Compared with record {witness.seq}, as {witness.source} knows it."
+    if not verdict.witnesses:
+        yield "No head was given: a cut at the very end would not be seen (--head, --anchor-file)."
+    for event in verdict.events:
+        yield f"Recorded in the trail: {_about_event(event)}"
+    for finding in verdict.findings[:MOST_SHOWN]:
+        yield str(finding)
+    more = len(verdict.findings) - MOST_SHOWN
+    if more > 0:
+        yield f"… and {more} more"
+    yield {
+        CLEAN: "CLEAN: nothing was changed, removed, moved or added.",
+        UNCHECKED: "NOT CHECKED: the chain is whole, but whoever can write the files could have"
+        " made it anew; give the key (--key-file), or say that this is enough (--chain-only).",
+        TAMPERED: f"TAMPERED: {_many(len(verdict.findings), 'finding')}.",
+    }[exit_code(verdict, chain_only=chain_only)]
+
+
+def as_json(verdict: Verdict, *, chain_only: bool) -> dict[str, Any]:
+    """Give the same for a machine."""
+    last = verdict.last
+    code = exit_code(verdict, chain_only=chain_only)
+    return {
+        "result": {CLEAN: "clean", UNCHECKED: "not-checked", TAMPERED: "tampered"}[code],
+        "files": verdict.files,
+        "records": verdict.records,
+        "bytes": verdict.size,
+        "since": verdict.since,
+        "until": verdict.until,
+        "head": {"seq": last.seq, "hash": last.hash} if last is not None else None,
+        "keys": list(verdict.keys),
+        "unchecked": list(verdict.unchecked),
+        "witnesses": [
+            {"seq": each.seq, "hash": each.prefix, "source": each.source}
+            for each in verdict.witnesses
+        ],
+        "events": list(verdict.events),
+        "findings": [
+            {
+                "kind": each.kind,
+                "file": each.file,
+                "line": each.line,
+                "seq": each.seq,
+                "detail": each.detail,
+            }
+            for each in verdict.findings
+        ],
+    }
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _about_seals(verdict: Verdict) -> str:
+    if verdict.keys and verdict.unchecked:
+        return (
+            f"MACs checked with key {', '.join(verdict.keys)}; of"
+            f" {_many(len(verdict.unchecked), 'older file')} only that the later ones follow them."
+        )
+    if verdict.keys:
+        return f"MACs checked with key {', '.join(verdict.keys)}."
+    if verdict.unchecked:
+        return "MACs not checked: the key was not given."
+    return (
+        "There are no MACs: a chain of hashes alone, which whoever writes the files can make anew."
+    )
+
+
+def _about_event(event: Mapping[str, Any]) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in event.items() if name not in KNOWN)
+    return f"{event.get('kind')} (record {event.get('seq')}, {event.get('time')}): {facts}"

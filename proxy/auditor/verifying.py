@@ -1,0 +1,132 @@
+"""Verifies the files of a trail on disk, several at a time if there is much of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TYPE_CHECKING
+
+from proxy.auditfiles import is_in_use, list_segments
+from proxy.auditor.examining import examine
+from proxy.auditor.findings import Witnessed
+from proxy.auditor.linking import judge
+from proxy.errors import StartError
+from proxy.secretfile import read_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from proxy.auditor.findings import Checked, Verdict
+
+WORTH_PROCESSES = 32 << 20  # bytes; below, starting them takes longer than they save
+
+
+class UncheckableError(Exception):
+    """There is nothing to verify, or it cannot be read."""
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """List the files that are meant by files and directories.
+
+    Raises:
+        UncheckableError: there are none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        try:
+            found += list_segments(path) if path.is_dir() else [path]
+        except OSError as exc:
+            raise UncheckableError(f"{path} cannot be read: {exc.strerror}") from None
+    if not found:
+        shown = ", ".join(map(str, paths))
+        raise UncheckableError(f"there is no audit trail in {shown}")
+    return found
+
+
+def read_keys(paths: Sequence[Path]) -> dict[str, bytes]:
+    """Read MAC keys, by fingerprint.
+
+    Raises:
+        UncheckableError: one cannot be read.
+    """
+    keys = {}
+    for path in paths:
+        try:
+            secret = read_secret(path, key="--key-file")
+        except StartError as error:
+            raise UncheckableError(error.detail) from None
+        keys[secret.fingerprint] = secret.reveal().encode()
+    return keys
+
+
+def read_anchor(path: Path) -> Witnessed:
+    """Read what an anchor file knows.
+
+    Raises:
+        UncheckableError: it knows nothing.
+    """
+    try:
+        anchor = json.loads(path.read_bytes())
+        return Witnessed(int(anchor["seq"]), str(anchor["hash"]), str(path))
+    except OSError as exc:
+        raise UncheckableError(f"{path} cannot be read: {exc.strerror}") from None
+    except (ValueError, TypeError, KeyError):
+        raise UncheckableError(f"{path} is not an anchor of an audit trail") from None
+
+
+def verify(
+    paths: Sequence[Path],
+    *,
+    keys: Mapping[str, bytes],
+    witnesses: Sequence[Witnessed] = (),
+    is_partial: bool = False,
+    done: Callable[[int], None] = lambda _size: None,
+) -> Verdict:
+    """Verify all files; `done` hears how many bytes more have been looked at.
+
+    Raises:
+        UncheckableError: there is nothing to verify, or it cannot be read.
+    """
+    # Asked before and after: a process that starts or ends meanwhile leaves half a record, too.
+    directories = [path for path in paths if path.is_dir()]
+    is_live = any(map(is_in_use, directories))
+    files = find_files(paths)
+    wanted = frozenset(witness.seq for witness in witnesses)
+    try:
+        checked = _examine_all(files, keys=keys, wanted=wanted, done=done)
+    except OSError as exc:
+        raise UncheckableError(f"{exc.filename} cannot be read: {exc.strerror}") from None
+    return judge(
+        checked,
+        keys=keys.keys(),
+        witnesses=witnesses,
+        is_live=is_live or any(map(is_in_use, directories)),
+        is_partial=is_partial,
+    )
+
+
+def _examine_all(
+    files: Sequence[Path],
+    *,
+    keys: Mapping[str, bytes],
+    wanted: frozenset[int],
+    done: Callable[[int], None],
+) -> list[Checked]:
+    workers = min(len(files), len(os.sched_getaffinity(0)))
+    if workers == 1 or sum(path.stat().st_size for path in files) < WORTH_PROCESSES:
+        checked = []
+        for path in files:
+            checked.append(_examine_file(path, keys, wanted))
+            done(checked[-1].size)
+        return checked
+    with ProcessPoolExecutor(workers) as pool:
+        tasks = [pool.submit(_examine_file, path, keys, wanted) for path in files]
+        for task in as_completed(tasks):
+            done(task.result().size)
+        return [task.result() for task in tasks]
+
+
+def _examine_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int]) -> Checked:
+    return examine(path.name, path.read_bytes(), keys=keys, wanted=wanted)

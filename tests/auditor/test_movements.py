@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxy.auditor.movements import COLUMNS, FATES, MEANINGS, fate_of, find_movements, sum_up
+
+
+def change(seq: int, **facts: Any) -> dict[str, Any]:
+    return {
+        "kind": "request",
+        "seq": seq,
+        "time": f"2026-11-{seq:02}T10:00:00.000+00:00",
+        "request_id": f"r-{seq}",
+        "installation": "inst-1",
+        "operation": "v1.retire",
+        "changes_state": True,
+        "peer": "10.0.0.7",
+        "attempts": 1,
+        "origin": "upstream",
+        "status": 200,
+    } | facts
+
+
+@pytest.mark.parametrize(
+    ("facts", "fate"),
+    [
+        pytest.param({}, "done", id="2xx"),
+        pytest.param({"code": "upstream-broken"}, "done", id="2xx that broke off"),
+        pytest.param({"status": 400}, "rejected", id="4xx"),
+        pytest.param({"status": 403}, "rejected", id="a permission"),
+        pytest.param({"status": 500}, "unknown", id="5xx"),
+        pytest.param({"status": 499, "code": "caller-gone"}, "unknown", id="the caller left"),
+        pytest.param({"attempts": 0, "status": 403}, "not sent", id="refused"),
+        pytest.param(
+            {"origin": "proxy", "status": 502, "code": "upstream-broken"}, "unknown", id="broken"
+        ),
+        pytest.param(
+            {"origin": "proxy", "status": 504, "code": "upstream-timeout"}, "unknown", id="late"
+        ),
+        pytest.param(
+            {"origin": "proxy", "status": 502, "code": "upstream-unreachable"},
+            "not sent",
+            id="no connection",
+        ),
+        pytest.param(
+            {"origin": "proxy", "status": 499, "code": "caller-gone"}, "unknown", id="left early"
+        ),
+    ],
+)
+def test_it_is_told_what_became_of_a_change(facts: dict[str, Any], fate: str) -> None:
+    assert fate_of(change(1, **facts)) == fate
+
+
+def test_an_intent_without_an_outcome_is_of_unknown_fate() -> None:
+    records = [
+        change(1, kind="intent", request_id="a"),
+        change(2, kind="intent", request_id="b"),
+        change(3, request_id="a"),
+        change(4, kind="intent", request_id="a"),  # ids are the caller's, who may repeat them
+        change(5, request_id="read", changes_state=False),
+        {"kind": "start", "seq": 6},
+    ]
+
+    found = find_movements(records)
+
+    assert [(each.record["seq"], each.fate) for each in found] == [
+        (2, "unknown"),
+        (3, "done"),
+        (4, "unknown"),
+    ]
+
+
+def test_changes_are_summed_up_by_day_and_installation() -> None:
+    movements = find_movements(
+        [change(1), change(2), change(2, installation="inst-2"), change(2, status=400)]
+    )
+
+    sums = sum_up(movements)
+
+    assert [(row["day"], row["installation"], row["done"], row["rejected"]) for row in sums] == [
+        ("2026-11-01", "inst-1", 1, 0),
+        ("2026-11-02", "inst-1", 1, 1),
+        ("2026-11-02", "inst-2", 1, 0),
+    ]
+
+
+def test_a_row_names_the_caller_or_its_address() -> None:
+    one, other = find_movements([change(1), change(2, caller="erp")])
+
+    assert (one.row()["who"], other.row()["who"]) == ("10.0.0.7", "erp")
+    assert tuple(one.row()) == COLUMNS
+
+
+def test_every_fate_is_explained() -> None:
+    assert tuple(MEANINGS) == FATES
