@@ -185,7 +185,7 @@ def command_lines(group: click.Group, prefix: str = "") -> Iterator[str]:
 
 
 def test_the_readme_names_every_command() -> None:
-    rows = re.findall(r"^\| `icr-proxy ([a-z ]+)` \|", README.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `icr-proxy ([a-z -]+)` \|", README.read_text(), re.MULTILINE)
 
     assert sorted(rows) == sorted(command_lines(commands))
 
