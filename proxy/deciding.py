@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from proxy.callerconnection import peer_of
 from proxy.errors import PolicyDeniedError
+from proxy.headers import single
 from proxy.policy import Subject
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from aiohttp.web import BaseRequest
 
     from proxy.browsers import HostGuard, OriginGuard
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from proxy.policy import Policy
     from proxy.routes import Router, Target
     from proxy.servingconfig import LimitsConfig
+
+Header = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +84,15 @@ def ask_policy(policy: Policy, method: str, *, target: Target, journal: Journal)
     if decision.refuses:
         raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
     journal.would_refuse = None if decision.allowed else decision.rule
+
+
+def rewrite_links(
+    links: Links, request: BaseRequest, *, target: Target
+) -> Callable[[Sequence[Header]], list[Header]] | None:
+    """Say how links in the answer are turned to the address the caller used, if it is known."""
+    return links.towards(
+        request.raw_path,
+        single(request.raw_headers, b"host"),
+        is_tls=request.secure,
+        installation=target.prefix.installation if target.prefix is not None else None,
+    )

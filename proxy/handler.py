@@ -13,7 +13,7 @@ from proxy.bodies import open_body
 from proxy.browsers import is_preflight, preflight, without_origin_headers
 from proxy.callerconnection import peer_of
 from proxy.credentials import settle
-from proxy.deciding import ask_policy, recognise
+from proxy.deciding import ask_policy, recognise, rewrite_links
 from proxy.errors import (
     BadRequestError,
     CallerGoneError,
@@ -177,12 +177,7 @@ class Handler:
             caller.admit_for(journal.installation)
         ask_policy(rules.policy, request.method, target=target, journal=journal)
         if rules.links is not None:
-            answer.edit = rules.links.towards(
-                request.raw_path,
-                single(received, b"host"),
-                is_tls=request.secure,
-                installation=target.prefix.installation if target.prefix is not None else None,
-            )
+            answer.edit = rewrite_links(rules.links, request, target=target)
         if self._trail is not None:
             await self._trail.admit(journal)
         body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)

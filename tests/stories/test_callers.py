@@ -13,9 +13,10 @@ from cryptography import x509
 
 from proxy.callerconfig import CallerConfig
 from proxy.callerkeys import hash_of, new_key
-from proxy.config import Config
+from proxy.config import Config, WebhooksConfig
 from proxy.listenerconfig import ListenerConfig, TlsConfig
 from proxy.policyconfig import PolicyConfig, RuleConfig
+from proxy.secret import Secret
 from proxy.servingconfig import BrowserConfig, LimitsConfig
 from tests.issuing import authority, issue, server_certificate, trusting
 from tests.scenes import (
@@ -349,6 +350,16 @@ async def test_the_admin_port_asks_for_no_key() -> None:
         answer = await call(port, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     assert answer.status == 200
+
+
+async def test_webhooks_ask_for_their_signature_and_for_no_key() -> None:
+    webhooks = WebhooksConfig(bind="127.0.0.1:0", secret=Secret("s"))
+    async with gateway(webhooks=webhooks) as (proxy, _):
+        assert proxy.app.webhooks is not None
+        port = int(proxy.app.webhooks.address.rpartition(":")[2])
+        unsigned = request_head("POST", "/webhooks", tag=None, extra="Content-Length: 0\r\n")
+
+        assert (await call(port, unsigned)).problem["code"] == "webhook-refused"
 
 
 async def test_keys_in_the_open_are_warned_of_at_start() -> None:
