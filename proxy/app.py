@@ -8,11 +8,13 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from proxy import binds
+from proxy.addresses import bracketed
 from proxy.admintoken import AdminToken
 from proxy.admission import keys_in_the_open
 from proxy.assembly import Clocks, Parts, app_headers, build
 from proxy.compiling import build_rules
 from proxy.errors import ConfigError, ProxyError
+from proxy.probing import EVERYWHERE
 from proxy.reloading import effective, restart_needed
 from proxy.revoking import Revoker
 from proxy.sideports import build_admin, build_webhooks
@@ -74,8 +76,10 @@ class App:
     @property
     def _console_url(self) -> str | None:
         """Where to point a browser, if there is a console that one can reach."""
-        there = self.parts.feed is not None and binds.host_and_port(self.admin.address) is not None
-        return f"http://{self.admin.address}/" if there else None
+        place = binds.host_and_port(self.admin.address)
+        if self.parts.feed is None or place is None:
+            return None
+        return f"http://{bracketed(EVERYWHERE.get(place[0], place[0]))}:{place[1]}/"
 
     @property
     def address(self) -> str:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Header = tuple[bytes, bytes]
 
+# Each connection frames a body in its own way; the body itself is the same.
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 NAME_MOST = 64  # characters that are kept of a name
 EDITS_MOST = 64
 
@@ -32,7 +34,7 @@ def _by_name(headers: Iterable[Header]) -> dict[bytes, list[bytes]]:
     found: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         found.setdefault(name.lower(), []).append(value)
-    return found
+    return {name: values for name, values in found.items() if name not in FRAMING}
 
 
 def _shown(name: bytes) -> str:

@@ -13,6 +13,7 @@ Headers = list[tuple[bytes, bytes]]
         pytest.param([(b"A", b"1")], [], ("-a",), id="gone"),
         pytest.param([], [(b"A", b"1")], ("+a",), id="come"),
         pytest.param([(b"A", b"1")], [(b"A", b"2")], ("~a",), id="changed"),
+        pytest.param([(b"Content-Length", b"2")], [], (), id="how a body is framed is no edit"),
         pytest.param([(b"A", b"1"), (b"A", b"2")], [(b"A", b"1")], ("~a",), id="one of two gone"),
         pytest.param(
             [(b"Host", b"a"), (b"X-Tag", b"1"), (b"Accept", b"*")],

@@ -447,23 +447,21 @@ function drawLatency(end) {
   for (let power = first; power <= last; power++) ticks.push([y(10 ** power), power < 3 ? `${10 ** power} ms` : `${10 ** (power - 3)} s`]);
   const x = axes(area, end, ticks);
   const width = (right - left) / SPAN;
-  for (const [name, column] of [["p99", 7], ["p90", 6], ["p50", 5]]) {
-    pen.strokeStyle = pen.fillStyle = palette[name];
-    pen.lineWidth = 1.3;
-    pen.lineJoin = "round";
-    pen.beginPath();
-    let before = null;
+  // Of each second one column: from the median to p90, and on to p99; a line through single
+  // values would swing between the ends of the scale whenever little is going on.
+  const columns = [["p99", 6, 7, .55], ["p90", 5, 6, .8], ["p50", 5, 5, 1]];
+  for (const [name, from, to, strength] of columns) {
+    pen.fillStyle = palette[name];
+    pen.globalAlpha = strength;
     for (let index = 0; index < SPAN; index++) {
       const second = known.seconds.get(end - SPAN + 1 + index);
-      if (!second || second[column] === null) continue;
-      const at = left + (index + .5) * width, level = y(second[column]);
-      if (before !== null && index - before <= 3) pen.lineTo(at, level);
-      else pen.moveTo(at, level);
-      if (before === null || index - before > 3) pen.rect(at - .8, level - .8, 1.6, 1.6), pen.moveTo(at, level);
-      before = index;
+      if (!second || second[to] === null) continue;
+      const begin = Math.round(left + index * width), stop = Math.max(begin + 1, Math.round(left + (index + 1) * width));
+      const peak = y(second[to]) - 1, base = y(second[from]) + 1;
+      pen.fillRect(begin, peak, stop - begin, base - peak);
     }
-    pen.stroke();
   }
+  pen.globalAlpha = 1;
   pointer(area, x, end);
   legend("latency", end, [["p50", 5], ["p90", 6], ["p99", 7]]);
 }
@@ -598,11 +596,11 @@ function bindRows() {
 
 function newRow(index) {
   const parts = {};
-  const part = (tag, name) => (parts[name] = make(tag, { class: name }));
+  const part = (tag, name) => (parts[name] = make(tag, tag === "bdi" ? {} : { class: name }));
   const element = make("div", { class: "request", role: "option", id: `request-${index}`, hidden: true },
     part("span", "time"),
-    make("span", { class: "what" }, part("span", "method"), part("span", "path"), part("span", "operation")),
-    make("span", {}, (parts.status = make("span", { class: "pill" }))),
+    make("span", { class: "what" }, part("span", "method"), make("span", { class: "path" }, part("bdi", "path")), part("span", "operation")),
+    make("span", {}, (parts.pill = make("span", { class: "pill" }, part("span", "status"), part("span", "reason")))),
     part("span", "installation"), part("span", "took"));
   list.append(element);
   const line = { element, parts, row: null, at: -1 };
@@ -619,9 +617,10 @@ function fill(line, row) {
   say(parts.path, legible(row.path) || "(no path)");
   mark(parts.path, "title", row.path);
   say(parts.operation, row.operation === "unknown" ? "" : row.operation);
-  say(parts.status, row.code && row.code !== "caller-gone" ? `${row.status} ${row.code}` : row.code ? "caller gone" : String(row.status));
-  mark(parts.status, "data-tone", ending(row));
-  mark(parts.status, "title", row.code);
+  say(parts.status, String(row.status));
+  say(parts.reason, row.code ? ` ${row.code}` : "");
+  mark(parts.pill, "data-tone", ending(row));
+  mark(parts.pill, "title", row.code);
   say(parts.installation, row.installation ? short(row.installation) : "");
   say(parts.took, duration(row.duration));
   mark(parts.took, "data-slow", row.duration > 1);
@@ -704,16 +703,26 @@ function facts(list, pairs) {
 
 function story(row) {
   if (row.code === "caller-gone") return "The caller left before the answer was complete.";
-  if (row.origin === "proxy") return row.status < 400 ? "Answered by the proxy itself." : "Refused by the proxy; what the API knows of it depends on the code.";
+  if (row.origin === "proxy") {
+    if (row.status < 400) return "Answered by the proxy itself.";
+    if (!row.attempts) return "Refused by the proxy; the API has not seen it.";
+    return row.changes_state ? "No answer of the API could be passed on: it may have acted." : "No answer of the API could be passed on.";
+  }
   const tries = row.attempts > 1 ? `, at attempt ${row.attempts}` : "";
   return `Answered by the API${tries}.`;
 }
 
 function waterfall(row) {
   const box = make("div", { class: "waterfall" }), whole = row.duration || 1e-9;
-  const first = row.first_byte ?? 0, rest = Math.max(0, row.duration - row.token_wait - first);
+  const sent = row.sent_after ?? row.duration, first = row.first_byte ?? 0;
+  const parts = [
+    ["token wait", "token", row.token_wait],
+    // Reading, deciding, recording; and whatever attempts there were before the last one.
+    ["in the proxy", "own", Math.max(0, sent - row.token_wait)],
+    ["first byte", "first", row.first_byte],
+    ["body, end", "body", row.first_byte === null ? null : Math.max(0, row.duration - sent - first)],
+  ];
   let at = 0;
-  const parts = [["token wait", "token", row.token_wait], ["first byte", "first", row.first_byte], [row.first_byte === null ? "in the proxy" : "body, rest", "body", rest]];
   for (const [name, kind, seconds] of parts) {
     if (seconds === null) continue;
     const bar = make("i", { class: kind });
@@ -756,14 +765,13 @@ function openDrawer(row, { focus = false } = {}) {
     only = make("button", { type: "button", class: "link code", text: row.installation, title: "Show only this installation" });
     only.addEventListener("click", () => { $("f-installation").value = row.installation; dirty.add("rows"); schedule(); });
   }
-  const audit = row.audit_sequence ?? row.audit_seq ?? row.audit ?? row.sequence;
   parts.push(make("h3", { text: "Request" }), facts(make("dl"), [
     ["Operation", row.operation, "code"],
     ["Effect", row.changes_state ? "changes state" : "reads"],
     ["Installation", only],
     ["Attempts", row.attempts],
     ["Body", `${size(row.bytes_in)} in, ${size(row.bytes_out)} out`],
-    ["Audit record", audit],
+    ["Repeats", row.duplicate_of ? copyable(row.duplicate_of) : null],
     ["Request id", copyable(row.request_id)],
     ["Trace id", copyable(row.trace_id)],
     ["Caller", row.caller ? `${row.caller}, ${row.peer}` : row.peer, "code"],
@@ -898,8 +906,9 @@ const STATES = { ready: "ok", starting: "client", draining: "client", stopped: "
 function drawStatus() {
   const status = known.status;
   if (!status) return;
-  say($("state"), status.state === "gone" ? "does not answer" : status.state);
-  mark($("state"), "data-tone", STATES[status.state] || null);
+  const degraded = status.degraded?.length && status.state === "ready" ? status.degraded.join(", ").replaceAll("-", " ") : "";
+  say($("state"), status.state === "gone" ? "does not answer" : degraded ? `ready, ${degraded}` : status.state);
+  mark($("state"), "data-tone", degraded ? "client" : STATES[status.state] || null);
   say($("where-app"), `${status.version} · up ${span(status.uptime)}`);
   say($("where-upstream"), `→ ${status.upstream}`);
   const states = { fresh: 0, due: 0, dead: 0 };
@@ -911,14 +920,11 @@ function drawStatus() {
   say($("n-flight-note"), `${plural(status.connections.upstream_active, "connection")} to the API`);
   if (known.tab !== "proxy") return;
 
-  const circuit = status.circuit;
-  const circuitText = circuit && typeof circuit === "object"
-    ? Object.entries(circuit).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`).join(", ") : circuit;
   facts($("p-upstream"), [
     ["API", status.upstream, "code"],
     ["API version", status.api_version, "code"],
     ["Connections", `${status.connections.upstream_active} in use, ${status.connections.upstream_idle} idle`],
-    ["Circuit", circuitText],
+    ["Circuit", status.circuit],
     ["Mints under way", status.mints_under_way],
     ["Clock skew", `${status.clock_skew.toFixed(2)} s`],
   ]);
