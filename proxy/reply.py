@@ -214,7 +214,9 @@ class Reply:
             version not in VERSIONS
             or status in NEVER
             or not PHRASE.fullmatch(self.reason)
-            or not _is_plain(self.headers, is_old=version != VERSIONS[0])
+            or not _is_plain(
+                self.headers, may_be_coded=version == VERSIONS[0] and status >= FIRST_FINAL_STATUS
+            )
         ):
             raise ValueError("nobody asked for this")  # ends the parsing: `feed` says how
         if status < FIRST_FINAL_STATUS:
@@ -249,15 +251,15 @@ def _is_framed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
 
 
-def _is_plain(headers: Iterable[tuple[bytes, bytes]], *, is_old: bool) -> bool:
+def _is_plain(headers: Iterable[tuple[bytes, bytes]], *, may_be_coded: bool) -> bool:
     """Whether the body comes as it is: a coding we did not ask for could not be passed on.
 
     So it is with `chunked` named twice, which to some is a body in chunks in a body in chunks, and
-    with any coding in HTTP/1.0, where there is none (RFC 9112, 6.1).
+    with any coding in HTTP/1.0, where there is none (RFC 9112, 6.1), or of an interim answer.
     """
     codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
     return not codings or (
-        len(codings) == 1 and codings[0].strip().lower() == b"chunked" and not is_old
+        len(codings) == 1 and codings[0].strip().lower() == b"chunked" and may_be_coded
     )
 
 

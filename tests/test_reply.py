@@ -213,6 +213,10 @@ async def test_surplus_that_comes_later_spoils_the_connection_too() -> None:
             b"HTTP/1.1 199 x\r\nContent-Length: 5\r\n\r\nother" + LENGTH,
             id="an interim answer with a body",
         ),
+        pytest.param(
+            b"HTTP/1.1 199 x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + LENGTH,
+            id="an interim answer with chunks",
+        ),
     ],
 )
 async def test_what_is_not_an_answer_to_us_is_broken(answer: bytes) -> None:

@@ -69,6 +69,10 @@ def test_two_thousand_numbered_answers_reach_nobody_else(first: int) -> None:
             b"HTTP/1.1 199 x\r\nContent-Length: 12\r\n\r\nof the first" + LENGTH,
             id="the body of an interim answer as the real one's",
         ),
+        pytest.param(
+            b"HTTP/1.1 199 x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + LENGTH,
+            id="chunks of an interim answer",
+        ),
         pytest.param(b"HTTP/1.1 000 x\r\nContent-Length: 2\r\n\r\nof" + LENGTH, id="no status"),
         pytest.param(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
