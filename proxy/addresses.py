@@ -16,6 +16,7 @@ _LONGEST_NAME = 253  # RFC 1035, 2.3.4, without the final dot
 # Letters, digits, hyphens; the underscore because container networks use it in service names.
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}")
+_ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(:(?P<port>[0-9]*))?")
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
     r"(?P<host>\[[^\]]*\]|[^:/?#@\[\]]*)(:(?P<port>[^/?#@]*))?(?P<rest>.*)",
@@ -101,6 +102,23 @@ def _read_url(raw: str, rule: str) -> str:
     if port is None or int(port) == _DEFAULT_PORTS[scheme]:
         return f"{scheme}://{host}"
     return f"{scheme}://{host}:{port}"
+
+
+def read_address(raw: str) -> str:
+    """Read where to connect, `host` or `host:port`."""
+    host, port = split_address(raw)
+    return bracketed(host) if port is None else f"{bracketed(host)}:{port}"
+
+
+def split_address(raw: str) -> tuple[str, int | None]:
+    """Part `host` or `host:port` into a host without brackets and a port, if there is one."""
+    match = _ADDRESS.fullmatch(raw)
+    if match is None or match["port"] is None:
+        return read_host(raw), None
+    port = match["port"]
+    if not _PORT.fullmatch(port) or not 0 < int(port) <= _HIGHEST_PORT:
+        raise ValueError(f"is not an address to connect to; its port is from 1 to {_HIGHEST_PORT}")
+    return read_host(match["host"]), int(port)
 
 
 def read_network(raw: str) -> str:

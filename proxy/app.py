@@ -104,6 +104,8 @@ class App:
         except ProxyError:
             await self.stop()
             raise
+        for listener in self.parts.listeners:
+            self.parts.own_places.add(listener.addresses)
         self.state = "ready"
         parts = self.parts
         parts.log.info(

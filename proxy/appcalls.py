@@ -19,11 +19,13 @@ from proxy.errors import (
     MintBusyError,
     MintCircuitOpenError,
     MintError,
+    MintLoopError,
     MintTimeoutError,
     MintTlsError,
     MintUnreachableError,
     UpstreamBusyError,
     UpstreamError,
+    UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
     UpstreamUnreachableError,
@@ -47,9 +49,11 @@ REFUSED = frozenset({UNAUTHORIZED})
 PERHAPS_REFUSED = frozenset({UNAUTHORIZED, 403})
 JWT_REUSE_SECONDS = 60.0  # one signature serves a burst of calls; well inside its 540 s
 SKEW_WORTH_RETRYING = 5.0  # a 401 is put down to the clock if that was off by more than this
+OWN_MARK = b"x-icr-proxy-error"  # on what an icr-proxy answers itself, and on nothing else
 NO_JWT = ("", 0.0, b"")  # fingerprint of its key, when signed by the API's clock, header value
 # Why nothing came of a call; what is in none of these rows broke off.
 NO_ANSWER: tuple[tuple[type[UpstreamError], type[MintError], str], ...] = (
+    (UpstreamLoopError, MintLoopError, "its name leads back to an icr-proxy (upstream.address)"),
     (UpstreamUnreachableError, MintUnreachableError, "it cannot be reached"),
     (UpstreamTlsError, MintTlsError, "its certificate or the TLS handshake failed"),
     (UpstreamError, MintBrokenError, "the connection broke off"),
@@ -157,6 +161,7 @@ class AppCalls:
         number, asked_at = next(self._numbers), self._now()
         response = await send_repeatable(self._upstream, request)
         try:
+            refuse_own_kind(response.headers)
             self._learn_skew(response.headers, number=number, asked_at=asked_at)
             skew = self.skew
             # By now it may hold another key's, or one by the corrected clock.
@@ -190,6 +195,16 @@ class AppCalls:
             self._learnt_from = number
             self.skew = skew
             self._skewed(skew)
+
+
+def refuse_own_kind(headers: Sequence[Header]) -> None:
+    """Take no refusal of an icr-proxy for the API's: it would look like one of the installation.
+
+    Raises:
+        UpstreamLoopError: what answers is this proxy, behind a redirected port, or another one.
+    """
+    if any(name.lower() == OWN_MARK for name, _ in headers):
+        raise UpstreamLoopError("what answers in place of the API is an icr-proxy", answered=True)
 
 
 async def read_limited(response: UpstreamResponse, *, limit: int) -> bytes | None:

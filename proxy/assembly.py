@@ -30,6 +30,7 @@ from proxy.installations import list_installations
 from proxy.keyring import KeyRing
 from proxy.logs import Bridge, Log, RequestLog, Sampling, Threshold, build_log, where
 from proxy.metrics import Metrics
+from proxy.ownplaces import OwnPlaces
 from proxy.pool import Pool, parse_address
 from proxy.reception import build_listeners
 from proxy.reports import ClockReports, KeyReports, TokenReports
@@ -85,6 +86,7 @@ class Parts:
     directory: Directory
     in_flight: InFlight
     activation: Activation
+    own_places: OwnPlaces
     feed: Feed | None
     """What consoles see; `None` without one."""
     handlers: list[Handler]
@@ -109,7 +111,8 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         stood=auditing.keys_stand if auditing is not None else lambda _states: None,
     )
     keys = KeyRing(config.app, now=clocks.clock, watcher=key_reports)
-    pool = build_pool(config, metrics=metrics, clocks=clocks)
+    own_places = OwnPlaces()
+    pool = build_pool(config, metrics=metrics, clocks=clocks, is_own=own_places.includes)
     circuit = build_circuit(config, log=log, metrics=metrics, clocks=clocks)
     upstream = pool if circuit is None else Breaker(pool, circuit=circuit, now=clocks.clock)
     calls = build_calls(
@@ -214,6 +217,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         directory=directory,
         in_flight=in_flight,
         activation=activation,
+        own_places=own_places,
         feed=feed,
         handlers=handlers,
         listeners=build_listeners(
@@ -255,15 +259,25 @@ def build_spans(config: TracingConfig, *, log: Log, clocks: Clocks) -> Spans | N
     return Spans(config, now=clocks.now, complaints=Bridge(log))
 
 
-def build_pool(config: Config, *, metrics: Metrics, clocks: Clocks) -> Pool:
-    """Make the connections to the API; none is opened yet."""
+def build_pool(
+    config: Config,
+    *,
+    metrics: Metrics,
+    clocks: Clocks,
+    is_own: Callable[[str, int], bool] = lambda _host, _port: False,
+) -> Pool:
+    """Make the connections to the API; none is opened yet.
+
+    `is_own` tells whether an address is this proxy's own.
+    """
     upstream = config.upstream
     return Pool(
-        parse_address(upstream.base_url, ca_file=upstream.ca_file),
+        parse_address(upstream.base_url, ca_file=upstream.ca_file, address=upstream.address),
         timeouts=upstream.timeouts,
         connections=upstream.connections,
         now=clocks.clock,
         watcher=PoolReports(metrics=metrics),
+        is_own=is_own,
     )
 
 

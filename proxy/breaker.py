@@ -13,6 +13,7 @@ from proxy.errors import (
     UpstreamBrokenError,
     UpstreamBusyError,
     UpstreamError,
+    UpstreamLoopError,
     UpstreamTimeoutError,
 )
 
@@ -56,7 +57,7 @@ def is_about_api(error: UpstreamError) -> bool:
 
     When the API is restarted, all idle connections break at once, and new ones are fine.
     """
-    if isinstance(error, UpstreamBusyError):
+    if isinstance(error, UpstreamBusyError | UpstreamLoopError):
         return False
     return not (isinstance(error, UpstreamBrokenError) and error.reused and not error.answered)
 

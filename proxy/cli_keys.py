@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from proxy.cli_options import Command
 from proxy.errors import KeyUnusableError
 
+if TYPE_CHECKING:
+    from proxy.localca import Made
+
 ABOUT_FORM = """\
 The registry shows a SHA-256 fingerprint (documented); of which bytes and in which form is not
 documented. This is GitHub's way, whose model the registry follows: over the public key's DER
 (SubjectPublicKeyInfo). An inference: a difference does not prove that the key is another one."""
+
+NEXT = """
+1. Keep {folder}/ca.key to yourself; the proxy does not need it.
+
+2. Let the proxy serve the certificate:
+
+   listeners:
+     - bind: 127.0.0.1:8443
+       tls:
+         cert: {folder}/tls.crt
+         key: {folder}/tls.key
+
+3. Let the tool trust {folder}/ca.crt, in its own way or the system's:
+
+   curl      --cacert {folder}/ca.crt
+   Python    REQUESTS_CA_BUNDLE={folder}/ca.crt (requests), SSL_CERT_FILE=... (httpx, urllib)
+   Node.js   NODE_EXTRA_CA_CERTS={folder}/ca.crt
+   Java      keytool -importcert -cacerts -alias icr-proxy -file {folder}/ca.crt
+   Debian    cp {folder}/ca.crt /usr/local/share/ca-certificates/icr-proxy.crt
+             update-ca-certificates
+
+4. If the tool's address cannot be changed, see "Tools with a hard-wired address" in the README.
+"""
 
 
 @click.group()
@@ -131,3 +159,60 @@ def caller(name: str) -> None:
     click.echo("\nThis is shown once. What the proxy needs of it:\n", err=True)
     click.echo(f"callers:\n  - name: {name}\n    keys:", err=True)
     click.echo(f"      - {callerkeys.hash_of(key)}", err=True)
+
+
+@keys.command(
+    cls=Command,
+    epilog="""
+    icr-proxy keys tls --for api.carbonregistry.com --out /etc/icr-proxy/tls
+    icr-proxy keys tls --for localhost --for 127.0.0.1
+    """,
+)
+@click.option(
+    "--for",
+    "names",
+    multiple=True,
+    required=True,
+    metavar="HOST",
+    help="Name or IP address by which tools reach the listener; may be repeated.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="tls",
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the files.",
+)
+def tls(names: tuple[str, ...], out: Path) -> None:
+    """Make a certificate authority of your own, and a certificate of it for a listener.
+
+    For tools that insist on https, or on an address that cannot be changed. Run again, it keeps
+    the authority, which tools trust by then, and renews the certificate; a running proxy picks it
+    up. The authority can vouch for these names only. Exits with 0, or 1 with the reason.
+    """
+    from proxy import localca  # noqa: PLC0415
+    from proxy.app import SYSTEM_CLOCKS  # noqa: PLC0415
+
+    try:
+        made = localca.make(out, names, now=datetime.fromtimestamp(SYSTEM_CLOCKS.now(), UTC))
+    except ValueError as error:
+        raise click.UsageError(f"--for {', '.join(names)}: one of them {error}") from None
+    except KeyUnusableError as error:
+        raise click.ClickException(error.detail) from None
+    except OSError as error:
+        raise click.ClickException(
+            f"{error.filename} cannot be written: {error.strerror}"
+        ) from None
+    _say_what_to_do(made, names)
+
+
+def _say_what_to_do(made: Made, names: tuple[str, ...]) -> None:
+    folder = made.ca.parent.resolve()
+    click.echo(f"{'New' if made.is_new_ca else 'The old'} authority: {made.ca}")
+    click.echo(
+        f"New certificate: {made.cert}, for {', '.join(names)}, until {made.expires_at:%Y-%m-%d};"
+        " run this again before that"
+    )
+    if made.is_new_ca:
+        click.echo(NEXT.format(folder=folder), nl=False)

@@ -14,6 +14,7 @@ MintReason = Literal[
     "app-key-refused",
     "timeout",
     "unreachable",
+    "loop",
     "tls",
     "broken",
     "busy",
@@ -233,7 +234,13 @@ class MintFailedError(MintError):
 class MintUnreachableError(MintFailedError):
     """No connection could be made to ask for a token."""
 
-    default_reason = "unreachable"
+    default_reason: MintReason = "unreachable"
+
+
+class MintLoopError(MintUnreachableError):
+    """A token would have been asked of this proxy itself."""
+
+    default_reason = "loop"
 
 
 class MintTlsError(MintFailedError):
@@ -294,6 +301,10 @@ class UpstreamError(ProxyError):
 
 class UpstreamUnreachableError(UpstreamError):
     """No connection could be made: name not resolved, refused, no route."""
+
+
+class UpstreamLoopError(UpstreamUnreachableError):
+    """The API's name leads back to this proxy: see `upstream.address`."""
 
 
 class UpstreamTlsError(UpstreamError):

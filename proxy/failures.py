@@ -15,6 +15,7 @@ from proxy.errors import (
     InstallationRefusedError,
     MintBusyError,
     MintCircuitOpenError,
+    MintLoopError,
 )
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from proxy.access import TokenKey
     from proxy.errors import MintError
 
+# What waiting does not mend.
+LASTING = (AppKeyRefusedError, InstallationRefusedError, MintLoopError)
 BACKOFF_FIRST = 1.0  # seconds until a failed mint is tried again, doubled each time
 BACKOFF_MOST = 30.0
 PATIENT_SECONDS = 1.0  # between two tries while a caller waits for a short failure to pass
@@ -44,7 +47,7 @@ class Failure:
     @property
     def may_pass(self) -> bool:
         """Whether it is of the kind that passes by itself."""
-        return not isinstance(self.error, AppKeyRefusedError | InstallationRefusedError)
+        return not isinstance(self.error, LASTING)
 
     @property
     def next_try(self) -> float:

@@ -259,6 +259,7 @@ WORTH_A_LOOK = frozenset(
         "mint-timeout",
         "overloaded",
         "upstream-broken",
+        "upstream-loop",
         "upstream-timeout",
         "upstream-tls",
         "upstream-unreachable",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from contextlib import suppress
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+from proxy.addresses import split_address
 from proxy.connection import Connection
 from proxy.errors import (
     StartError,
     UpstreamBusyError,
     UpstreamError,
+    UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
     UpstreamUnreachableError,
@@ -33,11 +36,13 @@ IDLE_SECONDS = 4.0
 # A write is never sent again when the API closes an idle connection under us, so it goes out on a
 # connection that answered a moment ago, or on a new one.
 PROVEN_SECONDS = 0.5
+LOOP = "the API's name leads back to this proxy; set upstream.address to where the API is"
 HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 CONNECT_RESULTS: dict[type[UpstreamError], str] = {
     UpstreamTimeoutError: "timeout",
     UpstreamTlsError: "tls",
     UpstreamUnreachableError: "unreachable",
+    UpstreamLoopError: "unreachable",
 }
 
 
@@ -48,10 +53,14 @@ class Address:
     host: str
     port: int
     tls: ssl.SSLContext | None
+    name: str
+    """What its certificate must name; another than `host` if that is only where to connect."""
 
 
-def parse_address(base_url: str, *, ca_file: Path | None) -> Address:
+def parse_address(base_url: str, *, ca_file: Path | None, address: str | None = None) -> Address:
     """Take apart a base URL that `config` has checked; certificates are always verified.
+
+    `address` is where to connect in place of what the URL says, with or without a port.
 
     Raises:
         StartError: `ca_file` cannot be read or holds no certificate.
@@ -66,7 +75,9 @@ def parse_address(base_url: str, *, ca_file: Path | None) -> Address:
                 f"upstream.ca_file: {ca_file} is not a file of PEM certificates"
             ) from exc
         tls.hostname_checks_common_name = False  # nor has it counted since RFC 9525
-    return Address(host=url.hostname or "", port=url.port or (443 if tls else 80), tls=tls)
+    name, port = url.hostname or "", url.port or (443 if tls else 80)
+    host, other_port = split_address(address) if address is not None else (name, None)
+    return Address(host=host, port=other_port or port, tls=tls, name=name)
 
 
 class PoolWatcher(Protocol):
@@ -97,11 +108,14 @@ class Pool:
         connections: int,
         now: Callable[[], float],
         watcher: PoolWatcher,
+        is_own: Callable[[str, int], bool] = lambda _host, _port: False,
     ) -> None:
+        """Connect to `address`, unless `is_own` says that it is this proxy's own."""
         self._address = address
         self._timeouts = timeouts
         self._now = now
         self._watcher = watcher
+        self._is_own = is_own
         self._limit = connections
         self._taken = 0
         self._idle: deque[Connection] = deque()
@@ -215,7 +229,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeouts.connect):
-                _, connection = await loop.create_connection(
+                transport, connection = await loop.create_connection(
                     lambda: Connection(
                         loop,
                         timeouts=self._timeouts,
@@ -225,18 +239,38 @@ class Pool:
                     address.host,
                     address.port,
                     ssl=address.tls,
-                    server_hostname=address.host if address.tls else None,
+                    server_hostname=address.name if address.tls else None,
                 )
         except TimeoutError:
             raise UpstreamTimeoutError("connecting to the API took too long") from None
         except (ssl.SSLError, ssl.CertificateError) as exc:
+            await self._refuse_loop()
             raise UpstreamTlsError("the API's certificate or TLS handshake failed") from exc
         except OSError as exc:
             # Refused is the port; whoever hangs up later does so in the middle of the handshake.
             if address.tls is not None and isinstance(exc, HUNG_UP):
+                await self._refuse_loop()
                 raise UpstreamTlsError("the API broke off the TLS handshake") from exc
             raise UpstreamUnreachableError("the API cannot be reached") from exc
+        peer = transport.get_extra_info("peername")
+        if peer is not None and self._is_own(peer[0], peer[1]):
+            connection.abort("error")
+            raise UpstreamLoopError(LOOP)
         return connection
+
+    async def _refuse_loop(self) -> None:
+        """Find out whether it was ourselves that we could not make out.
+
+        Raises:
+            UpstreamLoopError: it was.
+        """
+        host, port = self._address.host, self._address.port
+        with suppress(OSError, UnicodeError):
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )
+            if any(self._is_own(str(each[4][0]), port) for each in found):
+                raise UpstreamLoopError(LOOP)
 
     def _release(self, connection: Connection) -> None:
         """Take back a connection at the end of an exchange; called once per acquired one."""

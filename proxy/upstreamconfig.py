@@ -58,6 +58,13 @@ class UpstreamConfig:
     base_url: Annotated[
         str, Key(of.BASE_URL, "Where the API is: scheme, host, port; no path.", flag="--upstream")
     ] = "https://api.carbonregistry.com"
+    address: Annotated[
+        str | None,
+        Key(
+            of.ADDRESS,
+            "Where to connect in place of that host, `host` or `host:port`; empty asks DNS.",
+        ),
+    ] = None
     allow_plain: Annotated[
         bool,
         Key(of.SWITCH, "Allow plain http to another machine, with tokens readable on the way."),

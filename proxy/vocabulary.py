@@ -184,6 +184,12 @@ BASE_URL = Text(
     example="https://api.carbonregistry.com",
     parse=addresses.read_base_url,
 )
+ADDRESS = Text(
+    what="an address to connect to",
+    pattern="[!-~]{1,300}",
+    example="203.0.113.7:443",
+    parse=addresses.read_address,
+)
 BIND = Text(
     what="an address to listen on",
     pattern="[!-~]{1,300}",

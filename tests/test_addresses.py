@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from proxy.addresses import (
     collide,
     is_loopback,
+    read_address,
     read_base_url,
     read_bind,
     read_host,
@@ -231,3 +232,27 @@ def test_a_network_has_one_spelling(raw: str, network: str) -> None:
 def test_what_is_no_network_is_told(raw: str) -> None:
     with pytest.raises(ValueError, match="is not a network"):
         read_network(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "address"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("10.0.0.1:443", "10.0.0.1:443"),
+        ("API.example:8443", "api.example:8443"),
+        ("::1", "[::1]"),
+        ("[::1]", "[::1]"),
+        ("[0::1]:443", "[::1]:443"),
+    ],
+)
+def test_an_address_to_connect_to_has_one_spelling(raw: str, address: str) -> None:
+    assert read_address(raw) == address
+    assert read_address(address) == address
+
+
+@pytest.mark.parametrize(
+    "raw", ["", ":443", "a:0", "a:", "a:65536", "a:x", "https://a", "[::1]443", "a:1:2"]
+)
+def test_what_is_no_address_to_connect_to_is_told(raw: str) -> None:
+    with pytest.raises(ValueError, match=r"is not an? (address|host)"):
+        read_address(raw)

@@ -18,12 +18,14 @@ from proxy.errors import (
     MintBusyError,
     MintCircuitOpenError,
     MintError,
+    MintLoopError,
     MintTimeoutError,
     MintTlsError,
     MintUnreachableError,
     UpstreamBrokenError,
     UpstreamBusyError,
     UpstreamError,
+    UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
     UpstreamUnreachableError,
@@ -727,3 +729,19 @@ async def test_an_error_says_nothing_of_the_signature() -> None:
             await scene.get()
 
     assert "eyJ" not in f"{caught.value!r} {caught.value} {caught.value.__dict__}"
+
+
+async def test_a_refusal_of_an_icr_proxy_is_not_taken_for_the_apis() -> None:
+    """It would say 403, which is about the installation, and be remembered so."""
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        refusal = ok(headers=b"X-ICR-Proxy-Error: endpoint-refused\r\n")
+        await visit.say(refusal.replace(b"200 OK", b"403 Forbidden"))
+
+    async with stage(script) as scene:
+        with pytest.raises(UpstreamLoopError) as caught:
+            await scene.get()
+
+    error = no_answer(caught.value, wanted="a token")
+    assert (type(error), error.reason) == (MintLoopError, "loop")
+    assert "leads back to an icr-proxy" in error.detail

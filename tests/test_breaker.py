@@ -15,6 +15,7 @@ from proxy.errors import (
     UpstreamBrokenError,
     UpstreamBusyError,
     UpstreamError,
+    UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
     UpstreamUnreachableError,
@@ -86,6 +87,7 @@ def on() -> Stage:
             UpstreamBrokenError("x", sent=True, reused=True), False, False, id="the idle race"
         ),
         pytest.param(UpstreamBusyError("x"), False, False, id="our own limit"),
+        pytest.param(UpstreamLoopError("x"), False, False, id="our own port"),
     ],
 )
 def test_what_counts_against_the_api(error: UpstreamError, *, counts: bool, late: bool) -> None:

@@ -1,9 +1,10 @@
-"""`keys generate`, `keys fingerprint` and `keys caller`."""
+"""`keys generate`, `keys fingerprint`, `keys caller` and `keys tls`."""
 
 from __future__ import annotations
 
 import re
 import stat
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,50 @@ def test_a_name_that_no_caller_can_have_is_a_usage_error() -> None:
 
     assert result.exit_code == 2
     assert "icrp_" not in result.output
+
+
+def test_certificates_for_a_listener_come_with_what_to_do_next(tmp_path: Path) -> None:
+    folder = tmp_path / "tls"
+
+    first = keys("tls", "--for", "api.carbonregistry.com", "--out", str(folder))
+    second = keys("tls", "--for", "api.carbonregistry.com", "--out", str(folder))
+
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    yaml = first.stdout[first.stdout.index("   listeners:") : first.stdout.index("3. Let")]
+    file = tmp_path / "icr-proxy.yaml"
+    file.write_text(f"app: {{id: a, private_key_file: /k}}\n{textwrap.dedent(yaml)}")
+    [listener] = load(file=file, environ={}, flags={}).listeners
+    assert listener.tls.cert == folder / "tls.crt"
+    assert f"--cacert {folder}/ca.crt" in first.stdout
+    assert "The old authority" in second.stdout
+    assert "listeners:" not in second.stdout
+    assert "PRIVATE KEY" not in first.stdout + second.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        pytest.param(["--for", "a b"], 2, "is not a host", id="no host"),
+        pytest.param([], 2, "Missing option '--for'", id="for nobody"),
+        pytest.param(["--for", "localhost"], 1, "nothing was written", id="foreign files"),
+    ],
+)
+def test_certificates_that_cannot_be_made_say_why(
+    tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "tls.key").write_text("precious")
+
+    result = keys("tls", "--out", str(tmp_path), *words)
+
+    assert result.exit_code == code
+    assert said in result.output
+    assert (tmp_path / "tls.key").read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    result = keys("tls", "--for", "localhost", "--out", str(tmp_path / "file" / "tls"))
+
+    assert result.exit_code == 1
+    assert "cannot be written" in result.output

@@ -36,6 +36,7 @@ LAYERS = """
     upstreamreports
     duplicates
     feed
+    localca
     directory exchange keyfiles keyring pool revoking sources tokens
     auditthread auditwriter
     tlsdoor
@@ -52,6 +53,7 @@ LAYERS = """
     access cached circuit failures inflight issued kinds latencies policy rationing secretfile
     upstream
     secretkinds
+    ownplaces
     activation binds fronting tcpsockets unixsockets
     proxyprotocol
     addresses basic callerkeys clockskew lateness masking operations outcome paths peers secret

@@ -25,12 +25,14 @@ from proxy.errors import (
     StartError,
     UpstreamBrokenError,
     UpstreamBusyError,
+    UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
-from proxy.pool import IDLE_SECONDS, PROVEN_SECONDS, parse_address
+from proxy.pool import IDLE_SECONDS, PROVEN_SECONDS, Pool, parse_address
 from proxy.reply import Reply
+from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import (
     Clock,
     Noted,
@@ -805,3 +807,76 @@ def test_an_address_is_taken_apart(url: str, host: str, port: int) -> None:
 
     assert (address.host, address.port) == (host, port)
     assert (address.tls is not None) == url.startswith("https")
+
+
+# -- where to connect -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "host", "port"),
+    [
+        ("https://api.example", None, "api.example", 443),
+        ("https://api.example", "10.0.0.1", "10.0.0.1", 443),
+        ("http://api.example", "10.0.0.1", "10.0.0.1", 80),
+        ("https://api.example:8443", "10.0.0.1", "10.0.0.1", 8443),
+        ("https://api.example:8443", "[::1]:444", "::1", 444),
+    ],
+)
+def test_an_address_is_where_to_connect_and_the_url_names_the_api(
+    url: str, address: str | None, host: str, port: int
+) -> None:
+    found = parse_address(url, ca_file=None, address=address)
+
+    assert (found.host, found.port, found.name) == (host, port, "api.example" if url else "")
+
+
+async def test_the_certificate_at_an_address_is_the_one_of_the_urls_name(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority().certificate.public_bytes(serialization.Encoding.PEM))
+    tls = issue("api", by=authority(), host="api.example").context(tmp_path)
+    async with scripted_upstream(plainly, tls=tls) as api:
+        place = api.url.removeprefix("https://")
+        for url, fine in (("https://api.example", True), ("https://other.example", False)):
+            pool = loop_pool(url, ca_file=ca, address=place, own=None)
+            if fine:
+                assert await whole(await pool.send(upstream_request())) == b"{}"
+            else:
+                with pytest.raises(UpstreamTlsError):
+                    await pool.send(upstream_request())
+            pool.close()
+
+
+def loop_pool(
+    url: str, *, own: int | None, ca_file: Path | None = None, address: str | None = None
+) -> Pool:
+    return Pool(
+        parse_address(url, ca_file=ca_file, address=address),
+        timeouts=TimeoutsConfig(),
+        connections=1,
+        now=Clock(),
+        watcher=Noted(),
+        is_own=lambda _host, port: port == own,
+    )
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_nothing_is_sent_to_ourselves(tmp_path: Path, *, encrypted: bool) -> None:
+    """In TLS we do not even trust ourselves; the cause is told all the same."""
+    tls = issue("api", by=authority(), host="localhost").context(tmp_path) if encrypted else None
+    async with scripted_upstream(plainly, tls=tls) as api:
+        pool = loop_pool(api.url, own=int(api.url.rpartition(":")[2]))
+        with pytest.raises(UpstreamLoopError, match=r"set upstream\.address"):
+            await pool.send(upstream_request())
+
+        assert api.heads == []
+        assert (pool.active, pool.free) == (0, 1)
+        pool.close()
+
+
+async def test_what_is_not_trusted_and_not_ourselves_is_not_trusted(tmp_path: Path) -> None:
+    tls = issue("api", by=authority(), host="localhost").context(tmp_path)
+    async with scripted_upstream(plainly, tls=tls) as api:
+        pool = loop_pool(api.url, own=1)
+        with pytest.raises(UpstreamTlsError):
+            await pool.send(upstream_request())
+        pool.close()

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from proxy.addresses import split_address
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -43,6 +45,15 @@ class Case:
         """The API's port."""
         url = urlsplit(self.config.upstream.base_url)
         return url.port or (443 if url.scheme == "https" else 80)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where to connect: the same, unless `upstream.address` says otherwise."""
+        address = self.config.upstream.address
+        if address is None:
+            return self.host, self.port
+        host, port = split_address(address)
+        return host, port or self.port
 
     @property
     def is_encrypted(self) -> bool:

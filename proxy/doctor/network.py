@@ -15,6 +15,7 @@ from proxy.addresses import is_loopback
 from proxy.doctor.certificates import advice, read_certificate, shown_issuer
 from proxy.doctor.findings import Finding
 from proxy.errors import StartError
+from proxy.ownplaces import OwnPlaces
 from proxy.pool import parse_address
 
 if TYPE_CHECKING:
@@ -27,23 +28,32 @@ EXPIRES_SOON_DAYS = 14
 
 async def names(case: Case) -> AsyncIterator[Finding]:
     """Resolve the API's name."""
-    loop = asyncio.get_running_loop()
+    loop, (host, port) = asyncio.get_running_loop(), case.place
     try:
         async with asyncio.timeout(case.config.upstream.timeouts.connect):
-            found = await loop.getaddrinfo(case.host, case.port, type=socket.SOCK_STREAM)
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:  # TimeoutError is an OSError
         yield Finding(
             "DNS",
             "fail",
-            f"the name {case.host} is not resolved: {reason(exc)}",
+            f"the name {host} is not resolved: {reason(exc)}",
             "check upstream.base_url for a typing error, then this machine's DNS",
         )
         return
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
-    if addresses == [case.host]:
-        yield Finding("DNS", "ok", f"{case.host} is an address, no name")
+    own = OwnPlaces()
+    own.add(listener.bind for listener in case.config.listeners)
+    if any(own.includes(each, port) for each in addresses):
+        yield Finding(
+            "DNS",
+            "fail",
+            f"{host} port {port} is this proxy's own listener: it would ask itself for tokens",
+            "set upstream.address to where the API really is",
+        )
+    elif addresses == [host]:
+        yield Finding("DNS", "ok", f"{host} is an address, no name")
     else:
-        yield Finding("DNS", "ok", f"{case.host} is {', '.join(addresses)}")
+        yield Finding("DNS", "ok", f"{host} is {', '.join(addresses)}")
 
 
 async def connection(case: Case) -> AsyncIterator[Finding]:
@@ -56,7 +66,7 @@ async def connection(case: Case) -> AsyncIterator[Finding]:
         yield Finding(
             "TCP",
             "fail",
-            f"{case.host} port {case.port} takes no connection: {reason(exc)}",
+            f"{case.place[0]} port {case.place[1]} takes no connection: {reason(exc)}",
             "check host and port of upstream.base_url, and firewalls on the way",
         )
         return
@@ -137,7 +147,7 @@ async def _connect(case: Case, *, tls: ssl.SSLContext | None) -> asyncio.Transpo
     loop = asyncio.get_running_loop()
     named: dict[str, Any] = {"ssl": tls, "server_hostname": case.host} if tls else {}
     async with asyncio.timeout(case.config.upstream.timeouts.connect):
-        peer, _ = await loop.create_connection(asyncio.Protocol, case.host, case.port, **named)
+        peer, _ = await loop.create_connection(asyncio.Protocol, *case.place, **named)
     return peer
 
 

@@ -154,3 +154,28 @@ async def test_no_issuer_is_named_if_the_api_is_gone_by_then() -> None:
 def test_an_error_without_words_is_called_by_its_name() -> None:
     assert network.reason(OSError()) == "OSError"
     assert network.reason(ConnectionResetError("cut")) == "cut"
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:8080", "0.0.0.0:8080"])
+async def test_a_name_that_leads_back_to_the_proxy_is_told(bind: str) -> None:
+    listener = {"bind": bind, "exposed": True}
+    found = await findings_of(config_for("http://localhost:8080", listener=listener))
+
+    assert find(found, "DNS").state == "fail"
+    assert "it would ask itself for tokens" in find(found, "DNS").detail
+    assert "upstream.address" in find(found, "DNS").remedy
+
+
+async def test_an_address_is_connected_to_in_place_of_the_name(emulator: Emulator) -> None:
+    place = emulator.base_url.removeprefix("http://")
+    config = config_before(
+        emulator,
+        base_url="http://api.invalid",
+        upstream={"address": place, "allow_plain": True},
+    )
+
+    found = await findings_of(config)
+
+    assert find(found, "DNS").detail == "127.0.0.1 is an address, no name"
+    assert f"127.0.0.1 port {place.partition(':')[2]}" in find(found, "TCP").detail
+    assert states(found)["token"] == "ok"

@@ -6,11 +6,16 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import stat
+import sys
 from typing import TYPE_CHECKING
 
+import pytest
+from cryptography import x509
+
 from tests.issuing import authority, issue, server_certificate
-from tests.scenes import TAG
+from tests.scenes import TAG, Visit, ok, scripted_upstream
 from tests.stories.program import (
     GUARD_SECONDS,
     Program,
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proxy.emulator.server import Emulator
+    from tests.issuing import Issued
 
 
 async def curl(emulator: Emulator, *words: str) -> tuple[int, str]:
@@ -235,3 +241,90 @@ async def test_behind_a_load_balancer_the_log_has_the_callers_address(
     assert done["peer"] == "127.0.0.1"  # curl speaks for itself
     assert bare[1] == distrusted[1] == "000"
     assert refused == ["invalid", "untrusted"]
+
+
+# -- tools with a hard-wired address --------------------------------------------------------------
+
+# A tool on a machine whose /etc/hosts sends the API's name to the proxy.
+TOOL = """
+import socket, sys
+import requests
+port, ca, tag = sys.argv[1:]
+ask = socket.getaddrinfo
+def resolve(host, *rest, **more):
+    assert host == "api.carbonregistry.com"
+    return ask("127.0.0.1", port, *rest[1:], **more)
+socket.getaddrinfo = resolve
+headers = {"X-ICR-Installation-Id": tag}
+answer = requests.get("https://api.carbonregistry.com/projects", headers=headers, verify=ca)
+print(answer.status_code, answer.text)
+"""
+
+
+async def test_a_tool_with_a_hard_wired_address_reaches_the_api_through_the_proxy(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    name = "api.carbonregistry.com"
+    folder = tmp_path / "tls"
+    made = await run_to_end(["keys", "tls", "--for", name, "--out", str(folder)], dict(os.environ))
+    (tmp_path / "real-ca.crt").write_bytes(authority().cert_pem)
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(ok(b"[]"))
+
+    real = issue(name, by=authority(), names=(x509.DNSName(name),))
+    async with scripted_upstream(script, tls=serving(real, tmp_path)) as api:
+        variables = {
+            "ICR_PROXY_UPSTREAM__BASE_URL": f"https://{name}",
+            "ICR_PROXY_UPSTREAM__ADDRESS": api.url.removeprefix("https://"),
+            "ICR_PROXY_UPSTREAM__CA_FILE": str(tmp_path / "real-ca.crt"),
+            "ICR_PROXY_LISTENERS__0__TLS__CERT": str(folder / "tls.crt"),
+            "ICR_PROXY_LISTENERS__0__TLS__KEY": str(folder / "tls.key"),
+        }
+        async with program_before(emulator, tmp_path, **variables) as program:
+            by_curl = await curl(
+                emulator,
+                "--connect-to", f"{name}:443:127.0.0.1:{program.port}",
+                "--cacert", str(folder / "ca.crt"),
+                f"https://{name}/projects",
+            )  # fmt: skip
+            tool = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", TOOL, str(program.port), str(folder / "ca.crt"), "inst-1",
+                stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            async with asyncio.timeout(GUARD_SECONDS):
+                said, _ = await tool.communicate()
+
+    assert made[0] == 0
+    assert by_curl == (0, "200")
+    assert said.decode() == "200 []\n"
+    assert all(b"\r\nHost: api.carbonregistry.com\r\n" in head for head in api.heads)
+    assert len(api.heads) == 2
+
+
+def serving(issued: Issued, folder: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*issued.write(folder, "real"))
+    return context
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_a_name_that_leads_back_to_the_proxy_is_told(
+    emulator: Emulator, tmp_path: Path, *, encrypted: bool
+) -> None:
+    """The hosts entry that brings the tool here is read by the proxy as well."""
+    with socket.create_server(("127.0.0.1", 0)) as web:
+        port = web.getsockname()[1]
+        scheme = "https" if encrypted else "http"
+        variables = {
+            "ICR_PROXY_LISTENERS__0__BIND": "systemd:0",
+            "ICR_PROXY_UPSTREAM__BASE_URL": f"{scheme}://localhost:{port}",
+        } | (with_tls(tmp_path) if encrypted else {})
+        trust = ["--cacert", str(tmp_path / "ca.crt")] if encrypted else []
+        async with program_passed([web], emulator, tmp_path, **variables) as program:
+            answer = await curl(emulator, *trust, f"{scheme}://localhost:{port}/projects")
+            done = await program.until("request.done")
+
+    assert answer == (0, "502")
+    assert done["code"] == "upstream-loop"
+    assert len([line for line in program.lines if line["event"] == "request.done"]) == 1
