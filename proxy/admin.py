@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 INDEX = "/healthz /startupz /readyz /metrics /status"
 CONSOLE = "/ in a browser is the console; it reads /events /facts and POST /explain"
-SWITCHES = "POST /tokens/ID/drop /installations/ID/block /installations/ID/unblock"
+SWITCHES = "POST /tokens/ID/drop /installations/ID/block /installations/ID/unblock /quit"
 
 
 class Admin:

@@ -34,8 +34,17 @@ SYSTEM_CLOCKS = Clocks(now=time.time, clock=time.monotonic, random=random.random
 class App:
     """A proxy that can be started and stopped, as a program and inside a test."""
 
-    def __init__(self, config: Config, *, stream: BinaryIO, clocks: Clocks = SYSTEM_CLOCKS) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        stream: BinaryIO,
+        clocks: Clocks = SYSTEM_CLOCKS,
+        on_quit: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Build everything from `config`; log to `stream`.
+
+        `on_quit` is called when the admin port is told to quit, and says whether that is new.
 
         Raises:
             StartError: a file the configuration names cannot be used.
@@ -60,6 +69,7 @@ class App:
             ),
             token=self._admin_token,
             current=lambda: self.config,
+            stop=on_quit,
         )
         self.webhooks: Listener | None = build_webhooks(config, self.parts)
         self._revoker = Revoker(

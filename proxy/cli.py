@@ -172,6 +172,18 @@ def health(admin: str, *, ready: bool) -> None:
     click.echo("ok")
 
 
+@commands.command("quit", cls=Command, epilog="run-the-job; icr-proxy quit")
+@admin_option
+def quit_(admin: str) -> None:
+    """Tell a proxy on this machine to stop, as SIGTERM does. Exits with 0 if it will, or 1."""
+    from proxy.probing import ask  # noqa: PLC0415
+
+    said = ask(_bind(admin), "/quit", method="POST")
+    if said is not None:
+        raise click.ClickException(said)
+    click.echo("quitting")
+
+
 def _bind(admin: str) -> str:
     from proxy import binds  # noqa: PLC0415
 

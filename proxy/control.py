@@ -1,7 +1,7 @@
-"""The switches on the admin port: drop a token, block an installation, unblock it.
+"""The switches on the admin port: drop a token, block an installation, unblock it, quit.
 
 Who may throw them is decided by `gate`: whoever asks on this machine, or knows the admin token. The
-port may be open to the network for scraping.
+port may be open to the network for scraping. To quit one must be on this machine, token or not.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from proxy.pages import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, OK, Page, json_page
 from proxy.tags import is_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.logs import Log
     from proxy.peers import Peer
 
+QUIT = "/quit"
 SWITCH = re.compile(r"/(?:tokens/([^/]*)/(drop)|installations/([^/]*)/(block|unblock))")
 
 
@@ -36,8 +39,10 @@ class Switchable(Protocol):
 class Control:
     """Answers requests to throw a switch."""
 
-    def __init__(self, *, tokens: Switchable, log: Log) -> None:
+    def __init__(self, *, tokens: Switchable, stop: Callable[[], bool], log: Log) -> None:
+        """Act on `tokens`; `stop` begins the end of the program, and says if that is new."""
         self._tokens = tokens
+        self._stop = stop
         self._log = log
 
     def answer(
@@ -48,16 +53,25 @@ class Control:
         With an `objection` nothing is done, and that is what is said.
         """
         found = SWITCH.fullmatch(path)
-        if found is None:
+        if found is None and path != QUIT:
             return None
         if method != "POST":
             return json_page(NOT_ALLOWED, {"message": "Only POST."}, allow=b"POST")
         if objection is not None:
             return _refusal(FORBIDDEN, objection)
+        if found is None:
+            return self._quit(peer)
         installation = found[1] if found[2] else found[3]
         if not is_id(installation.encode("utf-8", "surrogateescape")):
             return _refusal(BAD_REQUEST, "An installation's ID is 1 to 64 letters, digits, - or _.")
         return self._throw(found[2] or found[4], installation, peer=peer.address)
+
+    def _quit(self, peer: Peer) -> Page:
+        if not peer.is_local:
+            return _refusal(FORBIDDEN, "Only the proxy's own machine may end it: ask on 127.0.0.1.")
+        changed = self._stop()
+        self._log.warning("admin.quit", changed=changed, peer=peer.address)
+        return json_page(OK, {"quitting": True, "changed": changed})
 
     def _throw(self, switch: str, installation: str, *, peer: str) -> Page:
         key = TokenKey(installation)

@@ -1,4 +1,4 @@
-"""`wait` and `health`: ask a running proxy's admin port, with nothing but the standard library.
+"""`wait`, `health`, `quit`: ask a proxy's admin port, with nothing but the standard library.
 
 A container needs no shell and no curl for its probes, and a probe starts in a few milliseconds.
 """
@@ -45,11 +45,11 @@ def connection_to(bind: str) -> tuple[http.client.HTTPConnection, str]:
     return http.client.HTTPConnection(host, port, timeout=ASK_SECONDS), f"{bracketed(host)}:{port}"
 
 
-def ask(bind: str, path: str) -> str | None:
+def ask(bind: str, path: str, *, method: str = "GET") -> str | None:
     """Give `None` if the admin port says yes, else what it says or why it cannot be asked."""
     connection, where = connection_to(bind)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         response = connection.getresponse()
         said = _legible(response.read(200)) or f"HTTP {response.status}"
     except (OSError, http.client.HTTPException) as exc:

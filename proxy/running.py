@@ -51,12 +51,13 @@ class _Program:
         self._stream = stream
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._signalled = False
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
-        app = App(self._config, stream=self._stream)
+        app = App(self._config, stream=self._stream, on_quit=self._on_quit)
         loop.add_signal_handler(signal.SIGHUP, lambda: app.reload(self._load))
         async with app:
             # What start-up made stays; the collector need not look at it again.
@@ -75,9 +76,16 @@ class _Program:
             return OK if drain.result() else FAILED
 
     def _on_stop(self) -> None:
-        if self._stop.is_set():
+        if self._signalled:
             self._hurry.set()
+        self._signalled = True
         self._stop.set()
+
+    def _on_quit(self) -> bool:
+        """Stop as after a signal; neither asking twice nor a first signal after it is a hurry."""
+        is_new = not self._stop.is_set()
+        self._stop.set()
+        return is_new
 
     async def _watch(self, app: App) -> None:
         """Reload when the file changes, also by the symlink swap of a Kubernetes ConfigMap."""

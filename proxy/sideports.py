@@ -37,11 +37,12 @@ def build_admin(
     status: Callable[[], Mapping[str, object]],
     token: Callable[[], Secret | None],
     current: Callable[[], Config],
+    stop: Callable[[], bool],
 ) -> Listener:
     """Make the admin port.
 
     `state` is one of those of `app.App`, `token` opens the port to other machines, `current` gives
-    the configuration as it is after reloads.
+    the configuration as it is after reloads, `stop` is what is asked for by POST /quit.
     """
     bind = config.admin.bind
     parts.metrics.blocked.set_function(lambda: len(parts.tokens.blocked))
@@ -50,7 +51,7 @@ def build_admin(
         ready=lambda: state() == "ready",
         metrics=parts.metrics.render,
         status=status,
-        control=Control(tokens=parts.tokens, log=parts.log),
+        control=Control(tokens=parts.tokens, stop=stop, log=parts.log),
         gate=Gate(bind, token=token),
         console=build_console(parts.feed, status=status, current=current),
         # No further name than the bound one: here, nobody poses as the API.

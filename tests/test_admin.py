@@ -81,7 +81,7 @@ async def listening(port: Port, bind: str = "127.0.0.1:0") -> AsyncIterator[None
         ready=lambda: port.ready,
         metrics=lambda accept: (port.metrics(), b"text/plain; for=" + accept.encode()),
         status=lambda: port.status(),  # noqa: PLW0108 - tests replace it
-        control=Control(tokens=port.switches, log=Unheard()),
+        control=Control(tokens=port.switches, stop=lambda: True, log=Unheard()),
         gate=Gate(bind, token=lambda: None),
         hosts=HostGuard(ListenerConfig(bind=bind, exposed=True), base_url=f"http://{bind}"),
         origins=OriginGuard(()),
@@ -119,7 +119,7 @@ async def port() -> AsyncIterator[Port]:
         yield port
 
 
-SWITCHES = b"POST /tokens/ID/drop /installations/ID/block /installations/ID/unblock\n"
+SWITCHES = b"POST /tokens/ID/drop /installations/ID/block /installations/ID/unblock /quit\n"
 PATHS = ["/", "/healthz", "/startupz", "/readyz", "/metrics", "/status"]
 
 

@@ -50,7 +50,12 @@ class Stage:
     def __init__(self) -> None:
         self.switches = Switches()
         self.heard = Heard()
-        self.control = Control(tokens=self.switches, log=self.heard)
+        self.control = Control(tokens=self.switches, stop=self.stop, log=self.heard)
+        self.stops = 0
+
+    def stop(self) -> bool:
+        self.stops += 1
+        return self.stops == 1
 
     def post(self, path: str, *, peer: str = HERE) -> Page:
         page = self.control.answer("POST", path, peer=Peer(address=peer))
@@ -159,3 +164,51 @@ def test_with_an_objection_nothing_is_done(stage: Stage) -> None:
     assert (page.status, said(page)) == (403, {"message": "Not you."})
     assert stage.switches.thrown == []
     assert stage.heard.lines == []
+
+
+# -- quit -----------------------------------------------------------------------------------------
+
+
+def test_quitting_is_begun_once_and_may_be_asked_for_again(stage: Stage) -> None:
+    pages = [stage.post("/quit") for _ in range(2)]
+
+    assert [page.status for page in pages] == [200, 200]
+    assert [said(page)["changed"] for page in pages] == [True, False]
+    assert stage.heard.lines[0] == ("admin.quit", {"changed": True, "peer": HERE})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post"])
+def test_looking_at_quit_ends_nothing(stage: Stage, method: str) -> None:
+    page = stage.control.answer(method, "/quit", peer=Peer(address=HERE))
+
+    assert page is not None
+    assert (page.status, page.allow) == (405, b"POST")
+    assert stage.stops == 0
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "unix:uid=0,pid=1"])
+def test_this_machine_may_quit(stage: Stage, peer: str) -> None:
+    assert stage.post("/quit", peer=peer).status == 200
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.7", "::ffff:10.0.0.7", "fe80::1", ""])
+def test_another_machine_may_not_quit_whatever_it_knows(stage: Stage, peer: str) -> None:
+    """Without an objection of the gate: it has the admin token."""
+    page = stage.post("/quit", peer=peer)
+
+    assert page.status == 403
+    assert stage.stops == 0
+    assert stage.heard.lines == []
+
+
+def test_who_is_objected_to_may_not_quit(stage: Stage) -> None:
+    page = stage.control.answer("POST", "/quit", peer=Peer(address=HERE), objection="No.")
+
+    assert page is not None
+    assert (page.status, said(page)) == (403, {"message": "No."})
+    assert stage.stops == 0
+
+
+@pytest.mark.parametrize("path", ["/quit/", "/Quit", "//quit", "/quit\n", "/quitting"])
+def test_what_is_not_quit_is_somebody_elses(stage: Stage, path: str) -> None:
+    assert stage.control.answer("POST", path, peer=Peer(address=HERE)) is None
