@@ -89,7 +89,14 @@ class CallerConnection(RequestHandler):
                 self._body.feed_eof()
 
     def close(self) -> None:
-        """End after the request it is on; at once if there is none, where aiohttp goes deaf."""
+        """End after the request it is on; at once if there is none, where aiohttp goes deaf.
+
+        To the rest of a body, too: so it ends only when that is here.
+        """
+        under_way = self._messages or self._current_request is not None
+        if under_way and self._body is not None and not self._body.is_eof():
+            self._body.on_eof(super().close)
+            return
         super().close()
         if not self._messages and (self._waiter is not None or not self._request_count):
             self.force_close()

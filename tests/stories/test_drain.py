@@ -211,21 +211,45 @@ async def test_a_head_that_is_not_whole_by_then_is_dropped_and_holds_nothing_up(
     assert len([seen for seen in emulator.world.requests if seen.target == ECHO]) == served_before
 
 
-async def test_an_upload_under_way_may_be_finished(emulator: Emulator, tmp_path: Path) -> None:
+async def until_closed(port: int) -> None:
+    """Wait until nobody is let in any more."""
+    async with asyncio.timeout(GUARD_SECONDS):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionError:
+                return
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("framing", "pieces"),
+    [
+        ("Content-Length: 10", (b"hello", b"world")),
+        ("Transfer-Encoding: chunked", (b"5\r\nhello\r\n", b"5\r\nworld\r\n0\r\n\r\n")),
+    ],
+    ids=["length", "chunked"],
+)
+async def test_an_upload_under_way_may_be_finished(
+    emulator: Emulator, tmp_path: Path, framing: str, pieces: tuple[bytes, bytes]
+) -> None:
     tag = next(iter(emulator.world.installations))
-    head = request_head("POST", "/_emulator/sink", tag=tag, extra="Content-Length: 10\r\n")
+    head = request_head("POST", "/_emulator/sink", tag=tag, extra=f"{framing}\r\n")
     async with program_before(emulator, tmp_path) as program:
         reader, writer = await asyncio.open_connection("127.0.0.1", program.port)
-        writer.write(head + b"hello")
+        writer.write(head + pieces[0])
         while not any(seen.target == "/_emulator/sink" for seen in emulator.world.requests):  # noqa: ASYNC110  # the emulator tells nobody
             await asyncio.sleep(0.01)
         await terminate(program)
-        writer.write(b"world")
+        await until_closed(program.port)
+        writer.write(pieces[1])
         answer = await read_answer(reader)
+        end = await ended(reader)
         writer.close()
         code = await program.end()
 
     assert (answer.status, json.loads(answer.body)["length"], code) == (200, 10, 0)
+    assert end
 
 
 async def test_a_stream_that_outlives_max_drain_is_broken_off_and_told(
