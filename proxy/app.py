@@ -107,7 +107,7 @@ class App:
         auditing = self.parts.auditing
         try:
             if auditing is not None:
-                auditing.open(self.config)
+                await auditing.open(self.config)
             self._admin_token.issue()
             for listener in (*self._sideports, *self.parts.listeners):
                 await listener.open()

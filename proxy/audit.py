@@ -122,9 +122,11 @@ class Trail:
         done, _ = await asyncio.wait((kept,), timeout=self._config.max_wait)
         return bool(done)
 
-    def note(self, record: Record) -> None:
+    def note(self, record: Record) -> asyncio.Future[None]:
         """Record what happened to the proxy itself; there is always room for that."""
-        self._put(record)
+        kept = asyncio.get_running_loop().create_future()
+        self._put(record, kept=kept)
+        return kept
 
     # -- what the thread says ---------------------------------------------------------------------
 

@@ -72,8 +72,11 @@ class Auditing:
         )
         self.trail = Trail(config=config, put=self._thread.put, watcher=self._reports, now=now)
 
-    def open(self, config: Config) -> None:
-        """Begin the trail of this process.
+    async def open(self, config: Config) -> None:
+        """Begin the trail of this process, and come back when the start is recorded.
+
+        If it cannot be in time, the proxy starts all the same, and `on_failure` says what requests
+        get until it can.
 
         Raises:
             StartError: its directory cannot be used.
@@ -81,13 +84,11 @@ class Auditing:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         self._is_open = True
-        self._note_start(config)
-
-    def _note_start(self, config: Config) -> None:
         start = Start(time=stamp(self._now()), version=__version__, config=config_digest(config))
-        self.trail.note(start)
+        recorded = self.trail.note(start)
         if self._states is not None:
             self.keys_stand(self._states)
+        await self.trail.kept(recorded)
 
     def keys_stand(self, states: Mapping[str, str]) -> None:
         """Record how the app's keys stand, now or as soon as there is a trail."""
