@@ -39,7 +39,7 @@ for command in (query, report, export, suggest_policy):
     icr-proxy audit verify /var/lib/icr-proxy/audit --key-file audit.key
     icr-proxy audit verify DIR --key-file new.key --key-file old.key --anchor-file icr.anchor
     icr-proxy audit verify DIR --key-file audit.key --head 40211:9f86d081884c
-    icr-proxy audit verify DIR --key-file audit.key --head-metric 40211:175405573810380
+    icr-proxy audit verify DIR --key-file audit.key --head-metric 40211:175401372584012
     """,
 )
 @click.argument(
