@@ -18,7 +18,7 @@ if (globalThis.PerformanceObserver?.supportedEntryTypes?.includes("longtask")) {
 const known = {
   seconds: new Map(), since: 0, minute: null, inFlight: 0, leftOut: 0, missed: 0,
   rows: [], pending: [], seen: new Set(), tallies: new Map(), wouldRefuse: {},
-  status: null, facts: null, clock: 0, tab: "traffic", paused: false, selected: null, open: null,
+  status: null, facts: null, clock: 0, tab: "traffic", paused: false, held: false, selected: null, open: null,
 };
 const now = () => Date.now() / 1000 + known.clock;  // by the proxy's clock
 
@@ -522,10 +522,38 @@ function addRows(rows) {  // the oldest first
     known.seen.add(key);
     row.key = key;
     stats.rows += 1;
-    (known.paused ? known.pending : known.rows).unshift(row);
+    (isHeld() ? known.pending : known.rows).unshift(row);
   }
-  trim(known.paused ? known.pending : known.rows);
+  trim(isHeld() ? known.pending : known.rows);
   if (known.seen.size > KEEP * 4) known.seen = new Set([...known.rows, ...known.pending].map((row) => row.key));
+}
+
+// Nothing moves under a pointer that is about to choose a row.
+const HOLD_SECONDS = 3;
+let holding = 0;
+const isHeld = () => known.paused || known.held;
+
+function hold(event) {
+  if (event.pointerType !== "mouse") return;
+  known.held = true;
+  clearTimeout(holding);
+  holding = setTimeout(letGo, HOLD_SECONDS * 1000);
+}
+
+function letGo() {
+  clearTimeout(holding);
+  known.held = false;
+  catchUp();
+}
+
+function catchUp() {
+  if (!isHeld()) {
+    known.rows.unshift(...known.pending);
+    known.pending = [];
+    trim(known.rows);
+  }
+  dirty.add("rows");
+  schedule();
 }
 
 function trim(rows) { if (rows.length > KEEP) rows.length = KEEP; }
@@ -562,7 +590,8 @@ function drawRows() {
   if (!view.length) say(empty, known.rows.length ? "No request in memory fits the filter." : "Waiting for the first request.");
   const shown = view.length === known.rows.length ? plural(view.length, "request") : `${view.length} of ${plural(known.rows.length, "request")}`;
   const aside = known.leftOut ? `; ${known.leftOut.toLocaleString("en")} more counted but not listed, to keep up` : "";
-  say($("rows-note"), known.paused ? `Paused, ${plural(known.pending.length, "request")} waiting` : `${shown}, the last ${KEEP} are kept${aside}`);
+  const held = known.paused ? "Paused" : known.pending.length ? "Held still under the pointer" : "";
+  say($("rows-note"), held ? `${held}, ${plural(known.pending.length, "request")} waiting` : `${shown}, the last ${KEEP} are kept${aside}`);
   say($("rows-missed"), known.missed ? `This page was too slow for ${plural(known.missed, "request")}` : "");
 }
 
@@ -632,6 +661,9 @@ function legible(path) { return path.replace(/([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]
 
 function short(id) { return id.length > 13 ? `${id.slice(0, 8)}…` : id; }
 
+list.addEventListener("pointermove", hold);
+list.addEventListener("pointerdown", hold);
+list.addEventListener("pointerleave", letGo);
 list.addEventListener("scroll", () => { dirty.add("rows"); schedule(); }, { passive: true });
 
 function select(key) {
@@ -679,13 +711,7 @@ function pause() {
   known.paused = !known.paused;
   mark($("pause"), "aria-pressed", String(known.paused));
   say($("pause"), known.paused ? "Go on" : "Pause");
-  if (!known.paused) {
-    known.rows.unshift(...known.pending);
-    known.pending = [];
-    trim(known.rows);
-  }
-  dirty.add("rows");
-  schedule();
+  catchUp();
 }
 
 // -- one request --------------------------------------------------------------------------------

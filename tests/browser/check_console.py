@@ -221,6 +221,20 @@ async def test_a_paused_list_stands_still_and_loses_nothing(console: Stage) -> N
     assert await console.rows() == ["/organizations/later", "/projects"]
 
 
+async def test_nothing_moves_under_a_pointer_that_is_about_to_choose(console: Stage) -> None:
+    await console.use("/projects")
+    await console.see(".request .path", "/projects")
+
+    await console.page.hover(".request >> nth=0")
+    await console.use("/organizations/later")
+    await console.see("#rows-note", "Held still under the pointer, 1 request waiting")
+    during = await console.rows()
+    await console.page.hover("#state")
+    await console.see(".request .path", "/organizations/later")
+
+    assert during == ["/projects"]
+
+
 # -- buttons and forms ----------------------------------------------------------------------------
 
 
