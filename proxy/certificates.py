@@ -63,14 +63,17 @@ def read_identity(tls: TlsConfig, *, key: str) -> Identity:
     if _encoded(certificate.public_key()) != public:
         raise StartError(f"{key}.key: {tls.key} is not the key of the certificate in {tls.cert}")
     context = new_context()
+    if tls.client_ca is not None:
+        _read_certificate(tls.client_ca, key=f"{key}.client_ca")
+        _ask_clients(context, optional=tls.client_auth == "optional")
     try:
         # No password: OpenSSL would ask for one on the terminal.
         context.load_cert_chain(tls.cert, tls.key, password="")
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
     except (OSError, ValueError) as exc:
         why = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or "no reason given"
-        raise StartError(f"{key}.cert: {tls.cert} cannot be used: {why}") from None
-    if tls.client_ca is not None:
-        _ask_clients(context, tls.client_ca, tls=tls, key=f"{key}.client_ca")
+        raise StartError(f"{key}: cert, key and client_ca cannot be used: {why}") from None
     return Identity(
         context=context,
         begins_at=certificate.not_valid_before_utc.timestamp(),
@@ -89,13 +92,7 @@ def new_context() -> ssl.SSLContext:
     return context
 
 
-def _ask_clients(context: ssl.SSLContext, path: Path, *, tls: TlsConfig, key: str) -> None:
-    _read_certificate(path, key=key)
-    try:
-        context.load_verify_locations(path)
-    except (OSError, ValueError):
-        raise StartError(f"{key}: {path} does not hold certificates in PEM") from None
-    optional = tls.client_auth == "optional"
+def _ask_clients(context: ssl.SSLContext, *, optional: bool) -> None:
     context.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
     # A session that is taken up again is not verified again.
     context.options |= ssl.OP_NO_TICKET

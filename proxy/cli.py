@@ -143,7 +143,7 @@ def admin_option(command: Callable[..., Any]) -> Callable[..., Any]:
         envvar="ICR_PROXY_ADMIN__BIND",
         show_default=True,
         metavar="HOST:PORT",
-        help="Admin address of the proxy; also ICR_PROXY_ADMIN__BIND.",
+        help="Admin address of the proxy, or unix:/path; also ICR_PROXY_ADMIN__BIND.",
     )(command)
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 1.0  # how long an upload that was refused is read and thrown away
 BACKLOG = 1024
 HEADERS_MOST = 128  # header lines in a request
+# The file of a Unix socket is ours to remove, or systemd's; event loops would since Python 3.13.
+KEEP_FILE = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 HANDSHAKE_SECONDS = 10.0  # for TLS, of which a caller has not said who it is
 
 
@@ -138,9 +140,7 @@ class Listener:
         options |= {"sock": found, "backlog": BACKLOG}
         if found.family != socket.AF_UNIX:
             return await loop.create_server(self._server, **options)
-        if sys.version_info >= (3, 13):
-            options["cleanup_socket"] = False  # it is ours to remove, or systemd's
-        return await loop.create_unix_server(self._server, **options)
+        return await loop.create_unix_server(self._server, **(options | KEEP_FILE))
 
     @property
     def connections(self) -> int:

@@ -103,13 +103,13 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
 
 
 def test_what_openssl_refuses_is_said_in_its_word(tmp_path: Path) -> None:
-    """A chain that is broken after its first certificate."""
-    good = server_certificate()
-    broken = good.cert_pem + b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    """It takes another of the certificates in the file for the first one."""
+    good, other = server_certificate(), server_certificate()
+    trusted = other.cert_pem.replace(b" CERTIFICATE", b" TRUSTED CERTIFICATE")
 
-    found = complaint(written(tmp_path, cert=broken, key=good.key_pem))
+    found = complaint(written(tmp_path, cert=trusted + good.cert_pem, key=good.key_pem))
 
-    assert found.startswith(f"{KEY}.cert: ")
+    assert found == f"{KEY}: cert, key and client_ca cannot be used: KEY_VALUES_MISMATCH"
 
 
 def test_half_a_section_is_no_identity() -> None:

@@ -251,3 +251,8 @@ async def test_without_descriptors_it_waits_and_goes_on(monkeypatch: pytest.Monk
         said = await stage.said(HEADER + request_head())
 
     assert said.startswith(b"HTTP/1.1 200")
+
+
+def test_whoever_is_gone_already_is_trusted_by_nobody() -> None:
+    with socket.socket() as never:
+        assert fronting._peer(never) == "0.0.0.0"  # nobody's address

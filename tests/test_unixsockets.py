@@ -161,3 +161,20 @@ def test_an_owner_nobody_knows_is_told(tmp_path: Path, owner: str) -> None:
     with pytest.raises(BindError, match="is not known on this machine"):
         opened(tmp_path / "s", owner=owner)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_socket_that_took_the_place_of_a_dead_one_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    leave_a_dead_one(path)
+
+    def look(_path: Path) -> bool:
+        path.rename(tmp_path / "aside")
+        leave_a_dead_one(path)
+        return False
+
+    monkeypatch.setattr("proxy.unixsockets._is_live", look)
+    with pytest.raises(BindError, match="Address already in use"):
+        opened(path)
+    assert path.exists()
