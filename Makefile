@@ -65,17 +65,15 @@ run: $(READY)
 	@$(BIN)/icr-proxy run
 
 # make lock   write requirements/*.lock anew from pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
+lock: UPGRADE ?= --upgrade
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	    pyproject.toml -o requirements/run.lock
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	    --group dev pyproject.toml -o requirements/dev.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	    --constraint requirements/dev.lock --group ci pyproject.toml -o requirements/ci.lock
+	$(COMPILE) pyproject.toml -o requirements/run.lock
+	$(COMPILE) --group dev pyproject.toml -o requirements/dev.lock
+	$(COMPILE) --constraint requirements/dev.lock --group ci pyproject.toml -o requirements/ci.lock
+	$(COMPILE) --constraint requirements/dev.lock --group pyproject.toml:build -o requirements/build.lock
 
 # make clean  remove the environment and all caches
 clean:
