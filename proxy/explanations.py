@@ -47,6 +47,9 @@ def rows(explanation: Explanation, *, config: Config, token: TokenState | None) 
     if explanation.decision is not None:
         yield "policy", _policy(explanation.decision, explanation)
     if explanation.refusal is None and not explanation.answered:
+        window = config.policy.duplicate_guard
+        if window is not None and target.operation.changes_state:
+            yield "duplicate guard", f"on ({window:g} s); what it remembers, only the proxy knows"
         yield "sent to", config.upstream.base_url
         yield "request line", f"{question.method} {shown_target(target.forwarded)} HTTP/1.1"
     if token is not None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import uvloop
 
-from proxy.delivery import is_taken, keep_nothing_back
+from proxy.delivery import is_taken, keep_nothing_back, was_reset
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -82,6 +82,27 @@ async def test_an_answer_of_which_a_caller_read_half_is_not_taken() -> None:
         leave(theirs)
 
         assert not is_taken(ours)
+
+
+async def test_a_reset_is_seen_before_the_event_loop_looks() -> None:
+    async with a_pair() as (ours, theirs):
+        ours.write(HELLO)
+        before = was_reset(ours)
+        leave(theirs)
+
+        assert (before, was_reset(ours)) == (False, True)
+        ours.abort()
+        assert not was_reset(ours)
+    assert not was_reset(None)
+
+
+async def test_a_plain_goodbye_is_no_reset() -> None:
+    async with a_pair() as (ours, theirs):
+        ours.write(HELLO)
+        theirs.recv(1000)
+        leave(theirs)
+
+        assert not was_reset(ours)
 
 
 async def test_what_has_not_left_this_process_is_not_taken() -> None:

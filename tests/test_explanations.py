@@ -99,6 +99,24 @@ def test_a_denial_is_told_with_its_rule(mode: Any, words: str) -> None:
     assert rows(explanation, config)["policy"] == words
 
 
+@pytest.mark.parametrize(
+    ("method", "policy", "told"),
+    [
+        ("POST", PolicyConfig(duplicate_guard=60.0), True),
+        ("GET", PolicyConfig(duplicate_guard=60.0), False),
+        ("POST", PolicyConfig(), False),
+        ("POST", PolicyConfig(duplicate_guard=60.0, read_only=True), False),
+    ],
+    ids=["a write", "a read", "off", "refused before"],
+)
+def test_the_duplicate_guard_is_told_where_it_matters(
+    method: str, policy: PolicyConfig, *, told: bool
+) -> None:
+    explanation, config = explained(method, "/v1/retire", f"{TAG}: i", policy=policy)
+
+    assert ("duplicate guard" in rows(explanation, config)) is told
+
+
 def test_the_caller_is_told() -> None:
     caller = CallerConfig(name="reporting", keys=(hash_of("icrp_x"),))
     headers = (f"{TAG}: i", "Authorization: Bearer icrp_x")

@@ -7,6 +7,7 @@ import random
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,8 @@ from proxy.assembly import Clocks
 from proxy.callerconfig import CallerConfig
 from proxy.callerkeys import hash_of, new_key
 from proxy.duplicates import ENTRIES_SHARE
-from proxy.guarding import READ_AHEAD
+from proxy.forward import Job
+from proxy.guarding import READ_AHEAD, describe
 from proxy.listenerconfig import ListenerConfig
 from proxy.policyconfig import PolicyConfig, RuleConfig
 from proxy.servingconfig import LimitsConfig
@@ -35,6 +37,8 @@ from tests.scenes import (
     running,
     scripted_upstream,
 )
+from tests.test_bodies import body
+from tests.test_outcome import journal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -465,6 +469,24 @@ async def test_a_long_body_is_known_by_its_beginning_and_its_length(
         second = await scene.write(other)
 
     assert second.status == status
+
+
+async def test_what_is_read_ahead_is_in_the_record_even_if_it_is_not_sent() -> None:
+    source, story = body(b"hello"), journal()
+    source.digest = sha256()
+    job = Job(
+        key=None,
+        method="POST",
+        target=b"/",
+        headers=lambda _: [],
+        body=source,
+        length=5,
+        changes_state=True,
+    )
+
+    await describe(job, (), story)
+
+    assert (story.bytes_in, story.digest_in) == (5, sha256(b"hello").hexdigest())
 
 
 async def test_a_body_that_breaks_off_was_not_sent() -> None:

@@ -154,6 +154,10 @@ def test_other_headers_stay_as_they_are_and_all_in_their_order() -> None:
     assert rewritten == [headers[0], (b"Location", there), headers[2], (b"LINK", HERE_ONE)]
 
 
+def test_without_an_address_there_is_nothing_to_rewrite_to() -> None:
+    assert Links(API).towards("/x", None, is_tls=False, installation=None) is None
+
+
 @pytest.mark.parametrize(
     ("target", "host", "is_tls", "installation", "address"),
     [
