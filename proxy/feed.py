@@ -77,7 +77,7 @@ class Feed:
         self._sample = Sample()
         self._subscriptions: set[Subscription] = set()
         self._counting = False
-        self._frames: asyncio.Task[None] | None = None
+        self._stop_frames: Callable[[], object] = lambda: None
         self._forgetting: asyncio.TimerHandle | None = None
         self._ended: str | None = None
         self.would_refuse: Counter[str] = Counter()
@@ -147,14 +147,13 @@ class Feed:
                 self._since = oldest.started_at + oldest.duration
             for outcome in self._recent:
                 self._count(outcome)
-        if self._frames is None:
+        if not self._subscriptions:
             loop = asyncio.get_running_loop()
-            self._frames = loop.create_task(self._send_frames(), name="console-frames")
+            frames = loop.create_task(self._send_frames(), name="console-frames")
+            self._stop_frames = frames.cancel
 
     def _rest(self) -> None:
-        if self._frames is not None:
-            self._frames.cancel()
-            self._frames = None
+        self._stop_frames()
         self._sample = Sample()
         self._forgetting = asyncio.get_running_loop().call_later(SPAN, self._forget)
 

@@ -160,9 +160,6 @@ class Ring:
         """Requests in the frames that were lost since `take_lost`."""
         self.lost_frames = 0
 
-    def __len__(self) -> int:
-        return len(self._frames)
-
     def put(self, frame: bytes, *, requests: int) -> None:
         """Add a frame that tells of so many requests."""
         if len(self._frames) == RING:

@@ -7,6 +7,7 @@ a minute, and a second of any load fits into a few dozen numbers.
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
     if not total:
         return None
     wanted = max(1, math.ceil(total * share))
-    for bucket in sorted(counts):
-        wanted -= counts[bucket]
-        if wanted <= 0:
-            break
-    return seconds_of(bucket)
+    buckets = sorted(counts)
+    reached = accumulate(counts[bucket] for bucket in buckets)
+    found = next(bucket for bucket, upto in zip(buckets, reached, strict=True) if upto >= wanted)
+    return seconds_of(found)

@@ -39,12 +39,17 @@ async def test_the_demo_kept_running_can_be_tried_and_ends_on_a_signal() -> None
     line = re.search(r"\| curl (-H '(.*?): (.*?)') http://(\S+?)(/\S+)", out.partition("Still")[2])
     assert line is not None
 
+    console = re.search(r"The live console: http://(\S+)/", out)
+    assert console is not None
+
     reply = await asyncio.to_thread(demo._ask, line[4], "GET", line[5], {line[2]: line[3]})
+    page = await asyncio.to_thread(demo._ask, console[1], "GET", "/", {"Accept": "text/html"})
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(GUARD_SECONDS):
         await process.communicate()
 
     assert reply.status == 200
+    assert page.body.startswith(b"<!doctype html>")
     assert process.returncode == 0
 
 
