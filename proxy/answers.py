@@ -8,14 +8,12 @@ page: the connection breaks, so that a short body never looks complete.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
-from aiohttp import HttpVersion10, HttpVersion11
+from aiohttp import HttpVersion11
 
+from proxy.breakoff import break_off
 from proxy.errors import CallerGoneError, CallerTimeoutError
 
 if TYPE_CHECKING:
@@ -30,23 +28,7 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 
 BODILESS = frozenset({204, 304})
-SERVED_VERSIONS = frozenset({HttpVersion10, HttpVersion11})
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: closing sends RST instead of FIN
-
-
-def may_be_followed(request: BaseRequest) -> bool:
-    """Tell whether what comes after this request is sure to be another, and nothing but another.
-
-    A body after CONNECT is one to some servers and not to others, and other versions have other
-    rules. After chunks may come trailers: aiohttp's parser (3.14.5) makes the last of them the
-    first header of the next request, which might be somebody else's tag, or length.
-    """
-    return (
-        request.method != "CONNECT"
-        and request.version in SERVED_VERSIONS
-        and "Transfer-Encoding" not in request.headers
-    )
 
 
 class Answer:
@@ -86,7 +68,7 @@ class Answer:
         self.edit: Callable[[Sequence[Header]], Sequence[Header]] | None = None
         """What is done to the headers of the answer, if anything."""
         self._closing = closing
-        self.keep_alive = request.keep_alive and may_be_followed(request)
+        self.keep_alive = request.keep_alive
         self.started = False
         """Whether the caller may have seen a byte of it."""
         self.sent = 0
@@ -173,11 +155,7 @@ class Answer:
         self.keep_alive = False
         transport = self._request.transport
         if transport is not None:
-            raw = transport.get_extra_info("socket")
-            if raw is not None:
-                with suppress(OSError):  # closed by the other side a moment ago
-                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            transport.abort()
+            break_off(transport)
 
     async def _send(self, data: bytes) -> None:
         transport = self._request.transport

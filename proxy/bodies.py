@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
@@ -17,7 +16,6 @@ from proxy.errors import (
     BodyTooLargeError,
     CallerGoneError,
     CallerTimeoutError,
-    NotImplementedMethodError,
 )
 
 if TYPE_CHECKING:
@@ -145,16 +143,8 @@ def open_body(
 
     Raises:
         BodyTooLargeError: it says that it is longer than `limits.body`.
-        BadRequestError: it is chunked in HTTP/1.0, where nobody knows chunks (RFC 9112, 6.1).
-        NotImplementedMethodError: it has a transfer coding other than `chunked` (likewise).
     """
     length = request.content_length
-    coding = request.headers.get("Transfer-Encoding")
-    if coding is not None:  # looked at before the body: for an empty one aiohttp sees no body
-        if request.version < HttpVersion11:
-            raise BadRequestError("HTTP/1.0 has no transfer codings")
-        if coding.strip().lower() != "chunked":
-            raise NotImplementedMethodError("transfer codings other than chunked are not forwarded")
     if not request.body_exists:
         return None, length
     if length is not None and limits.body is not None and length > limits.body:

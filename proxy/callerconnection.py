@@ -1,41 +1,65 @@
-"""aiohttp's connection of a caller, with our answer to a request that cannot be parsed."""
+"""One connection of a caller: bytes become requests in their order, each answered in its turn.
+
+aiohttp runs the handlers and hands out the bodies. Its parser is not used: it loses the requests
+before a malformed one, is lenient in other places than RFC 9112, and is a different one where it
+was installed without its extensions. `intake` reads instead.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import web
-from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import StreamReader, web
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from proxy.errors import (
-    BadRequestError,
-    HeadersTooLargeError,
-    InstallationInvalidError,
-    ProxyError,
-    UriTooLongError,
-)
+from proxy.breakoff import break_off
+from proxy.errors import CallerTimeoutError, ProxyError
+from proxy.handover import NoParser, message_of
+from proxy.intake import Intake
 from proxy.peers import LOCAL, Peer, certificate_names, plain_address
+from proxy.requesthead import HeadRules
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable
 
-    from aiohttp import StreamReader
-
     from proxy.answers import Answer
+    from proxy.places import Places
+    from proxy.requesthead import Head
+    from proxy.servingconfig import LimitsConfig
 
     Respond = Callable[[web.BaseRequest], Awaitable[Answer]]
     Refuse = Callable[[web.BaseRequest, ProxyError], Awaitable[Answer]]
 
+LINGER_SECONDS = 1.0  # how long what a refused caller still sends is read and thrown away
+HALF_CLOSE_SECONDS = 1.0  # nobody who waits for an answer gives up so soon
+WAITING_MOST = 8  # requests of a connection that wait for their turn; then it is not read from
+BUFFER = 65536  # bytes of a body that wait for the handler; twice that, and it is not read on
+
 
 class CallerConnection(RequestHandler):
-    """aiohttp's connection, with our answer to a request that cannot be parsed."""
+    """aiohttp's connection, but for how requests are read, refused and ended."""
 
-    __slots__ = ("_body", "_followed", "_named", "_refuse", "_tag", "peer")
+    __slots__ = (
+        "_body",
+        "_followed",
+        "_half_close_seconds",
+        "_half_closed",
+        "_has_place",
+        "_head_timer",
+        "_heard_at",
+        "_intake",
+        "_left",
+        "_limits",
+        "_named",
+        "_places",
+        "_refuse",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -43,23 +67,61 @@ class CallerConnection(RequestHandler):
         *,
         refuse: Refuse,
         tag: str,
+        limits: LimitsConfig,
+        places: Places,
         named: str | None = None,
+        half_close_seconds: float = HALF_CLOSE_SECONDS,
         **options: Any,
     ) -> None:
         """Speak with a caller; `named` is its address if a load balancer connects for it."""
-        super().__init__(server, **options)
+        super().__init__(
+            server,
+            keepalive_timeout=limits.idle_timeout,
+            lingering_time=LINGER_SECONDS,
+            **options,
+        )
+        self._parser = cast("Any", NoParser())
+        self._max_msg_queue_size, self._msg_queue_resume_size = WAITING_MOST, WAITING_MOST // 2
         self._refuse = refuse
-        self._tag = tag.lower()
+        self._intake = Intake(HeadRules(uri=limits.uri, headers=limits.headers, tag=tag))
+        self._limits = limits
+        self._places = places
         self._named = named
-        self._body: StreamReader | None = None
+        self._has_place = False
+        self._body: StreamReader = EMPTY_PAYLOAD
+        """The body that is being read."""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
+        self._half_close_seconds = half_close_seconds
+        self._half_closed = False
+        self._left: asyncio.Future[None] | None = None
         self._followed: tuple[int, Callable[[bool], None]] | None = None
         self.peer = NOBODY
         """Who calls; known once the connection is made, the TLS handshake included."""
 
+    # -- what the event loop calls ----------------------------------------------------------------
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See who calls, once for all requests that come this way."""
+        """See who calls, once for all requests that come this way; close if it is too full."""
+        self._has_place = self._places.take()
+        if not self._has_place:
+            cast("asyncio.Transport", transport).abort()
+            return
         self.peer = peer_behind(transport, named=self._named)
         super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Clean up, and see how it ends."""
+        if not self._has_place:
+            return
+        self._has_place = False
+        self._places.give_back()
+        self._stop_head_timer()
+        super().connection_lost(exc)
+        followed, self._followed = self._followed, None
+        if followed is not None:
+            number, hear = followed
+            hear(isinstance(exc, ConnectionError) and number == self._request_count)
 
     def when_followed(self, hear: Callable[[bool], None]) -> None:
         """Say what comes after the answer just given: the end by a reset (True), or anything else.
@@ -70,33 +132,153 @@ class CallerConnection(RequestHandler):
         if before is not None:
             before[1](False)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """See how it ends."""
-        super().connection_lost(exc)
-        followed, self._followed = self._followed, None
-        if followed is not None:
-            number, hear = followed
-            hear(isinstance(exc, ConnectionError) and number == self._request_count)
-
     def data_received(self, data: bytes) -> None:
-        """Parse; tell the reader of a body that it is malformed, which aiohttp forgets."""
-        super().data_received(data)
-        for message, body in self._messages:
-            if isinstance(message, RawRequestMessage):
-                self._body = body
-            elif self._body is not None and not self._body.is_eof():
-                self._body.set_exception(web.RequestPayloadError("malformed"))
-                self._body.feed_eof()
+        """Take what arrived; called with nothing when there is room again."""
+        intake = self._intake
+        intake.receive(data)
+        self._heard_at = self._loop.time()
+        while intake.held and not self._reading_paused:
+            if intake.in_body:
+                self._read_body()
+            elif intake.is_deaf or self._close or self._force_close:
+                intake.drop()
+            elif len(self._messages) >= WAITING_MOST:
+                if not self._buffer_paused:
+                    self._pause_reading_for_buffer()
+                return
+            elif not self._read_head():
+                return
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads it, aiohttp forgot
+        """Keep the connection if the caller waits for the answers to what it has sent whole.
+
+        One that ends its sending side with its request may read on (`nc -N`); one that does so
+        later has given up and left. Until something is written to them, both look the same.
+        """
+        if self._left is not None and not self._left.done():
+            self._left.set_result(None)
+        transport = self.transport
+        if (
+            self._intake.in_body
+            or not (self._request_in_progress or self._messages)
+            or transport is None
+            or transport.get_extra_info("ssl_object") is not None  # where TLS ends, all ends
+        ):
+            return False
+        if self._loop.time() - self._heard_at >= self._half_close_seconds:
+            return False
+        self._half_closed = True
+        self._intake.drop()  # perhaps half a head
+        self._stop_head_timer()
+        self._close = not self._messages  # else: with the last of them
+        return True
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def _read_head(self) -> bool:
+        """Begin the next request, or end with an error; not yet, if its head is not whole."""
+        try:
+            head = self._intake.next_head()
+        except ProxyError as error:
+            self._end_with(error)
+            return True
+        if head is not None:
+            self._stop_head_timer()
+            self._begin(head)
+        elif self._intake.held and self._head_timer is None:
+            self._head_timer = self._loop.call_later(self._limits.head_timeout, self._late)
+        return head is not None
+
+    def _begin(self, head: Head) -> None:
+        body = EMPTY_PAYLOAD
+        if self._intake.in_body:
+            body = self._body = StreamReader(self, BUFFER, loop=self._loop)
+        self._enqueue(message_of(head), body)
+
+    def _read_body(self) -> None:
+        try:
+            piece, is_whole = self._intake.next_piece()
+        except ProxyError:
+            self._body.set_exception(web.RequestPayloadError("malformed"))
+            self._body.feed_eof()
+            return
+        if piece:
+            self._body.feed_data(piece)
+        if is_whole:
+            self._body.feed_eof()
+
+    def _enqueue(self, message: Any, body: StreamReader) -> None:
+        self._request_count += 1
+        self._messages.append((message, body))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def _end_with(self, error: ProxyError) -> None:
+        """Answer so when its turn comes, and hear nothing more."""
+        self._intake.drop()
+        self._stop_head_timer()
+        self._enqueue(_ErrInfo(status=400, exc=error, message=""), EMPTY_PAYLOAD)
+
+    def _late(self) -> None:
+        self._head_timer = None
+        self._end_with(CallerTimeoutError("the head of the request did not come in time"))
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _process_keepalive(self) -> None:
+        """Close if idle; a head that has begun has a time limit of its own."""
+        if self._head_timer is None:
+            super()._process_keepalive()
+        else:
+            self._keepalive_handle = None
+
+    def _make_error_handler(self, err_info: Any) -> Any:
+        async def answer(request: web.BaseRequest) -> Any:
+            answer = await self._refuse(request, err_info.exc)
+            await self._linger()
+            return answer
+
+        return answer
+
+    async def _linger(self) -> None:
+        """Say goodbye and read on a while: a reset would destroy the answer on its way."""
+        transport = self.transport
+        if transport is None or self._half_closed or not transport.can_write_eof():
+            return
+        self._left = self._loop.create_future()
+        transport.write_eof()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await self._left
+
+    def _handle_request(self, *arguments: Any) -> Any:
+        """Let the last answer to a caller that half-closed be the end."""
+        if self._half_closed and not self._messages:
+            self._close = True
+        return super()._handle_request(*arguments)
+
+    async def start(self) -> None:
+        """Serve to the end; then do not wait for ever for the caller to take what was written."""
+        await super().start()
+        self._end_in_time(self.transport)
+
+    def force_close(self) -> None:
+        """Close, and do not wait for ever for the caller to take what was written."""
+        transport = self.transport
+        super().force_close()
+        self._end_in_time(transport)
+
+    def _end_in_time(self, transport: asyncio.Transport | None) -> None:
+        if transport is not None and transport.get_write_buffer_size():
+            self._loop.call_later(self._limits.body_timeout, break_off, transport)
 
     def close(self) -> None:
-        """End after the request it is on; at once if there is none, where aiohttp goes deaf.
-
-        To the rest of a body, too: so it ends only when that is here.
-        """
-        under_way = self._messages or self._current_request is not None
-        if under_way and self._body is not None and not self._body.is_eof():
-            self._body.on_eof(super().close)
-            return
+        """End after the request it is on; at once if there is none, where aiohttp goes deaf."""
         super().close()
         if not self._messages and (self._waiter is not None or not self._request_count):
             self.force_close()
@@ -109,14 +291,6 @@ class CallerConnection(RequestHandler):
         """Pass over a malformed body that was being read only to be thrown away."""
         if not isinstance(options.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **options)
-
-    def _make_error_handler(self, err_info: Any) -> Any:
-        error = parse_error(err_info.exc, tag=self._tag, uri_limit=self.max_line_size)
-
-        async def answer(request: web.BaseRequest) -> Any:
-            return await self._refuse(request, error)
-
-        return answer
 
 
 NOBODY = Peer(address="")
@@ -169,18 +343,3 @@ class CallerServer(web.Server):
     def connection(self, named: str | None) -> CallerConnection:
         """Make that of a connection which a load balancer makes for the caller `named`."""
         return CallerConnection(self, loop=self._loop, named=named, **self._options)
-
-
-def parse_error(exc: BaseException, *, tag: str, uri_limit: int) -> ProxyError:
-    """Say what was wrong with a request head, without repeating any of it."""
-    if isinstance(exc, LineTooLong):
-        # aiohttp tells the request line from a header only by the limit that was passed.
-        if exc.args[1] == uri_limit:
-            return UriTooLongError("the request target is longer than this proxy accepts")
-        return HeadersTooLargeError("a header is longer than this proxy accepts")
-    text = str(getattr(exc, "message", exc)).lower()
-    if "too many headers" in text:
-        return HeadersTooLargeError("the request has more headers than this proxy accepts")
-    if isinstance(exc, BadHttpMessage) and f"{tag}:" in text:
-        return InstallationInvalidError("the installation header holds characters it must not")
-    return BadRequestError("the request is not valid HTTP/1.1")

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11
 
-from proxy.answers import PHRASES, SERVED_VERSIONS, Answer
+from proxy.answers import PHRASES, Answer
 from proxy.bodies import open_body
 from proxy.browsers import is_preflight, preflight, without_origin_headers
 from proxy.callerconnection import peer_of
 from proxy.credentials import settle
 from proxy.deciding import ask_policy, recognise, rewrite_links
 from proxy.errors import (
-    BadRequestError,
     CallerGoneError,
     CallerUnauthenticatedError,
     ProxyError,
@@ -25,7 +24,6 @@ from proxy.forward import Job
 from proxy.headeredits import header_edits
 from proxy.headers import (
     TRACEPARENT,
-    check_size,
     choose_request_id,
     edit_response,
     refuse_upgrade,
@@ -227,9 +225,6 @@ class Handler:
         journal.changes_state = target.operation.changes_state
         if self._trail is not None:
             journal.target = target.forwarded
-        if request.version not in SERVED_VERSIONS:
-            raise BadRequestError("this proxy speaks HTTP/1.1 and HTTP/1.0")
-        check_size(received, limit=rules.limits.headers)
         refuse_upgrade(received)
         rules.hosts.check(received, required=request.version == HttpVersion11)
         return target

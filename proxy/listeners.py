@@ -14,6 +14,7 @@ from proxy.addresses import bracketed, is_loopback
 from proxy.callerconnection import CallerServer
 from proxy.errors import BindError
 from proxy.fronting import Fronted
+from proxy.places import Places
 from proxy.tcpsockets import open_tcp
 from proxy.unixsockets import DEFAULT_MODE, UnixSocket, open_unix
 
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     from proxy.callerconnection import Refuse, Respond
     from proxy.servingconfig import LimitsConfig
 
-LINGER_SECONDS = 1.0  # how long an upload that was refused is read and thrown away
 BACKLOG = 1024
-HEADERS_MOST = 128  # header lines in a request
 # The file of a Unix socket is ours to remove, or systemd's; event loops would since Python 3.13.
 KEEP_FILE = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 HANDSHAKE_SECONDS = 10.0  # for TLS, of which a caller has not said who it is
@@ -73,6 +72,7 @@ class Listener:
         tag: str,
         logger: logging.Logger,
         door: Door = ORDINARY,
+        places: Places | None = None,
     ) -> None:
         self._bind = bind
         self._door = door
@@ -80,14 +80,9 @@ class Listener:
             respond,
             refuse=refuse,
             tag=tag,
-            keepalive_timeout=limits.idle_timeout,
-            lingering_time=LINGER_SECONDS,
-            max_line_size=limits.uri,
-            max_headers=HEADERS_MOST,
-            # Different from the other limit, so that `parse_error` can tell them apart.
-            max_field_size=limits.headers + (limits.headers == limits.uri),
-            auto_decompress=False,  # bodies pass as they are
             access_log=None,
+            limits=limits,
+            places=places or Places(limits.connections),
             logger=logger,
         )
         self._accepting: list[asyncio.Server | Fronted] = []

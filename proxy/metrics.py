@@ -95,6 +95,8 @@ class Metrics:
         self.first_byte = histogram(
             "upstream_first_byte_seconds", "The API's time to the head of its answer.", "operation"
         )
+        self.callers = gauge("caller_connections", "Connections of callers, idle ones too.")
+        self.arrivals = counter("caller_connects", "Connections that callers made.", "result")
         self.in_flight = gauge("in_flight", "Requests being served.")
         self.bytes = counter("bytes", "Bytes of bodies passed on.", "direction")
         self.refusals = counter("refusals", "Requests refused or broken off, by code.", "code")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.listeners import Door, Listener
+from proxy.places import Places
 from proxy.reports import FrontReports, TlsReports
 from proxy.unixsockets import DEFAULT_MODE
 
@@ -36,6 +37,9 @@ def build_listeners(
     Raises:
         StartError: a file of one's `tls` cannot be used.
     """
+    arrivals = {result: metrics.arrivals.labels(result) for result in ("accepted", "refused")}
+    places = Places(config.limits.connections, arrived=lambda result: arrivals[result].inc())
+    metrics.callers.set_function(lambda: places.taken)
     listeners = []
     for at, (listener, handler) in enumerate(zip(config.listeners, handlers, strict=True)):
         tls = build_tls(listener, key=f"listeners[{at}].tls", log=log, now=now)
@@ -58,6 +62,7 @@ def build_listeners(
                     fronted_by=listener.proxy_protocol_from if listener.proxy_protocol else None,
                     front_refused=FrontReports(log=log, metrics=metrics, listener=listener.bind),
                 ),
+                places=places,
             )
         )
     return listeners

@@ -51,8 +51,16 @@ class LimitsConfig:
     ] = None
     headers: Annotated[int, Key(of.HEADER_SECTION, "Longest header section of a request.")] = 32768
     uri: Annotated[int, Key(of.URI, "Longest request target.")] = 8192
+    connections: Annotated[
+        int, Key(of.COUNT, "Connections of callers; more are closed at once.", example="10000")
+    ] = 10_000
+    head_timeout: Annotated[
+        float, Key(of.DURATION, "For the head of a request, from its first byte.")
+    ] = 10.0
     idle_timeout: Annotated[float, Key(of.DURATION, "Keep an unused connection this long.")] = 75.0
-    body_timeout: Annotated[float, Key(of.DURATION, "Wait for a caller's next bytes.")] = 60.0
+    body_timeout: Annotated[
+        float, Key(of.DURATION, "For each 16 KiB of a body, or less if it is shorter.")
+    ] = 60.0
     replay_buffer: Annotated[
         int,
         Key(

@@ -397,7 +397,7 @@ CHUNKED_HEAD = request_head("POST", extra="Transfer-Encoding: chunked\r\n")
 async def test_nothing_follows_where_the_end_of_a_request_is_in_doubt(
     first: bytes, status: int, *, together: bool
 ) -> None:
-    """aiohttp makes the last trailer of a request the first header of the next one."""
+    """aiohttp's parser makes the last trailer the first header of the next request."""
 
     async def script(visit: Visit, head: bytes) -> None:
         if b"Transfer-Encoding: chunked" in head:

@@ -5,27 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import uvloop
-from aiohttp.http_exceptions import BadHttpMessage, BadStatusLine, LineTooLong
 
-from proxy.callerconnection import parse_error
-from proxy.errors import (
-    BadRequestError,
-    HeadersTooLargeError,
-    InstallationInvalidError,
-    ProxyError,
-    UriTooLongError,
-)
+from proxy.callerconnection import WAITING_MOST, CallerConnection
 from proxy.listeners import Listener
 from proxy.servingconfig import LimitsConfig
 from tests.scenes import (
     TAG,
     RawAnswer,
     RunningProxy,
+    ScriptedUpstream,
     Visit,
     call,
     config_for,
@@ -43,6 +36,14 @@ LIMITS = LimitsConfig(headers=4096, uri=1024)
 @asynccontextmanager
 async def proxy_with(limits: LimitsConfig = LIMITS) -> AsyncIterator[RunningProxy]:
     async with running(config_for(NOWHERE, limits=limits)) as proxy:
+        yield proxy
+
+
+@asynccontextmanager
+async def stage(
+    script: Callable[[Visit, bytes], Awaitable[None]], **sections: Any
+) -> AsyncIterator[RunningProxy]:
+    async with scripted_upstream(script) as api, running(config_for(api.url, **sections)) as proxy:
         yield proxy
 
 
@@ -176,32 +177,6 @@ def test_limits_that_are_equal_can_still_be_told_apart() -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize(
-    ("exc", "error"),
-    [
-        pytest.param(LineTooLong(b"GET /", 1024), UriTooLongError, id="line"),
-        pytest.param(LineTooLong(b"X", 4096), HeadersTooLargeError, id="field"),
-        pytest.param(BadHttpMessage("Too many headers received"), HeadersTooLargeError, id="many"),
-        pytest.param(
-            BadHttpMessage("Invalid header:\n\n  b'x-tag: \\x00'\n"),
-            InstallationInvalidError,
-            id="tag",
-        ),
-        pytest.param(BadStatusLine("x-tag: in the request line"), InstallationInvalidError,
-                     id="tag in a line"),
-        pytest.param(BadHttpMessage("Bad line"), BadRequestError, id="anything else"),
-        pytest.param(ValueError("what"), BadRequestError, id="not even theirs"),
-    ],
-)  # fmt: skip
-def test_what_the_parser_says_becomes_one_of_our_errors(
-    exc: Exception, error: type[ProxyError]
-) -> None:
-    found = parse_error(exc, tag="x-tag", uri_limit=1024)
-
-    assert type(found) is error
-    assert "x-tag" not in found.detail
-
-
 # -- connections ----------------------------------------------------------------------------------
 
 
@@ -223,22 +198,6 @@ async def test_garbage_after_a_request_is_answered_after_it() -> None:
 
     assert (first.status, second.status) == (200, 400)
     assert rest == b""
-
-
-async def test_garbage_in_the_packet_of_a_request_refuses_both() -> None:
-    """A body longer than it said looks like this; nothing of it is done."""
-    answer = await refused(request_head("POST", extra="Content-Length: 2\r\n") + b"{}garbage\r\n")
-
-    assert answer.problem["code"] == "bad-request"
-
-
-async def test_an_idle_connection_is_closed_in_time() -> None:
-    async with proxy_with(LimitsConfig(idle_timeout=0.05)) as proxy:
-        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-        writer.write(b"GET / HTTP/1.1\r\nHo")  # a head that never ends is idle, too
-        async with asyncio.timeout(5):
-            assert await reader.read() == b""
-        writer.close()
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -290,3 +249,246 @@ async def test_a_log_that_cannot_be_written_costs_no_answer() -> None:
 
     assert answer.body == b"done"
     assert rest == b""
+
+
+# -- times and numbers ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def connected(
+    proxy: RunningProxy,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Be a caller with an open connection, and no patience without end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    try:
+        async with asyncio.timeout(10):
+            yield reader, writer
+    finally:
+        writer.close()
+
+
+async def test_an_idle_connection_is_closed_in_time() -> None:
+    async with (
+        proxy_with(LimitsConfig(idle_timeout=0.05)) as proxy,
+        connected(proxy) as (reader, _),
+    ):
+        assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nHo", b"\r"])
+async def test_a_head_that_is_not_whole_in_time_is_told_so(begun: bytes) -> None:
+    limits = LimitsConfig(head_timeout=0.05)
+    async with proxy_with(limits) as proxy, connected(proxy) as (reader, writer):
+        writer.write(begun)
+        answer = await read_answer(reader)
+        rest = await reader.read()
+
+    assert (answer.status, answer.problem["code"]) == (408, "request-timeout")
+    assert rest == b""
+    assert proxy.log("request.done")[0]["code"] == "request-timeout"
+
+
+async def test_a_head_in_many_pieces_gets_no_more_time() -> None:
+    """Slow loris: each byte would begin a new time limit."""
+    limits = LimitsConfig(head_timeout=0.2, idle_timeout=0.1)
+    async with (
+        proxy_with(limits) as proxy,
+        connected(proxy) as (reader, writer),
+        asyncio.TaskGroup() as group,
+    ):
+        answered = group.create_task(read_answer(reader), name="answer")
+        for byte in request_head() * 100:
+            if answered.done():
+                break
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.01)
+
+    assert answered.result().status == 408
+
+
+async def test_the_head_of_a_pipelined_request_has_a_time_limit_too() -> None:
+    limits = LimitsConfig(head_timeout=0.05)
+    async with one_api(limits=limits) as (proxy, api), connected(proxy) as (reader, writer):
+        writer.write(request_head() + b"GET / HT")
+        answers = [await read_answer(reader), await read_answer(reader)]
+        rest = await reader.read()
+
+    assert [answer.status for answer in answers] == [200, 408]
+    assert len(api.heads) == 1
+    assert rest == b""
+
+
+async def test_a_request_may_take_longer_than_its_head() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await asyncio.sleep(0.2)
+        await visit.say(ok())
+
+    limits = LimitsConfig(head_timeout=0.05, idle_timeout=0.05)
+    async with (
+        scripted_upstream(script) as api,
+        running(config_for(api.url, limits=limits)) as proxy,
+    ):
+        assert (await call(proxy.port, request_head())).status == 200
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_more_connections_than_are_allowed_are_closed_at_once(
+    run: Callable[[Awaitable[None]], None],
+) -> None:
+    async def scene() -> None:
+        async with one_api(limits=LimitsConfig(connections=2)) as (proxy, _):
+            async with connected(proxy) as first, connected(proxy) as second:
+                for reader, writer in (first, second):
+                    writer.write(request_head())
+                    assert (await read_answer(reader)).status == 200
+                async with connected(proxy) as (reader, _writer):
+                    with suppress(ConnectionError):
+                        assert await reader.read() == b""
+                assert proxy.metric("caller_connections") == 2
+            while proxy.metric("caller_connections"):  # noqa: ASYNC110  # a metric tells nobody
+                await asyncio.sleep(0.005)
+            assert (await call(proxy.port, request_head())).status == 200
+
+            assert proxy.metric("caller_connects_total", result="accepted") == 3
+            assert proxy.metric("caller_connects_total", result="refused") == 1
+
+    run(scene())
+
+
+# -- endings --------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def one_api(**sections: Any) -> AsyncIterator[tuple[RunningProxy, ScriptedUpstream]]:
+    """Give a proxy before an API that answers everything with the target that was asked for."""
+
+    async def script(visit: Visit, head: bytes) -> None:
+        await visit.say(ok(head.split(b" ")[1]))
+
+    async with scripted_upstream(script) as api, running(config_for(api.url, **sections)) as proxy:
+        yield proxy, api
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("more", [b"", b"GET / HT"], ids=["whole", "half a head more"])
+def test_a_caller_that_ends_its_sending_side_gets_its_answers(
+    run: Callable[[Awaitable[None]], None], more: bytes
+) -> None:
+    """`nc -N` and old tools do so."""
+
+    async def scene() -> None:
+        async with one_api() as (proxy, _), connected(proxy) as (reader, writer):
+            writer.write(request_head(target="/1") + request_head(target="/2") + more)
+            writer.write_eof()
+            answers = [await read_answer(reader), await read_answer(reader)]
+            rest = await reader.read()
+
+            assert [answer.body for answer in answers] == [b"/1", b"/2"]
+            assert rest == b""
+
+    run(scene())
+
+
+async def test_half_a_request_is_not_served() -> None:
+    async with one_api() as (proxy, api), connected(proxy) as (reader, writer):
+        writer.write(request_head("POST", extra="Content-Length: 3\r\n") + b"ab")
+        writer.write_eof()
+        rest = await reader.read()
+
+    assert rest == b""
+    assert [head for head in api.heads if b"POST /projects" not in head] == []
+
+
+async def test_a_refused_caller_that_still_sends_can_read_why() -> None:
+    """Closed with unread bytes, the connection would be reset, and the answer lost."""
+    async with proxy_with() as proxy, connected(proxy) as (reader, writer):
+        writer.write(b"GET /" + b"a" * 4096)
+        answer = await read_answer(reader)
+        for _ in range(10):
+            writer.write(b"a" * 65536)
+            await writer.drain()
+        rest = await reader.read()
+
+    assert answer.status == 414
+    assert rest == b""
+
+
+async def test_what_a_refused_caller_sends_is_not_read_for_ever() -> None:
+    async with proxy_with() as proxy, connected(proxy) as (_, writer):
+        writer.write(b"nonsense\r\n\r\n")
+
+        async def send_on() -> None:
+            while True:
+                writer.write(b"a" * 65536)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(ConnectionError):
+            await send_on()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_an_answer_that_nobody_takes_is_given_up(run: Callable[[Awaitable[None]], None]) -> None:
+    """It fits into buffers, so that no handler waits for the caller any more."""
+
+    async def respond(request: Any, _error: object = None) -> Any:
+        request.transport.set_write_buffer_limits(1 << 30)
+        request.transport.write(bytes(1 << 26))
+        raise RuntimeError("the end")
+
+    async def scene() -> None:
+        listener = Listener(
+            "127.0.0.1:0",
+            respond=respond,
+            refuse=respond,
+            limits=LimitsConfig(body_timeout=0.1),
+            tag=TAG,
+            logger=logging.getLogger("nobody"),
+        )
+        await listener.open()
+        port = int(listener.address.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(request_head())
+        async with asyncio.timeout(5):
+            while not listener.connections:  # noqa: ASYNC110  # the listener tells nobody
+                await asyncio.sleep(0.005)
+            while listener.connections:  # noqa: ASYNC110  # the listener tells nobody
+                await asyncio.sleep(0.005)
+        writer.close()
+        await listener.close()
+
+    run(scene())
+
+
+# -- pipelines ------------------------------------------------------------------------------------
+
+
+async def test_a_long_pipeline_is_answered_in_order() -> None:
+    async with one_api() as (proxy, _), connected(proxy) as (reader, writer):
+        targets = [f"/{number}".encode() for number in range(100)]
+        writer.write(b"".join(request_head(target=target.decode()) for target in targets))
+        answers = [(await read_answer(reader)).body for _ in targets]
+
+    assert answers == targets
+
+
+async def test_a_pipeline_is_not_read_far_ahead() -> None:
+    """Else a caller who does not wait for answers could fill our memory."""
+    go = asyncio.Event()
+
+    async def script(visit: Visit, head: bytes) -> None:
+        await go.wait()
+        await visit.say(ok(head.split(b" ")[1]))
+
+    async with stage(script) as proxy, connected(proxy) as (reader, writer):
+        writer.write(request_head(extra="X: " + "x" * 1000 + "\r\n") * 20_000)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(writer.drain(), 0.5)
+        [connection] = proxy.app.parts.listeners[0]._server.connections
+        assert isinstance(connection, CallerConnection)
+        assert len(connection._messages) <= WAITING_MOST
+        assert len(connection._intake.held) <= 1 << 19
+        go.set()
+        for _ in range(100):
+            assert (await read_answer(reader)).status == 200
+        assert len(connection._intake.held) <= 1 << 19

@@ -42,23 +42,23 @@ LAYERS = """
     tlsdoor
     appcalls breaker callerconnection certificates keysources
     auditfiles
-    admintoken browsers config configfile connection installationmetrics keys logs metrics spans
-    verdicts webhooks
+    admintoken browsers config configfile connection handover installationmetrics keys logs metrics
+    spans verdicts webhooks
     auditconfig auditrecord
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
     frames
     admission callers consistency credentials headeredits headers minting probing problems reply
     routes settings tags timeline vocabulary
     delivery fates links
-    access cached circuit failures inflight issued kinds latencies policy rationing secretfile
-    upstream
+    access cached circuit failures inflight intake issued kinds latencies policy rationing
+    secretfile upstream
     secretkinds
     ownplaces
     activation binds fronting tcpsockets unixsockets
     proxyprotocol
-    addresses basic callerkeys clockskew lateness masking operations outcome paths peers secret
-    showing tree units
-    auditchain
+    addresses basic callerkeys clockskew framing lateness masking operations outcome paths peers
+    secret showing tree units
+    auditchain breakoff places requesthead
     errors tracecontext
     __init__
 """
@@ -69,10 +69,10 @@ PURE = """
     links
     duplicates fates frames gate headeredits latencies timeline
     access addresses breaker browsers cached circuit config consistency credentials errors failures
-    headers issued kinds listenerconfig masking minting operations outcome paths policy
-    policyconfig problems rationing reference reloading routes secret servingconfig settings
-    showing sources tags tracecontext tree units upstream upstreamconfig verdicts vocabulary
-    webhooks
+    framing headers intake issued kinds listenerconfig masking minting operations outcome paths
+    places policy policyconfig problems rationing reference reloading requesthead routes secret
+    servingconfig settings showing sources tags tracecontext tree units upstream upstreamconfig
+    verdicts vocabulary webhooks
 """
 SHELL = {"aiohttp", "asyncio", "socket", "time"}
 EMULATOR_MAY_KNOW = {"emulator", "errors", "config"}

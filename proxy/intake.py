@@ -1,0 +1,95 @@
+"""The bytes of a connection become requests, one after the other.
+
+The next head is read when the body before it is whole, so that no byte can belong to two requests.
+A head counts against its limits while it comes, and what no request has taken yet is kept as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from proxy.errors import BadRequestError
+from proxy.framing import Chunked, Sized
+from proxy.requesthead import END, Head, HeadRules, check_begun, read_head
+
+if TYPE_CHECKING:
+    from proxy.framing import Framing
+
+
+EMPTY_LINES = re.compile(
+    rb"(?:\r\n)+"
+)  # before a request line they are passed over (RFC 9112, 2.2)
+
+
+class Intake:
+    """What has arrived on one connection."""
+
+    __slots__ = ("_framing", "_looked", "_rules", "held", "is_deaf")
+
+    def __init__(self, rules: HeadRules) -> None:
+        self._rules = rules
+        self.held = b""
+        """Bytes that no request has taken yet; of a head that is not whole, all of it."""
+        self._looked = 0
+        """How many of them are known to hold no whole head."""
+        self._framing: Framing | None = None
+        """How the body ends that is being read."""
+        self.is_deaf = False
+        """Whether nothing that comes now can be a request (RFC 9112, 9.6)."""
+
+    def receive(self, data: bytes) -> None:
+        """Take what arrived."""
+        self.held = self.held + data if self.held else data
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the next bytes belong to the body of the request before."""
+        return self._framing is not None
+
+    def drop(self) -> None:
+        """Take nothing for a request any more."""
+        self.held, self._framing, self.is_deaf = b"", None, True
+
+    def next_head(self) -> Head | None:
+        """Give the head of the next request, once it is whole.
+
+        Raises:
+            RefusedError: it is none, or is too long; nothing after it can be understood.
+        """
+        held = self.held
+        if held.startswith(b"\r\n"):
+            held = self.held = EMPTY_LINES.sub(b"", held, count=1)
+        end = held.find(END, max(0, self._looked - len(END) + 1))
+        if end < 0:
+            if len(held) > 1:  # a CR alone may become an empty line
+                check_begun(held, self._rules, since=self._looked)
+            self._looked = len(held)
+            return None
+        end += len(END)
+        head = read_head(held[:end], self._rules)
+        self._looked, self.held = 0, held[end:]
+        self.is_deaf = head.is_last
+        if head.length is None:
+            self._framing = Chunked(trailers=self._rules.headers)
+        elif head.length:
+            self._framing = Sized(head.length)
+        return head
+
+    def next_piece(self) -> tuple[bytes, bool]:
+        """Give what has arrived of the body, and whether it is whole now.
+
+        Raises:
+            BadRequestError: it is malformed.
+        """
+        if self._framing is None:
+            raise RuntimeError("no body is being read")
+        try:
+            piece, after = self._framing.feed(self.held)
+        except BadRequestError:
+            self.drop()
+            raise
+        self.held = after or b""
+        if after is not None:
+            self._framing = None
+        return piece, after is not None
