@@ -15,8 +15,10 @@ from proxy.access import TokenKey
 from proxy.arriving import arrive
 from proxy.explaining import explain
 from proxy.explanations import document, rows, verdict
+from proxy.kinds import ListOf, PathText
 from proxy.pages import BAD_REQUEST, OK, json_page
-from proxy.reference import NOT_SET, changed_keys, describe, refusals
+from proxy.reference import NOT_SET, in_effect, refusals
+from proxy.secretkinds import KeyHash, SecretText
 from proxy.tokenstate import ShownStatus, token_state
 
 if TYPE_CHECKING:
@@ -24,11 +26,14 @@ if TYPE_CHECKING:
 
     from proxy.config import Config
     from proxy.explaining import Explanation
+    from proxy.kinds import Kind
     from proxy.pages import Page
     from proxy.tokenstate import TokenState
 
-# Of these it is told that they are set: a path says more about a machine than a reader need know.
-KEPT_BACK = ("file", "dir", "key", "secret")
+# Of values of these kinds it is told that they are set: a path says more about a machine than a
+# reader need know, and a hash is something to try keys against.
+HELD_BACK = (PathText, SecretText, KeyHash)
+NOTHING = "none"  # what an empty list shows as
 LISTENER_FACTS = ("bind", "exposed", "tags", "installation", "untagged", "allow")
 
 
@@ -90,12 +95,13 @@ def facts(config: Config) -> dict[str, object]:
 
 def _settings(config: Config) -> list[dict[str, object]]:
     """List every key with its value, and whether that is not the default."""
-    changed = changed_keys(config)
     return [
-        {"key": key, "value": _kept_back(key, value), "changed": key in changed}
-        for key, value in describe(config)
+        {"key": key, "value": _shown(text, kind), "changed": is_changed}
+        for key, text, kind, is_changed in in_effect(config)
     ]
 
 
-def _kept_back(key: str, value: str) -> str:
-    return "(set)" if key.endswith(KEPT_BACK) and value != NOT_SET else value
+def _shown(text: str, kind: Kind) -> str:
+    item = kind.item if isinstance(kind, ListOf) else kind
+    is_held_back = isinstance(item, HELD_BACK) and text not in (NOT_SET, NOTHING)
+    return "(set)" if is_held_back else text

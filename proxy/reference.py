@@ -16,8 +16,8 @@ from proxy.settings import Key, Part, Path, dotted, leaves, parts, variable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proxy.kinds import Schema
-    from proxy.problems import Kind
+    from proxy.kinds import Kind, Schema
+    from proxy.problems import Kind as Refusal
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NOT_SET = "not set"
@@ -97,9 +97,9 @@ def _meaning(key: Key) -> str:
     return f"{key.doc} Reloadable." if key.live else key.doc
 
 
-def refusals() -> dict[Kind, str]:
+def refusals() -> dict[Refusal, str]:
     """Give every refusal with its meaning."""
-    meanings: dict[Kind, str] = {}
+    meanings: dict[Refusal, str] = {}
     for error, kind in TABLE.items():
         meaning = (error.__doc__ or "").partition("\n")[0]
         meanings[kind] = f"{meanings[kind]} {meaning}" if kind in meanings else meaning
@@ -120,13 +120,13 @@ def refusal_table() -> str:
 
 def describe(config: Config) -> list[tuple[str, str]]:
     """List every key with its value as one would write it, secrets hidden."""
-    return [(dotted(path), _shown(key, value)) for path, _, key, value in _values(config, ())]
+    return [(name, text) for name, text, _, _ in in_effect(config)]
 
 
-def changed_keys(config: Config) -> frozenset[str]:
-    """Name the keys whose value is not the default."""
-    values = _values(config, ())
-    return frozenset(dotted(path) for path, part, _, value in values if value != part.default)
+def in_effect(config: Config) -> Iterator[tuple[str, str, Kind, bool]]:
+    """Tell of every key its value, its kind, and whether the value is another than the default."""
+    for path, part, key, value in _values(config, ()):
+        yield dotted(path), _shown(key, value), key.kind, value != part.default
 
 
 def _values(section: Any, path: Path) -> Iterator[tuple[Path, Part, Key, Any]]:

@@ -3,6 +3,9 @@ from pathlib import Path
 import pytest
 
 from proxy.asking import facts
+from proxy.auditconfig import AuditConfig
+from proxy.callerconfig import CallerConfig
+from proxy.callerkeys import hash_of, new_key
 from proxy.config import AppConfig, Config, WebhooksConfig
 from proxy.listenerconfig import ListenerConfig
 from proxy.secret import Secret
@@ -16,18 +19,21 @@ def values(config: Config) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "key",
-    ["app.private_key_file", "webhooks.secret"],
+    ["app.private_key_file", "webhooks.secret", "audit.directory", "callers[0].keys"],
 )
 def test_of_files_and_secrets_it_is_told_that_they_are_set(key: str) -> None:
     config = Config(
         app=AppConfig(id="a", private_key_file=Path("/planted/app.pem")),
         webhooks=WebhooksConfig(bind="127.0.0.1:0", secret=Secret("planted")),
+        audit=AuditConfig(directory=Path("/planted/audit"), key_file=Path("/planted/audit.key")),
+        callers=(CallerConfig(name="tool", keys=(hash_of(new_key()),)),),
     )
 
     told = values(config)
 
     assert told[key] == "(set)"
     assert "planted" not in str(told)
+    assert "sha256" not in str(told)
 
 
 def test_what_is_not_set_is_told_as_such() -> None:

@@ -10,7 +10,7 @@ from proxy.config import AdminConfig, AppConfig, Config, WebhooksConfig
 from proxy.kinds import take
 from proxy.listenerconfig import ListenerConfig
 from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.reference import _values, changed_keys, describe, json_schema, reference_table
+from proxy.reference import _values, describe, in_effect, json_schema, reference_table
 from proxy.secret import Secret
 from proxy.servingconfig import BrowserConfig
 from proxy.settings import Key, Part, dotted, leaves, parts, variable
@@ -223,4 +223,5 @@ def test_keys_whose_value_is_not_the_default_are_named() -> None:
         app=AppConfig(id="a", private_key=Secret("PLANTED")), policy=PolicyConfig(read_only=True)
     )
 
-    assert changed_keys(config) == {"app.id", "app.private_key", "policy.read_only"}
+    changed = {name for name, _, _, is_changed in in_effect(config) if is_changed}
+    assert changed == {"app.id", "app.private_key", "policy.read_only"}
