@@ -1,4 +1,4 @@
-"""Writes the generated tables of the documents anew: `make docs`. Tests compare them."""
+"""Writes what is generated for people anew: `make docs`. Tests compare it with the code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from proxy.auditrecord import field_table, record_table
 from proxy.reference import reference_table, refusal_table
+from tests.manpage import PAGE, manual
 
 ROOT = Path(__file__).parent.parent
 TABLES = {
@@ -28,3 +29,4 @@ def rewritten(text: str, tables: dict[str, Callable[[], str]]) -> str:
 if __name__ == "__main__":
     for document, tables in TABLES.items():
         document.write_text(rewritten(document.read_text(), tables))
+    PAGE.write_text(manual())

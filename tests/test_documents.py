@@ -22,6 +22,7 @@ from proxy.policyconfig import RuleConfig
 from proxy.reference import json_schema, reference_table, refusal_table
 from proxy.settings import dotted, leaves, parts
 from tests.events import SOMETIMES, Event, events
+from tests.manpage import PAGE, manual
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "icr-proxy.yaml"
@@ -223,3 +224,7 @@ def test_docs_name_the_level_of_an_event(name: str, event: Event) -> None:
     levels = documented_events()[name][0]
 
     assert levels == event.levels or (event.levels == {SOMETIMES} and len(levels) > 1)
+
+
+def test_the_manual_page_says_what_the_commands_say() -> None:
+    assert PAGE.read_text() == manual()
