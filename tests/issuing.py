@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAY = dt.timedelta(days=1)
+SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +86,15 @@ def issue(
         .not_valid_after(now + days[1] * DAY)
         .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
     )
+    # Python 3.13 verifies strictly (RFC 5280, 4.2.1.1 to 4.2.1.3).
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    signing = by.key if by else key
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
+    builder = builder.add_extension(own, critical=False).add_extension(issuer, critical=False)
+    if by is None:
+        builder = builder.add_extension(SIGNS_CERTIFICATES, critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    signing = by.key if by else key
     return Issued(key=key, certificate=builder.sign(signing, hashes.SHA256()))
 
 
