@@ -117,7 +117,7 @@ class Case:
     pause: list[bool] = field(default_factory=list)
     """After which pieces the caller waits until all is quiet."""
     ending: str = "wait"
-    """`wait` for the proxy to close, `close` or `reset` at once, or `read late`."""
+    """`wait` for the proxy to close, `close`, `half close` or `reset` at once, or `read late`."""
 
     @property
     def stream(self) -> bytes:
@@ -140,7 +140,7 @@ def make_case(random: Random) -> Case:
         pieces=pieces,
         is_plain=not odd,
         pause=[random.random() < 0.3 for _ in pieces],
-        ending=random.choice(("wait", "wait", "wait", "close", "reset", "read late")),
+        ending=random.choice(("wait", "wait", "wait", "close", "half close", "reset", "read late")),
     )
 
 

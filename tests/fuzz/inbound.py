@@ -83,6 +83,8 @@ class Inbound:
             wire.peer.choke(full=False)
         if case.ending == "close":
             wire.close()
+        elif case.ending == "half close":
+            wire.write_eof()
         elif case.ending == "reset":
             wire.abort()
 
@@ -99,7 +101,7 @@ class Inbound:
             return
         verdict.answers = hearing.answers
         stayed = case.ending in ("wait", "read late")
-        if stayed:
+        if stayed or case.ending == "half close":
             verdict.wrong += judge_answers(hearing, reading, places, was_reset=caller.was_reset)
         if case.is_plain and stayed:
             verdict.wrong += judge_plain(hearing, reading)
@@ -218,7 +220,8 @@ def _waits(reading: Reading, place: int) -> bool:
 
 def judge_plain(hearing: Hearing, reading: Reading) -> list[str]:
     """Check that what is plain was served: a proxy that refuses everything would be no use."""
-    answers, wanted = hearing.answers, len(reading.messages)
+    answers = hearing.answers
+    wanted = len(reading.messages)
     if answers and answers[-1].status == 413 and answers[-1].values(b"connection") == [b"close"]:
         wanted = len(answers)  # the API had enough in the middle of a body
     served = [answer.values(b"x-n") != [] or answer.status == 413 for answer in answers]

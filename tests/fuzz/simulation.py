@@ -138,6 +138,7 @@ class Wire(asyncio.Transport):
         self.inbox: deque[Item] = deque()
         self._paused = False
         self._closing = False
+        self._said_end = False
         self._lost = False
         self._delivery: asyncio.Handle | None = None
 
@@ -153,14 +154,24 @@ class Wire(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send, unless it is too late."""
-        if not self._closing and data:
+        if not self._closing and not self._said_end and data:
             self.peer.arrive(bytes(data))
+
+    def can_write_eof(self) -> bool:
+        """It is TCP without TLS."""
+        return True
+
+    def write_eof(self) -> None:
+        """Say that nothing more comes, and go on hearing."""
+        if not self._closing and not self._said_end:
+            self._said_end = True
+            self.peer.arrive("end")
 
     def close(self) -> None:
         """Say goodbye after what was written."""
+        self.write_eof()
         if not self._closing:
             self._closing = True
-            self.peer.arrive("end")
             self._loop.call_soon(self._lose, None)
 
     def abort(self) -> None:
@@ -194,6 +205,8 @@ class Wire(asyncio.Transport):
         if not self._lost:
             self.inbox.append(item)
             self._schedule()
+        elif isinstance(item, bytes):
+            self.peer.arrive("reset")  # as the kernel answers for a socket that is closed
 
     def choke(self, *, full: bool) -> None:
         """Be a connection whose far end does not read, or reads again."""

@@ -71,8 +71,15 @@ class Stage:
         return caller
 
     async def end_of(self, caller: Caller) -> bool:
-        """Wait until the proxy has ended the connection; say whether it did."""
+        """Wait until the connection is over at both ends; say whether it is.
+
+        A caller that has left may still have what it asked for done, for a while.
+        """
         await asyncio.wait([caller.over], timeout=PATIENCE)
+        await self.loop.settled()
+        end = self.loop.time() + PATIENCE
+        while self.parts.listeners[0].connections and self.loop.time() < end:  # noqa: ASYNC110  # it tells nobody
+            await asyncio.sleep(1.0)  # of the simulation
         await self.loop.settled()
         return caller.over.done()
 
