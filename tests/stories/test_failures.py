@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from proxy.pool import parse_address
-from proxy.servingconfig import TokensConfig
 from tests.issuing import server_certificate
 from tests.scenes import (
     Visit,
@@ -59,8 +58,8 @@ async def test_an_api_that_cannot_be_reached_is_told_as_such(url: str, method: s
 
 
 async def test_without_a_token_it_is_the_same() -> None:
-    config = config_for("http://127.0.0.1:9", tokens=TokensConfig(waiter_timeout=0.5))
-    async with running(config) as proxy:
+    async with running(config_for("http://127.0.0.1:9")) as proxy:
+        proxy.app.parts.tokens._sleep = None  # nobody waits for the failure to pass
         answer = await call(proxy.port, request_head())
 
         assert (answer.status, answer.problem["code"]) == (502, "upstream-unreachable")

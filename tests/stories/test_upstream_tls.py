@@ -14,8 +14,6 @@ import pytest
 import uvloop
 from cryptography import x509
 
-from proxy.config import Config
-from proxy.servingconfig import TokensConfig
 from tests.issuing import Issued, authority, issue, server_certificate
 from tests.scenes import (
     RunningProxy,
@@ -67,10 +65,12 @@ def trust(folder: Path) -> Path:
     return path
 
 
-def config(url: str, folder: Path) -> Config:
-    """Trust the authority, and let nobody wait for a failure to pass."""
-    tokens = TokensConfig(waiter_timeout=0.5)
-    return config_for(url, upstream={"ca_file": trust(folder)}, tokens=tokens)
+@asynccontextmanager
+async def trusting_before(url: str, folder: Path) -> AsyncIterator[RunningProxy]:
+    """Run a proxy that trusts the authority, and in which nobody waits for a failure to pass."""
+    async with running(config_for(url, upstream={"ca_file": trust(folder)})) as proxy:
+        proxy.app.parts.tokens._sleep = None
+        yield proxy
 
 
 async def plainly(visit: Visit, _head: bytes) -> None:
@@ -83,7 +83,7 @@ async def stage(
 ) -> AsyncIterator[tuple[RunningProxy, ScriptedUpstream]]:
     async with (
         scripted_upstream(plainly, tls=context) as api,
-        running(config(api.url, folder)) as proxy,
+        trusting_before(api.url, folder) as proxy,
     ):
         yield proxy, api
 
@@ -176,7 +176,7 @@ def test_what_does_not_speak_tls_learns_nothing(run: Run, said: bytes, tmp_path:
         got.clear()
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with running(config(url, tmp_path)) as proxy:
+        async with trusting_before(url, tmp_path) as proxy:
             answer = await call(proxy.port, request_head("POST"))
 
         assert (answer.status, answer.problem["code"]) == (502, "upstream-tls")
