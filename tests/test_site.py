@@ -150,3 +150,54 @@ def test_a_browser_says_that_it_wants_a_page(accept: bytes, html: bool) -> None:
 
 def test_curl_says_nothing_of_the_kind() -> None:
     assert not wants_html([])
+
+
+# -- what can be read -----------------------------------------------------------------------------
+
+
+def colours(theme: str) -> dict[str, str]:
+    block = re.search(rf':root\[data-theme="{theme}"\] {{\n(.*?)}}', CSS, re.DOTALL)
+    assert block is not None
+    return dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6});", block[1]))
+
+
+def luminance(colour: str) -> float:
+    """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance ."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("text", "behind"),
+    [
+        *((text, behind) for text in ("text", "muted", "faint") for behind in ("panel", "back")),
+        *((f"{kind}-text", f"{kind}-soft") for kind in ("ok", "client", "refused", "failed")),
+        *((f"{kind}-text", "panel") for kind in ("client", "refused", "failed")),
+        ("muted", "sunken"),
+        ("accent", "panel"),
+        ("on-accent", "accent"),
+    ],
+)
+def test_text_stands_out_from_what_is_behind_it(theme: str, text: str, behind: str) -> None:
+    """https://www.w3.org/TR/WCAG22/#contrast-minimum ."""
+    found = colours(theme)
+
+    assert contrast(found[text], found[behind]) >= 4.5
+
+
+def test_the_system_s_dark_theme_is_the_chosen_one() -> None:
+    of_system = re.search(r':root:not\(\[data-theme="light"\]\) {\n(.*?)}', CSS, re.DOTALL)
+    assert of_system is not None
+
+    assert dict(re.findall(r"--([a-z0-9-]+): ([^;]+);", of_system[1])) == dict(
+        re.findall(
+            r"--([a-z0-9-]+): ([^;]+);", CSS.split(':root[data-theme="dark"] {')[1].split("}")[0]
+        )
+    )
