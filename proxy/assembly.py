@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,6 +25,7 @@ from proxy.feed import Feed
 from proxy.forward import Forwarder
 from proxy.guarding import RESULTS, Guard
 from proxy.handler import Handler
+from proxy.hops import NAME, Hops
 from proxy.inflight import InFlight
 from proxy.installationmetrics import InstallationMetrics
 from proxy.installations import list_installations
@@ -168,6 +170,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         pause=asyncio.sleep,
     )
     guard = build_guard(metrics, clocks=clocks)
+    hops = Hops(NAME + b"-" + secrets.token_hex(4).encode())
     handlers = [
         Handler(
             listener=listener.bind,
@@ -176,6 +179,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
             guard=guard,
             find=directory.find,
             in_flight=in_flight,
+            hops=hops,
             turn_away=doorkeeper.turn_away,
             readers=readers,
             trail=auditing.trail if auditing is not None else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from aiohttp import HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
 
     from proxy.servingconfig import LimitsConfig
+
+
+PACE = 16 * 1024  # bytes that a caller must send in `limits.body_timeout`
 
 
 class Stream(Protocol):
@@ -48,6 +52,8 @@ class CallerBody:
         self._first_read: Callable[[], None] | None = first_read
         self._kept: list[bytes] | None = []
         self._position = 0
+        self._paced = 0
+        self._waited = 0.0
         self._ahead: list[bytes] = []
         self._lock = asyncio.Lock()
         self.size = 0
@@ -60,7 +66,7 @@ class CallerBody:
 
         Raises:
             CallerGoneError: the caller closed the connection.
-            CallerTimeoutError: it sent nothing for `limits.body_timeout`.
+            CallerTimeoutError: it took longer than `limits.body_timeout` for `PACE` bytes, or less.
             BodyTooLargeError: it sent more than `limits.body`.
             BadRequestError: its framing is broken.
         """
@@ -92,25 +98,38 @@ class CallerBody:
         if self._first_read is not None:
             self._first_read()
             self._first_read = None
+        now = asyncio.get_running_loop().time
+        began = now()
         try:
-            async with asyncio.timeout(self._limits.body_timeout):
+            async with asyncio.timeout(self._limits.body_timeout - self._waited):
                 data = await self._stream.readany()
                 # A read that was woken by the last good bytes finds the end and not its reason:
                 # half a body would go on as a whole one.
                 if not data and (reason := self._stream.exception()) is not None:
                     raise reason
         except TimeoutError:
-            raise CallerTimeoutError("the request body stopped coming") from None
+            raise CallerTimeoutError("the request body comes too slowly") from None
         except (RequestPayloadError, HttpProcessingError) as exc:
             raise BadRequestError("the request body is malformed") from exc
         except (ConnectionError, OSError) as exc:
             raise CallerGoneError("the caller closed the connection") from exc
         self.size += len(data)
+        self._keep_pace(len(data), waited=now() - began)
         if self.digest is not None:
             self.digest.update(data)
         if self._limits.body is not None and self.size > self._limits.body:
             raise BodyTooLargeError("the request body is longer than this proxy accepts")
         return data
+
+    def _keep_pace(self, size: int, *, waited: float) -> None:
+        """Give new time only for so many bytes: one from time to time would hold a place for ever.
+
+        Only waiting for the caller counts, not what the API takes to take it.
+        """
+        self._paced += size
+        self._waited += waited
+        if self._paced >= PACE:
+            self._paced, self._waited = 0, 0.0
 
     def _keep(self, data: bytes) -> None:
         if self._kept is None or not data:
@@ -149,7 +168,8 @@ def open_body(
         return None, length
     if length is not None and limits.body is not None and length > limits.body:
         raise BodyTooLargeError("the request body is longer than this proxy accepts")
-    waits = request.headers.get("Expect", "").lower() == "100-continue"
+    # Another expectation has been refused; HTTP/1.0 has none (RFC 9110, 10.1.1).
+    waits = "Expect" in request.headers and request.version >= HttpVersion11
     first_read = go_on if waits else _nothing
     return CallerBody(request.content, limits=limits, first_read=first_read), length
 

@@ -8,6 +8,7 @@ coming from another site is refused whatever its method.
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -32,6 +33,10 @@ VARY = (b"Vary", b"Origin")
 PRIVATE_NETWORK = (b"Access-Control-Allow-Private-Network", b"true")
 
 
+# RFC 9110, 4.2.1: uri-host, and a port perhaps.
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
+
+
 class HostGuard:
     """Which names callers may use for one listener."""
 
@@ -47,17 +52,22 @@ class HostGuard:
             name.lower() for name in (*listener.hosts, "localhost", bound, upstream)
         )
 
-    def check(self, headers: Iterable[Header], *, required: bool) -> None:
-        """Pass a request whose `Host` is ours.
+    def check(
+        self, headers: Iterable[Header], *, required: bool, is_overruled: bool = False
+    ) -> None:
+        """Pass a request whose `Host` is ours, or `is_overruled` by a target that names the host.
 
         Raises:
             WrongHostError: it is somebody else's name.
-            BadRequestError: it is missing from an HTTP/1.1 request (RFC 9112, 3.2), or repeated.
+            BadRequestError: it is missing from an HTTP/1.1 request, repeated, or malformed
+                (RFC 9112, 3.2).
         """
         values = [value for name, value in headers if name.lower() == b"host"]
         if len(values) > 1 or (required and not values):
             raise BadRequestError("send exactly one Host header")
-        if self._any or not values:
+        if values and HOST.fullmatch(values[0]) is None:
+            raise BadRequestError("the Host header is no name or address")
+        if self._any or not values or is_overruled:
             return
         host = hostname(values[0].decode("latin-1"))
         if host not in self._names and not is_address(host):

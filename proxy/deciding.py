@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aiohttp import HttpVersion11
+
+from proxy.browsers import is_preflight, preflight
 from proxy.callerconnection import peer_of
 from proxy.errors import PolicyDeniedError
-from proxy.headers import single
+from proxy.headers import refuse_expectations, refuse_upgrade, single
+from proxy.hops import ALLOWED, count_down
 from proxy.policy import Subject
 
 if TYPE_CHECKING:
@@ -84,6 +88,34 @@ def ask_policy(policy: Policy, method: str, *, target: Target, journal: Journal)
     if decision.refuses:
         raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
     journal.would_refuse = None if decision.allowed else decision.rule
+
+
+def check_form(request: BaseRequest, hosts: HostGuard) -> None:
+    """Pass a request that asks for nothing but HTTP, and asks us.
+
+    Raises:
+        RefusedError: it does not; its class says why.
+    """
+    received = request.raw_headers
+    refuse_upgrade(received)
+    refuse_expectations(received)
+    hosts.check(
+        received,
+        required=request.version == HttpVersion11,
+        is_overruled=not request.raw_path.startswith(("/", "*")),  # RFC 9112, 3.2.2
+    )
+
+
+def own_answer(
+    method: str, received: Sequence[Header], *, asks_first: bool
+) -> Sequence[Header] | None:
+    """Give the headers of an answer that needs no API, if there is one.
+
+    `asks_first` is whether a browser's page asks that may.
+    """
+    if asks_first and is_preflight(method, received):
+        return preflight(received)
+    return [ALLOWED] if count_down(method, received) is None else None
 
 
 def rewrite_links(

@@ -99,6 +99,14 @@ class NotImplementedMethodError(RefusedError):
     """CONNECT, TRACE or Upgrade, which this proxy does not forward."""
 
 
+class ExpectationFailedError(RefusedError):
+    """`Expect` asks for something other than `100-continue`."""
+
+
+class LoopDetectedError(RefusedError):
+    """The request has come back to this proxy, or has gone through too many of its kind."""
+
+
 class WrongHostError(RefusedError):
     """The `Host` is not one this listener answers to (DNS rebinding)."""
 

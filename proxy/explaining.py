@@ -13,7 +13,7 @@ from proxy.access import AppSignature, OnOrganization, TokenKey
 from proxy.browsers import is_preflight
 from proxy.compiling import build_rules
 from proxy.errors import PolicyDeniedError, ProxyError
-from proxy.headers import check_size, refuse_upgrade
+from proxy.headers import check_size, refuse_expectations, refuse_upgrade
 from proxy.policy import Subject
 from proxy.problems import kind_of
 
@@ -103,6 +103,7 @@ def _follow(rules: Rules, explanation: Explanation) -> None:
     target = explanation.target = rules.router.read_target(question.method, question.target)
     check_size(received, limit=rules.limits.headers)
     refuse_upgrade(received)
+    refuse_expectations(received)
     rules.hosts.check(received, required=True)
     origin = rules.origins.check(received)
     if origin is not None and is_preflight(question.method, received):

@@ -10,10 +10,10 @@ from aiohttp import HttpVersion11
 
 from proxy.answers import PHRASES, Answer
 from proxy.bodies import open_body
-from proxy.browsers import is_preflight, preflight, without_origin_headers
+from proxy.browsers import without_origin_headers
 from proxy.callerconnection import peer_of
 from proxy.credentials import settle
-from proxy.deciding import ask_policy, recognise, rewrite_links
+from proxy.deciding import ask_policy, check_form, own_answer, recognise, rewrite_links
 from proxy.errors import (
     CallerGoneError,
     CallerUnauthenticatedError,
@@ -26,9 +26,9 @@ from proxy.headers import (
     TRACEPARENT,
     choose_request_id,
     edit_response,
-    refuse_upgrade,
     single,
 )
+from proxy.hops import count_down
 from proxy.outcome import CALLER_GONE_STATUS, Journal
 from proxy.problems import kind_of, problem
 from proxy.tracecontext import RANDOM_BYTES, SERVING, continue_trace
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from proxy.errors import CallerReason
     from proxy.forward import Forwarder, Opened
     from proxy.guarding import Guard, Witness
+    from proxy.hops import Hops
     from proxy.inflight import InFlight
     from proxy.outcome import Outcome
     from proxy.routes import Target
@@ -62,6 +63,7 @@ class Handler:
         guard: Guard,
         find: Callable[[str], Awaitable[str | None]],
         in_flight: InFlight,
+        hops: Hops,
         turn_away: Callable[[str, CallerReason], Awaitable[None]],
         readers: Sequence[Callable[[Outcome], None]],
         trail: Trail | None = None,
@@ -77,6 +79,7 @@ class Handler:
         self.guard = guard
         self._find = find
         self._in_flight = in_flight
+        self._hops = hops
         self._turn_away = turn_away
         self._readers = readers
         self._trail = trail
@@ -163,8 +166,9 @@ class Handler:
         received = request.raw_headers
         origin = rules.origins.check(received)
         answer.extra = rules.origins.headers(origin)
-        if origin is not None and is_preflight(request.method, received):
-            await self._grant(preflight(received), journal, answer)
+        own = own_answer(request.method, received, asks_first=origin is not None)
+        if own is not None:
+            await self._grant(own, journal, answer)
             return
         caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
         key = await settle(rules.router.choose_key(target, received), find=self._find)
@@ -185,10 +189,11 @@ class Handler:
 
         def edited(authorization: bytes) -> list[tuple[bytes, bytes]]:
             sent = rules.headers.edit(
-                received,
+                count_down(request.method, received) or received,
                 authorization=authorization,
                 request_id=request_id,
                 traceparent=journal.trace.traceparent,
+                via=self._hops.via(is_old=request.version < HttpVersion11),
             )
             if self._is_watched():
                 journal.header_edits = header_edits(received, sent)
@@ -218,21 +223,20 @@ class Handler:
 
     def _admit(self, request: BaseRequest, rules: Rules, journal: Journal) -> Target:
         """Say what is asked for, if it is asked for in a way that is served here."""
-        received = request.raw_headers
         target = rules.router.read_target(request.method, request.raw_path)
         journal.path = target.forwarded.partition("?")[0]
         journal.operation = target.operation.name
         journal.changes_state = target.operation.changes_state
         if self._trail is not None:
             journal.target = target.forwarded
-        refuse_upgrade(received)
-        rules.hosts.check(received, required=request.version == HttpVersion11)
+        check_form(request, rules.hosts)
+        self._hops.check(request.raw_headers)
         return target
 
     async def _grant(
         self, headers: Sequence[tuple[bytes, bytes]], journal: Journal, answer: Answer
     ) -> None:
-        """Answer a pre-flight here; the API never sees it."""
+        """Answer what is asked of this proxy; the API never sees it."""
         journal.status = NO_CONTENT
         answer.begin(status=NO_CONTENT, reason=PHRASES[NO_CONTENT], headers=headers)
         await answer.end()

@@ -10,7 +10,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from proxy.errors import BadRequestError, HeadersTooLargeError, NotImplementedMethodError
+from proxy.errors import (
+    BadRequestError,
+    ExpectationFailedError,
+    HeadersTooLargeError,
+    NotImplementedMethodError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -86,6 +91,7 @@ class RequestHeaders:
         authorization: bytes,
         request_id: bytes,
         traceparent: bytes,
+        via: Header = VIA,
     ) -> list[Header]:
         """Give what is sent to the API instead of what was received.
 
@@ -113,7 +119,7 @@ class RequestHeaders:
         kept += (
             (b"Authorization", authorization),
             (b"x-icr-api-version", version[1]),
-            VIA,
+            via,
             (b"X-Request-Id", request_id),
             (b"traceparent", traceparent),
         )
@@ -169,6 +175,18 @@ def choose_request_id(received: Iterable[Header], *, fresh: bytes) -> bytes:
     """Keep the caller's `X-Request-Id` if it is one harmless value, else use a fresh one."""
     value = single(received, REQUEST_ID)
     return value if value is not None and SAFE_ID.fullmatch(value) else fresh
+
+
+def refuse_expectations(received: Iterable[Header]) -> None:
+    """Promise nothing that is not kept (RFC 9110, 10.1.1).
+
+    Raises:
+        ExpectationFailedError: the caller expects more than to be told to go on.
+    """
+    for name, value in received:
+        expects = len(name) == 6 and name.lower() == b"expect"  # noqa: PLR2004  # len("expect")
+        if expects and any(each.strip() != b"100-continue" for each in value.lower().split(b",")):
+            raise ExpectationFailedError("only the expectation 100-continue can be met")
 
 
 def refuse_upgrade(received: Sequence[Header]) -> None:

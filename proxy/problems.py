@@ -47,6 +47,8 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
     errors.HeadersTooLargeError: Kind("headers-too-large", 431, "Headers too large"),
     errors.BodyTooLargeError: Kind("body-too-large", 413, "Body too large"),
     errors.NotImplementedMethodError: Kind("not-implemented", 501, "Not implemented"),
+    errors.ExpectationFailedError: Kind("expectation-failed", 417, "Expectation failed"),
+    errors.LoopDetectedError: Kind("loop-detected", 508, "Loop detected"),
     errors.WrongHostError: Kind("wrong-host", 421, "Wrong host"),
     errors.BrowserRefusedError: Kind("browser-refused", 403, "Browser refused"),
     errors.CallerUnauthenticatedError: Kind(

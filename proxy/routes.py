@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 
 NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
+# RFC 9112, 3.2.4: about the server as a whole.
+SERVER_WIDE = ("OPTIONS", "*")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 9112, 3.2.2; the scheme decides the port when none is written.
 ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -80,13 +82,13 @@ class Router:
         """
         if method in NOT_FORWARDED:
             raise NotImplementedMethodError(f"{method} is not forwarded")
-        if not target.startswith("/"):
-            target = self._from_absolute(target)
+        if not target.startswith("/") and (method, target) != SERVER_WIDE:
+            target = self._from_absolute(method, target)
         target, prefix = self._tags.cut(target)
         path = decision_path(target)
         return Target(target, path, match(method, path), prefix)
 
-    def _from_absolute(self, target: str) -> str:
+    def _from_absolute(self, method: str, target: str) -> str:
         """Accept what a tool sends that knows only `HTTP_PROXY`, for the API's own host."""
         found = ABSOLUTE.fullmatch(target)
         if found is None:
@@ -99,6 +101,8 @@ class Router:
             host, port = None, 0
         if host != self._host or "@" in authority or port not in (self._port, 80):
             raise BadRequestError("this proxy forwards to the configured API only")
+        if method == "OPTIONS" and not rest:
+            return "*"
         return rest if rest.startswith("/") else "/" + rest
 
     def choose_key(self, target: Target, headers: Iterable[Header]) -> Credential:

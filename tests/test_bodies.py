@@ -9,7 +9,7 @@ import pytest
 from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.web import RequestPayloadError
 
-from proxy.bodies import CallerBody
+from proxy.bodies import PACE, CallerBody
 from proxy.errors import (
     BadRequestError,
     BodyTooLargeError,
@@ -391,3 +391,43 @@ async def test_a_malformed_rest_of_a_refused_body_is_no_error_of_ours() -> None:
     assert answer.problem["code"] == "installation-required"
     assert rest == b""
     assert proxy.log("library.error") == []
+
+
+async def test_a_caller_that_sends_a_byte_from_time_to_time_is_not_waited_for() -> None:
+    """Each would begin a new time limit, and the request would hold its place for ever."""
+
+    class Drop:
+        async def readany(self) -> bytes:
+            await asyncio.sleep(0.02)
+            return b"x"
+
+        def exception(self) -> None:
+            return None
+
+    body = CallerBody(Drop(), limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
+
+    async def read_all() -> None:
+        while await body.read():
+            pass
+
+    with pytest.raises(CallerTimeoutError):
+        await asyncio.wait_for(read_all(), 5)
+    assert body.size < PACE
+
+
+async def test_a_caller_that_keeps_its_pace_may_take_its_time() -> None:
+    parts = [part for _ in range(30) for part in (bytes(PACE // 2), bytes(PACE // 2))]
+
+    class Steady:
+        async def readany(self) -> bytes:
+            await asyncio.sleep(0.01)
+            return parts.pop() if parts else b""
+
+        def exception(self) -> None:
+            return None
+
+    body = CallerBody(Steady(), limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
+    while await body.read():
+        pass
+
+    assert body.size == 30 * PACE

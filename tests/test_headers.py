@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BadRequestError, HeadersTooLargeError, NotImplementedMethodError
+from proxy.errors import (
+    BadRequestError,
+    ExpectationFailedError,
+    HeadersTooLargeError,
+    NotImplementedMethodError,
+)
 from proxy.headers import (
     CREDENTIALS,
     FORWARDED,
@@ -19,6 +24,7 @@ from proxy.headers import (
     check_size,
     choose_request_id,
     edit_response,
+    refuse_expectations,
     refuse_upgrade,
     single,
 )
@@ -319,3 +325,14 @@ def test_the_size_of_all_headers_together_is_limited(limit: int, *, passes: bool
     else:
         with pytest.raises(HeadersTooLargeError):
             check_size(headers, limit=limit)
+
+
+@pytest.mark.parametrize("value", [b"100-continue", b"100-Continue", b"100-continue, 100-continue"])
+def test_to_be_told_to_go_on_is_all_that_can_be_expected(value: bytes) -> None:
+    refuse_expectations([(b"Expect", value), (b"Except", b"x")])
+
+
+@pytest.mark.parametrize("value", [b"200-ok", b"", b"100-continue, x", b"100-continue=1"])
+def test_another_expectation_is_refused(value: bytes) -> None:
+    with pytest.raises(ExpectationFailedError):
+        refuse_expectations([(b"expect", value)])

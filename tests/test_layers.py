@@ -56,8 +56,8 @@ LAYERS = """
     ownplaces
     activation binds fronting tcpsockets unixsockets
     proxyprotocol
-    addresses basic callerkeys clockskew framing lateness masking operations outcome paths peers
-    secret showing tree units
+    addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
+    peers secret showing tree units
     auditchain breakoff places requesthead
     errors tracecontext
     __init__
@@ -69,7 +69,7 @@ PURE = """
     links
     duplicates fates frames gate headeredits latencies timeline
     access addresses breaker browsers cached circuit config consistency credentials errors failures
-    framing headers intake issued kinds listenerconfig masking minting operations outcome paths
+    framing headers hops intake issued kinds listenerconfig masking minting operations outcome paths
     places policy policyconfig problems rationing reference reloading requesthead routes secret
     servingconfig settings showing sources tags tracecontext tree units upstream upstreamconfig
     verdicts vocabulary webhooks

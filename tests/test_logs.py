@@ -495,6 +495,8 @@ def test_a_request_that_never_reached_the_api_has_no_first_byte() -> None:
 
 
 CALLERS_OWN = {
+    "expectation-failed",
+    "loop-detected",
     "bad-request",
     "body-too-large",
     "browser-refused",

@@ -51,6 +51,8 @@ CONTRACT = {
     errors.HeadersTooLargeError: ("headers-too-large", 431),
     errors.BodyTooLargeError: ("body-too-large", 413),
     errors.NotImplementedMethodError: ("not-implemented", 501),
+    errors.ExpectationFailedError: ("expectation-failed", 417),
+    errors.LoopDetectedError: ("loop-detected", 508),
     errors.WrongHostError: ("wrong-host", 421),
     errors.BrowserRefusedError: ("browser-refused", 403),
     errors.InstallationRequiredError: ("installation-required", 400),

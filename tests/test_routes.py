@@ -232,7 +232,6 @@ def test_a_url_of_the_api_is_accepted(base_url: str, target: str, forwarded: str
         "ftp://api.example/x",
         "ws://api.example/x",
         "api.example:443",
-        "*",
         "",
         "x",
         "\\x",
@@ -242,6 +241,16 @@ def test_a_url_of_the_api_is_accepted(base_url: str, target: str, forwarded: str
 def test_anything_else_is_not_forwarded(target: str) -> None:
     with pytest.raises(BadRequestError):
         router().read_target("OPTIONS", target)
+
+
+@pytest.mark.parametrize("target", ["*", "http://api.example", "HTTPS://API.example:443"])
+def test_a_question_about_the_server_as_a_whole_is_passed_on(target: str) -> None:
+    """RFC 9112, 3.2.4; one about its root is another question."""
+    own = router(installation="default")
+
+    assert own.read_target("OPTIONS", target).forwarded == "*"
+    assert own.read_target("OPTIONS", "http://api.example/").forwarded == "/"
+    assert own.choose_key(own.read_target("OPTIONS", target), []) == TokenKey("default")
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
@@ -370,7 +379,7 @@ async def test_a_url_of_the_api_arrives_as_a_path_with_the_apis_host() -> None:
     ("method", "target", "code"),
     [
         ("GET", "http://evil.example/x", "bad-request"),
-        ("OPTIONS", "*", "bad-request"),
+        ("GET", "*", "bad-request"),
         ("CONNECT", "api.example:443", "not-implemented"),
         ("TRACE", "/x", "not-implemented"),
     ],

@@ -157,9 +157,11 @@ def is_meant(seen: Seen, message: Message) -> bool:
     if len(tags) != 1 or ID.fullmatch(tags[0]) is None or message.values(b"x-icr-organization-id"):
         return False
     target = message.target
-    if not target.startswith(b"/"):
+    if not target.startswith((b"/", b"*")):
         target = re.sub(rb"^[^/]*//[^/?#]*", b"", target)
-        target = target if target.startswith(b"/") else b"/" + target
+        if message.method == b"OPTIONS" and not target:
+            target = b"*"  # RFC 9112, 3.2.4
+        target = target if target.startswith((b"/", b"*")) else b"/" + target
     return (seen.method, seen.target, seen.body, seen.installation) == (
         message.method, target, message.body, tags[0],
     )  # fmt: skip
