@@ -4,8 +4,8 @@
 #   docker run --rm --read-only --cap-drop ALL -v "$PWD/app.pem:/run/app.pem:ro" \
 #     -e ICR_PROXY_APP__ID=… -e ICR_PROXY_APP__PRIVATE_KEY_FILE=/run/app.pem icr-proxy check
 #
-# Releases pin the base by digest: --build-arg BASE=docker.io/library/python:3.13-slim@sha256:…
-ARG BASE=docker.io/library/python:3.13-slim
+# Releases pin the base by digest: --build-arg BASE=python:3.13-slim@sha256:…
+ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[2]
-BASE = "docker.io/library/python:3.13-slim"
+BASE = "localhost/python:3.13-slim"
 SUITE = "trixie"
 PROGRAMS = ("buildah", "podman", "runc", "debootstrap")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -79,7 +79,7 @@ class Engine:
         ]
         self.do(
             "buildah", "bud", "--format", "docker", "--isolation", "chroot", "--pull-never",
-            *volumes, "--build-arg", "VERSION=test", "-t", tag, ROOT,
+            *volumes, "--build-arg", f"BASE={BASE}", "--build-arg", "VERSION=test", "-t", tag, ROOT,
         )  # fmt: skip
 
     def podman(self, *words: str | Path) -> Sequence[str]:
