@@ -54,9 +54,7 @@ class AuditConfig:
     max_wait: Annotated[
         float, Key(of.DURATION, "How long a request waits for its record.", example="1s")
     ] = 1.0
-    queue: Annotated[
-        int, Key(of.COUNT, "Records held in memory until they are written.", example="10000")
-    ] = 10_000
+    queue: Annotated[int, Key(of.QUEUE, "Records held in memory until they are written.")] = 10_000
     body_digests: Annotated[bool, Key(of.SWITCH, "Record the SHA-256 of both bodies.")] = False
     redact_query: Annotated[
         tuple[str, ...],

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from proxy.auditchain import CLOSES, BrokenRecordError, Head, Link, unseal
+from proxy.auditchain import BrokenRecordError, Head, Link, unseal
 from proxy.auditrecord import Repair, stamp
 from proxy.errors import StartError
 
@@ -129,11 +129,6 @@ def recover(directory: Path, *, now: float) -> Left:
     except OSError as exc:
         raise StartError(f"audit.directory: {exc.filename}: {exc.strerror}") from None
     return Left(Head(), None, tuple(reversed(repairs)))
-
-
-def is_closed(link: Link | None) -> bool:
-    """Tell whether a file with this last record was ended on purpose."""
-    return link is not None and link.kind == CLOSES
 
 
 def _examine(path: Path) -> tuple[Link | None, bytes]:

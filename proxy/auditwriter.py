@@ -157,11 +157,11 @@ class TrailWriter:
         if is_there and ours.st_size == self._size:
             return
         found = _what_happened(ours, size=self._size)
-        self._notes.append(Moved(time=stamp(self._now()), file=self._path.name, found=found))
         if found == "renamed":
             self._finish()
         else:
             self._let_go()
+        self._notes.append(Moved(time=stamp(self._now()), file=self._path.name, found=found))
 
     def _prune(self) -> None:
         """Delete what need not be kept, after that has been recorded."""

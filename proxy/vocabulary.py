@@ -100,6 +100,7 @@ COUNT = Count(low=1, high=1_000_000)
 COUNT_OR_NONE = Count(low=0, high=1_000_000)
 SHARE = Share()
 SEGMENT = Size(low=4096, example="64MiB")
+QUEUE = Count(low=2, high=1_000_000, example="10000")  # a change leaves two records
 DAYS = Count(low=1, high=36_500, example="730")
 SWITCH = Switch()
 FILE = PathText()

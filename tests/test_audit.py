@@ -116,7 +116,7 @@ async def test_without_room_a_request_waits_and_then_goes_on() -> None:
 
 
 async def test_without_room_in_time_a_request_is_refused() -> None:
-    scene = stage(queue=1)
+    scene = stage(queue=2)
     scene.trail.record(outcome_of(), places=0)
 
     with pytest.raises(AuditUnavailableError, match="nothing was sent"):
@@ -167,8 +167,9 @@ async def test_by_choice_requests_go_on_while_nothing_can_be_written() -> None:
 
 
 async def test_what_there_was_no_room_for_is_counted_and_told_in_the_trail() -> None:
-    scene = stage(on_failure="continue", queue=1, max_wait=60.0)
-    scene.trail.record(outcome_of(), places=0)
+    scene = stage(on_failure="continue", queue=2, max_wait=60.0)
+    for _ in range(2):
+        scene.trail.record(outcome_of(), places=0)
     scene.fail()
     journal = journal_of()
 
@@ -188,7 +189,7 @@ async def test_what_there_was_no_room_for_is_counted_and_told_in_the_trail() -> 
 
 
 async def test_with_room_that_does_not_come_a_request_goes_on_unrecorded_by_choice() -> None:
-    scene = stage(on_failure="continue", queue=1)
+    scene = stage(on_failure="continue", queue=2)
     scene.trail.record(outcome_of(), places=0)
     journal = journal_of()
 
@@ -208,12 +209,13 @@ async def test_an_intent_that_is_late_does_not_stop_a_request_by_choice() -> Non
 
 
 async def test_there_is_always_room_for_what_happens_to_the_proxy_itself() -> None:
-    scene = stage(queue=1)
-    scene.trail.record(outcome_of(), places=0)
+    scene = stage(queue=2)
+    for _ in range(2):
+        scene.trail.record(outcome_of(), places=0)
 
     scene.trail.note(Stop(time=""))
 
-    assert len(scene.entries) == 2
+    assert len(scene.entries) == 3
     scene.write()
     assert scene.queued_now == 0
 

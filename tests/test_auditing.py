@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
 from proxy.auditfiles import list_segments
-from proxy.auditing import config_digest, read_audit_key
+from proxy.auditing import TrailReports, config_digest, read_audit_key
+from proxy.auditthread import Landed
 from proxy.config import LogsConfig
 from proxy.errors import ConfigError, StartError
+from proxy.logs import Threshold, build_log
 from proxy.policyconfig import PolicyConfig, RuleConfig
 from tests.auditscenes import kinds_in, records_in
 from tests.scenes import (
@@ -190,3 +197,41 @@ def test_two_configurations_are_told_apart_but_not_by_their_secrets() -> None:
     third = config_for("http://127.0.0.1:2", key="one")
 
     assert config_digest(one) == config_digest(other) != config_digest(third)
+
+
+def told(*landed: Landed) -> tuple[list[str], CollectorRegistry]:
+    stream, registry = io.BytesIO(), CollectorRegistry()
+    log = build_log(LogsConfig(), stream=stream, threshold=Threshold("info"), now=lambda: 0.0)
+    reports = TrailReports(log=log, registry=registry)
+    for each in landed:
+        reports.landed(each)
+    reports.unrecorded(refused=True)
+    reports.unrecorded(refused=False)
+    return [json.loads(line)["event"] for line in stream.getvalue().splitlines()], registry
+
+
+def test_trouble_is_told_once_and_so_is_its_end() -> None:
+    fine = Landed(head=Head(1, "a" * 64), segment=None)
+    full = replace(fine, error="No space left on device")
+    tick = replace(fine, periodic=True)
+    no_anchor = replace(tick, anchor_error="Permission denied")
+
+    events, registry = told(full, full, fine, no_anchor, no_anchor, tick, no_anchor, full)
+
+    assert [event for event in events if event != "audit.head"] == [
+        "audit.failed",
+        "audit.recovered",
+        "audit.anchor_failed",
+        "audit.anchor_failed",
+        "audit.failed",
+    ]
+    assert registry.get_sample_value("icr_proxy_audit_writable") == 0
+    for result in ("lost", "refused"):
+        name = "icr_proxy_audit_records_total"
+        assert registry.get_sample_value(name, {"result": result}) == 1
+
+
+def test_there_is_no_head_before_there_is_a_record() -> None:
+    _, registry = told()
+
+    assert registry.get_sample_value("icr_proxy_audit_head") is None

@@ -76,8 +76,8 @@ def _by_itself(checked: Checked) -> Iterator[Finding]:
 
 
 def _beginning(files: Sequence[Checked], *, is_partial: bool) -> Iterator[Finding]:
-    first = next((each for each in files if each.first is not None), None)
-    if first is None or first.first is None:
+    first = files[0] if files else None
+    if first is None or first.first is None:  # what is unreadable is told elsewhere
         return
     seq, prev = first.first.seq, first.first.prev
     if seq == 1:
