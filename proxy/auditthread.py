@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 512
 RETRY_SECONDS = 0.5
 IDLE_SECONDS = 1.0
+LINGER_SECONDS = 0.01  # how long a record for which nobody waits may wait for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class TrailThread:
     tell: Callable[[Landed], None]
     _queue: queue.SimpleQueue[Entry | None] = field(default_factory=queue.SimpleQueue)
     _halt: threading.Event = field(default_factory=threading.Event)
+    _urgent: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -100,11 +102,14 @@ class TrailThread:
     def put(self, entry: Entry) -> None:
         """Take one more."""
         self._queue.put(entry)
+        if entry.kept is not None:
+            self._urgent.set()
 
     def stop(self) -> None:
         """Write what is there, as far as that works, and end the file; it blocks."""
         self._halt.set()
         self._queue.put(None)
+        self._urgent.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -124,12 +129,17 @@ class TrailThread:
             self._publish()
 
     def _gather(self) -> list[Entry]:
-        """Wait for an entry, and take all that are there."""
+        """Wait for an entry, and take all that are there.
+
+        To wake for each read would take the interpreter from the event loop each time.
+        """
         interval = self.config.fsync == "interval"
         patience = self.config.fsync_interval if interval else IDLE_SECONDS
         batch: list[Entry] = []
         try:
             entry = self._queue.get(timeout=min(patience, IDLE_SECONDS))
+            self._urgent.wait(LINGER_SECONDS)
+            self._urgent.clear()  # before looking, so that none that comes meanwhile is overlooked
             while entry is not None:
                 batch.append(entry)
                 if len(batch) == MOST_AT_ONCE:
