@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from proxy import __version__
 from proxy.audit import Trail
-from proxy.auditrecord import Key, Reload, Start, stamp
+from proxy.auditrecord import Key, Reload, Start, Switch, stamp
 from proxy.auditthread import TrailThread
 from proxy.auditwriter import TrailWriter
 from proxy.errors import StartError
@@ -104,6 +104,12 @@ class Auditing:
                 config=config_digest(config),
                 restart_needed_for=tuple(waiting),
             )
+        )
+
+    def thrown(self, switch: str, installation: str | None, peer: str) -> None:
+        """Record what somebody did on the admin port."""
+        self.trail.note(
+            Switch(time=stamp(self._now()), action=switch, installation=installation, peer=peer)
         )
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ so that a person can read the file.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import Annotated, Any, get_type_hints
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -114,6 +114,14 @@ class Key(Record, frozen=True, kw_only=True, tag="key"):
     states: Annotated[dict[str, str], _is("State by fingerprint: active, standby, refused.")]
 
 
+class Switch(Record, frozen=True, kw_only=True, tag="switch"):
+    """Somebody threw a switch on the admin port."""
+
+    action: Annotated[str, _is("`drop`, `block`, `unblock` or `quit`.")]
+    installation: Annotated[str | None, _is("Installation that it is about.")] = None
+    peer: Annotated[str, _is("Address that it came from.")]
+
+
 class Repair(Record, frozen=True, kw_only=True, tag="repair"):
     """A start found the end of a crash: bytes after the last whole record, now set aside."""
 
@@ -146,11 +154,8 @@ class Gap(Record, frozen=True, kw_only=True, tag="gap"):
 
 
 KINDS = (
-    Request, Intent, Segment, End, Start, Stop, Reload, Key, Repair, Moved, Pruned, Gap,
+    Request, Intent, Segment, End, Start, Stop, Reload, Key, Switch, Repair, Moved, Pruned, Gap,
 )  # fmt: skip
-AnyRecord: TypeAlias = (
-    Request | Intent | Segment | End | Start | Stop | Reload | Key | Repair | Moved | Pruned | Gap
-)
 FORMAT = 1
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from proxy.logs import Log
     from proxy.peers import Peer
 
+    Thrown = Callable[[str, str | None, str], None]
+
 QUIT = "/quit"
 SWITCH = re.compile(r"/(?:tokens/([^/]*)/(drop)|installations/([^/]*)/(block|unblock))")
 
@@ -39,9 +41,20 @@ class Switchable(Protocol):
 class Control:
     """Answers requests to throw a switch."""
 
-    def __init__(self, *, tokens: Switchable, stop: Callable[[], bool], log: Log) -> None:
-        """Act on `tokens`; `stop` begins the end of the program, and says if that is new."""
+    def __init__(
+        self,
+        *,
+        tokens: Switchable,
+        stop: Callable[[], bool],
+        log: Log,
+        thrown: Thrown = lambda _switch, _installation, _peer: None,
+    ) -> None:
+        """Act on `tokens`; `stop` begins the end of the program, and says if that is new.
+
+        `thrown` hears which switch, for which installation, from where.
+        """
         self._tokens = tokens
+        self._thrown = thrown
         self._stop = stop
         self._log = log
 
@@ -70,11 +83,13 @@ class Control:
         if not peer.is_local:
             return _refusal(FORBIDDEN, "Only the proxy's own machine may end it: ask on 127.0.0.1.")
         changed = self._stop()
+        self._thrown("quit", None, peer.address)
         self._log.warning("admin.quit", changed=changed, peer=peer.address)
         return json_page(OK, {"quitting": True, "changed": changed})
 
     def _throw(self, switch: str, installation: str, *, peer: str) -> Page:
         key = TokenKey(installation)
+        self._thrown(switch, installation, peer)
         if switch == "drop":
             dropped = self._tokens.drop(key)
             self._log.warning(

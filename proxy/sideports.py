@@ -51,7 +51,12 @@ def build_admin(
         ready=lambda: state() == "ready",
         metrics=parts.metrics.render,
         status=status,
-        control=Control(tokens=parts.tokens, stop=stop, log=parts.log),
+        control=Control(
+            tokens=parts.tokens,
+            stop=stop,
+            log=parts.log,
+            thrown=parts.auditing.thrown if parts.auditing is not None else unheard,
+        ),
         gate=Gate(bind, token=token),
         console=build_console(parts.feed, status=status, current=current),
         # No further name than the bound one: here, nobody poses as the API.
@@ -62,6 +67,10 @@ def build_admin(
         crashed=lambda error, path: parts.log.error("admin.crashed", path=path, **where(error)),
     )
     return _listener(bind, config, parts, respond=admin, refuse=admin.refuse, exposed=True)
+
+
+def unheard(_switch: str, _installation: str | None, _peer: str) -> None:
+    """Without an audit trail the log alone tells of a switch."""
 
 
 def build_console(

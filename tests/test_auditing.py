@@ -134,6 +134,20 @@ async def test_the_life_of_the_proxy_is_in_the_chain(tmp_path: Path) -> None:
     assert records[1]["config"] != records[3]["config"] == config_digest(changed)
 
 
+async def test_what_an_operator_does_is_in_the_chain(tmp_path: Path) -> None:
+    async with (
+        scripted_upstream(plainly) as api,
+        running(config_for(api.url, audit=audited(tmp_path))) as proxy,
+    ):
+        port = int(proxy.admin_url.rpartition(":")[2])
+        line = b"POST /installations/inst-1/block HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        assert (await call(port, line)).status == 200
+
+    [record] = [each for each in records_in(tmp_path / "trail") if each["kind"] == "switch"]
+    assert (record["action"], record["installation"]) == ("block", "inst-1")
+    assert record["peer"] == "127.0.0.1"
+
+
 async def test_the_head_is_published_as_numbers_of_one_moment(tmp_path: Path) -> None:
     async with (
         scripted_upstream(plainly) as api,

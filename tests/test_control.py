@@ -50,7 +50,13 @@ class Stage:
     def __init__(self) -> None:
         self.switches = Switches()
         self.heard = Heard()
-        self.control = Control(tokens=self.switches, stop=self.stop, log=self.heard)
+        self.thrown: list[tuple[str, str | None, str]] = []
+        self.control = Control(
+            tokens=self.switches,
+            stop=self.stop,
+            log=self.heard,
+            thrown=lambda *facts: self.thrown.append(facts),
+        )
         self.stops = 0
 
     def stop(self) -> bool:
@@ -212,3 +218,16 @@ def test_who_is_objected_to_may_not_quit(stage: Stage) -> None:
 @pytest.mark.parametrize("path", ["/quit/", "/Quit", "//quit", "/quit\n", "/quitting"])
 def test_what_is_not_quit_is_somebody_elses(stage: Stage, path: str) -> None:
     assert stage.control.answer("POST", path, peer=Peer(address=HERE)) is None
+
+
+def test_every_switch_that_is_thrown_is_told_with_who_did_it(stage: Stage) -> None:
+    for path in ("/tokens/i-1/drop", "/installations/i-1/block", "/installations/i-1/unblock"):
+        stage.post(path)
+    stage.post("/quit")
+
+    assert stage.thrown == [
+        ("drop", "i-1", HERE),
+        ("block", "i-1", HERE),
+        ("unblock", "i-1", HERE),
+        ("quit", None, HERE),
+    ]
