@@ -13,9 +13,8 @@ Header = tuple[bytes, bytes]
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Bytes above ASCII are no part of a URI, but many clients send them raw and every server reads them
-# as the same bytes. More than one space between the words is what RFC 9112, 3 lets a server take;
-# llhttp takes the names of two protocols that have methods in common with HTTP for `HTTP`.
-REQUEST_LINE = re.compile(rb"(%b) +([\x21-\x7e\x80-\xff]+) +(?:HTTP|RTSP|ICE)/1\.([01])" % TOKEN)
+# as the same bytes.
+REQUEST_LINE = re.compile(rb"(%b) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])" % TOKEN)
 FIELD = re.compile(rb"(%b):[ \t]*(|[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*"
                    rb"[\x21-\x7e\x80-\xff])?)[ \t]*" % TOKEN)  # fmt: skip
 CHUNK = re.compile(rb"(0*[0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")

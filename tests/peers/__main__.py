@@ -29,7 +29,11 @@ from tests.scenes import config_for, running
 if TYPE_CHECKING:
     from tests.peers.servers import Server, Understood
 
-QUIET_SECONDS = 1.0  # after which a caller that waits for more gives up
+DIRECT_SECONDS = (
+    1.0  # of a caller's patience with a server that waits for more; nothing hangs on it
+)
+PROXY_SECONDS = 60.0  # with the proxy, which ends every connection by itself
+IDLE_SECONDS = 2.0  # of the proxy's with such a caller
 SENTINEL = b"/sentinel/%d"
 NUMBER = re.compile(rb"(?:http://[^/]*)?/(\d\d\d)/")
 SERVED = 200
@@ -53,13 +57,13 @@ class Result:
     wrong: list[str] = field(default_factory=list)
 
 
-async def say(stream: bytes, *, port: int) -> None:
-    """Be a caller: send, and hear until nothing more comes."""
+async def say(stream: bytes, *, port: int, patience: float) -> None:
+    """Be a caller: send, and hear until the connection ends or patience does."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with suppress(ConnectionError, TimeoutError):
         writer.write(stream)
         await writer.drain()
-        async with asyncio.timeout(QUIET_SECONDS):
+        async with asyncio.timeout(patience):
             while await reader.read(65536):
                 pass
     writer.close()
@@ -68,13 +72,13 @@ async def say(stream: bytes, *, port: int) -> None:
 
 
 async def understood(
-    server: Server, corpus: list[Case], *, port: int, number: int
+    server: Server, corpus: list[Case], *, port: int, number: int, patience: float
 ) -> dict[int, list[Understood]]:
     """Send the whole corpus to a port; give by case what the server understood."""
-    await asyncio.gather(*(say(case.stream, port=port) for case in corpus))
+    await asyncio.gather(*(say(case.stream, port=port, patience=patience) for case in corpus))
     target = SENTINEL % number
     head = b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % target
-    await say(head, port=server.port)
+    await say(head, port=server.port, patience=PROXY_SECONDS)
     by_case: dict[int, list[Understood]] = {}
     for each in await asyncio.to_thread(server.take, until=target):
         found = NUMBER.match(each.target)
@@ -119,14 +123,18 @@ def compare_headers(server: Server, each: Understood, message: Message) -> list[
 async def examine(server: Server, corpus: list[Case]) -> Result:
     """Play the corpus before one server, with and without the proxy."""
     result = Result(server.name, cases=len(corpus))
-    directly = await understood(server, corpus, port=server.port, number=1)
+    directly = await understood(server, corpus, port=server.port, number=1, patience=DIRECT_SECONDS)
     config = config_for(
         f"http://127.0.0.1:{server.port}",
         upstream={"circuit": CircuitConfig(failures=0)},
-        limits=LimitsConfig(idle_timeout=0.5, body_timeout=0.5),
+        limits=LimitsConfig(
+            idle_timeout=IDLE_SECONDS, body_timeout=IDLE_SECONDS, head_timeout=IDLE_SECONDS
+        ),
     )
     async with running(config) as proxy:
-        through = await understood(server, corpus, port=proxy.port, number=2)
+        through = await understood(
+            server, corpus, port=proxy.port, number=2, patience=PROXY_SECONDS
+        )
         sent = [line for line in proxy.log("request.done") if line.get("origin") == "upstream"]
     for each in through.pop(-1, []):
         result.wrong.append(f"{server.name}: nobody sent {each}")
