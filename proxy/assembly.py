@@ -16,6 +16,7 @@ from proxy.appcalls import AppCalls
 from proxy.breaker import Breaker
 from proxy.circuit import STATES, Circuit
 from proxy.compiling import build_rules, upstream_host
+from proxy.dialing import parse_address
 from proxy.directory import Directory
 from proxy.doorkeeper import Doorkeeper
 from proxy.duplicates import Duplicates
@@ -33,7 +34,7 @@ from proxy.keyring import KeyRing
 from proxy.logs import Bridge, Log, RequestLog, Sampling, Threshold, build_log, where
 from proxy.metrics import Metrics
 from proxy.ownplaces import OwnPlaces
-from proxy.pool import Pool, parse_address
+from proxy.pool import Pool
 from proxy.reception import build_listeners
 from proxy.reports import ClockReports, KeyReports, TokenReports
 from proxy.tokens import Tokens

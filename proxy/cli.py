@@ -98,8 +98,8 @@ def check(file: Path | None, *, schema: bool, **options: Any) -> None:
         click.echo(json.dumps(reference.json_schema(), indent=2))
         return
     config = loader(file, options)()
+    from proxy.dialing import parse_address  # noqa: PLC0415
     from proxy.keysources import load_keys  # noqa: PLC0415
-    from proxy.pool import parse_address  # noqa: PLC0415
 
     reading = load_keys(config.app)
     parse_address(config.upstream.base_url, ca_file=config.upstream.ca_file)

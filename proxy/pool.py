@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
-from proxy.addresses import split_address
 from proxy.connection import Connection
+from proxy.dialing import dial
 from proxy.errors import (
-    StartError,
     UpstreamBusyError,
     UpstreamError,
     UpstreamLoopError,
@@ -25,8 +20,8 @@ from proxy.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from proxy.dialing import Address
     from proxy.upstream import UpstreamRequest, UpstreamResponse
     from proxy.upstreamconfig import TimeoutsConfig
 
@@ -36,48 +31,12 @@ IDLE_SECONDS = 4.0
 # A write is never sent again when the API closes an idle connection under us, so it goes out on a
 # connection that answered a moment ago, or on a new one.
 PROVEN_SECONDS = 0.5
-LOOP = "the API's name leads back to this proxy; set upstream.address to where the API is"
-HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 CONNECT_RESULTS: dict[type[UpstreamError], str] = {
     UpstreamTimeoutError: "timeout",
     UpstreamTlsError: "tls",
     UpstreamUnreachableError: "unreachable",
     UpstreamLoopError: "unreachable",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where the API is, parsed once at start."""
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None
-    name: str
-    """What its certificate must name; another than `host` if that is only where to connect."""
-
-
-def parse_address(base_url: str, *, ca_file: Path | None, address: str | None = None) -> Address:
-    """Take apart a base URL that `config` has checked; certificates are always verified.
-
-    `address` is where to connect in place of what the URL says, with or without a port.
-
-    Raises:
-        StartError: `ca_file` cannot be read or holds no certificate.
-    """
-    url = urlsplit(base_url)
-    tls = None
-    if url.scheme == "https":
-        try:
-            tls = ssl.create_default_context(cafile=ca_file)
-        except (OSError, ssl.SSLError) as exc:
-            raise StartError(
-                f"upstream.ca_file: {ca_file} is not a file of PEM certificates"
-            ) from exc
-        tls.hostname_checks_common_name = False  # nor has it counted since RFC 9525
-    name, port = url.hostname or "", url.port or (443 if tls else 80)
-    host, other_port = split_address(address) if address is not None else (name, None)
-    return Address(host=host, port=other_port or port, tls=tls, name=name)
 
 
 class PoolWatcher(Protocol):
@@ -215,7 +174,12 @@ class Pool:
     async def _connect(self) -> Connection:
         result = "left"
         try:
-            connection = await self._dial()
+            connection = await dial(
+                self._address,
+                seconds=self._timeouts.connect,
+                protocol=self._new_connection,
+                is_own=self._is_own,
+            )
             result = "ok"
         except UpstreamError as error:
             result = CONNECT_RESULTS[type(error)]
@@ -224,53 +188,13 @@ class Pool:
             self._watcher.connected(result)
         return connection
 
-    async def _dial(self) -> Connection:
-        address = self._address
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._timeouts.connect):
-                transport, connection = await loop.create_connection(
-                    lambda: Connection(
-                        loop,
-                        timeouts=self._timeouts,
-                        released=self._release,
-                        closed=self._forget,
-                    ),
-                    address.host,
-                    address.port,
-                    ssl=address.tls,
-                    server_hostname=address.name if address.tls else None,
-                )
-        except TimeoutError:
-            raise UpstreamTimeoutError("connecting to the API took too long") from None
-        except (ssl.SSLError, ssl.CertificateError) as exc:
-            await self._refuse_loop()
-            raise UpstreamTlsError("the API's certificate or TLS handshake failed") from exc
-        except OSError as exc:
-            # Refused is the port; whoever hangs up later does so in the middle of the handshake.
-            if address.tls is not None and isinstance(exc, HUNG_UP):
-                await self._refuse_loop()
-                raise UpstreamTlsError("the API broke off the TLS handshake") from exc
-            raise UpstreamUnreachableError("the API cannot be reached") from exc
-        peer = transport.get_extra_info("peername")
-        if peer is not None and self._is_own(peer[0], peer[1]):
-            connection.abort("error")
-            raise UpstreamLoopError(LOOP)
-        return connection
-
-    async def _refuse_loop(self) -> None:
-        """Find out whether it was ourselves that we could not make out.
-
-        Raises:
-            UpstreamLoopError: it was.
-        """
-        host, port = self._address.host, self._address.port
-        with suppress(OSError, UnicodeError):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
-            )
-            if any(self._is_own(str(each[4][0]), port) for each in found):
-                raise UpstreamLoopError(LOOP)
+    def _new_connection(self) -> Connection:
+        return Connection(
+            asyncio.get_running_loop(),
+            timeouts=self._timeouts,
+            released=self._release,
+            closed=self._forget,
+        )
 
     def _release(self, connection: Connection) -> None:
         """Take back a connection at the end of an exchange; called once per acquired one."""

@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxy.app import SYSTEM_CLOCKS, App
 from proxy.config import AdminConfig, AppConfig, Config
+from proxy.dialing import parse_address
 from proxy.listenerconfig import ListenerConfig
-from proxy.pool import Pool, parse_address
+from proxy.pool import Pool
 from proxy.secret import Secret
 from proxy.upstream import UpstreamRequest
 from proxy.upstreamconfig import TimeoutsConfig, UpstreamConfig

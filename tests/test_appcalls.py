@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxy.appcalls import PERHAPS_REFUSED, AppAnswer, AppCalls, no_answer
+from proxy.dialing import parse_address
 from proxy.errors import (
     CircuitOpenError,
     MintBrokenError,
@@ -31,7 +32,7 @@ from proxy.errors import (
     UpstreamUnreachableError,
 )
 from proxy.keys import SigningKey, parse_signing_key
-from proxy.pool import Pool, parse_address
+from proxy.pool import Pool
 from proxy.upstream import UpstreamRequest
 from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import Noted, ScriptedUpstream, Visit, app_key_pem, ok, scripted_upstream

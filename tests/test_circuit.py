@@ -142,6 +142,15 @@ def test_a_probe_of_which_nothing_was_learnt_makes_room_for_the_next(on: Stage) 
     assert on.wait(at=at) is None
 
 
+def test_who_leaves_after_the_state_has_changed_changes_nothing(on: Stage) -> None:
+    old = on.circuit.admit(now=NOW, is_light=True)
+    on.fail(3)
+
+    on.circuit.left(old, now=NOW)
+
+    assert on.wait(at=NOW) == PAUSE
+
+
 def test_a_probe_that_hangs_does_not_shut_everybody_out_for_ever(on: Stage) -> None:
     on.fail(3)
     hanging = on.circuit.admit(now=NOW + PAUSE, is_light=True)

@@ -13,6 +13,7 @@ import pytest
 
 from proxy.access import AccessToken, TokenKey
 from proxy.appcalls import AppCalls
+from proxy.dialing import parse_address
 from proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -23,7 +24,7 @@ from proxy.errors import (
 )
 from proxy.exchange import Exchange
 from proxy.keys import SigningKey, parse_signing_key
-from proxy.pool import Pool, parse_address
+from proxy.pool import Pool
 from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import Noted, Visit, app_key_pem
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from proxy.assembly import Clocks
+from proxy.dialing import parse_address
 from proxy.errors import (
     UpstreamBrokenError,
     UpstreamBusyError,
@@ -24,7 +25,6 @@ from proxy.errors import (
 )
 from proxy.forward import may_send_again
 from proxy.policyconfig import PolicyConfig
-from proxy.pool import parse_address
 from proxy.servingconfig import LimitsConfig
 from proxy.upstreamconfig import CircuitConfig, TimeoutsConfig
 from tests.scenes import (

@@ -12,9 +12,10 @@ import pytest
 
 from proxy import installations
 from proxy.appcalls import AppCalls
+from proxy.dialing import parse_address
 from proxy.errors import AppKeyRefusedError, MintFailedError, MintTimeoutError, ProxyError
 from proxy.installations import Installation, collect, list_installations, read_entry
-from proxy.pool import Pool, parse_address
+from proxy.pool import Pool
 from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import Noted, Visit, ok, scripted_upstream
 

@@ -38,6 +38,7 @@ LAYERS = """
     feed
     localca
     directory exchange keyfiles keyring pool revoking sources tokens
+    dialing
     auditthread auditwriter
     tlsdoor
     appcalls breaker callerconnection certificates keysources

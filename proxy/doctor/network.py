@@ -12,11 +12,11 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from proxy.addresses import is_loopback
+from proxy.dialing import parse_address
 from proxy.doctor.certificates import advice, read_certificate, shown_issuer
 from proxy.doctor.findings import Finding
 from proxy.errors import StartError
 from proxy.ownplaces import OwnPlaces
-from proxy.pool import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.assembly import Clocks
-from proxy.pool import parse_address
+from proxy.dialing import parse_address
 from proxy.upstreamconfig import CircuitConfig
 from tests.scenes import (
     Clock,
