@@ -110,6 +110,28 @@ async def test_what_policy_refuses_is_recorded_with_its_rule_and_has_no_intent(
     assert (record["origin"], record["attempts"]) == ("proxy", 0)
 
 
+async def test_a_repetition_that_is_refused_is_recorded_with_what_it_would_have_sent(
+    tmp_path: Path,
+) -> None:
+    async def never(visit: Visit, _head: bytes) -> None:
+        await visit.reader.readexactly(5)
+        visit.reset()
+
+    policy = PolicyConfig(duplicate_guard=60.0)
+    audit = audited(tmp_path, body_digests=True)
+    async with (
+        scripted_upstream(never) as api,
+        running(config_for(api.url, audit=audit, policy=policy)) as proxy,
+    ):
+        statuses = [await retire(proxy), await retire(proxy)]
+
+    assert statuses == [502, 409]
+    intent, first, second = of_requests(tmp_path)
+    assert (intent["kind"], first["status"], second["status"]) == ("intent", 502, 409)
+    assert second["duplicate_of"] == "mine"
+    assert second["sha256_in"] == first["sha256_in"] == hashlib.sha256(b"hello").hexdigest()
+
+
 async def test_the_life_of_the_proxy_is_in_the_chain(tmp_path: Path) -> None:
     async with (
         scripted_upstream(plainly) as api,

@@ -114,7 +114,7 @@ def _examine_all(
     wanted: frozenset[int],
     done: Callable[[int], None],
 ) -> list[Checked]:
-    workers = min(len(files), len(os.sched_getaffinity(0)))
+    workers = min(len(files), os.cpu_count() or 1)
     if workers == 1 or sum(path.stat().st_size for path in files) < WORTH_PROCESSES:
         checked = []
         for path in files:
