@@ -8,13 +8,13 @@ coming from another site is refused whatever its method.
 from __future__ import annotations
 
 import ipaddress
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from proxy import binds
 from proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
 from proxy.headers import single
+from proxy.requesthead import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,10 +31,6 @@ VARY = (b"Vary", b"Origin")
 # then it asks the person in front of it instead, and a server has no say
 # (https://wicg.github.io/private-network-access/, https://wicg.github.io/local-network-access/).
 PRIVATE_NETWORK = (b"Access-Control-Allow-Private-Network", b"true")
-
-
-# RFC 9110, 4.2.1: uri-host, and a port perhaps.
-HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
 
 
 class HostGuard:

@@ -37,6 +37,8 @@ REQUEST_LINE = re.compile(rb"(%b+) ([!\"$-~]+) HTTP/1\.[01]\r\n" % TOKEN)
 BEGUN_LINE = re.compile(rb"%b*(?: [!\"$-~]*(?: [HTP/.01\r]{0,9})?)?" % TOKEN)
 # RFC 9112, 2.2: recipients do not agree on what a lone CR or LF is.
 LONE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+# RFC 9110, 4.2.1: uri-host, and a port perhaps.
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -78,7 +80,7 @@ class Head:
         self._codings: list[bytes] = []
         self._lengths: list[bytes] = []
         self._options: list[bytes] = []
-        self._hosts = 0
+        self._hosts: list[bytes] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header line (called by the parser, which leaves white space at its end)."""
@@ -88,7 +90,7 @@ class Head:
         # Few names have these lengths; the others need not be looked at.
         match len(name):
             case 4 if name.lower() == b"host":
-                self._hosts += 1
+                self._hosts.append(value)
             case 10 if name.lower() == b"connection":
                 self._options += (option.strip() for option in value.lower().split(b","))
             case 14 if name.lower() == b"content-length":
@@ -98,8 +100,10 @@ class Head:
 
     def settle(self) -> None:
         """Decide how the body ends (RFC 9112, 6.3), and whether the request can be one."""
-        if self._hosts > 1 or not (self._hosts or self.is_old):
+        if len(self._hosts) > 1 or not (self._hosts or self.is_old):
             raise BadRequestError("send exactly one Host header")
+        if self._hosts and HOST.fullmatch(self._hosts[0]) is None:
+            raise BadRequestError("the Host header is no name or address")
         # RFC 9112, 9.3; and what follows a CONNECT may be anything.
         self.is_last = (
             b"close" in self._options

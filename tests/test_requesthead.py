@@ -139,6 +139,7 @@ def test_chunked_is_not_known_to_http_1_0() -> None:
     ("data", "error"),
     [
         pytest.param(head(b""), BadRequestError, id="no Host"),
+        pytest.param(head(b"Host: a b\r\n"), BadRequestError, id="malformed Host"),
         pytest.param(head(line=b"get /x HTTP/1.1"), NotImplementedMethodError, id="lower"),
         pytest.param(head(line=b"FROB /x HTTP/1.1"), NotImplementedMethodError, id="unknown"),
         pytest.param(
