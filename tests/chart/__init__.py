@@ -1,0 +1,1 @@
+"""The Helm chart and the Kustomize component, rendered and judged: `.ci/run` runs `check_*.py`."""
