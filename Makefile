@@ -37,6 +37,7 @@ format: $(READY)
 # make docs   write the README's tables of keys and refusals anew from the code
 docs: $(READY)
 	$(BIN)/python -m tests.tables
+	$(BIN)/python -m tests.chart.tables
 
 # make bench  what the proxy costs beside Envoy, nginx, Go and a plain aiohttp proxy (Debian, root)
 bench: $(READY) .bench/ready

@@ -21,6 +21,7 @@ from proxy.policy import Policy, Subject
 from proxy.policyconfig import RuleConfig
 from proxy.reference import json_schema, reference_table, refusal_table
 from proxy.settings import dotted, leaves, parts
+from tests.chart import tables as chart
 from tests.events import SOMETIMES, Event, events
 from tests.manpage import PAGE, manual
 
@@ -152,6 +153,14 @@ def test_the_defaults_of_the_schema_are_those_of_the_code(tmp_path: Path) -> Non
     config = load(file=file, environ={}, flags=flags)
 
     assert config == Config(app=AppConfig(id="a", private_key_file=Path("/k.pem")))
+
+
+def test_the_schema_of_the_chart_has_the_keys_of_the_proxy() -> None:
+    assert chart.schema_text() == chart.SCHEMA.read_text(), "run `make docs`"
+
+
+def test_the_chart_knows_which_keys_need_no_restart() -> None:
+    assert chart.config_template() == chart.CONFIG_TEMPLATE.read_text(), "run `make docs`"
 
 
 def test_the_readme_has_the_table_of_all_keys() -> None:

@@ -88,7 +88,7 @@ def test_the_variables_of_a_service_beside_it_are_not_taken_for_settings(mounts:
     assert done.returncode == 0, done.stderr
 
 
-def test_large_numbers_arrive_as_they_were_written(mounts: Path) -> None:
+def test_large_numbers_arrive_as_they_were_written() -> None:
     """Helm reads numbers as floating-point ones."""
     values = {**values_of("default")}
     values["config"] = {"app": APP, "limits": {"in_flight": 1_000_000, "body": 10_485_760}}
@@ -144,12 +144,16 @@ def test_helm_3_refuses_what_is_wrong(values: dict[str, Any], named: str, tmp_pa
             id="open to everybody",
         ),
         pytest.param(
-            {"config": {"app": APP}, "privateKey": {"secretName": "k"}, "ingress": {"enabled": True}},
+            {
+                "config": {"app": APP},
+                "privateKey": {"secretName": "k"},
+                "ingress": {"enabled": True},
+            },
             "ingress.hosts",
             id="a way in without a name",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_missing_is_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(helm_python.HelmRenderError, match=named):
         helm4(values)

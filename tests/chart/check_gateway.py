@@ -136,9 +136,10 @@ def test_the_service_selects_the_gateway_and_not_the_pod_of_helm_test() -> None:
     manifests = render()
     selector = only(manifests, "Service", "r-icr-proxy")["spec"]["selector"]
 
-    assert selector.items() <= only(manifests, "Deployment")["spec"]["template"]["metadata"][
-        "labels"
-    ].items()
+    assert (
+        selector.items()
+        <= only(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    )
     assert not selector.items() <= only(manifests, "Pod")["metadata"]["labels"].items()
 
 
@@ -222,7 +223,9 @@ def test_helm_test_asks_the_admin_service() -> None:
 def test_the_notes_have_a_curl_line(case: str) -> None:
     text = notes(values_of(case))
 
-    assert re.search(r"^  curl .*-H 'X-ICR-Installation-Id: .*' https?://r-icr-proxy\.n:", text, re.M)
+    assert re.search(
+        r"^  curl .*-H 'X-ICR-Installation-Id: .*' https?://r-icr-proxy\.n:", text, re.MULTILINE
+    )
     assert ("YOUR-CALLER-KEY" in text) is (case != "default")
     assert ("icr-proxy/caller" in text) is (case == "default")
 

@@ -27,8 +27,9 @@ def app(tmp_path: Path) -> Path:
 
 
 def sidecar(pod: Manifest) -> Manifest:
-    [found] = [each for each in pod["initContainers"] if each["name"] == "icr-proxy"]
-    return found
+    found: list[Manifest] = [e for e in pod["initContainers"] if e["name"] == "icr-proxy"]
+    assert len(found) == 1
+    return found[0]
 
 
 def volumes(pod: Manifest) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Two Helms, one question: what would be sent to the cluster. Helm 4 is a library, Helm 3 a program.
+"""What would be sent to the cluster, by two Helms: 4 is a library here, 3 a program.
 
 `ICR_TEST_HELM3` says where the latter is; `.ci/run` installs it.
 """
