@@ -1,6 +1,7 @@
 """What is sent to real servers, with and without the proxy in front: framing that servers dispute.
 
-Made from the tables of the fuzzers' grammar, one oddity at a time, and a few whole streams by hand.
+Made from the tables of the fuzzers' grammar, one oddity at a time, from the rows of the smuggling
+story that the proxy refuses, and of a few whole streams by hand.
 Every target begins with the number of its case, so that a request tells where it comes from.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.fuzz import grammar
+from tests.stories.test_smuggling import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +57,8 @@ def _all() -> Iterator[tuple[str, bytes]]:
     for odd in grammar.CODING_NAMES:
         yield f"coding name {odd!r}", _with_chunks(odd + b": chunked")
     yield from _odd_chunks()
+    for number, refused in enumerate(REFUSED):
+        yield f"row {number} of the story", refused.replace(b" /", b" /@@/", 1) + LAST
     for odd in grammar.ODD_HEADERS:
         yield f"header {odd[:40]!r}", request(odd) + LAST
     for odd in grammar.ODD_VERSIONS:
