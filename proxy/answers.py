@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Header = tuple[bytes, bytes]
 
-BODILESS = frozenset({204, 304})
+BODILESS = frozenset({NO_CONTENT, 304})
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
