@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Header = tuple[bytes, bytes]
 
+NO_CONTENT = 204
 BODILESS = frozenset({NO_CONTENT, 304})
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -98,6 +99,8 @@ class Answer:
             headers = self.edit(headers)
         lines = [b"HTTP/1.1 %d %b" % (status, reason)]
         lines += [b"%b: %b" % header for header in (*headers, *self.extra)]
+        if status == NO_CONTENT:  # which has no length (RFC 9110, 8.6)
+            lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
         has_body = request.method != "HEAD" and status not in BODILESS
         if has_body and not any(name.lower() == b"content-length" for name, _ in headers):
             if request.version >= HttpVersion11:

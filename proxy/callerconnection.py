@@ -258,6 +258,7 @@ class CallerConnection(RequestHandler):
 
     def _handle_request(self, *arguments: Any) -> Any:
         """Let the last answer to a caller that half-closed be the end."""
+        self._request_in_progress = True  # a turn of the loop before aiohttp would say so
         if self._half_closed and not self._messages:
             self._close = True
         return super()._handle_request(*arguments)

@@ -370,20 +370,24 @@ async def one_api(**sections: Any) -> AsyncIterator[tuple[RunningProxy, Scripted
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("more", [b"", b"GET / HT"], ids=["whole", "half a head more"])
+@pytest.mark.parametrize("turns", range(5))
 def test_a_caller_that_ends_its_sending_side_gets_its_answers(
-    run: Callable[[Awaitable[None]], None], more: bytes
+    run: Callable[[Awaitable[None]], None], more: bytes, *, number: int, turns: int
 ) -> None:
     """`nc -N` and old tools do so."""
 
     async def scene() -> None:
         async with one_api() as (proxy, _), connected(proxy) as (reader, writer):
-            writer.write(request_head(target="/1") + request_head(target="/2") + more)
+            writer.write(request_head(target="/1") * number + more)
+            for _ in range(turns):  # however far the proxy has come with it
+                await asyncio.sleep(0)
             writer.write_eof()
-            answers = [await read_answer(reader), await read_answer(reader)]
+            answers = [await read_answer(reader) for _ in range(number)]
             rest = await reader.read()
 
-            assert [answer.body for answer in answers] == [b"/1", b"/2"]
+            assert {answer.body for answer in answers} == {b"/1"}
             assert rest == b""
 
     run(scene())
