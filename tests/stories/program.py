@@ -110,6 +110,13 @@ async def program_before(
 
 
 @asynccontextmanager
+async def program_run(words: list[str], env: dict[str, str]) -> AsyncIterator[Program]:
+    """Run the program with these words and variables and no others."""
+    async with _until_ready(await start(words, env)) as program:
+        yield program
+
+
+@asynccontextmanager
 async def program_passed(
     sockets: Sequence[socket.socket], emulator: Emulator, folder: Path, **more: str
 ) -> AsyncIterator[Program]:

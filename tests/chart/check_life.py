@@ -1,0 +1,145 @@
+"""A pod's life, played without a cluster: mounts, probes, a changed ConfigMap, the end.
+
+The program is the real one, with the arguments, the configuration and the probes that the chart
+rendered; only addresses and the place of the mounts are others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxy.emulator.server import Emulator
+from proxy.emulator.settings import EmulatorSettings
+from tests.chart.rendering import Manifest, helm4, only, pod_of
+from tests.scenes import app_key_pem, call, request_head
+from tests.stories.program import Program, program_run, run_to_end
+
+MOUNTS = "/etc/icr-proxy"
+
+
+class Mount:
+    """A volume as the kubelet keeps it: links into a folder that is swapped as a whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._version = 0
+        folder.mkdir()
+
+    def write(self, **files: str) -> None:
+        self._version += 1
+        data = self._folder / f"..{self._version}"
+        data.mkdir()
+        for name, text in files.items():
+            (data / name).write_text(text)
+            if not (self._folder / name).is_symlink():
+                (self._folder / name).symlink_to(f"..data/{name}")
+        (self._folder / "..data_tmp").symlink_to(data.name)
+        (self._folder / "..data_tmp").rename(self._folder / "..data")
+
+
+@dataclass
+class Pod:
+    """The program in a pod of the gateway's."""
+
+    program: Program
+    spec: Manifest
+    config: Mount
+    mounts: Path
+    emulator: Emulator
+    environment: dict[str, str]
+
+    def update(self, **config: Any) -> None:
+        """Do what the kubelet does some time after `helm upgrade`."""
+        text = config_text(rendered(self.emulator, **config))
+        self.config.write(**{"icr-proxy.yaml": text.replace(MOUNTS, str(self.mounts))})
+
+    async def probe(self, name: str) -> int:
+        """Ask as the kubelet does, by HTTP; give the status."""
+        [container] = self.spec["containers"]
+        path, port = container[name]["httpGet"]["path"], self.program.admin.rpartition(":")[2]
+        request = f"GET {path} HTTP/1.1\r\nHost: 10.0.0.7:9090\r\n\r\n"
+        return (await call(int(port), request.encode())).status
+
+    async def ask(self, method: str = "GET") -> int:
+        installation = next(iter(self.emulator.world.installations.values()))
+        target = f"/organizations/{installation.organization.id}/inventory"
+        head = request_head(method, target, tag=installation.id, extra="Content-Length: 0\r\n")
+        return (await call(self.program.port, head)).status
+
+
+def rendered(emulator: Emulator, **config: Any) -> list[Manifest]:
+    local = {
+        "app": {"id": emulator.app_id},
+        "upstream": {"base_url": emulator.base_url},
+        "listeners": [{"bind": "127.0.0.1:0"}],
+    }
+    return helm4({"config": local | config, "privateKey": {"secretName": "k"}})
+
+
+def config_text(manifests: list[Manifest]) -> str:
+    """Give the ConfigMap's file, with the admin port on any free one."""
+    text: str = only(manifests, "ConfigMap")["data"]["icr-proxy.yaml"]
+    return text.replace("0.0.0.0:9090", "0.0.0.0:0")
+
+
+@asynccontextmanager
+async def pod(folder: Path, **config: Any) -> AsyncIterator[Pod]:
+    async with Emulator(EmulatorSettings(), private_keys=[app_key_pem()]) as emulator:
+        manifests = rendered(emulator, **config)
+        spec = pod_of(only(manifests, "Deployment"))
+        keys, file = Mount(folder / "keys"), Mount(folder / "config")
+        keys.write(**{"2026-11-25.pem": emulator.private_key_pem})
+        file.write(**{"icr-proxy.yaml": config_text(manifests).replace(MOUNTS, str(folder))})
+        words = [word.replace(MOUNTS, str(folder)) for word in spec["containers"][0]["args"]]
+        clean = {name: it for name, it in os.environ.items() if not name.startswith("ICR_")}
+        async with program_run(words, clean) as program:
+            yield Pod(program, spec, file, folder, emulator, clean)
+
+
+async def test_a_pod_starts_with_the_mounts_of_the_chart_and_its_probes_are_answered(
+    tmp_path: Path,
+) -> None:
+    async with pod(tmp_path) as running:
+        assert await running.probe("startupProbe") == 200
+        assert await running.probe("livenessProbe") == 200
+        assert await running.probe("readinessProbe") == 200
+        assert await running.ask() == 200
+
+
+async def test_a_changed_config_map_takes_effect_without_a_restart(tmp_path: Path) -> None:
+    async with pod(tmp_path) as running:
+        before = await running.ask("DELETE")
+
+        running.update(policy={"read_only": True})
+        await running.program.until("config.reloaded")
+
+        assert (before, await running.ask("DELETE"), await running.ask()) == (404, 403, 200)
+
+
+async def test_a_pod_that_must_go_is_not_ready_at_once_and_serves_on_meanwhile(
+    tmp_path: Path,
+) -> None:
+    async with pod(tmp_path, shutdown={"min_drain": "3s", "max_drain": "10s"}) as running:
+        running.program.process.send_signal(signal.SIGTERM)
+        await running.program.until("proxy.draining")
+
+        assert (await running.probe("readinessProbe"), await running.ask()) == (503, 200)
+        async with asyncio.timeout(running.spec["terminationGracePeriodSeconds"]):
+            assert await running.program.end() == 0
+
+
+async def test_the_probe_of_a_sidecar_and_of_helm_test_is_the_program_itself(
+    tmp_path: Path,
+) -> None:
+    async with pod(tmp_path) as running:
+        admin = running.program.admin
+        for words in (["health", "--ready"], ["health"], ["wait", "--timeout", "60"]):
+            code, _, said = await run_to_end([*words, "--admin", admin], running.environment)
+            assert (code, said) == (0, "")
