@@ -8,8 +8,6 @@ was installed without its extensions. `intake` reads instead.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,13 +19,14 @@ from proxy.breakoff import break_off
 from proxy.errors import CallerTimeoutError, ProxyError
 from proxy.handover import NoParser, message_of
 from proxy.intake import Intake
-from proxy.peers import LOCAL, Peer, certificate_names, plain_address
+from proxy.otherend import NOBODY, peer_behind
 from proxy.requesthead import HeadRules
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from proxy.answers import Answer
+    from proxy.peers import Peer
     from proxy.places import Places
     from proxy.requesthead import Head
     from proxy.servingconfig import LimitsConfig
@@ -292,36 +291,6 @@ class CallerConnection(RequestHandler):
         """Pass over a malformed body that was being read only to be thrown away."""
         if not isinstance(options.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **options)
-
-
-NOBODY = Peer(address="")
-PEER = struct.Struct("3i")  # struct ucred: process, user, group
-
-
-def peer_behind(transport: asyncio.BaseTransport, *, named: str | None) -> Peer:
-    """Say who is at the other end."""
-    return Peer(
-        address=named if named is not None else connected_from(transport),
-        names=certificate_names(transport.get_extra_info("peercert")),
-    )
-
-
-def connected_from(transport: asyncio.BaseTransport) -> str:
-    """Give the address at the other end of the connection itself."""
-    name = transport.get_extra_info("peername")
-    if isinstance(name, tuple):
-        return plain_address(name[0])
-    return unix_peer(transport.get_extra_info("socket"))
-
-
-def unix_peer(found: socket.socket | None) -> str:
-    """Name the process that connected to a Unix socket, as the kernel knows it (unix(7))."""
-    if found is None or found.family != socket.AF_UNIX:
-        return ""
-    process, user, _ = PEER.unpack(
-        found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
-    )
-    return f"{LOCAL}uid={user},pid={process}"
 
 
 def peer_of(request: web.BaseRequest) -> Peer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -496,3 +497,23 @@ async def test_a_pipeline_is_not_read_far_ahead() -> None:
         for _ in range(100):
             assert (await read_answer(reader)).status == 200
         assert len(connection._intake.held) <= 1 << 19
+
+
+async def test_a_caller_that_takes_a_byte_from_time_to_time_is_given_up() -> None:
+    """Each would begin a new time limit, and the answer would hold its place for ever."""
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(ok(bytes(1 << 26)))
+
+    loop = asyncio.get_running_loop()
+    async with stage(script, limits=LimitsConfig(body_timeout=0.3)) as proxy:
+        with socket.socket() as raw:
+            raw.setblocking(False)
+            await loop.sock_connect(raw, ("127.0.0.1", proxy.port))
+            await loop.sock_sendall(raw, request_head())
+            async with asyncio.timeout(10):
+                while not proxy.log("request.done"):
+                    await loop.sock_recv(raw, 1)
+                    await asyncio.sleep(0.01)
+
+    assert proxy.log("request.done")[0]["code"] == "request-timeout"

@@ -55,7 +55,7 @@ LAYERS = """
     secretfile upstream
     secretkinds
     ownplaces
-    activation binds fronting tcpsockets unixsockets
+    activation binds fronting otherend tcpsockets unixsockets
     proxyprotocol
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers secret showing tree units
