@@ -296,20 +296,3 @@ class CallerConnection(RequestHandler):
 def peer_of(request: web.BaseRequest) -> Peer:
     """Say who sent a request: where its connection comes from, what its certificate names."""
     return cast("CallerConnection", request.protocol).peer
-
-
-class CallerServer(web.Server):
-    """aiohttp's low-level server, making our connections."""
-
-    def __init__(self, respond: Respond, **options: Any) -> None:
-        # The answer is written by `Answer`; of a response aiohttp uses three members, which it has.
-        super().__init__(cast("Any", respond), handler_cancellation=True)
-        self._options = options
-
-    def __call__(self) -> RequestHandler:
-        """Make the protocol of a new connection (called by the event loop)."""
-        return self.connection(None)
-
-    def connection(self, named: str | None) -> CallerConnection:
-        """Make that of a connection which a load balancer makes for the caller `named`."""
-        return CallerConnection(self, loop=self._loop, named=named, **self._options)

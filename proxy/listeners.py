@@ -7,11 +7,13 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import web
 
 from proxy import binds
 from proxy.addresses import bracketed, is_loopback
-from proxy.callerconnection import CallerServer
+from proxy.callerconnection import CallerConnection
 from proxy.errors import BindError
 from proxy.fronting import Fronted
 from proxy.places import Places
@@ -57,6 +59,23 @@ class Door:
 
 
 ORDINARY = Door()
+
+
+class CallerServer(web.Server):
+    """aiohttp's low-level server, making our connections."""
+
+    def __init__(self, respond: Respond, **options: Any) -> None:
+        # The answer is written by `Answer`; of a response aiohttp uses three members, which it has.
+        super().__init__(cast("Any", respond), handler_cancellation=True)
+        self._options = options
+
+    def __call__(self) -> CallerConnection:
+        """Make the protocol of a new connection (called by the event loop)."""
+        return self.connection(None)
+
+    def connection(self, named: str | None) -> CallerConnection:
+        """Make that of a connection which a load balancer makes for the caller `named`."""
+        return CallerConnection(self, loop=self._loop, named=named, **self._options)
 
 
 class Listener:
