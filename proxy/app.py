@@ -11,9 +11,11 @@ from proxy import binds
 from proxy.addresses import bracketed
 from proxy.admintoken import AdminToken
 from proxy.admission import keys_in_the_open
-from proxy.assembly import Clocks, Parts, app_headers, build
+from proxy.assembly import Parts, build
+from proxy.clocks import Clocks
 from proxy.compiling import build_rules
 from proxy.errors import ConfigError, ProxyError
+from proxy.outbound import app_headers
 from proxy.probing import EVERYWHERE
 from proxy.reloading import effective, restart_needed
 from proxy.revoking import Revoker

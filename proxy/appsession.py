@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 from proxy.app import SYSTEM_CLOCKS
 from proxy.appcalls import read_limited
-from proxy.assembly import (
-    USER_AGENT,
-    app_headers,
-    build_calls,
-    build_exchange,
-    build_pool,
-)
 from proxy.clockskew import measure_skew, server_date
 from proxy.compiling import build_rules
 from proxy.exchange import ANSWER_LIMIT
 from proxy.installations import list_installations
 from proxy.keyring import KeyRing
 from proxy.metrics import Metrics
+from proxy.outbound import (
+    USER_AGENT,
+    app_headers,
+    build_calls,
+    build_exchange,
+    build_pool,
+)
 from proxy.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from proxy.appcalls import AppCalls
-    from proxy.assembly import Clocks
+    from proxy.clocks import Clocks
     from proxy.config import Config
     from proxy.exchange import Exchange
     from proxy.installations import Installation

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proxy.assembly import Clocks
     from proxy.auditing import Auditing
+    from proxy.clocks import Clocks
     from proxy.config import Config
     from proxy.logs import Log
     from proxy.metrics import Metrics

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from proxy.assembly import Clocks
+    from proxy.clocks import Clocks
     from proxy.emulator.server import Emulator
     from proxy.upstream import Body, UpstreamResponse
 

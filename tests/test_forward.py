@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.assembly import Clocks
+from proxy.clocks import Clocks
 from proxy.dialing import parse_address
 from proxy.errors import (
     UpstreamBrokenError,

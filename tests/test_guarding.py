@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.assembly import Clocks
 from proxy.callerconfig import CallerConfig
 from proxy.callerkeys import hash_of, new_key
+from proxy.clocks import Clocks
 from proxy.duplicates import ENTRIES_SHARE
 from proxy.forward import Job
 from proxy.guarding import READ_AHEAD, describe

@@ -20,7 +20,8 @@ LAYERS = """
     arriving explanations tokenstate
     explaining
     assembly emulator
-    compiling reception
+    outbound reception
+    compiling observing
     admin deliveries handler listeners
     trails
     auditing
@@ -60,7 +61,7 @@ LAYERS = """
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers secret showing tree units
     auditchain breakoff places requesthead
-    errors tracecontext
+    clocks errors tracecontext
     __init__
 """
 PURE = """

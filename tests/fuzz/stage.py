@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from proxy.assembly import Clocks, Parts, build
+from proxy.assembly import Parts, build
+from proxy.clocks import Clocks
 from proxy.upstreamconfig import CircuitConfig
 from tests.fuzz.simulation import SimulatedLoop, Wire, connect
 from tests.scenes import config_for

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.assembly import Clocks
+from proxy.clocks import Clocks
 from proxy.dialing import parse_address
 from proxy.upstreamconfig import CircuitConfig
 from tests.scenes import (

@@ -1,0 +1,150 @@
+"""Builds what observes requests: log, metrics, spans, consoles. The core knows none of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from proxy.errors import StartError
+from proxy.feed import Feed
+from proxy.installationmetrics import InstallationMetrics
+from proxy.logs import Bridge, Log, RequestLog, Sampling, Threshold, build_log
+from proxy.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.appcalls import AppCalls
+    from proxy.clocks import Clocks
+    from proxy.config import Config, TracingConfig
+    from proxy.inflight import InFlight
+    from proxy.outcome import Outcome
+    from proxy.pool import Pool
+    from proxy.spans import Spans
+    from proxy.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observers:
+    """Everything that hears of requests, and what may change about it while running."""
+
+    log: Log
+    logger: logging.Logger
+    """For libraries, which speak through `logging`."""
+    threshold: Threshold
+    sampling: Sampling
+    metrics: Metrics
+    spans: Spans | None
+
+
+def build_observers(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Observers:
+    """Make log, metrics and, if they are to be sent, spans.
+
+    Raises:
+        StartError: an extra is not installed.
+    """
+    threshold = Threshold(config.logs.level)
+    log = build_log(config.logs, stream=stream, threshold=threshold, now=clocks.now)
+    return Observers(
+        log=log,
+        logger=library_logger(log),
+        threshold=threshold,
+        sampling=Sampling(config.logs.sample_reads),
+        metrics=Metrics(),
+        spans=build_spans(config.tracing, log=log, clocks=clocks),
+    )
+
+
+def readers_of(
+    observers: Observers, *, config: Config, tokens: Tokens, feed: Feed | None
+) -> list[Callable[[Outcome], None]]:
+    """Give everything that reads outcomes, in the order in which it does."""
+    by_installation = InstallationMetrics(
+        observers.metrics.registry,
+        most=config.metrics.installations_max,
+        expiries=lambda: (
+            (key.installation, cached.token.expires_at)
+            for key, cached in tokens
+            if key.installation is not None
+        ),
+    )
+    return [
+        RequestLog(observers.log, sampling=observers.sampling),
+        observers.metrics,
+        by_installation,
+        *([observers.spans] if observers.spans is not None else ()),
+        *([feed] if feed is not None else ()),
+    ]
+
+
+def build_spans(config: TracingConfig, *, log: Log, clocks: Clocks) -> Spans | None:
+    """Make what sends spans, if they are to be sent; nothing is imported otherwise.
+
+    Raises:
+        StartError: the extra that does it is not installed.
+    """
+    if config.endpoint is None:
+        return None
+    try:
+        from proxy.spans import Spans  # noqa: PLC0415
+    except ImportError:
+        raise StartError(
+            "tracing.endpoint needs OpenTelemetry; install it: pip install 'icr-proxy[otel]'"
+        ) from None
+    return Spans(config, now=clocks.now, complaints=Bridge(log))
+
+
+def build_feed(config: Config, *, in_flight: InFlight, clocks: Clocks) -> Feed | None:
+    """Make what tells open consoles of requests, if there may be any."""
+    if not config.admin.console:
+        return None
+    return Feed(now=clocks.now, in_flight=lambda: in_flight.count)
+
+
+def add_states(
+    metrics: Metrics, *, tokens: Tokens, pool: Pool, calls: AppCalls, clocks: Clocks
+) -> None:
+    """Add what is counted when somebody asks."""
+    metrics.states(
+        "tokens",
+        "Tokens in the cache.",
+        label="state",
+        count=lambda: (
+            dict.fromkeys(("fresh", "due", "dead"), 0)
+            | Counter(cached.state(clocks.now()) for _, cached in tokens)
+        ),
+    )
+    metrics.states(
+        "upstream_connections",
+        "Connections to the API.",
+        label="state",
+        count=lambda: {
+            "idle": pool.idle,
+            "active": pool.active,
+            "connecting": pool.connecting,
+        },
+    )
+    metrics.waiting.set_function(lambda: pool.waiting)
+    metrics.clock_skew.set_function(lambda: calls.skew)
+
+
+def library_logger(log: Log) -> logging.Logger:
+    """Make a logger for libraries that belongs to one proxy alone."""
+    logger = logging.Logger("library")  # noqa: LOG001  # not in the global tree: tests have several
+    logger.addHandler(Bridge(log))
+    return logger
+
+
+def add_limits(metrics: Metrics, *, config: Config, in_flight: Callable[[], int]) -> None:
+    """Add what is configured, to compare with; `in_flight` may change while running."""
+    metrics.states(
+        "limit",
+        "What is configured, to compare with.",
+        label="of",
+        count=lambda: {
+            "in_flight": in_flight(),
+            "upstream_connections": config.upstream.connections,
+        },
+    )
