@@ -174,5 +174,23 @@ def open_body(
     return CallerBody(request.content, limits=limits, first_read=first_read), length
 
 
+async def receive_body(
+    request: BaseRequest, *, limits: LimitsConfig, go_on: Callable[[], None], seconds: float
+) -> bytes:
+    """Give the whole of a body that is meant for us, within `limits.body` and in time.
+
+    Raises what `CallerBody.read` raises.
+    """
+    body, _ = open_body(request, limits=limits, go_on=go_on)
+    parts = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            while body is not None and (data := await body.read()):
+                parts += data
+    except TimeoutError:
+        raise CallerTimeoutError("the request did not arrive in time") from None
+    return bytes(parts)
+
+
 def _nothing() -> None:
     """A caller that waits for nothing."""

@@ -6,15 +6,14 @@ sender that is slow or sends too much is cut short.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
 from proxy.access import TokenKey
 from proxy.answers import Answer
-from proxy.bodies import open_body
+from proxy.bodies import receive_body
 from proxy.callerconnection import peer_of
-from proxy.errors import CallerTimeoutError, ProxyError
+from proxy.errors import ProxyError
 from proxy.logs import where
 from proxy.pages import ACCEPTED, NOT_ALLOWED, NOT_FOUND, WRITE_SECONDS, send_page, text_page
 from proxy.problems import kind_of, problem
@@ -68,7 +67,9 @@ class Deliveries:
             return await send_page(request, page)
         answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: False)
         try:
-            body = await self._read(request, answer)
+            body = await receive_body(
+                request, limits=self._limits, go_on=answer.go_on, seconds=self._read_seconds
+            )
             self._take(read_event(request.raw_headers, body, secret=self._secret()))
         except ProxyError as error:
             return await self._refuse(answer, error, peer=peer_of(request).address)
@@ -82,17 +83,6 @@ class Deliveries:
         """Answer a request that could not even be parsed."""
         answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: True)
         return await self._refuse(answer, error, peer=peer_of(request).address)
-
-    async def _read(self, request: BaseRequest, answer: Answer) -> bytes:
-        body, _ = open_body(request, limits=self._limits, go_on=answer.go_on)
-        parts = bytearray()
-        try:
-            async with asyncio.timeout(self._read_seconds):
-                while body is not None and (data := await body.read()):
-                    parts += data
-        except TimeoutError:
-            raise CallerTimeoutError("the delivery did not arrive in time") from None
-        return bytes(parts)
 
     def _take(self, event: Event) -> None:
         dropped = False
