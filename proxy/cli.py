@@ -23,6 +23,7 @@ ELSEWHERE = {
     "audit": "proxy.cli_audit",
     "doctor": "proxy.cli_diagnosis",
     "explain": "proxy.cli_diagnosis",
+    "injector": "proxy.cli_injector",
     "installations": "proxy.cli_diagnosis",
     "keys": "proxy.cli_keys",
 }

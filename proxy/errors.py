@@ -72,6 +72,10 @@ class BindError(StartError):
     """A listening socket cannot be opened."""
 
 
+class ClusterError(StartError):
+    """The Kubernetes API cannot be asked, or does not do what it is asked for."""
+
+
 # -- the caller's request is not one we serve ---------------------------------------------------
 
 

@@ -107,7 +107,7 @@ def _read_pair(cert: Path, key: Path) -> _Pair | None:
         raise _foreign(cert, key) from None
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise _foreign(cert, key)
-    if private.public_key() != certificate.public_key() or not _is_ours(certificate):
+    if private.public_key() != certificate.public_key() or not is_ours(certificate):
         raise _foreign(cert, key)
     return _Pair(key=private, certificate=certificate)
 
@@ -141,7 +141,8 @@ def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def _is_ours(certificate: x509.Certificate) -> bool:
+def is_ours(certificate: x509.Certificate) -> bool:
+    """Tell whether a certificate was issued by an authority made here."""
     return any(
         each.value == MAKER
         for each in certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)

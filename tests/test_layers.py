@@ -10,10 +10,10 @@ import pytest
 LAYERS = """
     __main__
     cli
-    cli_audit cli_diagnosis cli_keys
+    cli_audit cli_diagnosis cli_injector cli_keys
     cli_auditreading
     auditor
-    appsession cli_options demo doctor running
+    appsession cli_options demo doctor injector running
     app
     sideports
     asking

@@ -1,0 +1,99 @@
+"""AdmissionReview documents: the question as it comes, the verdict as it goes.
+
+https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from proxy.errors import BadRequestError
+
+VERSION, KIND = "admission.k8s.io/v1", "AdmissionReview"
+# The API server cuts what is longer, and drops all if there is too much of it.
+WARNING_MOST = 256
+NOTHING = msgspec.Raw(b"null")
+
+Result = Literal["injected", "already", "untouched", "passed", "refused"]
+
+
+class Kind(msgspec.Struct):
+    """Of what kind the object is."""
+
+    group: str = ""
+    version: str = ""
+    kind: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.group, self.version, self.kind)))
+
+
+class Request(msgspec.Struct, rename="camel"):
+    """What is about to happen."""
+
+    uid: str
+    kind: Kind
+    operation: str = ""
+    namespace: str = ""
+    sub_resource: str = ""
+    dry_run: bool | None = None
+    object: msgspec.Raw = NOTHING
+
+
+class Review(msgspec.Struct, rename="camel"):
+    """The envelope."""
+
+    api_version: str
+    kind: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What becomes of it."""
+
+    result: Result
+    pod: str = ""
+    """Its name, or how that will begin."""
+    patch: tuple[dict[str, object], ...] = ()
+    warnings: tuple[str, ...] = ()
+    code: int = 0
+    """Of a refusal: 422 if an annotation is wrong, 403 if the pod has no room for a proxy."""
+    message: str | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the pod may be."""
+        return self.result != "refused"
+
+
+def read_request(body: bytes) -> Request:
+    """Read a question.
+
+    Raises:
+        BadRequestError: it is none.
+    """
+    try:
+        review = msgspec.json.decode(body, type=Review)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise BadRequestError(f"the body is no {KIND} of {VERSION} with a request") from None
+    if (review.api_version, review.kind) != (VERSION, KIND) or not review.request.uid:
+        raise BadRequestError(f"the body is no {KIND} of {VERSION} with a request")
+    return review.request
+
+
+def write_verdict(verdict: Verdict, *, uid: str) -> dict[str, object]:
+    """Put a verdict into its envelope; the patch is in base64, as the API wants it."""
+    response: dict[str, object] = {"uid": uid, "allowed": verdict.allowed}
+    if not verdict.allowed:
+        response["status"] = {"code": verdict.code, "message": verdict.message}
+    if verdict.patch:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(msgspec.json.encode(verdict.patch)).decode()
+    if verdict.warnings:
+        response["warnings"] = [each[:WARNING_MOST] for each in verdict.warnings]
+    return {"apiVersion": VERSION, "kind": KIND, "response": response}

@@ -1,0 +1,168 @@
+"""Runs the webhook: certificate, socket, and what has to be seen to from time to time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import tempfile
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxy.errors import StartError
+from proxy.injector.answering import Webhook
+from proxy.injector.authority import Authority
+from proxy.listeners import Door, Listener
+from proxy.logs import where
+from proxy.reports import TlsReports
+from proxy.servingconfig import LimitsConfig
+from proxy.tlsdoor import TlsDoor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from proxy.injector.cluster import Cluster
+    from proxy.injector.defaults import Defaults
+    from proxy.listenerconfig import TlsConfig
+    from proxy.logs import Log
+
+LOOK_SECONDS = 60.0
+NO_TAG = "X-ICR-Installation-Id"  # requests here have none; a name is needed for mistakes in one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How the webhook is reached, as the flags say it."""
+
+    bind: str
+    tls: TlsConfig | None = None
+    """Files that somebody else keeps; or else what follows."""
+    names: tuple[str, ...] = ()
+    state: Path | None = None
+    ca_file: Path | None = None
+    webhook: str | None = None
+    """Which webhook configuration is to believe our authority; by `cluster`."""
+    cluster: Cluster | None = None
+    drain_seconds: float = 3.0
+    look_seconds: float = LOOK_SECONDS
+
+
+class Injector:
+    """The webhook, from start to stop."""
+
+    def __init__(
+        self, setting: Setting, defaults: Defaults, *, log: Log, now: Callable[[], float]
+    ) -> None:
+        self._setting = setting
+        self._defaults = defaults
+        self._log = log
+        self._now = now
+        self._published = setting.webhook is None
+        self._stack = AsyncExitStack()
+        self.address = setting.bind
+        """As bound: a port 0 is replaced by the real one."""
+
+    async def __aenter__(self) -> Self:
+        """Start. Raises StartError."""
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        setting, authority = self._setting, None
+        tls = setting.tls
+        if tls is None:
+            folder = setting.state or Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="icr-injector-"))
+            )
+            authority = Authority(folder, setting.names, now=self._now, copy=setting.ca_file)
+            tls = authority.tls
+        listener = self._listener(tls, pem=authority.pem if authority else None)
+        await listener.open()
+        stack.push_async_callback(listener.close)
+        self.address = listener.address
+        # The authority's certificate is in the line, so that it can be had without asking.
+        self._log.info(
+            "injector.ready",
+            listener=self.address,
+            mode=self._defaults.mode,
+            on_conflict=self._defaults.on_conflict,
+            ca=authority.pem.decode() if authority else None,
+        )
+        if authority is not None:
+            task = asyncio.get_running_loop().create_task(self._watch(authority), name="injector")
+            stack.push_async_callback(_ended, task)
+
+    def _listener(self, tls: TlsConfig, *, pem: bytes | None) -> Listener:
+        bind = self._setting.bind
+        reports = TlsReports(log=self._log, listener=bind, now=self._now)
+        webhook = Webhook(self._defaults, pem=pem, ready=lambda: self._published, log=self._log)
+        return Listener(
+            bind,
+            respond=webhook,
+            refuse=webhook.refuse,
+            limits=LimitsConfig(),
+            tag=NO_TAG,
+            logger=logging.Logger("injector"),  # noqa: LOG001  # not in the global tree
+            door=Door(tls=TlsDoor(tls, key="tls", watcher=reports)),
+        )
+
+    async def _watch(self, authority: Authority) -> None:
+        """Renew the certificate before it ends; keep the API believing in our authority."""
+        while True:
+            try:
+                authority.renew_if_due()
+                await self._publish(authority)
+            except StartError as error:
+                self._log.error("injector.failing", detail=error.detail)
+            except Exception as error:  # noqa: BLE001  # this task's one place: it tries again
+                self._log.error("injector.crashed", **where(error))
+            await asyncio.sleep(self._setting.look_seconds)
+
+    async def _publish(self, authority: Authority) -> None:
+        cluster, webhook = self._setting.cluster, self._setting.webhook
+        if cluster is None or webhook is None:
+            return
+        is_new = await asyncio.to_thread(cluster.publish, webhook, authority.pem, now=self._now())
+        self._published = True
+        if is_new:
+            self._log.info("injector.published", webhook=webhook)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def serve(
+    setting: Setting, defaults: Defaults, *, log: Log, now: Callable[[], float]
+) -> None:
+    """Serve until SIGTERM or SIGINT, and a moment more: Kubernetes learns late who has left."""
+    loop, stopped, hurry = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        if stopped.is_set():
+            hurry.set()
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    async with Injector(setting, defaults, log=log, now=now):
+        await stopped.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), setting.drain_seconds)
+    log.info("injector.stopped")

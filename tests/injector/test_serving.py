@@ -1,0 +1,199 @@
+"""The webhook from start to stop, over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import ssl
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.app import SYSTEM_CLOCKS
+from proxy.errors import StartError
+from proxy.injector.serving import Injector, Setting
+from proxy.listenerconfig import TlsConfig
+from tests.injector.clusters import api_server
+from tests.injector.pods import ASKED, DEFAULTS, pod, review
+from tests.issuing import authority, server_certificate, trusting
+from tests.scenes import Clock, RawAnswer, read_answer
+
+SIGNED = Setting(bind="127.0.0.1:0", names=("localhost", "127.0.0.1"), look_seconds=0.02)
+
+
+class Heard:
+    """A `Log` that keeps what it is told, and tells who waits for it."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, object]]] = []
+        self._arrived = asyncio.Event()
+
+    def info(self, event: str, **fields: object) -> None:
+        self.lines.append((event, fields))
+        self._arrived.set()
+
+    debug = warning = error = info
+
+    async def until(self, event: str) -> dict[str, object]:
+        async with asyncio.timeout(20):
+            while True:
+                for name, fields in self.lines:
+                    if name == event:
+                        return fields
+                self._arrived.clear()
+                await self._arrived.wait()
+
+
+def injector(setting: Setting, heard: Heard, *, clock: Any = None) -> Injector:
+    return Injector(setting, DEFAULTS, log=heard, now=clock or SYSTEM_CLOCKS.now)
+
+
+async def ask(address: str, request: bytes, *, trust: ssl.SSLContext) -> RawAnswer:
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=trust)
+    try:
+        writer.write(request)
+        return await read_answer(reader)
+    finally:
+        writer.transport.abort()
+
+
+def believing(pem: object) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=str(pem))
+
+
+GET = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_a_certificate_of_somebody_elses_is_shown(tmp_path: Path) -> None:
+    cert, key = server_certificate().write(tmp_path)
+    setting = Setting(bind="127.0.0.1:0", tls=TlsConfig(cert=cert, key=key))
+    body = json.dumps(review(pod(ASKED))).encode()
+    head = b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    async with injector(setting, Heard()) as found:
+        answer = await ask(found.address, head + body, trust=trusting(authority()))
+
+    assert json.loads(answer.body)["response"]["allowed"] is True
+
+
+async def test_one_of_its_own_is_believed_by_whoever_believes_what_it_logs() -> None:
+    heard = Heard()
+
+    async with injector(SIGNED, heard) as found:
+        told = await heard.until("injector.ready")
+        answer = await ask(found.address, GET % b"/ca.pem", trust=believing(told["ca"]))
+
+    assert answer.body.decode() == told["ca"]
+
+
+async def test_what_it_made_for_itself_is_gone_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async with injector(SIGNED, Heard()):
+        assert [each.name for each in all_below(tmp_path)].count("ca.key") == 1
+
+    assert all_below(tmp_path) == []
+
+
+async def test_it_is_renewed_while_serving(tmp_path: Path) -> None:
+    heard, clock = Heard(), Clock(SYSTEM_CLOCKS.now())
+
+    async with injector(replace(SIGNED, state=tmp_path), heard, clock=clock) as found:
+        first = (tmp_path / "tls.crt").read_bytes()
+        clock.at += 380 * 86_400
+        async with asyncio.timeout(20):
+            while (tmp_path / "tls.crt").read_bytes() == first:  # noqa: ASYNC110  # a file tells nobody
+                await asyncio.sleep(0.01)
+        shown = await shown_by(found.address)
+
+    assert shown == pem_to_der(tmp_path / "tls.crt")
+    assert any(name == "tls.renewed" for name, _ in heard.lines)
+
+
+async def test_the_api_is_told_and_then_it_is_ready(tmp_path: Path) -> None:
+    heard = Heard()
+    with api_server(tmp_path) as api:
+        setting = replace(SIGNED, webhook="icr-proxy-injector", cluster=api.cluster)
+        async with injector(setting, heard) as found:
+            told = await heard.until("injector.published")
+            pem = (await heard.until("injector.ready"))["ca"]
+            answer = await ask(found.address, GET % b"/readyz", trust=believing(pem))
+        bundle = api.stored["webhooks"][0]["clientConfig"]["caBundle"]
+
+    assert answer.status == 200
+    assert told == {"webhook": "icr-proxy-injector"}
+    assert base64.b64decode(bundle).decode() == pem
+
+
+async def test_what_an_upgrade_of_the_chart_undoes_is_done_again(tmp_path: Path) -> None:
+    with api_server(tmp_path) as api:
+        setting = replace(SIGNED, webhook="icr-proxy-injector", cluster=api.cluster)
+        async with injector(setting, Heard()):
+            await api.until_changed()
+            api.stored["webhooks"][0]["clientConfig"].pop("caBundle")
+            await api.until_changed()
+
+        assert api.stored["webhooks"][0]["clientConfig"]["caBundle"]
+
+
+async def test_while_the_api_says_no_it_serves_and_is_not_ready(tmp_path: Path) -> None:
+    heard = Heard()
+    with api_server(tmp_path) as api:
+        (api.account / "token").write_text("expired")
+        setting = replace(SIGNED, webhook="icr-proxy-injector", cluster=api.cluster)
+        async with injector(setting, heard) as found:
+            told = await heard.until("injector.failing")
+            trust = believing((await heard.until("injector.ready"))["ca"])
+            ready = await ask(found.address, GET % b"/readyz", trust=trust)
+            alive = await ask(found.address, GET % b"/healthz", trust=trust)
+
+    assert told == {"detail": "the Kubernetes API answered 401 to: get icr-proxy-injector"}
+    assert (ready.status, alive.status) == (503, 200)
+
+
+async def test_a_mistake_of_ours_does_not_end_the_watch(tmp_path: Path) -> None:
+    def mistaken() -> float:
+        if heard.lines:
+            raise RuntimeError("secret")
+        return SYSTEM_CLOCKS.now()
+
+    heard = Heard()
+    async with injector(replace(SIGNED, state=tmp_path), heard, clock=mistaken):
+        told = await heard.until("injector.crashed")
+
+    assert told["error"] == "RuntimeError"
+    assert "secret" not in repr(heard.lines)
+
+
+async def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
+    tls = TlsConfig(cert=tmp_path / "no.crt", key=tmp_path / "no.key")
+
+    with pytest.raises(StartError, match=r"no\.crt cannot be read"):
+        async with injector(Setting(bind="127.0.0.1:0", tls=tls), Heard()):
+            pass
+
+
+def all_below(folder: Path) -> list[Path]:
+    return list(folder.rglob("*"))
+
+
+async def shown_by(address: str) -> bytes:
+    """Give the certificate that is shown, without judging it."""
+    host, _, port = address.rpartition(":")
+    blind = ssl.create_default_context()
+    blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection(host, int(port), ssl=blind)
+    shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return shown
+
+
+def pem_to_der(path: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(path.read_text())
