@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     Refuse = Callable[[web.BaseRequest, ProxyError], Awaitable[Answer]]
 
 LINGER_SECONDS = 1.0  # how long what a refused caller still sends is read and thrown away
-HALF_CLOSE_SECONDS = 1.0  # nobody who waits for an answer gives up so soon
 WAITING_MOST = 8  # requests of a connection that wait for their turn; then it is not read from
 BUFFER = 65536  # bytes of a body that wait for the handler; twice that, and it is not read on
 
@@ -46,11 +45,8 @@ class CallerConnection(RequestHandler):
     __slots__ = (
         "_body",
         "_followed",
-        "_half_close_seconds",
-        "_half_closed",
         "_has_place",
         "_head_timer",
-        "_heard_at",
         "_intake",
         "_left",
         "_limits",
@@ -69,7 +65,6 @@ class CallerConnection(RequestHandler):
         limits: LimitsConfig,
         places: Places,
         named: str | None = None,
-        half_close_seconds: float = HALF_CLOSE_SECONDS,
         **options: Any,
     ) -> None:
         """Speak with a caller; `named` is its address if a load balancer connects for it."""
@@ -90,9 +85,6 @@ class CallerConnection(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         """The body that is being read."""
         self._head_timer: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
-        self._half_close_seconds = half_close_seconds
-        self._half_closed = False
         self._left: asyncio.Future[None] | None = None
         self._followed: tuple[int, Callable[[bool], None]] | None = None
         self.peer = NOBODY
@@ -135,7 +127,6 @@ class CallerConnection(RequestHandler):
         """Take what arrived; called with nothing when there is room again."""
         intake = self._intake
         intake.receive(data)
-        self._heard_at = self._loop.time()
         while intake.held and not self._reading_paused:
             if intake.in_body:
                 self._read_body()
@@ -148,29 +139,13 @@ class CallerConnection(RequestHandler):
             elif not self._read_head():
                 return
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads it, aiohttp forgot
-        """Keep the connection if the caller waits for the answers to what it has sent whole.
+    def eof_received(self) -> None:
+        """Take a caller that closes its sending side for one that leaves, as other proxies do.
 
-        One that ends its sending side with its request may read on (`nc -N`); one that does so
-        later has given up and left. Until something is written to them, both look the same.
+        What it asked for is cancelled. One that would read on (`nc -N`) looks just the same.
         """
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
-        transport = self.transport
-        if (
-            self._intake.in_body
-            or not (self._request_in_progress or self._messages)
-            or transport is None
-            or transport.get_extra_info("ssl_object") is not None  # where TLS ends, all ends
-        ):
-            return False
-        if self._loop.time() - self._heard_at >= self._half_close_seconds:
-            return False
-        self._half_closed = True
-        self._intake.drop()  # perhaps half a head
-        self._stop_head_timer()
-        self._close = not self._messages  # else: with the last of them
-        return True
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -247,20 +222,13 @@ class CallerConnection(RequestHandler):
     async def _linger(self) -> None:
         """Say goodbye and read on a while: a reset would destroy the answer on its way."""
         transport = self.transport
-        if transport is None or self._half_closed or not transport.can_write_eof():
+        if transport is None or not transport.can_write_eof():
             return
         self._left = self._loop.create_future()
         transport.write_eof()
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 await self._left
-
-    def _handle_request(self, *arguments: Any) -> Any:
-        """Let the last answer to a caller that half-closed be the end."""
-        self._request_in_progress = True  # a turn of the loop before aiohttp would say so
-        if self._half_closed and not self._messages:
-            self._close = True
-        return super()._handle_request(*arguments)
 
     async def start(self) -> None:
         """Serve to the end; then do not wait for ever for the caller to take what was written."""

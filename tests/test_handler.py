@@ -299,7 +299,6 @@ def test_a_caller_that_leaves_ends_the_request_to_the_api(
             ended.set()
 
         async with stage(script) as (proxy, api):
-            no_half_closing(proxy)
             if phase == "minting":
                 reached.set()
             await leave(proxy, phase=phase, how=how, reached=reached)
@@ -316,11 +315,6 @@ def test_a_caller_that_leaves_ends_the_request_to_the_api(
             assert len(api.heads) == (phase != "minting")
 
     run(scene())
-
-
-def no_half_closing(proxy: RunningProxy) -> None:
-    """Take every caller that closes its sending side for one that leaves."""
-    proxy.app.parts.listeners[0]._server._options["half_close_seconds"] = 0
 
 
 async def leave(proxy: RunningProxy, *, phase: str, how: str, reached: asyncio.Event) -> None:

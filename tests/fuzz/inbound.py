@@ -101,7 +101,7 @@ class Inbound:
             return
         verdict.answers = hearing.answers
         stayed = case.ending in ("wait", "read late")
-        if stayed or case.ending == "half close":
+        if stayed:
             verdict.wrong += judge_answers(hearing, reading, places, was_reset=caller.was_reset)
         if case.is_plain and stayed:
             verdict.wrong += judge_plain(hearing, reading)

@@ -30,7 +30,6 @@ from tests.stories.failing import (
     stage,
     until_gone,
 )
-from tests.test_handler import no_half_closing
 
 # -- an API that hangs ----------------------------------------------------------------------------
 
@@ -168,7 +167,6 @@ def test_a_caller_that_leaves_leaves_nothing_behind(run: Run, phase: str, how: s
 
         async with AsyncExitStack() as stack:
             proxy, api = await stack.enter_async_context(stage(script))
-            no_half_closing(proxy)
             others = await prepare(phase, proxy, stack, ended)
             reader, writer = await begin(phase, proxy)
             await arrived(phase, proxy, reader, reached)
