@@ -130,14 +130,15 @@ def match(seen: list[Seen], messages: list[Message], wrong: list[str]) -> dict[i
     refused: Seen | None = None
     for each in seen:
         again = refused is not None and is_same(refused, each)
-        if not again:
+        if not again or not is_exactly(each, messages[place]):
             place += 1
-            while place < len(messages) and not is_meant(each, messages[place]):
+            # Two may differ in nothing but their headers, and one of them be refused.
+            while place < len(messages) and not is_exactly(each, messages[place]):
                 place += 1
-        if place >= len(messages):
-            wrong.append(f"nobody meant {each}")
+        if place >= len(messages) or not is_exactly(each, messages[place]):
+            meant = [judge_headers(each, x) for x in messages if is_meant(each, x)]
+            wrong.append(f"nobody meant {each}, if not for {meant}")
             return places
-        wrong += judge_headers(each, messages[place])
         places[each.number] = place
         # After two refusals of tokens, and one more of a token too young, it is over.
         refused = each if each.was_refused else None
@@ -149,6 +150,11 @@ def is_same(one: Seen, other: Seen) -> bool:
     return (one.method, one.target, one.body, one.installation) == (
         other.method, other.target, other.body, other.installation,
     )  # fmt: skip
+
+
+def is_exactly(seen: Seen, message: Message) -> bool:
+    """Whether a request upstream is a caller's request to the last header."""
+    return is_meant(seen, message) and not judge_headers(seen, message)
 
 
 def is_meant(seen: Seen, message: Message) -> bool:
