@@ -50,11 +50,12 @@ if TYPE_CHECKING:
     from proxy.exchange import Exchange
     from proxy.feed import Feed
     from proxy.listeners import Listener
-    from proxy.logs import Log, Sampling, Threshold
+    from proxy.logs import Log, Threshold
     from proxy.metrics import Metrics
     from proxy.observing import Observers
     from proxy.outcome import Outcome
     from proxy.pool import Pool
+    from proxy.requestlog import Sampling
     from proxy.spans import Spans
     from proxy.upstream import Upstream
 

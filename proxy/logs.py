@@ -6,6 +6,7 @@ not configured: there is no module-level state, and tests may have one each.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import traceback
@@ -20,12 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
     from proxy.config import LogsConfig
-    from proxy.outcome import Outcome
 
 RANKS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-FIRST_ERROR = 400
-SHARE_DIGITS = 8
-SHARE_OF = 1 << 4 * SHARE_DIGITS
 FRAMES_TOLD = 20  # the innermost; a recursion has a thousand
 
 
@@ -106,6 +103,9 @@ class JsonLog:
         self._lines = lines
         self._threshold = threshold
         self._now = now
+        self._second = -1
+        self._written = ""
+        """That second as lines have it, as far as it goes."""
 
     def debug(self, event: str, **fields: object) -> None:
         """Say what only a developer wants to know."""
@@ -123,10 +123,28 @@ class JsonLog:
         """Say what somebody must look at."""
         self._say("error", event, fields)
 
+    def head(self, level: str) -> str | None:
+        """Give the time for a line of this level, or nothing if there is to be none."""
+        return self._moment(self._now()) if self._threshold.passes(level) else None
+
+    def follow(self, line: msgspec.Struct) -> None:
+        """Write a line that has its time already, together with the others of this turn."""
+        self._lines.gather(encode(line))
+
     def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
         if self._threshold.passes(level):
-            said = {"ts": moment(self._now()), "level": level, "event": event, **fields}
+            said = {"ts": self._moment(self._now()), "level": level, "event": event, **fields}
             self._lines.write(encode(said))
+
+    def _moment(self, seconds: float) -> str:
+        """Write a time as `moment` does; most lines fall into the second of the line before."""
+        second = int(seconds)
+        thousandths = round((seconds - second) * 1e6) // 1000
+        if not 0 <= thousandths < 1000:  # noqa: PLR2004  # rounded up to the next second
+            return moment(seconds)
+        if second != self._second:
+            self._second, self._written = second, moment(second).partition(".")[0]
+        return f"{self._written}.{thousandths:03d}+00:00"
 
 
 class Lines:
@@ -134,11 +152,34 @@ class Lines:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._gathered: list[bytes] = []
 
     def write(self, line: bytes) -> None:
-        """Write one line and see it off."""
+        """Write one line and see it off, after those that wait."""
+        self._gathered.append(line)
+        self.see_off()
+
+    def gather(self, line: bytes) -> None:
+        """Write one line before the event loop next looks at its sockets.
+
+        What ends in one turn is written as one: a busy proxy spends more on writing than on all
+        else that a line takes. So a process that is killed has lost the lines of one turn.
+        """
+        self._gathered.append(line)
+        if len(self._gathered) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self.see_off)
+        except RuntimeError:  # there is no event loop, hence no turn
+            self.see_off()
+
+    def see_off(self) -> None:
+        """Write what waits."""
+        if not self._gathered:
+            return
+        lines, self._gathered = b"\n".join((*self._gathered, b"")), []
         with suppress(OSError, ValueError):  # the latter if the stream is closed
-            self._stream.write(line + b"\n")
+            self._stream.write(lines)
             self._stream.flush()
 
     debug = info = warning = error = write
@@ -147,12 +188,13 @@ class Lines:
 ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
-def encode(event: dict[str, object]) -> bytes:
+def encode(event: dict[str, object] | msgspec.Struct) -> bytes:
     """Write one event as JSON."""
     try:
         return ENCODER.encode(event)
     except UnicodeEncodeError:  # surrogates, as which Python hands over bytes that are no text
-        text = json.dumps(event, default=str, ensure_ascii=False)
+        said = event if isinstance(event, dict) else msgspec.structs.asdict(event)
+        text = json.dumps(said, default=str, ensure_ascii=False)
         return text.encode("utf-8", "replace")
 
 
@@ -187,85 +229,3 @@ class Bridge(logging.Handler):
             template=str(record.msg) if record.args else None,
             **(where(error) if error is not None else {}),
         )
-
-
-class Sampling:
-    """How many of the reads that went well are logged, which may change while running."""
-
-    def __init__(self, reads: float) -> None:
-        self.reads = reads
-
-
-class RequestLog:
-    """Writes one `request.done` for each outcome that is not left out as one read of many."""
-
-    def __init__(self, log: Log, *, sampling: Sampling | None = None) -> None:
-        self._log = log
-        self._sampling = sampling or Sampling(1.0)
-
-    def __call__(self, outcome: Outcome) -> None:
-        """Write the line; what went wrong on the proxy's way to the API is a warning."""
-        if not is_sampled(outcome, share=self._sampling.reads):
-            return
-        say = self._log.warning if outcome.code in WORTH_A_LOOK else self._log.info
-        say(
-            "request.done",
-            method=outcome.method,
-            path=outcome.path,
-            status=outcome.status,
-            operation=outcome.operation,
-            caller=outcome.caller,
-            installation=outcome.installation,
-            origin=outcome.origin,
-            code=outcome.code,
-            duration_ms=_milliseconds(outcome.duration),
-            first_byte_ms=_milliseconds(outcome.first_byte),
-            token_wait_ms=_milliseconds(outcome.token_wait),
-            bytes_in=outcome.bytes_in,
-            bytes_out=outcome.bytes_out,
-            attempts=outcome.attempts,
-            token=outcome.token,
-            token_generation=outcome.token_generation,
-            would_refuse=outcome.would_refuse,
-            duplicate_of=outcome.duplicate_of,
-            request_id=outcome.request_id,
-            trace_id=outcome.trace_id,
-            listener=outcome.listener,
-            peer=outcome.peer,
-        )
-
-
-def is_sampled(outcome: Outcome, *, share: float) -> bool:
-    """Tell whether an outcome is logged: writes, refusals and errors are, and a share of the rest.
-
-    Decided by the trace's random digits, so that the lines of one trace are all there or all not.
-    """
-    if share >= 1 or outcome.changes_state or outcome.code is not None:
-        return True
-    if outcome.status >= FIRST_ERROR or outcome.would_refuse is not None:
-        return True
-    return int(outcome.trace_id[-SHARE_DIGITS:], 16) < share * SHARE_OF
-
-
-# Codes whose cause lies with the API, the credentials or the proxy, not with the caller.
-WORTH_A_LOOK = frozenset(
-    {
-        "app-key-refused",
-        "circuit-open",
-        "duplicate-suspected",
-        "audit-unavailable",
-        "internal",
-        "mint-failed",
-        "mint-timeout",
-        "overloaded",
-        "upstream-broken",
-        "upstream-loop",
-        "upstream-timeout",
-        "upstream-tls",
-        "upstream-unreachable",
-    }
-)
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from proxy.errors import StartError
 from proxy.feed import Feed
 from proxy.installationmetrics import InstallationMetrics
-from proxy.logs import Bridge, Log, RequestLog, Sampling, Threshold, build_log
+from proxy.logs import Bridge, Log, Threshold, build_log
 from proxy.metrics import Metrics
+from proxy.requestlog import RequestLog, Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -44,6 +44,7 @@ LAYERS = """
     tlsdoor
     appcalls breaker callerconnection certificates keysources
     auditfiles
+    requestlog
     admintoken browsers config configfile connection handover installationmetrics keys logs metrics
     spans verdicts webhooks
     auditconfig auditrecord

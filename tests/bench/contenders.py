@@ -56,6 +56,12 @@ def _icr_proxy(stage: Stage, port: int, work: Path) -> Command:
 
 
 def _of(python: Path, stage: Stage, port: int, work: Path) -> Command:
+    config = settings_file(stage, port, work)
+    return (python, "-m", "proxy", "run", "--config", config), {}
+
+
+def settings_file(stage: Stage, port: int, work: Path) -> Path:
+    """Write the configuration of the proxy: as it comes, with room for the larger loads."""
     config = work / "config.yaml"
     config.write_text(
         f"""
@@ -68,7 +74,7 @@ admin: {{bind: "127.0.0.1:{free_port()}"}}
 logs: {{format: json}}
 """
     )
-    return (python, "-m", "proxy", "run", "--config", config), {}
+    return config
 
 
 def _aiohttp(stage: Stage, port: int, work: Path) -> Command:  # noqa: ARG001

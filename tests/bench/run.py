@@ -16,9 +16,12 @@ from pathlib import Path
 
 from proxy import __version__
 from tests.bench.contenders import CONTENDERS
+from tests.bench.cost import ALL_OFF, cost
 from tests.bench.origins import make_secrets
-from tests.bench.suites import SUITES, Bench, summary
+from tests.bench.suites import SUITES as OTHERS
+from tests.bench.suites import Bench, summary
 
+SUITES = {**OTHERS, "cost": cost}
 YARDSTICK = "envoy"
 DESCRIPTORS = 65_536
 
@@ -73,7 +76,7 @@ def _write(bench: Bench, out: Path) -> None:
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "processor": _processor(),
-        "envoy": _said(bench.tools / "bin" / "envoy", "--version").split("/")[-4],
+        "envoy": _envoy_version(bench.tools / "bin" / "envoy"),
         "rounds": bench.rounds,
         "seconds": bench.seconds,
     }
@@ -93,10 +96,10 @@ def markdown(bench: Bench, machine: dict[str, object]) -> str:
     """Write the report as people read it."""
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     lines = [f"Measured: {facts}.", ""]
-    beside = "base" if bench.other else YARDSTICK
-    header = (f"| | median | lowest to highest | / {beside} |", "|---|--:|--:|--:|")
     for (suite, what), found in bench.numbers.items():
+        beside = _yardstick(bench, suite)
         yardstick = found.get(beside)
+        header = (f"| | median | lowest to highest | / {beside} |", "|---|--:|--:|--:|")
         lines += [f"### {suite}: {what}", "", *header]
         for name, numbers in found.items():
             median, low, high = summary(numbers)
@@ -104,6 +107,17 @@ def markdown(bench: Bench, machine: dict[str, object]) -> str:
             lines.append(f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {ratio} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _yardstick(bench: Bench, suite: str) -> str:
+    if suite == "cost":
+        return ALL_OFF
+    return "base" if bench.other else YARDSTICK
+
+
+def _envoy_version(binary: Path) -> str | None:
+    """Give the version, if Envoy is there: not every suite needs it."""
+    return _said(binary, "--version").split("/")[-4] if binary.exists() else None
 
 
 def _processor() -> str:

@@ -54,18 +54,21 @@ class Bench:
         self.numbers[suite, what][contender].append(number)
         print(f"  {suite:10} {what:34} {contender:10} {number:10.2f}", file=sys.stderr, flush=True)  # noqa: T201
 
-    @contextmanager
-    def on_stage(self, name: str, upstream: str) -> Iterator[tuple[Process, str]]:
-        """Start a contender before an upstream and wait until it serves."""
-        stage = Stage(
+    def stage(self, upstream: str) -> Stage:
+        """Give what all contenders get."""
+        return Stage(
             tools=self.tools,
             work=self.work,
             upstream=upstream,
             ca=self.work / "cert.pem",
             key=self.work / "app.pem",
         )
+
+    @contextmanager
+    def on_stage(self, name: str, upstream: str) -> Iterator[tuple[Process, str]]:
+        """Start a contender before an upstream and wait until it serves."""
         python = self.other if name == "base" else None
-        with running(name, stage, python=python) as (process, url):
+        with running(name, self.stage(upstream), python=python) as (process, url):
             until_answering(process, f"{url}/projects")
             yield process, url
 
@@ -113,7 +116,7 @@ def wrk(url: str, *, seconds: int, connections: int, script: Path | None = None)
     return int(requests[1]), int(bad[1]) if bad else 0
 
 
-def _per_request(
+def per_request(
     process: Process, url: str, *, seconds: int, connections: int, script: Path | None = None
 ) -> float:
     """Give the CPU microseconds of a request."""
@@ -131,7 +134,7 @@ def cpu(bench: Bench) -> None:
         with small_answers(bench.work, tls=tls) as upstream:
             for name in bench.turns():
                 with bench.on_stage(name, upstream) as (process, url):
-                    cost = _per_request(process, url, seconds=bench.seconds, connections=32)
+                    cost = per_request(process, url, seconds=bench.seconds, connections=32)
                     what = "µs CPU/request, TLS upstream" if tls else "µs CPU/request, plain"
                     bench.note("cpu", what, name, cost)
 
@@ -216,12 +219,12 @@ def growth(bench: Bench) -> None:
     with small_answers(bench.work, tls=True) as upstream:
         for name in bench.turns():
             with bench.on_stage(name, upstream) as (process, url):
-                one = _per_request(process, url, seconds=bench.seconds, connections=32)
-                wide = _per_request(process, url, seconds=bench.seconds, connections=1000)
+                one = per_request(process, url, seconds=bench.seconds, connections=32)
+                wide = per_request(process, url, seconds=bench.seconds, connections=1000)
                 bench.note("growth", "1,000 connections / 32", name, wide / one)
                 if name in ("icr-proxy", "base"):
                     _ask_for(10_000, url)
-                    many = _per_request(
+                    many = per_request(
                         process, url, seconds=bench.seconds, connections=32, script=script
                     )
                     bench.note("growth", "10,000 installations / 1", name, many / one)

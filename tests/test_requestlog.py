@@ -1,0 +1,245 @@
+import asyncio
+import io
+from typing import Any
+
+import pytest
+
+from proxy.outcome import Outcome
+from proxy.problems import INTERNAL, TABLE
+from proxy.requestlog import WORTH_A_LOOK, RequestLog, Sampling
+from proxy.tracecontext import Trace
+from tests.test_logs import NOW, Heard, lines_of, log_to
+
+
+def outcome(**changed: Any) -> Outcome:
+    facts: dict[str, Any] = {
+        "request_id": "request",
+        "trace": Trace(
+            id="trace", parent=None, span="s", upstream_span="u", flags="00", sampled=False
+        ),
+        "listener": "127.0.0.1:8080",
+        "peer": "127.0.0.1",
+        "method": "GET",
+        "path": "/projects",
+        "operation": "projects.list",
+        "changes_state": False,
+        "caller": None,
+        "installation": "in-1",
+        "would_refuse": None,
+        "token": "0123456789ab",
+        "token_generation": 1,
+        "attempts": 1,
+        "status": 200,
+        "origin": "upstream",
+        "code": None,
+        "bytes_in": 0,
+        "bytes_out": 17,
+        "started_at": NOW,
+        "duration": 0.0123456,
+        "token_wait": 0.001,
+        "first_byte": 0.01,
+        "sent_after": 0.002,
+    }
+    return Outcome(**facts | changed)
+
+
+def test_a_request_is_one_line_in_reading_order() -> None:
+    heard = Heard()
+
+    RequestLog(heard)(outcome())
+
+    ((level, event, fields),) = heard.lines
+    assert (level, event) == ("info", "request.done")
+    assert list(fields.items()) == [
+        ("method", "GET"),
+        ("path", "/projects"),
+        ("status", 200),
+        ("operation", "projects.list"),
+        ("caller", None),
+        ("installation", "in-1"),
+        ("origin", "upstream"),
+        ("code", None),
+        ("duration_ms", 12.346),
+        ("first_byte_ms", 10.0),
+        ("token_wait_ms", 1.0),
+        ("bytes_in", 0),
+        ("bytes_out", 17),
+        ("attempts", 1),
+        ("token", "0123456789ab"),
+        ("token_generation", 1),
+        ("would_refuse", None),
+        ("duplicate_of", None),
+        ("request_id", "request"),
+        ("trace_id", "trace"),
+        ("listener", "127.0.0.1:8080"),
+        ("peer", "127.0.0.1"),
+    ]
+
+
+def test_a_request_that_never_reached_the_api_has_no_first_byte() -> None:
+    heard = Heard()
+
+    RequestLog(heard)(outcome(first_byte=None))
+
+    assert heard.lines[0][2]["first_byte_ms"] is None
+
+
+CALLERS_OWN = {
+    "expectation-failed",
+    "loop-detected",
+    "bad-request",
+    "body-too-large",
+    "browser-refused",
+    "caller-gone",
+    "caller-unauthenticated",
+    "draining",
+    "endpoint-refused",
+    "headers-too-large",
+    "idempotency-key-reused",
+    "installation-blocked",
+    "installation-invalid",
+    "installation-refused",
+    "installation-required",
+    "not-implemented",
+    "policy-denied",
+    "request-timeout",
+    "uri-too-long",
+    "webhook-refused",
+    "wrong-host",
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "level"),
+    [
+        (None, "info"),
+        *((code, "info") for code in sorted(CALLERS_OWN)),
+        *((code, "warning") for code in sorted(WORTH_A_LOOK)),
+    ],
+)
+def test_what_went_wrong_on_our_way_is_a_warning(code: str | None, level: str) -> None:
+    heard = Heard()
+
+    RequestLog(heard)(outcome(code=code))
+
+    assert heard.lines[0][0] == level
+
+
+def test_every_code_is_somebodys() -> None:
+    codes = {kind.code for kind in TABLE.values()} | {INTERNAL.code}
+
+    assert codes == CALLERS_OWN | WORTH_A_LOOK
+
+
+# -- sampling -------------------------------------------------------------------------------------
+
+
+def traced(digits: str) -> Trace:
+    return Trace(
+        id=digits.rjust(32, "0"),
+        parent=None,
+        span="s",
+        upstream_span="u",
+        flags="00",
+        sampled=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "logged"),
+    [
+        pytest.param(1.0, "ffffffff", 1, id="all"),
+        pytest.param(0.5, "7fffffff", 1, id="half of them, this one"),
+        pytest.param(0.5, "80000000", 0, id="half of them, not this one"),
+        pytest.param(0.0, "00000000", 0, id="none"),
+    ],
+)
+def test_a_share_of_the_reads_that_went_well_is_logged(
+    share: float, digits: str, logged: int
+) -> None:
+    heard = Heard()
+
+    RequestLog(heard, sampling=Sampling(share))(outcome(trace=traced(digits)))
+
+    assert len(heard.lines) == logged
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param({"changes_state": True}, id="a write"),
+        pytest.param({"status": 404}, id="an error of the API"),
+        pytest.param({"code": "policy-denied", "status": 403}, id="a refusal"),
+        pytest.param({"code": "caller-gone"}, id="an answer that broke off"),
+        pytest.param({"would_refuse": "rule"}, id="what policy would refuse"),
+    ],
+)
+def test_what_matters_is_logged_however_few_reads_are(facts: dict[str, object]) -> None:
+    heard = Heard()
+
+    RequestLog(heard, sampling=Sampling(0.0))(outcome(**facts))
+
+    assert len(heard.lines) == 1
+
+
+# -- for machines ---------------------------------------------------------------------------------
+
+
+def test_a_line_for_machines_says_the_same_as_one_for_people() -> None:
+    stream, heard = io.BytesIO(), Heard()
+
+    RequestLog(log_to(stream))(outcome(code="mint-failed", first_byte=None))
+    RequestLog(heard)(outcome(code="mint-failed", first_byte=None))
+
+    ((level, event, fields),) = heard.lines
+    (line,) = lines_of(stream)
+    said = {"ts": "2023-11-14T22:13:20.125+00:00", "level": level, "event": event, **fields}
+    assert list(line.items()) == list(said.items())
+
+
+def test_below_the_level_no_line_is_made() -> None:
+    stream = io.BytesIO()
+
+    RequestLog(log_to(stream, level="warning"))(outcome())
+
+    assert stream.getvalue() == b""
+
+
+def test_bytes_that_are_no_text_do_not_break_the_line() -> None:
+    stream = io.BytesIO()
+
+    RequestLog(log_to(stream))(outcome(peer="\udcff"))
+
+    assert lines_of(stream)[0]["peer"] == "?"
+
+
+class Counting(io.BytesIO):
+    """Counts how often it is written to."""
+
+    writes = 0
+
+    def write(self, data: Any) -> int:
+        self.writes += 1
+        return super().write(data)
+
+
+async def test_what_ends_in_one_turn_is_written_as_one() -> None:
+    stream = Counting()
+    log = RequestLog(log_to(stream))
+
+    for _ in range(3):
+        log(outcome())
+    await asyncio.sleep(0)
+
+    assert len(lines_of(stream)) == 3
+    assert stream.writes == 1
+
+
+async def test_any_other_line_takes_those_before_it_along() -> None:
+    stream = io.BytesIO()
+    log = log_to(stream)
+
+    RequestLog(log)(outcome())
+    log.info("proxy.stopped")
+
+    assert [line["event"] for line in lines_of(stream)] == ["request.done", "proxy.stopped"]
