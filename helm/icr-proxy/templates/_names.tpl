@@ -46,3 +46,6 @@ labels:
 {{- end }}
 
 {{- define "icr-proxy.workload" -}}{{ ternary "StatefulSet" "Deployment" .Values.audit.enabled }}{{- end }}
+
+{{/* Webhook configurations belong to the whole cluster. */}}
+{{- define "icr-proxy.webhook" -}}{{ .Release.Namespace }}-{{ include "icr-proxy.fullname" . }}{{- end }}
