@@ -119,10 +119,10 @@ def test_by_default_only_labelled_pods_may_call_and_nobody_may_scrape() -> None:
     [callers, admin] = only(render(), "NetworkPolicy")["spec"]["ingress"]
 
     assert callers["from"] == [{"podSelector": {"matchLabels": {"icr-proxy/caller": "true"}}}]
-    assert [each["port"] for each in callers["ports"]] == ["http"]
+    assert [each["port"] for each in callers["ports"]] == [8080]
     [test_pod] = admin["from"]
     assert test_pod["podSelector"]["matchLabels"]["icr-proxy/test"] == "true"
-    assert [each["port"] for each in admin["ports"]] == ["admin"]
+    assert [each["port"] for each in admin["ports"]] == [9090]
 
 
 def test_the_gateway_reaches_dns_and_the_public_api_and_no_metadata_service() -> None:
@@ -131,6 +131,23 @@ def test_the_gateway_reaches_dns_and_the_public_api_and_no_metadata_service() ->
     assert {each["port"] for each in dns["ports"]} == {53}
     assert [each["port"] for each in api["ports"]] == [443]
     assert "169.254.0.0/16" in api["to"][0]["ipBlock"]["except"]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "port"),
+    [
+        pytest.param({"base_url": "https://test.example:8443"}, 8443, id="in the URL"),
+        pytest.param({"base_url": "http://test.example", "allow_plain": True}, 80, id="plain"),
+        pytest.param({"address": "203.0.113.7"}, 443, id="an address without"),
+        pytest.param({"address": "203.0.113.7:444"}, 444, id="an address with"),
+        pytest.param({"address": "[2001:db8::7]:444"}, 444, id="IPv6 with"),
+        pytest.param({"address": "2001:db8::7"}, 443, id="IPv6 without"),
+    ],
+)
+def test_the_way_out_is_open_at_the_port_of_the_api(upstream: dict[str, object], port: int) -> None:
+    [_, api] = only(render(upstream=upstream), "NetworkPolicy")["spec"]["egress"]
+
+    assert [each["port"] for each in api["ports"]] == [port]
 
 
 def test_the_service_selects_the_gateway_and_not_the_pod_of_helm_test() -> None:

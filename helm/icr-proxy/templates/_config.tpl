@@ -70,6 +70,16 @@ exposed: true
 {{- regexFind "[0-9]+$" (first $listeners | dig "bind" "127.0.0.1:8080") | default "8080" -}}
 {{- end }}
 
+{{/* The port of the API: that of upstream.address, or else of upstream.base_url. */}}
+{{- define "icr-proxy.apiPort" -}}
+{{- $upstream := (include "icr-proxy.config" . | fromYaml).upstream | default dict -}}
+{{- $base := urlParse (dig "base_url" "https://api.carbonregistry.com" $upstream) -}}
+{{- $beside := regexReplaceAll "^(\\[[^]]*\\]|[^:]*):?" (dig "address" "" $upstream | default "") "" -}}
+{{- $inside := regexReplaceAll "^(\\[[^]]*\\]|[^:]*):?" $base.host "" -}}
+{{- $usual := ternary "80" "443" (eq $base.scheme "http") -}}
+{{- if regexMatch "^[0-9]+$" $beside -}}{{ $beside }}{{- else -}}{{ default $usual $inside }}{{- end -}}
+{{- end }}
+
 {{/* Seconds of a duration as the proxy writes them, rounded up: 500ms, 25s, 1.5m, or a number. */}}
 {{- define "icr-proxy.seconds" -}}
 {{- $text := toString . -}}
