@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from proxy import __version__
 from proxy.cli import commands
 from proxy.cli_injector import _defaults, _setting
+from proxy.errors import StartError
 from proxy.injector.defaults import Defaults
 
 SIGNED = ("--self-signed", "--for", "localhost")
@@ -93,3 +94,10 @@ def test_help_has_examples() -> None:
 
     assert result.exit_code == 0
     assert "icr-proxy injector --self-signed --for" in result.output
+
+
+def test_a_file_that_is_missing_is_named() -> None:
+    result = injector("--tls-cert", "/no/tls.crt", "--tls-key", "/no/tls.key")
+
+    assert isinstance(result.exception, StartError)
+    assert result.exception.detail.startswith("tls.cert: /no/tls.crt cannot be read: ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from proxy.answers import Answer
@@ -28,6 +30,7 @@ from proxy.servingconfig import LimitsConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from aiohttp.web import BaseRequest
 
@@ -39,7 +42,16 @@ MUTATE = "/mutate"
 BODY_MOST = 3 << 20  # bytes; what the API server itself takes of a request
 READ_SECONDS = 10.0  # which is also the longest that it usually waits for a webhook
 PEM = b"application/pem-certificate-chain"
-LIMITS = LimitsConfig(body=BODY_MOST, body_timeout=READ_SECONDS, replay_buffer=0)
+LIMITS = LimitsConfig(
+    body=BODY_MOST,
+    body_timeout=READ_SECONDS,
+    replay_buffer=0,
+    connections=256,  # several API servers, each with many pods at once
+    idle_timeout=120.0,  # those leave after 90 s (Go), so that they never meet a closing connection
+)
+# Hardly a pod is as long as the first; of longer ones few are read at once, to stay in memory.
+SMALL, LONG_ONES = 256 << 10, 8
+SHOWN_MOST = 253  # characters, as of a name in Kubernetes; whoever reaches the port may send longer
 
 
 class Webhook:
@@ -53,6 +65,7 @@ class Webhook:
         self._pem = pem
         self._ready = ready
         self._log = log
+        self._long_ones = asyncio.Semaphore(LONG_ONES)
 
     async def __call__(self, request: BaseRequest) -> Answer:
         """Answer one request."""
@@ -86,11 +99,12 @@ class Webhook:
     async def _review(self, request: BaseRequest) -> Answer:
         answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: False)
         try:
-            body = await receive_body(
-                request, limits=LIMITS, go_on=answer.go_on, seconds=READ_SECONDS
-            )
-            asked = read_request(body)
-            verdict = decide(asked, self._defaults)
+            async with self._room(request.content_length):
+                body = await receive_body(
+                    request, limits=LIMITS, go_on=answer.go_on, seconds=READ_SECONDS
+                )
+                asked = read_request(body)
+                verdict = decide(asked, self._defaults)
         except ProxyError as error:
             return await self._refuse(answer, error, peer=peer_of(request).address)
         except Exception as error:  # noqa: BLE001  # the one place: the server would not log it
@@ -100,13 +114,17 @@ class Webhook:
         self._tell(asked, verdict)
         return await send_page(request, json_page(OK, write_verdict(verdict, uid=asked.uid)))
 
+    def _room(self, length: int | None) -> AbstractAsyncContextManager[object]:
+        """Wait for room in memory, if it takes much."""
+        return nullcontext() if length is not None and length <= SMALL else self._long_ones
+
     def _tell(self, asked: Request, verdict: Verdict) -> None:
         say = self._log.warning if verdict.result in ("refused", "passed") else self._log.info
         say(
             "injector.reviewed",
-            uid=asked.uid,
-            namespace=asked.namespace,
-            pod=verdict.pod,
+            uid=asked.uid[:SHOWN_MOST],
+            namespace=asked.namespace[:SHOWN_MOST],
+            pod=verdict.pod[:SHOWN_MOST],
             result=verdict.result,
             detail=verdict.message,
             warnings=list(verdict.warnings),

@@ -14,8 +14,9 @@ import msgspec
 from proxy.errors import BadRequestError
 
 VERSION, KIND = "admission.k8s.io/v1", "AdmissionReview"
-# The API server cuts what is longer, and drops all if there is too much of it.
-WARNING_MOST = 256
+# The API server cuts warnings that are longer, and drops those beyond 4096 characters in all.
+WARNING_MOST, WARNINGS_MOST = 256, 8
+MESSAGE_MOST = 2048  # characters; people read it
 NOTHING = msgspec.Raw(b"null")
 
 Result = Literal["injected", "already", "untouched", "passed", "refused"]
@@ -65,6 +66,13 @@ class Verdict:
     """Of a refusal: 422 if an annotation is wrong, 403 if the pod has no room for a proxy."""
     message: str | None = None
 
+    def __post_init__(self) -> None:
+        """Keep to what can be shown: names in a pod may be of any length when it is asked about."""
+        kept = tuple(each[:WARNING_MOST] for each in self.warnings[:WARNINGS_MOST])
+        object.__setattr__(self, "warnings", kept)
+        if self.message is not None:
+            object.__setattr__(self, "message", self.message[:MESSAGE_MOST])
+
     @property
     def allowed(self) -> bool:
         """Whether the pod may be."""
@@ -95,5 +103,5 @@ def write_verdict(verdict: Verdict, *, uid: str) -> dict[str, object]:
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(msgspec.json.encode(verdict.patch)).decode()
     if verdict.warnings:
-        response["warnings"] = [each[:WARNING_MOST] for each in verdict.warnings]
+        response["warnings"] = list(verdict.warnings)
     return {"apiVersion": VERSION, "kind": KIND, "response": response}

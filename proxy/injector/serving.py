@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.errors import StartError
-from proxy.injector.answering import Webhook
+from proxy.injector.answering import LIMITS, Webhook
 from proxy.injector.authority import Authority
 from proxy.listeners import Door, Listener
 from proxy.logs import where
 from proxy.reports import TlsReports
-from proxy.servingconfig import LimitsConfig
 from proxy.tlsdoor import TlsDoor
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class Injector:
             bind,
             respond=webhook,
             refuse=webhook.refuse,
-            limits=LimitsConfig(),
+            limits=LIMITS,
             tag=NO_TAG,
             logger=logging.Logger("injector"),  # noqa: LOG001  # not in the global tree
             door=Door(tls=TlsDoor(tls, key="tls", watcher=reports)),

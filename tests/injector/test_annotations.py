@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.injector.annotations import ANNOTATIONS, Wish, ours, read_wish
+from proxy.injector.annotations import ANNOTATIONS, Wish, _of, ours, read_wish
 from proxy.injector.defaults import Defaults
 from proxy.loading import load
 from tests.injector.pods import ASKED, DEFAULTS
@@ -162,3 +162,8 @@ def test_every_example_is_one_that_is_taken() -> None:
     for name, each in ANNOTATIONS.items():
         each.kind.read(each.kind.example)
         assert name == name.lower()
+
+
+def test_an_annotation_of_a_key_that_has_gone_is_a_mistake_at_once() -> None:
+    with pytest.raises(LookupError):
+        _of("policy.read_olny")

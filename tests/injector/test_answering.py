@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -12,11 +13,11 @@ from typing import Any, NoReturn
 import pytest
 
 from proxy.injector import answering
-from proxy.injector.answering import BODY_MOST, Webhook
+from proxy.injector.answering import BODY_MOST, LONG_ONES, Webhook
 from proxy.listeners import Listener
 from proxy.servingconfig import LimitsConfig
 from tests.injector.pods import ASKED, DEFAULTS, UID, patched, pod, response_in, review
-from tests.scenes import RawAnswer, call
+from tests.scenes import RawAnswer, call, read_answer
 
 
 @dataclass
@@ -142,6 +143,36 @@ async def test_the_largest_body_that_kubernetes_takes_is_read(port: Port) -> Non
     answer = await port.post(asked)
 
     assert json.loads(answer.body)["response"]["allowed"] is True
+
+
+async def test_names_of_any_length_do_not_fill_the_log(port: Port) -> None:
+    manifest = pod()
+    manifest["metadata"]["name"] = "x" * 10_000
+
+    await port.post(review(manifest, namespace="y" * 10_000, uid="z" * 10_000))
+
+    assert {len(str(value)) for value in port.lines[0][2].values()} <= {2, 4, 5, 9, 253}
+
+
+async def test_of_long_reviews_a_few_are_read_at_a_time_and_short_ones_pass_them(
+    port: Port,
+) -> None:
+    length = BODY_MOST // 2
+    head = f"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode()
+    slow = [await asyncio.open_connection("127.0.0.1", port.number) for _ in range(LONG_ONES + 1)]
+    for _, writer in slow:
+        writer.write(head + b"{")
+        await writer.drain()
+
+    short = await port.post(review(pod(ASKED)))
+    for _, writer in slow:
+        writer.write(b" " * (length - 1))
+    answers = [await read_answer(reader) for reader, _ in slow]
+    for _, writer in slow:
+        writer.close()
+
+    assert short.status == 200
+    assert {answer.problem["code"] for answer in answers} == {"bad-request"}
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,13 @@ def test_a_bad_annotation_is_refused_whatever_becomes_of_conflicts() -> None:
     assert verdict.message == 'icr-proxy: icr-proxy/port: "80" is not between 1024 and 65535'
 
 
+def test_a_word_that_is_neither_yes_nor_no_is_not_taken_for_a_no() -> None:
+    verdict = about(pod({"inject": "maybe"}))
+
+    assert verdict.code == 422
+    assert verdict.message == 'icr-proxy: icr-proxy/inject: "maybe" is neither true nor false'
+
+
 def test_a_pod_without_room_is_refused() -> None:
     verdict = about(CROWDED)
 

@@ -74,3 +74,9 @@ def test_long_warnings_are_cut_where_the_api_would_cut_them() -> None:
     verdict = Verdict(result="untouched", warnings=("x" * 300,))
 
     assert response_in(write_verdict(verdict, uid=UID))["warnings"] == ["x" * 256]
+
+
+def test_no_pod_can_fill_the_log_by_what_is_wrong_with_it() -> None:
+    verdict = Verdict(result="refused", message="x" * 10_000, warnings=("y",) * 100)
+
+    assert (len(str(verdict.message)), len(verdict.warnings)) == (2048, 8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import signal
 import ssl
 import tempfile
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 
 from proxy.app import SYSTEM_CLOCKS
 from proxy.errors import StartError
-from proxy.injector.serving import Injector, Setting
+from proxy.injector.serving import Injector, Setting, serve
 from proxy.listenerconfig import TlsConfig
 from tests.injector.clusters import api_server
 from tests.injector.pods import ASKED, DEFAULTS, pod, review
@@ -143,6 +144,19 @@ async def test_what_an_upgrade_of_the_chart_undoes_is_done_again(tmp_path: Path)
         assert api.stored["webhooks"][0]["clientConfig"]["caBundle"]
 
 
+async def test_what_is_there_is_published_once(tmp_path: Path) -> None:
+    heard = Heard()
+    with api_server(tmp_path) as api:
+        setting = replace(SIGNED, webhook="icr-proxy-injector", cluster=api.cluster)
+        async with injector(setting, heard):
+            async with asyncio.timeout(20):
+                while len(api.asked) < 4:  # noqa: ASYNC110  # the scripted API is in a thread
+                    await asyncio.sleep(0.01)
+
+    assert [name for name, _ in heard.lines].count("injector.published") == 1
+    assert sum(each.startswith("PATCH") for each in api.asked) == 1
+
+
 async def test_while_the_api_says_no_it_serves_and_is_not_ready(tmp_path: Path) -> None:
     heard = Heard()
     with api_server(tmp_path) as api:
@@ -170,6 +184,25 @@ async def test_a_mistake_of_ours_does_not_end_the_watch(tmp_path: Path) -> None:
 
     assert told["error"] == "RuntimeError"
     assert "secret" not in repr(heard.lines)
+
+
+@pytest.mark.parametrize(
+    ("drain_seconds", "signals"),
+    [pytest.param(0.01, 1, id="after a moment"), pytest.param(600.0, 2, id="or at once")],
+)
+async def test_it_ends_when_told_to(drain_seconds: float, signals: int) -> None:
+    heard = Heard()
+    setting = replace(SIGNED, drain_seconds=drain_seconds)
+    serving = asyncio.ensure_future(serve(setting, DEFAULTS, log=heard, now=SYSTEM_CLOCKS.now))
+    await heard.until("injector.ready")
+
+    for _ in range(signals):
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await serving
+
+    assert heard.lines[-1] == ("injector.stopped", {})
 
 
 async def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,14 +17,23 @@ from typing import Any
 
 import pytest
 
+from proxy.emulator.server import Emulator
 from tests.injector.clusters import api_server
 from tests.injector.pods import ASKED, Manifest, job_pod, patched, pod, response_in, review
 from tests.issuing import authority, server_certificate
-from tests.scenes import RawAnswer, read_answer
+from tests.scenes import RawAnswer, call, read_answer, request_head
 from tests.stories.program import Program, run_to_end, start
 
 CLEAN = {name: text for name, text in os.environ.items() if not name.startswith("ICR_")}
+KEYS = "ICR_PROXY_APP__PRIVATE_KEYS_DIR"
 GIVEN = ("--app-id", "1f3a8a4e", "--key-secret", "icr-app-keys", "--listen", "127.0.0.1:0")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @dataclass
@@ -120,6 +130,52 @@ async def test_a_conversation_with_an_api_server(injector: Running) -> None:
     assert results == [
         "injected", "injected", "already", "refused", "refused", "untouched", "untouched",
     ]  # fmt: skip
+
+
+async def test_what_is_injected_runs_and_its_probes_pass(injector: Running, tmp_path: Path) -> None:
+    """The container is played with its own arguments, environment and commands."""
+    async with Emulator() as emulator:
+        owner = next(iter(emulator.world.installations.values()))
+        said = {
+            "inject": "true",
+            "app-id": emulator.app_id,
+            "base-url": emulator.base_url,
+            "installation": owner.id,
+            "read-only": "true",
+            "port": str(free_port()),
+            "admin-port": str(free_port()),
+        }
+        made = patched(pod(said), await injector.review(pod(said)))
+        container = made["spec"]["initContainers"][0]
+        keys = tmp_path / "keys"
+        keys.mkdir()
+        (keys / "app.pem").write_text(emulator.private_key_pem)
+        env = {each["name"]: each["value"] for each in container["env"]}
+        assert env["ICR_PROXY_APP__PRIVATE_KEYS_DIR"] == container["volumeMounts"][0]["mountPath"]
+
+        process = await start(container["args"], CLEAN | env | {KEYS: str(keys)})
+        program = Program(process)
+        try:
+            ready = await program.until("proxy.ready")
+            probes = [
+                await run_to_end(container[probe]["exec"]["command"][1:], CLEAN)
+                for probe in ("startupProbe", "livenessProbe")
+            ]
+            path = f"/organizations/{owner.organization.id}/inventory"
+            read = await call(int(said["port"]), request_head(target=path, tag=None))
+            written = await call(int(said["port"]), request_head("POST", "/v1/retire", tag=None))
+            process.send_signal(signal.SIGTERM)
+            ended = await program.end()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+
+    assert ready["listeners"] == [f"127.0.0.1:{said['port']}"]
+    assert [code for code, _, _ in probes] == [0, 0]
+    assert read.status == 200
+    assert written.problem["code"] == "policy-denied"
+    assert ended == 0
 
 
 async def test_a_pod_without_room_passes_where_that_is_chosen() -> None:
