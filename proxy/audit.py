@@ -13,8 +13,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.auditrecord import Gap, intent_of, request_of, stamp
+from proxy.auditrecord import Gap, intent_of, stamp
 from proxy.auditthread import Entry
+from proxy.auditwaits import Waits
 from proxy.errors import AuditUnavailableError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.auditconfig import AuditConfig
     from proxy.auditrecord import Record
     from proxy.auditthread import Landed
+    from proxy.auditwaits import Kept
     from proxy.outcome import Journal, Outcome
 
 READ_PLACES, WRITE_PLACES = 1, 2  # the outcome; for a write the intent, too
@@ -63,6 +65,7 @@ class Trail:
         self._watcher = watcher
         self._now = now
         self._changed = asyncio.Event()
+        self._waits = Waits(config.max_wait)
         self._reserved = 0
         self._queued = 0
         self._missed: _Missed | None = None
@@ -98,33 +101,33 @@ class Trail:
             return
         journal.places -= 1
         self._reserved -= 1
-        kept = asyncio.get_running_loop().create_future()
+        kept = self._waits.begin()
         self._put(intent_of(journal, redact=self._redact, now=self._now()), kept=kept)
         if self._config.on_failure == "continue" and not self._works:
             return
-        if not await self.kept(kept) and self._config.on_failure == "refuse":
+        journal.intent_seq = await kept
+        if journal.intent_seq is None and self._config.on_failure == "refuse":
             raise AuditUnavailableError("the audit trail cannot be written; nothing was sent")
 
-    def record(self, outcome: Outcome, *, places: int) -> asyncio.Future[None] | None:
-        """Record how it ended; give what to wait for before the connection is used again."""
+    def record(self, outcome: Outcome, *, places: int) -> Kept | None:
+        """Record how it ended; give what to wait for before the connection is used again.
+
+        What can be done in the thread is done there: the outcome is frozen, so it can be handed
+        over as it is.
+        """
         self._reserved -= places
         if not places and self._reserved + self._queued >= self._config.queue:
             self._miss(outcome)
             return None
         kept = None
         if self._config.fsync == "always" and outcome.changes_state and outcome.attempts:
-            kept = asyncio.get_running_loop().create_future()
-        self._put(request_of(outcome, redact=self._redact), kept=kept)
+            kept = self._waits.begin()
+        self._put(outcome, kept=kept)
         return kept
 
-    async def kept(self, kept: asyncio.Future[None]) -> bool:
-        """Wait for a record, not for ever; say whether it is there."""
-        done, _ = await asyncio.wait((kept,), timeout=self._config.max_wait)
-        return bool(done)
-
-    def note(self, record: Record) -> asyncio.Future[None]:
+    def note(self, record: Record) -> Kept:
         """Record what happened to the proxy itself; there is always room for that."""
-        kept = asyncio.get_running_loop().create_future()
+        kept = self._waits.begin()
         self._put(record, kept=kept)
         return kept
 
@@ -134,9 +137,11 @@ class Trail:
         """Take note of records that were written, or that could not be for now."""
         self._works = landed.error is None
         self._queued -= len(landed.entries)
-        for entry in landed.entries:
-            if entry.kept is not None and not entry.kept.done():
-                entry.kept.set_result(None)
+        first = landed.last - len(landed.entries) + 1
+        for seq, (_, kept) in enumerate(landed.entries, first):
+            if kept is not None and not kept.done():
+                kept.set_result(seq)
+        self._waits.tidy()
         self._watcher.queued(self._queued)
         missed = self._missed
         if missed is not None and self._works:
@@ -170,9 +175,9 @@ class Trail:
                     "the audit trail cannot be written; nothing was sent"
                 ) from None
 
-    def _put(self, record: Record, *, kept: asyncio.Future[None] | None = None) -> None:
+    def _put(self, what: Record | Outcome, *, kept: Kept | None = None) -> None:
         self._queued += 1
-        self._send(Entry(record, kept))
+        self._send(Entry(what, kept))
 
     def _miss(self, outcome: Outcome) -> None:
         ended = outcome.started_at + outcome.duration

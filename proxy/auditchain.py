@@ -11,9 +11,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import Protocol
+from binascii import hexlify
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GENESIS = "0" * 64  # what the first record of all has for `prev`
 OPENS, CLOSES = "segment", "end"  # the kinds of a segment's first and last record
@@ -90,22 +94,27 @@ class Seals:
         inner.update(digest)
         outer = self._outer.copy()
         outer.update(inner.digest())
-        return outer.hexdigest().encode("ascii")
+        return hexlify(outer.digest())
 
 
-def seal(body: bytes, *, after: Place, seals: Seals | None) -> tuple[bytes, Head]:
-    """Give the line of a record that follows `after`, without its line break, and the new head.
+def seal_all(
+    bodies: Iterable[bytes], *, after: Place, seals: Seals | None
+) -> tuple[list[bytes], Head]:
+    """Give the lines of records that follow `after`, without line breaks, and the new head.
 
-    `body` is the JSON object of what happened and begins with its `kind`.
+    A body is the JSON object of what happened and begins with its `kind`.
     """
-    seq = after.seq + 1
-    line = b'{"seq":%d,"prev":"%b",%b' % (seq, after.hash.encode("ascii"), body[1:-1])
-    digest = hashlib.sha256(line)
-    return line + _tail(digest.digest(), seals=seals), Head(seq, digest.hexdigest())
+    seq, prev, lines = after.seq, after.hash.encode("ascii"), []
+    for body in bodies:
+        seq += 1
+        line = b'{"seq":%d,"prev":"%b",%b' % (seq, prev, body[1:-1])
+        digest = hashlib.sha256(line).digest()
+        prev = hexlify(digest)
+        lines.append(line + _tail(digest, text=prev, seals=seals))
+    return lines, Head(seq, prev.decode("ascii"))
 
 
-def _tail(digest: bytes, *, seals: Seals | None) -> bytes:
-    text = digest.hex().encode("ascii")
+def _tail(digest: bytes, *, text: bytes, seals: Seals | None) -> bytes:
     if seals is None:
         return b',"hash":"%b"}' % text
     return b',"hash":"%b","mac":"%b"}' % (text, seals.mac(digest))
@@ -118,7 +127,7 @@ def follow(line: bytes, *, after: Place, seals: Seals | None) -> Link | None:
     if cut <= 0 or not line.startswith(start):
         return None
     digest = hashlib.sha256(line[:cut]).digest()
-    if line[cut:] != _tail(digest, seals=seals):
+    if line[cut:] != _tail(digest, text=hexlify(digest), seals=seals):
         return None
     kind = line[len(start) : line.index(b'"', len(start))].decode("ascii")
     return Link(after.seq + 1, after.hash, kind, digest.hex(), seals is not None)

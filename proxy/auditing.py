@@ -88,7 +88,7 @@ class Auditing:
         recorded = self.trail.note(start)
         if self._states is not None:
             self.keys_stand(self._states)
-        await self.trail.kept(recorded)
+        await recorded
 
     def keys_stand(self, states: Mapping[str, str]) -> None:
         """Record how the app's keys stand, now or as soon as there is a trail."""

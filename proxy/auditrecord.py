@@ -6,6 +6,7 @@ so that a person can read the file.
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, get_type_hints
 from urllib.parse import unquote_plus
 
@@ -20,8 +21,10 @@ def _is(meaning: str) -> msgspec.Meta:
     return msgspec.Meta(description=meaning)
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
-    """What every record has."""
+class Record(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False
+):
+    """What every record has. None can be part of a ring, so the collector need not look at them."""
 
     time: Annotated[str, _is("When it was recorded, UTC, by the proxy's clock.")]
 
@@ -161,7 +164,17 @@ FORMAT = 1
 
 def stamp(seconds: float) -> str:
     """Write a moment."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    second = int(seconds)
+    thousandths = round((seconds - second) * 1e6) // 1000
+    if not 0 <= thousandths < 1000:  # noqa: PLR2004  # rounded up to the next second
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return f"{_to_the_second(second)}.{thousandths:03d}+00:00"
+
+
+@lru_cache(maxsize=8)
+def _to_the_second(second: int) -> str:
+    """Write most of a moment, which is the same for all records of a second."""
+    return datetime.fromtimestamp(second, UTC).isoformat(timespec="seconds").partition("+")[0]
 
 
 def intent_of(journal: Journal, *, redact: frozenset[str], now: float) -> Intent:

@@ -12,10 +12,11 @@ import queue
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from proxy.auditrecord import Stop, stamp
+from proxy.auditrecord import Stop, request_of, stamp
 from proxy.logs import where
+from proxy.outcome import Outcome
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,15 +30,17 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 512
 RETRY_SECONDS = 0.5
 IDLE_SECONDS = 1.0
-LINGER_SECONDS = 0.01  # how long a record for which nobody waits may wait for others
+LINGER_SECONDS = 0.02  # how long a record for which nobody waits may wait for others
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A record on its way; `kept` is done when it is as safe as `audit.fsync` says."""
+class Entry(NamedTuple):
+    """A record on its way, or an outcome, of which this thread makes one.
 
-    record: Record
-    kept: asyncio.Future[None] | None
+    `kept` gets the sequence number when the record is as safe as `audit.fsync` says.
+    """
+
+    what: Record | Outcome
+    kept: asyncio.Future[int | None] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,8 @@ class Landed:
     """How one attempt to write went; without entries it is about nothing but `error` or `head`."""
 
     entries: Sequence[Entry] = ()
+    last: int = 0
+    """Sequence number of the last of them; they follow one another."""
     head: Head
     segment: str | None
     seconds: float = 0.0
@@ -102,7 +107,7 @@ class TrailThread:
     def put(self, entry: Entry) -> None:
         """Take one more."""
         self._queue.put(entry)
-        if entry.kept is not None:
+        if entry.kept is not None and not self._urgent.is_set():  # which is cleared before a look
             self._urgent.set()
 
     def stop(self) -> None:
@@ -151,12 +156,12 @@ class TrailThread:
 
     def _write(self, batch: list[Entry]) -> None:
         """Write, and go on trying; only a stop makes it give up."""
+        records: list[Record] = []
         while True:
             began = self.clock()
             try:
-                self._writer.append(
-                    [entry.record for entry in batch], sync=self.config.fsync == "always"
-                )
+                records = records or self._records(batch)
+                self._writer.append(records, sync=self.config.fsync == "always")
             except OSError as error:
                 self.tell(self._landed(error=error.strerror or type(error).__name__))
             except Exception as error:  # noqa: BLE001  # a thread that dies in silence hides all
@@ -166,6 +171,13 @@ class TrailThread:
                 return
             if self._halt.wait(RETRY_SECONDS):
                 return
+
+    def _records(self, batch: list[Entry]) -> list[Record]:
+        redact = frozenset(name.lower() for name in self.config.redact_query)
+        return [
+            request_of(what, redact=redact) if isinstance(what, Outcome) else what
+            for what, _ in batch
+        ]
 
     def _landed(
         self,
@@ -177,6 +189,7 @@ class TrailThread:
     ) -> Landed:
         return Landed(
             entries=entries,
+            last=self._writer.head.seq,
             head=self._writer.head if self.config.fsync == "never" else self._writer.synced,
             segment=self._writer.segment,
             seconds=seconds,

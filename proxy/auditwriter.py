@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from proxy.auditchain import Head, Seals, seal
+from proxy.auditchain import Head, Seals, seal_all
 from proxy.auditfiles import claim, create, list_segments, recover, segment_name, sync_directory
 from proxy.auditrecord import FORMAT, End, Moved, Pruned, Record, Segment, stamp
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from proxy.secret import Secret
 
 DAY_SECONDS = 86_400.0
+ENCODE = msgspec.json.Encoder().encode
 
 
 class TrailWriter:
@@ -190,10 +191,7 @@ class TrailWriter:
     # -- bytes ------------------------------------------------------------------------------------
 
     def _write(self, records: Sequence[Record], *, sync: bool) -> None:
-        head, lines = self.head, []
-        for record in records:
-            line, head = seal(msgspec.json.encode(record), after=head, seals=self._seals)
-            lines.append(line)
+        lines, head = seal_all(map(ENCODE, records), after=self.head, seals=self._seals)
         lines.append(b"")
         data = b"\n".join(lines)
         if self._file is None:

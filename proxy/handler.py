@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
 
     from proxy.audit import Trail
+    from proxy.auditwaits import Kept
     from proxy.deciding import Rules
     from proxy.errors import CallerReason
     from proxy.forward import Forwarder, Opened
@@ -136,11 +137,11 @@ class Handler:
             await self._fail(error, journal, answer)
         finally:
             kept = self._close(journal, answer)
-        if kept is not None and self._trail is not None:
-            await self._trail.kept(kept)
+        if kept is not None:
+            await kept
         return answer
 
-    def _close(self, journal: Journal, answer: Answer) -> asyncio.Future[None] | None:
+    def _close(self, journal: Journal, answer: Answer) -> Kept | None:
         """Hand the outcome to its readers; give what the connection has to wait for, if anything.
 
         The trail comes last: nothing of the story may come after what it has recorded.

@@ -44,6 +44,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     duration: float
     token_wait: float
     first_byte: float | None
+    intent_seq: int | None = None
+    """Sequence number of the audit record that announced it."""
     target: str | None = None
     rule: str | None = None
     organization: str | None = None
@@ -97,6 +99,7 @@ class Journal:
     organization: str | None = None
     digest_in: str | None = None
     digest_out: str | None = None
+    intent_seq: int | None = None
     places: int = 0
     """Records that the audit trail has room for on behalf of this request."""
     header_edits: tuple[str, ...] = ()
@@ -129,6 +132,7 @@ class Journal:
             token_wait=self.token_wait,
             first_byte=self.first_byte,
             sent_after=None if self.sent_at is None else self.sent_at - self.began,
+            intent_seq=self.intent_seq,
             target=self.target,
             rule=self.rule,
             organization=self.organization,

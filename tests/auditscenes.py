@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from proxy.auditchain import seal_all
 from proxy.auditconfig import AuditConfig
 from proxy.auditfiles import list_segments
 from proxy.auditrecord import request_of
@@ -17,6 +18,7 @@ from tests.scenes import Clock
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proxy.auditchain import Head, Seals
     from proxy.auditrecord import Request
 
 KEY = Secret("k" * 64)
@@ -82,6 +84,12 @@ def records_in(directory: Path) -> list[dict[str, Any]]:
         for path in list_segments(directory)
         for line in path.read_bytes().splitlines()
     ]
+
+
+def seal(body: bytes, *, after: Head, seals: Seals | None) -> tuple[bytes, Head]:
+    """Make the line of one record and the head after it."""
+    (line,), head = seal_all((body,), after=after, seals=seals)
+    return line, head
 
 
 def kinds_in(directory: Path) -> list[str]:

@@ -9,9 +9,10 @@ import pytest
 from proxy.audit import Trail
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
-from proxy.auditrecord import Gap, Intent, Record, Request, Stop
+from proxy.auditrecord import Gap, Intent, Record, Stop
 from proxy.auditthread import Entry, Landed
 from proxy.errors import AuditUnavailableError
+from proxy.outcome import Outcome
 from tests.auditscenes import journal_of, outcome_of
 
 AT_ONCE = 0.01
@@ -24,6 +25,7 @@ class Stage:
     trail: Trail
     entries: list[Entry]
     queued_now: int = 0
+    written: int = 0
     missed: list[bool] = field(default_factory=list)
 
     def queued(self, count: int) -> None:
@@ -36,15 +38,16 @@ class Stage:
         """Let what has gathered be written."""
         entries = list(self.entries)
         self.entries.clear()
-        self.trail.landed(Landed(entries=entries, head=Head(), segment=None))
+        self.written += len(entries)
+        self.trail.landed(Landed(entries=entries, last=self.written, head=Head(), segment=None))
 
     def fail(self) -> None:
         """Let an attempt fail."""
         self.trail.landed(Landed(head=Head(), segment=None, error="disk full"))
 
     @property
-    def records(self) -> list[Record]:
-        return [entry.record for entry in self.entries]
+    def records(self) -> list[Record | Outcome]:
+        return [entry.what for entry in self.entries]
 
 
 def stage(**settings: Any) -> Stage:
@@ -61,10 +64,11 @@ async def test_a_read_leaves_one_record_and_waits_for_nothing() -> None:
     journal = journal_of(changes_state=False)
 
     await scene.trail.admit(journal)
-    kept = scene.trail.record(outcome_of(changes_state=False), places=journal.places)
+    outcome = outcome_of(changes_state=False)
+    kept = scene.trail.record(outcome, places=journal.places)
 
     assert kept is None
-    assert [type(record) for record in scene.records] == [Request]
+    assert scene.records == [outcome]
 
 
 async def test_an_intent_is_written_before_the_request_is_sent() -> None:
@@ -78,6 +82,7 @@ async def test_an_intent_is_written_before_the_request_is_sent() -> None:
     assert not announcing.done()
     scene.write()
     await announcing
+    assert journal.intent_seq == 1
 
 
 @pytest.mark.parametrize(
@@ -89,15 +94,38 @@ async def test_a_connection_waits_for_the_outcome_of_what_was_sent_if_that_is_pr
     attempts: int,
     waits: bool,  # noqa: FBT001
 ) -> None:
-    scene = stage(fsync=fsync)
+    scene = stage(fsync=fsync, max_wait=60.0)
 
     kept = scene.trail.record(outcome_of(attempts=attempts), places=0)
+    scene.write()
 
     assert (kept is not None) == waits
-    if kept is not None:
-        assert not await scene.trail.kept(kept)
-        scene.write()
-        assert await scene.trail.kept(kept)
+    assert kept is None or await kept == 1
+
+
+async def test_a_connection_does_not_wait_for_ever() -> None:
+    scene = stage()
+
+    kept = scene.trail.record(outcome_of(), places=0)
+
+    assert kept is not None
+    assert await kept is None
+    scene.write()  # which is too late, and harms nothing
+
+
+async def test_whoever_has_left_gets_no_number() -> None:
+    scene = stage(max_wait=60.0)
+    journal = journal_of()
+    await scene.trail.admit(journal)
+    announcing = asyncio.ensure_future(scene.trail.announce(journal))
+    await asyncio.sleep(0)
+
+    announcing.cancel()
+    await asyncio.wait((announcing,))
+    scene.write()
+
+    assert announcing.cancelled()
+    assert journal.intent_seq is None
 
 
 async def test_without_room_a_request_waits_and_then_goes_on() -> None:

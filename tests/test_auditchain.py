@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from proxy.auditchain import GENESIS, BrokenRecordError, Head, Seals, follow, seal, unseal
+from proxy.auditchain import GENESIS, BrokenRecordError, Head, Seals, follow, unseal
+from tests.auditscenes import seal
 
 SECRET = b"k" * 64
 KEY = Seals(SECRET)

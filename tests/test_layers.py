@@ -40,7 +40,7 @@ LAYERS = """
     localca
     directory exchange keyfiles keyring pool revoking sources tokens
     dialing
-    auditthread auditwriter
+    auditthread auditwaits auditwriter
     tlsdoor
     appcalls breaker callerconnection certificates keysources
     auditfiles

@@ -49,6 +49,7 @@ def test_closing_copies_what_was_learnt() -> None:
         "first_byte": 0.25,
         "sent_at": 10.25,
         "target": "/v1/retire?a",
+        "intent_seq": 4,
         "rule": "default",
         "organization": "org-1",
         "digest_in": "in",

@@ -6,13 +6,13 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from proxy.auditchain import Head, Seals, seal
+from proxy.auditchain import Head, Seals
 from proxy.auditfiles import list_segments
 from proxy.auditor.examining import examine
 from proxy.auditor.findings import Verdict, Witnessed
 from proxy.auditor.linking import judge
 from proxy.secret import Secret
-from tests.auditscenes import KEY, read_of, record_of, writer_in
+from tests.auditscenes import KEY, read_of, record_of, seal, writer_in
 from tests.scenes import Clock
 
 Files = list[tuple[str, bytes]]
