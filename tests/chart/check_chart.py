@@ -163,6 +163,13 @@ def test_the_package_has_the_files_of_the_configuration_byte_by_byte(tmp_path: P
             assert packed.read_bytes() == (CHART.parents[1] / "config" / name).read_bytes()
 
 
+def test_the_image_is_what_the_chart_takes_it_for() -> None:
+    image = (CHART.parents[1] / "Dockerfile").read_text()
+
+    assert "\nUSER 65532:65532\n" in image
+    assert '\nENTRYPOINT ["icr-proxy"]\n' in image
+
+
 def test_the_chart_is_of_the_version_of_the_program() -> None:
     chart: dict[str, Any] = yaml.safe_load((CHART / "Chart.yaml").read_text())
     [workload] = [each for each in helm4(values_of("default")) if each["kind"] == "Deployment"]

@@ -17,11 +17,13 @@ from typing import Any
 
 from proxy.emulator.server import Emulator
 from proxy.emulator.settings import EmulatorSettings
-from tests.chart.rendering import Manifest, helm4, only, pod_of
+from proxy.keys import parse_signing_key
+from tests.chart.rendering import Manifest, helm4, only, pods
 from tests.scenes import app_key_pem, call, request_head
 from tests.stories.program import Program, program_run, run_to_end
+from tests.test_keyring import another_pem
 
-MOUNTS = "/etc/icr-proxy"
+MOUNTS, VOLUME = "/etc/icr-proxy", "/var/lib/icr-proxy"
 
 
 class Mount:
@@ -51,14 +53,15 @@ class Pod:
     program: Program
     spec: Manifest
     config: Mount
-    mounts: Path
+    keys: Mount
+    folder: Path
     emulator: Emulator
     environment: dict[str, str]
 
     def update(self, **config: Any) -> None:
         """Do what the kubelet does some time after `helm upgrade`."""
-        text = config_text(rendered(self.emulator, **config))
-        self.config.write(**{"icr-proxy.yaml": text.replace(MOUNTS, str(self.mounts))})
+        text = config_text(rendered(self.emulator, config), self.folder)
+        self.config.write(**{"icr-proxy.yaml": text})
 
     async def probe(self, name: str) -> int:
         """Ask as the kubelet does, by HTTP; give the status."""
@@ -67,40 +70,50 @@ class Pod:
         request = f"GET {path} HTTP/1.1\r\nHost: 10.0.0.7:9090\r\n\r\n"
         return (await call(int(port), request.encode())).status
 
-    async def ask(self, method: str = "GET") -> int:
-        installation = next(iter(self.emulator.world.installations.values()))
+    async def ask(self, method: str = "GET", *, which: int = 0) -> int:
+        installation = list(self.emulator.world.installations.values())[which]
         target = f"/organizations/{installation.organization.id}/inventory"
         head = request_head(method, target, tag=installation.id, extra="Content-Length: 0\r\n")
         return (await call(self.program.port, head)).status
 
+    async def metrics(self) -> str:
+        request = b"GET /metrics HTTP/1.1\r\nHost: 10.0.0.7:9090\r\n\r\n"
+        answer = await call(int(self.program.admin.rpartition(":")[2]), request)
+        return answer.body.decode()
 
-def rendered(emulator: Emulator, **config: Any) -> list[Manifest]:
+
+def rendered(emulator: Emulator, config: dict[str, Any], **values: Any) -> list[Manifest]:
     local = {
         "app": {"id": emulator.app_id},
         "upstream": {"base_url": emulator.base_url},
         "listeners": [{"bind": "127.0.0.1:0"}],
     }
-    return helm4({"config": local | config, "privateKey": {"secretName": "k"}})
+    return helm4({"config": local | config, "privateKey": {"secretName": "k"}, **values})
 
 
-def config_text(manifests: list[Manifest]) -> str:
-    """Give the ConfigMap's file, with the admin port on any free one."""
+def config_text(manifests: list[Manifest], folder: Path) -> str:
+    """Give the ConfigMap's file, with the admin port on any free one and the mounts in a folder."""
     text: str = only(manifests, "ConfigMap")["data"]["icr-proxy.yaml"]
-    return text.replace("0.0.0.0:9090", "0.0.0.0:0")
+    text = text.replace("0.0.0.0:9090", "0.0.0.0:0").replace(MOUNTS, str(folder))
+    return text.replace(VOLUME, str(folder / "volume"))
 
 
 @asynccontextmanager
-async def pod(folder: Path, **config: Any) -> AsyncIterator[Pod]:
-    async with Emulator(EmulatorSettings(), private_keys=[app_key_pem()]) as emulator:
-        manifests = rendered(emulator, **config)
-        spec = pod_of(only(manifests, "Deployment"))
+async def pod(
+    folder: Path, config: dict[str, Any] | None = None, **values: Any
+) -> AsyncIterator[Pod]:
+    keys_at_the_api = [app_key_pem(), another_pem()]
+    async with Emulator(EmulatorSettings(), private_keys=keys_at_the_api) as emulator:
+        manifests = rendered(emulator, config or {}, **values)
+        [spec] = [each for each in pods(manifests) if "volumes" in each]
         keys, file = Mount(folder / "keys"), Mount(folder / "config")
-        keys.write(**{"2026-11-25.pem": emulator.private_key_pem})
-        file.write(**{"icr-proxy.yaml": config_text(manifests).replace(MOUNTS, str(folder))})
+        keys.write(**{"2026-11-25.pem": app_key_pem()})
+        file.write(**{"icr-proxy.yaml": config_text(manifests, folder)})
+        (folder / "volume").mkdir()
         words = [word.replace(MOUNTS, str(folder)) for word in spec["containers"][0]["args"]]
         clean = {name: it for name, it in os.environ.items() if not name.startswith("ICR_")}
         async with program_run(words, clean) as program:
-            yield Pod(program, spec, file, folder, emulator, clean)
+            yield Pod(program, spec, file, keys, folder, emulator, clean)
 
 
 async def test_a_pod_starts_with_the_mounts_of_the_chart_and_its_probes_are_answered(
@@ -123,10 +136,37 @@ async def test_a_changed_config_map_takes_effect_without_a_restart(tmp_path: Pat
         assert (before, await running.ask("DELETE"), await running.ask()) == (404, 403, 200)
 
 
+async def test_of_the_keys_in_a_secret_the_last_by_name_signs_and_nothing_restarts(
+    tmp_path: Path,
+) -> None:
+    """The runbook: all files of a mounted Secret are of one age, so names say which is new."""
+    added = parse_signing_key(another_pem(), source="the new key").fingerprint
+    active = f'icr_proxy_signing_key_info{{fingerprint="{added}",state="active"}} 1.0'
+    async with pod(tmp_path) as running:
+        assert await running.ask() == 200
+        assert active not in await running.metrics()
+
+        running.keys.write(**{"2026-11-25.pem": app_key_pem(), "2027-05-25.pem": another_pem()})
+
+        assert await running.ask(which=1) == 200
+        assert active in await running.metrics()
+
+
+async def test_a_trail_is_kept_on_the_volume(tmp_path: Path) -> None:
+    async with pod(tmp_path, audit={"enabled": True}) as running:
+        assert await running.ask() == 200
+        running.program.process.send_signal(signal.SIGTERM)
+        await running.program.end()
+
+    trail = str(tmp_path / "volume" / "audit")
+    code, said, _ = await run_to_end(["audit", "verify", trail], running.environment)
+    assert code == 0, said
+
+
 async def test_a_pod_that_must_go_is_not_ready_at_once_and_serves_on_meanwhile(
     tmp_path: Path,
 ) -> None:
-    async with pod(tmp_path, shutdown={"min_drain": "3s", "max_drain": "10s"}) as running:
+    async with pod(tmp_path, {"shutdown": {"min_drain": "3s", "max_drain": "10s"}}) as running:
         running.program.process.send_signal(signal.SIGTERM)
         await running.program.until("proxy.draining")
 
