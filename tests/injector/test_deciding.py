@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.errors import BadRequestError
+from proxy.injector.annotations import ANNOTATIONS
 from proxy.injector.deciding import decide
 from proxy.injector.defaults import Defaults
 from proxy.injector.reviews import Verdict, read_request
@@ -147,3 +151,68 @@ def test_a_dry_run_is_decided_like_any_other() -> None:
 def test_a_pod_that_is_none_is_a_bad_request(nothing: object) -> None:
     with pytest.raises(BadRequestError):
         about(nothing)
+
+
+# -- whatever is asked ----------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(["web", "icr-proxy", "work", "icr-proxy-keys", "~/", ""])
+ANNOTATION = st.sampled_from([f"icr-proxy/{name}" for name in (*ANNOTATIONS, "nope")] + ["other"])
+TEXT = st.sampled_from(["true", "false", "8081", "native", "plain", "a", "60s", ""]) | st.text()
+PORTS = st.lists(
+    st.fixed_dictionaries(
+        {"containerPort": st.sampled_from([80, 8080, 9090])},
+        optional={"protocol": st.sampled_from(["TCP", "UDP"])},
+    ),
+    max_size=2,
+)
+CONTAINER = st.fixed_dictionaries({"name": NAMES}, optional={"ports": st.none() | PORTS})
+POD = st.fixed_dictionaries(
+    {
+        "metadata": st.fixed_dictionaries(
+            {"annotations": st.dictionaries(ANNOTATION, TEXT, max_size=4)},
+            optional={"name": NAMES},
+        ),
+        "spec": st.fixed_dictionaries(
+            {"containers": st.lists(CONTAINER, min_size=1, max_size=2)},
+            optional={
+                "initContainers": st.none() | st.lists(CONTAINER, max_size=2),
+                "volumes": st.none() | st.lists(st.fixed_dictionaries({"name": NAMES}), max_size=2),
+                "hostNetwork": st.booleans(),
+            },
+        ),
+    }
+)
+
+
+@given(manifest=JSON, spec=JSON, request_=JSON)
+def test_nothing_that_is_asked_is_a_crash(manifest: object, spec: object, request_: object) -> None:
+    for wrong in (
+        review(manifest),
+        review({"metadata": {"annotations": {"icr-proxy/inject": "true"}}, "spec": spec}),
+        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request_},
+    ):
+        with suppress(BadRequestError):
+            decide(read_request(json.dumps(wrong).encode()), DEFAULTS)
+
+
+@given(manifest=POD, on_conflict=st.sampled_from(["refuse", "pass"]))
+def test_what_is_injected_keeps_all_it_had_and_is_not_injected_again(
+    manifest: Manifest, on_conflict: Literal["refuse", "pass"]
+) -> None:
+    defaults = replace(DEFAULTS, on_conflict=on_conflict)
+
+    verdict = about(manifest, defaults)
+    after = applied(manifest, verdict.patch)
+
+    assert bool(verdict.patch) == (verdict.result == "injected")
+    assert verdict.allowed or verdict.message
+    for kind in ("containers", "initContainers", "volumes"):
+        had = manifest["spec"].get(kind) or []
+        assert [each for each in after["spec"].get(kind) or [] if each in had] == had
+    if verdict.patch:
+        assert about(after, defaults).result == "already"
