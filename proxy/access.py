@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.secret import Secret
 
 
-@dataclass(frozen=True, slots=True)
-class TokenKey:
+class TokenKey(msgspec.Struct, frozen=True, gc=False):
     """Whose token: an installation's, or the app's own. Nothing looser ever keys a cache.
 
     App and base URL belong to the key too; a process has exactly one of each, and a cache lives

@@ -7,8 +7,9 @@ further. Whatever else happened to a write, it was sent once and the caller lear
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proxy.errors import (
     CircuitOpenError,
@@ -36,8 +37,7 @@ YOUNG_SECONDS = 10.0  # a token refused at this age may not be known everywhere 
 YOUNG_PAUSE_SECONDS = 0.5
 
 
-@dataclass(slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, kw_only=True):
     """One request of a caller, ready to be sent once its token is known."""
 
     key: TokenKey | None
@@ -70,8 +70,7 @@ class Job:
         return self.can_be_sent_again and not self.changes_state
 
 
-@dataclass(slots=True, kw_only=True)
-class Opened:
+class Opened(msgspec.Struct, kw_only=True):
     """An answer whose head is here; `prefix` is what was read of its body to judge it."""
 
     response: UpstreamResponse

@@ -7,8 +7,6 @@ trail is kept, and for it alone: no other reader may look at it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from proxy.tracecontext import Trace  # noqa: TC001  # msgspec looks at the types
@@ -63,8 +61,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Names of headers that went (`-`), came (`+`) or changed (`~`), if a console was open."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Journal:
+class Journal(msgspec.Struct, kw_only=True, gc=False):
     """The outcome in the making: each step of the story writes down what it learnt."""
 
     request_id: str

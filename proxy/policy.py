@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+import msgspec
+
 from proxy import operations, paths
 
 if TYPE_CHECKING:
@@ -41,8 +43,7 @@ class Rule:
     callers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is decided on; `path` is a decision path, the last of them None where there is none."""
 
     operation: operations.Operation

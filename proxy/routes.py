@@ -7,9 +7,10 @@ what is forwarded, less a path prefix that names the installation.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import msgspec
 
 from proxy.access import AppSignature, Credential, OnOrganization, TokenKey
 from proxy.errors import (
@@ -39,8 +40,7 @@ ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 APP_READS = frozenset({"apps.installations.list", "apps.installations.get"})
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, gc=False):
     """A request target: as forwarded, as decided on, what it asks for, what was cut off it."""
 
     forwarded: str

@@ -7,8 +7,9 @@ another credential than its sender meant.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proxy.basic import is_basic, read_basic
 from proxy.errors import InstallationInvalidError
@@ -26,8 +27,7 @@ NOT_AN_ID = frozenset({b"undefined", b"null", b"none", b"nan"})
 PREFIX = re.compile(r"/(?:~|%7[Ee])([^/?#]*)(.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(msgspec.Struct, frozen=True, gc=False):
     """What a request names: an installation, or an organization on which one is."""
 
     installation: str | None = None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+import msgspec
 
 RANDOM_BYTES = 32  # what a trace needs at most: its own id, and those of two spans
 # All zeros is invalid there. Versions we do not know are read by the rules of the one we do.
@@ -19,8 +20,7 @@ SHARE_DIGITS = 8
 SHARE_OF = 1 << 4 * SHARE_DIGITS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a request stands in a trace: all ids in lower-case hexadecimal."""
 
     id: str
