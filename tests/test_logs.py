@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal
 import pytest
 
 from proxy.config import LogsConfig
-from proxy.logs import Bridge, Log, Threshold, build_log, where
+from proxy.logs import Bridge, Log, Threshold, build_log, moment, where
 from proxy.secret import Secret
 
 NOW = 1_700_000_000.125
@@ -64,6 +64,31 @@ def test_a_line_is_json_with_its_fields_in_reading_order() -> None:
         b'{"ts":"2023-11-14T22:13:20.125+00:00","level":"info","event":"token.minted",'
         b'"installation":"in-1","generation":3,"organization":null}\n'
     )
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param((0.0,), id="the first of all seconds"),
+        pytest.param((NOW, NOW + 0.0009, NOW + 0.001, NOW + 0.8749), id="within a second"),
+        pytest.param((NOW, NOW + 1, NOW), id="back and forth"),
+        pytest.param((NOW + 0.8749996, NOW + 0.8749999), id="as good as the next second"),
+        pytest.param((1_700_000_000.123, 1_700_000_000.999), id="none that binary fractions hit"),
+    ],
+)
+def test_every_moment_is_written_as_if_it_were_the_only_one(seconds: tuple[float, ...]) -> None:
+    stream, times = io.BytesIO(), iter(seconds)
+    log = build_log(
+        LogsConfig(format="json"),
+        stream=stream,
+        threshold=Threshold("info"),
+        now=lambda: next(times),
+    )
+
+    for _ in seconds:
+        log.info("something.happened")
+
+    assert [line["ts"] for line in lines_of(stream)] == [moment(each) for each in seconds]
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
