@@ -110,7 +110,8 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     exchange = build_exchange(config, calls=calls, clocks=clocks)
     tokens = build_tokens(config, exchange=exchange, observers=observers, clocks=clocks)
     directory = build_directory(config, calls=calls, log=log, clocks=clocks)
-    in_flight = InFlight(changed=metrics.in_flight.set)
+    in_flight = InFlight()
+    metrics.in_flight.set_function(lambda: in_flight.count)
     feed = build_feed(config, in_flight=in_flight, clocks=clocks)
     add_states(metrics, tokens=tokens, pool=pool, calls=calls, clocks=clocks)
     forwarder = Forwarder(

@@ -223,24 +223,26 @@ async def test_more_than_may_be_in_flight_is_refused_and_does_not_queue() -> Non
 
 async def test_a_place_is_given_back_however_the_request_ends() -> None:
     counts: list[int] = []
-    in_flight = InFlight(changed=counts.append)
+    in_flight = InFlight()
 
     def crash() -> None:
         with in_flight.slot(1), pytest.raises(OverloadedError), in_flight.slot(1):
             pass
+        counts.append(in_flight.count)
         with in_flight.slot(1):
+            counts.append(in_flight.count)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         crash()
     await in_flight.until_idle()
 
-    assert counts == [1, 0, 1, 0]
+    assert [*counts, in_flight.count] == [0, 1, 0]
 
 
 def test_a_proxy_that_is_shut_begins_nothing() -> None:
     async def scene() -> None:
-        in_flight = InFlight(changed=lambda _: None)
+        in_flight = InFlight()
         in_flight.shut = True
         with pytest.raises(DrainingError), in_flight.slot(1):
             pass
