@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._paused_writing = False
         self._paused_reading = False
+        self._waits = select.poll()
         self.idle_since = 0.0
         self.reused = False
 
@@ -66,9 +67,7 @@ class Connection(asyncio.Protocol):
         """
         if self._transport is None or self._transport.is_closing():
             return False
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return not self._waits.poll(0)
 
     async def send(self, request: UpstreamRequest) -> Reply:
         """Write the request and wait for the head of the answer, which may come first."""
@@ -178,6 +177,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called once, when connected."""
         self._transport = cast("asyncio.Transport", transport)
+        self._waits.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Pass on; bytes that belong to no answer end the connection."""
