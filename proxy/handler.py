@@ -126,8 +126,11 @@ class Handler:
             if broken is not None:
                 raise broken  # noqa: TRY301  # answered like any other error
             with self._in_flight.slot(rules.limits.in_flight):
-                async with asyncio.timeout(rules.total_seconds):
+                if rules.total_seconds is None:  # as usual; even a limit of nothing costs 2 %
                     await self._serve(request, rules, journal, answer)
+                else:
+                    async with asyncio.timeout(rules.total_seconds):
+                        await self._serve(request, rules, journal, answer)
         except asyncio.CancelledError:
             journal.status = CALLER_GONE_STATUS
             journal.code = "draining" if self._in_flight.closing else "caller-gone"
