@@ -107,6 +107,9 @@ WRONG = [
     pytest.param({"config": {"listeners": [{"bnd": "x"}]}}, "bnd", id="in a list"),
     pytest.param({"config": {"app": {"private_key": "P"}}}, "private_key", id="a key in the open"),
     pytest.param({"config": {"webhooks": {"secret": "s"}}}, "secret", id="a secret in the open"),
+    pytest.param(
+        {"env": [{"name": "ICR_PROXY_APP__PRIVATE_KEY", "value": "P"}]}, "env", id="in a variable"
+    ),
     pytest.param({"secrets": {"keys": "x"}}, "keys", id="a mount that is taken"),
     pytest.param({"image": {"digest": "latest"}}, "digest", id="no digest"),
 ]

@@ -17,6 +17,7 @@ import yaml
 
 from proxy.config import Config
 from proxy.reference import json_schema
+from proxy.secretkinds import SecretText
 from proxy.settings import leaves
 from tests.tables import rewritten
 
@@ -28,7 +29,7 @@ README = CHART / "README.md"
 CONFIG_TEMPLATE = CHART / "templates" / "_config.tpl"
 
 # They would end up in a ConfigMap, for everybody who may read those.
-SECRETS = (("app", "private_key"), ("webhooks", "secret"))
+SECRETS = [path for path, _, key in leaves(Config) if isinstance(key.kind, SecretText)]
 LISTS = ("callers", "listeners")  # the template has them by heart: the first is live as a whole
 LINE = re.compile(r"^( *)([A-Za-z]+):")
 LIVE_KEYS = re.compile(r'(define "icr-proxy\.liveKeys" -}}\n)(.*?)({{- end }})', re.DOTALL)
@@ -74,9 +75,15 @@ def config_schema() -> dict[str, Any]:
     """
     schema: dict[str, Any] = json_schema()
     del schema["$schema"], schema["title"]
-    for section, key in SECRETS:
-        del schema["properties"][section]["properties"][key]
+    for path in SECRETS:
+        section = value_at(tuple(step for name in path[:-1] for step in _down(name)), schema)
+        del section["properties"][path[-1]]
     return _for_go(schema)
+
+
+def _down(name: str) -> Path_:
+    """Give the steps in a schema to a key, or to the items of a list."""
+    return ("items",) if name.isdecimal() else ("properties", name)
 
 
 def _for_go(schema: dict[str, Any]) -> dict[str, Any]:
