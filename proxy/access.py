@@ -60,3 +60,5 @@ class AccessToken:
     fingerprint: str
     organization: str | None = None
     permissions: Mapping[str, str] = field(default_factory=dict)
+    is_shared: bool = False
+    """Whether another replica had it made."""

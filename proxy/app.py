@@ -113,6 +113,8 @@ class App:
             self._admin_token.issue()
             for listener in (*self._sideports, *self.parts.listeners):
                 await listener.open()
+            if self.parts.replicas is not None:
+                self.parts.replicas.start(forget=self.parts.tokens.forget)
         except ProxyError:
             await self.stop()
             raise
@@ -197,6 +199,8 @@ class App:
         self._admin_token.withdraw()
         await asyncio.gather(*(listener.close() for listener in parts.listeners))
         await parts.tokens.stop()
+        if parts.replicas is not None:
+            await parts.replicas.stop()
         await parts.directory.stop()
         parts.pool.close()
         if parts.auditing is not None:

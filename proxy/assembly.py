@@ -34,6 +34,7 @@ from proxy.outbound import (
 from proxy.ownplaces import OwnPlaces
 from proxy.reception import build_listeners
 from proxy.reports import ClockReports, KeyReports, TokenReports
+from proxy.sharingparts import build_replicas
 from proxy.tokens import Tokens
 from proxy.trails import build_auditing
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from proxy.observing import Observers
     from proxy.outcome import Outcome
     from proxy.pool import Pool
+    from proxy.replicas import Replicas
     from proxy.requestlog import Sampling
     from proxy.spans import Spans
     from proxy.upstream import Upstream
@@ -78,6 +80,8 @@ class Parts:
     """The pool, behind the circuit breaker if there is one."""
     calls: AppCalls
     exchange: Exchange
+    replicas: Replicas | None
+    """What shares tokens with others; `None` if nothing does."""
     tokens: Tokens
     directory: Directory
     in_flight: InFlight
@@ -108,7 +112,12 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         config, keys=keys, upstream=upstream, clocks=clocks, skewed=ClockReports(log=log).measured
     )
     exchange = build_exchange(config, calls=calls, clocks=clocks)
-    tokens = build_tokens(config, exchange=exchange, observers=observers, clocks=clocks)
+    replicas = build_replicas(
+        config, mint=exchange.mint, keys=keys, log=log, metrics=metrics, clocks=clocks
+    )
+    tokens = build_tokens(
+        config, exchange=exchange, replicas=replicas, observers=observers, clocks=clocks
+    )
     directory = build_directory(config, calls=calls, log=log, clocks=clocks)
     in_flight = InFlight()
     metrics.in_flight.set_function(lambda: in_flight.count)
@@ -150,6 +159,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         upstream=upstream,
         calls=calls,
         exchange=exchange,
+        replicas=replicas,
         tokens=tokens,
         directory=directory,
         in_flight=in_flight,
@@ -186,12 +196,17 @@ def build_keys(
 
 
 def build_tokens(
-    config: Config, *, exchange: Exchange, observers: Observers, clocks: Clocks
+    config: Config,
+    *,
+    exchange: Exchange,
+    replicas: Replicas | None,
+    observers: Observers,
+    clocks: Clocks,
 ) -> Tokens:
     """Make the cache of tokens; nothing is minted yet."""
     spans = observers.spans
     return Tokens(
-        mint=exchange.mint,
+        mint=exchange.mint if replicas is None else replicas.sharing.mint,
         config=config.tokens,
         now=clocks.now,
         random=clocks.random,
@@ -201,6 +216,7 @@ def build_tokens(
             **({} if spans is None else {"mint_span": spans.minted}),
         ),
         sleep=asyncio.sleep,
+        **({} if replicas is None else {"dropped": replicas.drops.drop}),
     )
 
 

@@ -76,6 +76,20 @@ def only_with(other: str) -> Callable[[object, object], str | None]:
     return rule
 
 
+def of_sharing(setting: object, url: Secret | None, file: Path | None) -> str | None:
+    """Find a setting about shared tokens where none are shared."""
+    if setting is None or url is not None or file is not None:
+        return None
+    return "is set, but no tokens are shared without tokens.shared or tokens.shared_url_file"
+
+
+def own_tokens(revoke: bool, url: Secret | None, file: Path | None) -> str | None:  # noqa: FBT001 - a row of values
+    """Keep a replica that stops from killing tokens that others still use."""
+    if not revoke or (url is None and file is None):
+        return None
+    return "is set, and so is tokens.shared: other replicas still use those tokens; keep one"
+
+
 def someone_to_ask(client_auth: str, client_ca: Path | None) -> str | None:
     """Find a choice about client certificates where none are asked for."""
     if client_auth == "required" or client_ca is not None:

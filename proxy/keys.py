@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.errors import KeyUnusableError
+from proxy.sealing import derive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +73,16 @@ class SigningKey:
     def sign(self, claims: Mapping[str, object]) -> str:
         """Give the compact JWT over these claims, signed with RS256."""
         return jwt.encode(dict(claims), self._key, algorithm="RS256")
+
+    def derive(self, *, purpose: bytes) -> bytes:
+        """Make another key out of this one, which nobody has who has not this one.
+
+        It hangs on the two primes and not on how a file writes them, so PKCS#1 and PKCS#8 agree.
+        """
+        numbers = self._key.private_numbers()
+        length = self.bits // 8
+        low, high = sorted((numbers.p, numbers.q))
+        return derive(low.to_bytes(length) + high.to_bytes(length), purpose=purpose)
 
     def __repr__(self) -> str:
         return f"SigningKey({self.fingerprint})"

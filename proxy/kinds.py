@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from proxy import units
-from proxy.secretkinds import KeyHash, SecretText
+from proxy.secretkinds import KeyHash, SecretText, StoreUrl
 from proxy.showing import shown
 
 if TYPE_CHECKING:
@@ -286,4 +286,4 @@ def take(kind: Kind, raw: object) -> tuple[Any, list[tuple[str, str]]]:
 def quoted(kind: Kind, raw: object) -> str:
     """Quote a value as its kind allows."""
     inner = kind.item if isinstance(kind, ListOf) else kind
-    return "***" if isinstance(inner, SecretText | KeyHash) else shown(raw)
+    return "***" if isinstance(inner, SecretText | StoreUrl | KeyHash) else shown(raw)

@@ -107,6 +107,7 @@ class Metrics:
         self.mints = counter("token_mints", "Tokens asked for.", "kind", "result")
         self.mint_duration = histogram("token_mint_duration_seconds", "Time to mint a token.")
         self.token_refusals = counter("token_refusals", "Tokens the API refused.", "reason")
+        self.shared_tokens = counter("shared_tokens", "Tokens wanted from all replicas.", "result")
         self.caller_requests = counter("caller_requests", "Requests of known callers.", "caller")
         self.caller_failures = counter("caller_failures", "Callers not let in, by why.", "reason")
         self.blocked = gauge("blocked_installations", "Installations an operator has blocked.")
@@ -142,6 +143,10 @@ class Metrics:
     ) -> None:
         """Add a gauge that is counted on each scrape."""
         self.registry.register(States(f"icr_proxy_{name}", meaning, label, count))
+
+    def fact(self, name: str, meaning: str, *, value: Callable[[], float]) -> None:
+        """Add a gauge that is asked for on each scrape."""
+        Gauge(f"icr_proxy_{name}", meaning, registry=self.registry).set_function(value)
 
     def __call__(self, outcome: Outcome) -> None:
         """Read one outcome."""

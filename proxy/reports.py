@@ -45,7 +45,17 @@ class TokenReports:
         self._lookups[result].inc()
 
     def minted(self, key: TokenKey, cached: CachedToken, seconds: float) -> None:
-        """Count and log a token that arrived."""
+        """Count and log a token that arrived; one that another replica had made is no mint."""
+        if cached.token.is_shared:
+            self._log.info(
+                "token.found",
+                installation=key.installation,
+                organization=cached.token.organization,
+                token=cached.token.fingerprint,
+                generation=cached.generation,
+                duration_ms=round(seconds * 1000, 3),
+            )
+            return
         self._metrics.mints.labels(key.kind, "ok").inc()
         self._metrics.mint_duration.observe(seconds)
         self._mint_span(installation=key.installation, result="ok", took=seconds)

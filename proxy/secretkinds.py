@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from proxy.secret import Secret
+from proxy.storeurl import EXAMPLE, read_store_url
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -41,6 +42,27 @@ class SecretText:
 
     def schema(self) -> Schema:
         return {"type": "string", "minLength": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUrl:
+    """Where Redis is; there may be a password in it, so it is never shown."""
+
+    example: str = EXAMPLE
+
+    def read(self, raw: object) -> Secret:
+        if isinstance(raw, Secret):
+            raw = raw.reveal()
+        if not isinstance(raw, str):
+            raise ValueError("is not text")
+        read_store_url(raw)
+        return Secret(raw)
+
+    def write(self, value: Secret) -> str:  # noqa: ARG002 - that is the point
+        return "***"
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": "^(?:rediss?|unix)://"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,25 @@ A table of keys like `config`: annotations are real objects.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from proxy import consistency
 from proxy import vocabulary as of
+from proxy.secret import Secret
 from proxy.settings import Key, Rule, check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokensConfig:
-    """Access tokens: when they are renewed, how long one waits for them."""
+    """Access tokens: when they are renewed, how long one waits for them, who shares them."""
+
+    must_hold: ClassVar = (
+        Rule(("shared_url_file", "shared"), consistency.not_beside("tokens.shared")),
+        Rule(("shared_ca_file", "shared", "shared_url_file"), consistency.of_sharing),
+        Rule(("shared_key_file", "shared", "shared_url_file"), consistency.of_sharing),
+        Rule(("revoke_on_exit", "shared", "shared_url_file"), consistency.own_tokens),
+    )
 
     refresh_margin: Annotated[
         float, Key(of.DURATION_OR_NONE, "Renew a token this long before it expires.", example="5m")
@@ -31,6 +40,35 @@ class TokensConfig:
     revoke_on_exit: Annotated[
         bool, Key(of.SWITCH, "Delete our tokens at the API when stopping, while the drain lasts.")
     ] = False
+    shared: Annotated[
+        Secret | None,
+        Key(
+            of.STORE_URL, "URL of a Redis through which replicas share tokens; empty: they do not."
+        ),
+    ] = None
+    shared_url_file: Annotated[
+        Path | None,
+        Key(of.FILE, "File with that URL, in place of it.", example="/etc/icr-proxy/redis.url"),
+    ] = None
+    shared_ca_file: Annotated[
+        Path | None,
+        Key(
+            of.FILE,
+            "PEM file of the authorities to trust with `rediss://`; empty trusts the system's.",
+            example="/etc/icr-proxy/redis-ca.pem",
+        ),
+    ] = None
+    shared_key_file: Annotated[
+        Path | None,
+        Key(
+            of.FILE,
+            "File with the secret that seals shared tokens; empty takes the app's private key.",
+            example="/etc/icr-proxy/shared.secret",
+        ),
+    ] = None
+    shared_timeout: Annotated[
+        float, Key(of.DURATION, "How long Redis may take before it is left alone for a while.")
+    ] = 0.5
 
     def __post_init__(self) -> None:
         check(self)

@@ -31,6 +31,7 @@ def describe_status(
         "listeners": [place for listener in parts.listeners for place in listener.addresses],
         "policy": _policy(parts, config.policy),
         "circuit": parts.circuit.state if parts.circuit is not None else "off",
+        "shared": parts.replicas.state if parts.replicas is not None else "off",
         "degraded": list(_degraded(parts)),
         "key": parts.keys.fingerprint,
         "keys": parts.keys.states,
@@ -53,6 +54,8 @@ def _degraded(parts: Parts) -> Iterable[str]:
     """Name what keeps a proxy that is ready from being of full use."""
     if parts.circuit is not None and parts.circuit.state != "closed":
         yield "circuit-open"
+    if parts.replicas is not None and parts.replicas.state != "up":
+        yield "shared-lost"
 
 
 def _policy(parts: Parts, policy: PolicyConfig) -> dict[str, object]:

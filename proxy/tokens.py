@@ -64,9 +64,14 @@ class Tokens:
         random: Callable[[], float],
         watcher: TokenWatcher,
         sleep: Callable[[float], Awaitable[None]] | None = None,
+        dropped: Callable[[TokenKey, str | None], None] = lambda _key, _fingerprint: None,
     ) -> None:
-        """Keep what `mint` gives; with `sleep`, requests wait while short failures of it pass."""
+        """Keep what `mint` gives; with `sleep`, requests wait while short failures of it pass.
+
+        `dropped` is told what must not be used any more: the token with a fingerprint, or any.
+        """
         self._mint = mint
+        self._dropped = dropped
         self._sleep = sleep
         self._config = config
         self._now = now
@@ -178,6 +183,7 @@ class Tokens:
             self._watcher.refused(key, generation, "limited")
             return False
         del self._cached[key]
+        self._dropped(key, cached.token.fingerprint)
         self._watcher.refused(key, generation, "dropped")
         return True
 
@@ -189,10 +195,20 @@ class Tokens:
         A mint under way may bring one that was made before this moment, so it is made again for
         those who wait. A request that has its token keeps it.
         """
-        self._failures.forgive(key)
-        cached = self._cached.pop(key, None)
+        self._dropped(key, None)
+        return self.forget(key)
+
+    def forget(self, key: TokenKey, fingerprint: str | None = None) -> bool:
+        """Drop the token of `key` here, or only that with this fingerprint; tell nobody."""
+        cached = self._cached.get(key)
+        if fingerprint is not None and (cached is None or cached.token.fingerprint != fingerprint):
+            return False
         if cached is not None:
+            del self._cached[key]
             cached.is_dropped = True
+        if fingerprint is not None:
+            return True
+        self._failures.forgive(key)
         if key in self._mints:
             self._outdated.add(key)
         return cached is not None or key in self._mints

@@ -70,7 +70,7 @@ def with_everything_on(directory: Path) -> Config:
     text = everything_on(EXAMPLE.read_text())
     file = directory / "c.yaml"
     file.write_text(
-        re.sub(r" *(private_key_file|private_keys_dir|secret_file|mode|owner):.*\n", "", text)
+        re.sub(r" *(private_key_file|private_keys_dir|secret_file|shared_url_file|mode|owner):.*\n", "", text)
     )
     return load(file=file, environ={}, flags={})
 

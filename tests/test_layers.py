@@ -23,8 +23,8 @@ LAYERS = """
     outbound reception
     compiling observing
     admin deliveries handler listeners
-    trails
-    auditing
+    sharingparts trails
+    auditing replicas sharingreports
     consolepages control
     livestream site
     pages
@@ -34,7 +34,9 @@ LAYERS = """
     answers bodies deciding doorkeeper forward gate installations loading reference reloading
     reports
     status
-    upstreamreports
+    sharing upstreamreports
+    redisstore shareddrops
+    sharedentry sharednotice
     duplicates
     feed
     localca
@@ -56,12 +58,13 @@ LAYERS = """
     access cached circuit failures inflight intake issued kinds latencies policy rationing
     secretfile upstream
     secretkinds
+    storeurl
     ownplaces
     activation binds fronting otherend tcpsockets unixsockets
     proxyprotocol
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers secret showing tree units
-    auditchain breakoff places requesthead
+    auditchain breakoff places presence requesthead sealing storescripts
     clocks errors tracecontext
     __init__
 """
