@@ -80,7 +80,7 @@ class SigningKey:
         It hangs on the two primes and not on how a file writes them, so PKCS#1 and PKCS#8 agree.
         """
         numbers = self._key.private_numbers()
-        length = self.bits // 8
+        length = (self.bits + 7) // 8
         low, high = sorted((numbers.p, numbers.q))
         return derive(low.to_bytes(length) + high.to_bytes(length), purpose=purpose)
 

@@ -190,7 +190,12 @@ def _client(address: StoreAddress, *, ca_file: Path | None, timeout: float) -> R
     """Make a client that tries once and speaks the old protocol, which every Redis knows."""
     encryption: dict[str, Any] = {}
     if address.is_encrypted:
-        encryption = {"ssl": True, "ssl_ca_certs": str(ca_file) if ca_file is not None else None}
+        encryption = {
+            "ssl": True,
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+            "ssl_ca_certs": str(ca_file) if ca_file is not None else None,
+        }
     return Redis(
         host=address.host,
         port=address.port,

@@ -31,7 +31,9 @@ class Replicas:
         place: Place,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
+        probe_every: float = PROBE_SECONDS,
     ) -> None:
+        self._probe_every = probe_every
         self._store = store
         self._presence = presence
         self._place = place
@@ -71,11 +73,11 @@ class Replicas:
             if hear is None:
                 return
             self._presence.answered(now=self._clock())
-            probe_at = self._clock() + PROBE_SECONDS
+            probe_at = self._clock() + self._probe_every
             while self._presence.is_up:
                 notice = self.drops.hear(await hear())
                 if notice is not None:
                     forget(notice.key, notice.fingerprint)
                 if self._clock() >= probe_at:
                     await self._store.probe(self._place.probe)
-                    probe_at = self._clock() + PROBE_SECONDS
+                    probe_at = self._clock() + self._probe_every

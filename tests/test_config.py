@@ -54,6 +54,12 @@ def test_a_configuration_does_not_show_the_key() -> None:
     assert "PLANTED" not in repr(config)
 
 
+def test_a_configuration_does_not_show_the_password_of_redis() -> None:
+    config = Config(app=APP, tokens=TokensConfig(shared=Secret("redis://:PLANTED@redis")))
+
+    assert "PLANTED" not in repr(config)
+
+
 def test_a_configuration_does_not_show_the_secret_of_webhooks() -> None:
     config = Config(app=APP, webhooks=WebhooksConfig(secret=Secret("PLANTED")))
 
@@ -168,6 +174,36 @@ def test_a_configuration_does_not_show_the_secret_of_webhooks() -> None:
         ),
         pytest.param(HeadersConfig, {"forwarded": "keep"}, "none of drop, pass", id="choice"),
         pytest.param(BrowserConfig, {"allow_origins": ("*",)}, 'allow_origins[0]: "*"', id="star"),
+        pytest.param(
+            TokensConfig,
+            {"shared": Secret("redis://PLANTED@x y")},
+            "TokensConfig.shared: *** is not the URL of a Redis",
+            id="store",
+        ),
+        pytest.param(
+            TokensConfig,
+            {"shared": Secret("redis://:PLANTED@x"), "shared_url_file": Path("/s")},
+            "shared_url_file: is set, and so is tokens.shared",
+            id="two-stores",
+        ),
+        pytest.param(
+            TokensConfig,
+            {"shared_key_file": Path("/s")},
+            "shared_key_file: is set, but no tokens are shared",
+            id="key-of-nothing-shared",
+        ),
+        pytest.param(
+            TokensConfig,
+            {"shared_ca_file": Path("/s")},
+            "shared_ca_file: is set, but no tokens are shared",
+            id="ca-of-nothing-shared",
+        ),
+        pytest.param(
+            TokensConfig,
+            {"shared_url_file": Path("/s"), "revoke_on_exit": True},
+            "revoke_on_exit: is set, and so is tokens.shared: other replicas",
+            id="shared-and-revoked",
+        ),
         pytest.param(LogsConfig, {"level": "INFO"}, 'level: "INFO" is none of', id="level"),
         pytest.param(AdminConfig, {"bind": ":90"}, 'bind: ":90" leaves open', id="open-bind"),
         pytest.param(

@@ -69,9 +69,8 @@ def with_everything_on(directory: Path) -> Config:
     """Load the example with all that is off turned on; of alternatives, only one."""
     text = everything_on(EXAMPLE.read_text())
     file = directory / "c.yaml"
-    file.write_text(
-        re.sub(r" *(private_key_file|private_keys_dir|secret_file|shared_url_file|mode|owner):.*\n", "", text)
-    )
+    others = "private_key_file|private_keys_dir|secret_file|shared_url_file|mode|owner"
+    file.write_text(re.sub(rf" *({others}):.*\n", "", text))
     return load(file=file, environ={}, flags={})
 
 

@@ -323,3 +323,15 @@ def test_the_fingerprint_is_over_the_public_half_in_the_form_of_github_apps() ->
 
     assert key.fingerprint == expected
     assert repr(key) == f"SigningKey({expected})"
+
+
+def test_the_same_key_in_another_form_makes_the_same_key_and_another_key_another() -> None:
+    one, again = (
+        parse_signing_key(form(rsa_key()), source="s").derive(purpose=b"p")
+        for form in (pkcs1, pkcs8)
+    )
+    other = parse_signing_key(app_key_pem(), source="s").derive(purpose=b"p")
+
+    assert one == again
+    assert len({one, other}) == 2
+    assert len(one) == 32

@@ -69,6 +69,7 @@ LAYERS = """
     __init__
 """
 PURE = """
+    presence sealing sharedentry sharednotice storescripts storeurl
     binds peers proxyprotocol
     auditchain auditconfig auditrecord
     admission basic callerconfig callerkeys callers lateness secretkinds

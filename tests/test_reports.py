@@ -297,3 +297,19 @@ def test_connections_without_a_proxy_header_are_counted_and_told_once_of_each_ki
 
     assert [fields["reason"] for _, _, fields in heard.lines] == ["untrusted", "invalid"]
     assert value(metrics, "proxy_protocol_refusals_total", reason="untrusted") == 2
+
+
+def test_a_token_that_another_replica_had_made_is_no_mint(
+    tokens: TokenReports, heard: Heard, metrics: Metrics
+) -> None:
+    token = AccessToken(
+        secret=Secret("crs_1"), minted_at=0, expires_at=60, fingerprint="f", is_shared=True
+    )
+    cached = CachedToken(token=token, generation=3, authorization=b"", due_at=50, dead_at=59)
+
+    tokens.minted(ONE, cached, 0.5)
+
+    [(level, event, fields)] = heard.lines
+    assert (level, event) == ("info", "token.found")
+    assert fields["duration_ms"] == 500.0
+    assert metrics.registry.get_sample_value("icr_proxy_token_mint_duration_seconds_count") == 0

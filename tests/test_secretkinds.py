@@ -9,10 +9,11 @@ import pytest
 from proxy.callerkeys import new_key
 from proxy.kinds import Kind, ListOf, take
 from proxy.secret import Secret
-from proxy.secretkinds import KeyHash, SecretText
+from proxy.secretkinds import KeyHash, SecretText, StoreUrl
 
 HASH = "sha256:" + "0a" * 32
 KEY = new_key()
+URL = "rediss://icr:hunter2@redis.example:6380/1"
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,8 @@ KEY = new_key()
     [
         pytest.param(SecretText(), "word", Secret("word"), id="secret"),
         pytest.param(SecretText(), Secret("word"), Secret("word"), id="secret read before"),
+        pytest.param(StoreUrl(), URL, Secret(URL), id="store"),
+        pytest.param(StoreUrl(), Secret(URL), Secret(URL), id="store read before"),
         pytest.param(KeyHash(), HASH, HASH, id="hash"),
         pytest.param(KeyHash(), "sha256:" + "0A" * 32, HASH, id="hash in capitals"),
     ],
@@ -33,6 +36,8 @@ def test_what_is_fine_is_read(kind: Kind, raw: object, value: object) -> None:
     [
         pytest.param(SecretText(), ["word"], id="secret list"),
         pytest.param(SecretText(), {}, id="secret mapping"),
+        pytest.param(StoreUrl(), [URL], id="store list"),
+        pytest.param(StoreUrl(), "http://:hunter2@redis", id="store of another kind"),
         pytest.param(KeyHash(), KEY, id="the key itself"),
         pytest.param(KeyHash(), f"sha256:{KEY}", id="the key behind the word"),
         pytest.param(KeyHash(), "hunter2", id="a password"),
@@ -49,6 +54,7 @@ def test_what_is_not_is_refused_without_being_shown(kind: Kind, raw: object) -> 
 
     assert complaint.startswith("*** is not")
     assert KEY not in complaint
+    assert "hunter2" not in complaint
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"\r\n"])
@@ -60,6 +66,7 @@ def test_the_hash_of_a_variable_that_was_not_set_is_refused(text: bytes) -> None
 
 def test_what_is_shown_tells_which_it_is_and_no_more() -> None:
     assert SecretText().write(Secret("word")) == "***"
+    assert StoreUrl().write(Secret(URL)) == "***"
     assert KeyHash().write(HASH) == "sha256:0a0a0a0a…"
 
 

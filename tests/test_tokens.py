@@ -97,6 +97,7 @@ class Stage:
     clock: Clock = field(default_factory=Clock)
     heard: Heard = field(default_factory=Heard)
     chance: float = 0.0
+    dropped: list[tuple[TokenKey, str | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.mints = Mints(self.clock)
@@ -109,6 +110,7 @@ class Stage:
             now=self.clock,
             random=lambda: self.chance,
             watcher=self.heard,
+            dropped=lambda key, fingerprint: self.dropped.append((key, fingerprint)),
         )
         return self.tokens
 
@@ -1210,3 +1212,55 @@ async def test_ten_thousand_installations_do_not_renew_together(stage: Stage) ->
     # Spread over two minutes of the five, and no second of them with more than its share.
     assert max(due) - min(due) == pytest.approx(0.4 * 300, rel=0.05)
     assert max(Counter(int(at) for at in due).values()) < 3 * 10_000 / 120
+
+
+# -- what other replicas are told, and what they tell ----------------------------------------------
+
+
+async def test_a_refused_token_is_told_of_by_its_fingerprint(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+
+    stage.tokens.refused(ONE, cached.generation)
+    stage.tokens.refused(ONE, cached.generation)
+
+    assert stage.dropped == [(ONE, cached.token.fingerprint)]
+
+
+async def test_what_an_operator_drops_is_told_of_whether_it_is_here_or_not(stage: Stage) -> None:
+    stage.tokens.drop(ONE)
+    stage.tokens.block(TWO)
+
+    assert stage.dropped == [(ONE, None), (TWO, None)]
+
+
+async def test_what_another_replica_saw_refused_is_forgotten_and_not_told_again(
+    stage: Stage,
+) -> None:
+    cached = await stage.tokens.get(ONE)
+
+    assert stage.tokens.forget(ONE, cached.token.fingerprint)
+    assert await stage.get() == "crs_2"
+    assert stage.dropped == []
+
+
+async def test_a_newer_token_than_the_one_refused_elsewhere_stays(stage: Stage) -> None:
+    await stage.get()
+
+    assert not stage.tokens.forget(ONE, "0123456789ab")
+    assert not stage.tokens.forget(TWO, "0123456789ab")
+    assert await stage.get() == "crs_1"
+
+
+async def test_what_another_replica_drops_is_minted_anew_even_if_it_is_on_its_way(
+    stage: Stage,
+) -> None:
+    stage.mints.gate.clear()
+    waiters = stage.ask(1)
+    await stage.all_waiting(waiters)
+
+    stage.tokens.forget(ONE)
+    stage.mints.gate.set()
+    [cached] = await asyncio.gather(*waiters)
+
+    assert cached.token.secret.reveal() == "crs_2"
+    assert stage.dropped == []
