@@ -17,7 +17,7 @@ import yaml
 
 from proxy.config import Config
 from proxy.reference import json_schema
-from proxy.secretkinds import SecretText
+from proxy.secretkinds import SecretText, StoreUrl
 from proxy.settings import leaves
 from tests.tables import rewritten
 
@@ -29,7 +29,7 @@ README = CHART / "README.md"
 CONFIG_TEMPLATE = CHART / "templates" / "_config.tpl"
 
 # They would end up in a ConfigMap, for everybody who may read those.
-SECRETS = [path for path, _, key in leaves(Config) if isinstance(key.kind, SecretText)]
+SECRETS = [path for path, _, key in leaves(Config) if isinstance(key.kind, SecretText | StoreUrl)]
 LISTS = ("callers", "listeners")  # the template has them by heart: the first is live as a whole
 LINE = re.compile(r"^( *)([A-Za-z]+):")
 LIVE_KEYS = re.compile(r'(define "icr-proxy\.liveKeys" -}}\n)(.*?)({{- end }})', re.DOTALL)
