@@ -46,7 +46,7 @@ class SecretText:
 
 @dataclass(frozen=True, slots=True)
 class StoreUrl:
-    """Where Redis is; there may be a password in it, so it is never shown."""
+    """Where Redis is; user and password in it are never shown."""
 
     example: str = EXAMPLE
 
@@ -58,11 +58,11 @@ class StoreUrl:
         read_store_url(raw)
         return Secret(raw)
 
-    def write(self, value: Secret) -> str:  # noqa: ARG002 - that is the point
-        return "***"
+    def write(self, value: Secret) -> str:
+        return re.sub(r"//[^/]*@", "//***@", value.reveal())
 
     def schema(self) -> Schema:
-        return {"type": "string", "pattern": "^(?:rediss?|unix)://"}
+        return {"type": "string", "pattern": "^(?:(?:rediss?|unix)://[!-~]+)$"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,9 @@ def test_the_hash_of_a_variable_that_was_not_set_is_refused(text: bytes) -> None
 
 def test_what_is_shown_tells_which_it_is_and_no_more() -> None:
     assert SecretText().write(Secret("word")) == "***"
-    assert StoreUrl().write(Secret(URL)) == "***"
+    assert StoreUrl().write(Secret(URL)) == "rediss://***@redis.example:6380/1"
+    assert StoreUrl().write(Secret("unix://:hunter2@/run/r.sock")) == "unix://***@/run/r.sock"
+    assert StoreUrl().write(Secret("redis://redis")) == "redis://redis"
     assert KeyHash().write(HASH) == "sha256:0a0a0a0a…"
 
 
