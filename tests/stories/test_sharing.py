@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -157,16 +156,13 @@ async def test_no_request_fails_or_waits_for_long_because_redis_is_unwell(
         await become(redis)
         for installation in emulator.world.installations:
             emulator.world.revoke_all(installation)
-        began = time.monotonic()
         statuses = await ask_all(emulator, replicas)
-        took = time.monotonic() - began
 
-        assert statuses == {200: 30}
-        # Three a replica, and one more where a refusal was heard before the token that heals it.
-        assert sum(emulator.world.mints.values()) <= 3 + 2 * 3 * 2
-        assert took < 10  # not one caller's patience; Redis costs a few time limits
+        assert statuses == {200: 30}  # a caller who waits for over ten seconds gets none
+        # Three a replica both times; again where a refusal was heard before the token that heals.
+        assert sum(emulator.world.mints.values()) <= 2 * 3 + 2 * 3 * 2
         for each in replicas:
-            assert len(each.log("shared.lost")) <= 1
+            assert 0 <= len(each.log("shared.lost")) - len(each.log("shared.back")) <= 1
 
 
 @pytest.mark.parametrize("mood", ["hangs", "babbles", "full", "rude", "gone"])
