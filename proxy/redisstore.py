@@ -168,11 +168,27 @@ class RedisStore:
             return None
         try:
             async with asyncio.timeout(self._timeout + more):
-                return (await ask(),)
+                answer = (await ask(),)
         except Exception as error:  # noqa: BLE001  # whatever a confused Redis makes its client raise: no request may suffer from it
+            give_way()
             reason = next((word for kind, word in REASONS if isinstance(error, kind)), "confused")
             self._presence.failed(reason, type(error).__name__, now=self._clock())
             return None
+        give_way()
+        return answer
+
+
+def give_way() -> None:
+    """Go on being cancelled, whatever the client has made of it.
+
+    It was seen to raise something else when it could not close its connection, and to return.
+
+    Raises:
+        CancelledError: whoever asks is being cancelled.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _understand(answer: Any) -> Found:

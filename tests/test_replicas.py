@@ -94,3 +94,15 @@ async def test_one_that_was_never_asked_to_listen_stops_all_the_same(redis: Tiny
         await one.replicas.stop()
 
     assert redis.asked == []
+
+
+@pytest.mark.parametrize("mood", ["well", "forbids", "babbles"])
+async def test_it_stops_at_whatever_moment_it_is_told_to(redis: TinyRedis, mood: str) -> None:
+    """The client was seen to swallow that it was cancelled, and the program never ended."""
+    redis.mood = mood
+    for number in range(40):
+        async with replica(redis, Mints(), patience=TIMEOUT) as one:
+            one.listen()
+            await asyncio.sleep(number / 2000)
+            async with asyncio.timeout(20):
+                await one.replicas.stop()
