@@ -102,7 +102,10 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     """
     observers = build_observers(config, stream=stream, clocks=clocks)
     log, metrics = observers.log, observers.metrics
-    auditing = build_auditing(config, log=log, metrics=metrics, clocks=clocks)
+    in_flight = InFlight()
+    metrics.in_flight.set_function(lambda: in_flight.count)
+    feed = build_feed(config, in_flight=in_flight, clocks=clocks)
+    auditing = build_auditing(config, log=log, metrics=metrics, feed=feed, clocks=clocks)
     keys = build_keys(config, observers=observers, auditing=auditing, clocks=clocks)
     own_places = OwnPlaces()
     pool = build_pool(config, metrics=metrics, clocks=clocks, is_own=own_places.includes)
@@ -119,9 +122,6 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         config, exchange=exchange, replicas=replicas, observers=observers, clocks=clocks
     )
     directory = build_directory(config, calls=calls, log=log, clocks=clocks)
-    in_flight = InFlight()
-    metrics.in_flight.set_function(lambda: in_flight.count)
-    feed = build_feed(config, in_flight=in_flight, clocks=clocks)
     add_states(metrics, tokens=tokens, pool=pool, calls=calls, clocks=clocks)
     forwarder = Forwarder(
         tokens=tokens,

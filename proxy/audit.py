@@ -71,6 +71,11 @@ class Trail:
         self._missed: _Missed | None = None
         self._works = True
 
+    @property
+    def queued(self) -> int:
+        """How many records wait to be written."""
+        return self._queued
+
     def new_digest(self) -> hashlib._Hash | None:
         """Give what a body is hashed with, if it is to be."""
         return hashlib.sha256() if self._config.body_digests else None

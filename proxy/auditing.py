@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from proxy.logs import Log
     from proxy.secret import Secret
 
+HASH_SHOWN = 12  # hex digits: the 48 bits that the metric has
 LEAST_KEY = 32  # characters; `openssl rand -hex 32` gives 64
 
 
@@ -51,13 +52,15 @@ class Auditing:
         registry: CollectorRegistry,
         now: Callable[[], float],
         clock: Callable[[], float],
+        heard: Callable[[Landed], None] = lambda _landed: None,
     ) -> None:
-        """Make everything; nothing is opened yet.
+        """Make everything; nothing is opened yet. `heard` is told of all that is written.
 
         Raises:
             StartError: the file with the key cannot be used.
         """
         self._now = now
+        self._heard = heard
         self._key = read_audit_key(config)
         self._states: Mapping[str, str] | None = None
         self._is_open = False
@@ -119,6 +122,10 @@ class Auditing:
             await asyncio.to_thread(self._thread.stop)
             await asyncio.sleep(0)  # what the thread said last is heard in the next turn
 
+    def standing(self) -> dict[str, object]:
+        """Tell how the trail stands, for whoever asks how the proxy is."""
+        return {**self._reports.standing(), "queue": self.trail.queued}
+
     def _tell(self, landed: Landed) -> None:
         """Carry over from the thread into the event loop, which may be gone at the very end."""
         if self._loop is not None:
@@ -128,6 +135,7 @@ class Auditing:
     def _landed(self, landed: Landed) -> None:
         self._reports.landed(landed)
         self.trail.landed(landed)
+        self._heard(landed)
 
 
 class TrailReports:
@@ -138,6 +146,7 @@ class TrailReports:
         self._head: tuple[Head, str | None] | None = None
         self._error: str | None = None
         self._anchor_error: str | None = None
+        self._unrecorded = 0
         records = Counter(
             "icr_proxy_audit_records", "Records of the audit trail.", ["result"], registry=registry
         )
@@ -183,6 +192,19 @@ class TrailReports:
     def unrecorded(self, *, refused: bool) -> None:
         """Count a request of which there is no record."""
         (self._refused if refused else self._lost).inc()
+        self._unrecorded += 1
+
+    def standing(self) -> dict[str, object]:
+        """Tell how the trail stands; the head is what a witness may be asked for."""
+        head, file = self._head or (None, None)
+        return {
+            "writable": self._error is None,
+            "error": self._error,
+            "file": file,
+            "seq": head.seq if head is not None else None,
+            "hash": head.hash[:HASH_SHOWN] if head is not None else None,
+            "unrecorded": self._unrecorded,
+        }
 
     def landed(self, landed: Landed) -> None:
         """Show how an attempt to write went; tell only what changes."""

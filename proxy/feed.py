@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from proxy.errors import DrainingError, OverloadedError
-from proxy.frames import Ring, Sample, Tallies, event, shown
+from proxy.frames import Ring, Row, Sample, Tallies, event, shown
+from proxy.recorded import RECORDS_KEPT, RECORDS_MOST, Recorded
 from proxy.timeline import SPAN, Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from proxy.auditthread import Landed
     from proxy.outcome import Outcome
 
 FRAME_SECONDS = 0.25
@@ -75,6 +77,7 @@ class Feed:
         self._timeline = Timeline()
         self._tallies = Tallies()
         self._sample = Sample()
+        self._recorded = Recorded()
         self._subscriptions: set[Subscription] = set()
         self._counting = False
         self._stop_frames: Callable[[], object] = lambda: None
@@ -90,6 +93,11 @@ class Feed:
             self.would_refuse[outcome.would_refuse] += 1
         if self._counting:
             self._count(outcome)
+
+    def landed(self, landed: Landed) -> None:
+        """Take note of records of the audit trail."""
+        most = RECORDS_MOST if self._subscriptions else RECORDS_KEPT
+        self._recorded.add(landed.entries, last=landed.last, most=most)
 
     @property
     def is_watched(self) -> bool:
@@ -155,6 +163,7 @@ class Feed:
     def _rest(self) -> None:
         self._stop_frames()
         self._sample = Sample()
+        self._recorded.rest()
         self._forgetting = asyncio.get_running_loop().call_later(SPAN, self._forget)
 
     def _forget(self) -> None:
@@ -168,9 +177,12 @@ class Feed:
 
     def _flush(self) -> None:
         count = self._sample.count
-        if not count:
+        audited = self._recorded.owed()
+        if not count and not audited:
             return
-        rows, left_out = self._sample.take()
+        outcomes, left_out = self._sample.take()
+        rows = self._rows(outcomes)
+        self._recorded.trim(RECORDS_KEPT)
         frame = event(
             "frame",
             {
@@ -178,6 +190,7 @@ class Feed:
                 "seconds": self._timeline.changes(),
                 "rows": rows,
                 "left_out": left_out,
+                "audited": audited,
                 "installations": self._tallies.changes(),
             },
         )
@@ -191,10 +204,14 @@ class Feed:
                 **self._numbers(),
                 "since": self._since,
                 "seconds": self._timeline.rows(now=self._now()),
-                "rows": [shown(outcome) for outcome in self._recent] if rows else [],
+                "rows": self._rows(self._recent) if rows else [],
                 "installations": self._tallies.all(),
             },
         )
+
+    def _rows(self, outcomes: Sequence[Outcome]) -> list[Row]:
+        seqs = self._recorded.of(outcomes)
+        return [shown(outcome, audit_seq=seq) for outcome, seq in zip(outcomes, seqs, strict=True)]
 
     def _numbers(self) -> dict[str, object]:
         now = self._now()

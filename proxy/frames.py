@@ -62,14 +62,17 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     first_byte: float | None
     sent_after: float | None
     header_edits: tuple[str, ...]
+    intent_seq: int | None
+    audit_seq: int | None
+    """Number of the audit record of the outcome."""
 
 
-NAMES = Row.__struct_fields__
+NAMES = Row.__struct_fields__[:-1]  # an outcome cannot know the last one
 
 
-def shown(outcome: Outcome) -> Row:
+def shown(outcome: Outcome, *, audit_seq: int | None = None) -> Row:
     """Give the row of a request."""
-    row = Row(*(getattr(outcome, name) for name in NAMES))
+    row = Row(*[*(getattr(outcome, name) for name in NAMES), audit_seq])
     if not CREDENTIAL.search(row.path):
         return row
     return msgspec.structs.replace(row, path=masked_target(row.path))
@@ -89,11 +92,11 @@ class Sample:
         is_usual = ending_of(outcome) == OK and not outcome.changes_state
         (self._usual if is_usual else self._telling).append((self.count, outcome))
 
-    def take(self) -> tuple[list[Row], int]:
-        """Give the rows in the order in which they ended, and how many there were besides."""
+    def take(self) -> tuple[list[Outcome], int]:
+        """Give them in the order in which they ended, and how many there were besides."""
         room = ROWS_MOST - len(self._telling)
         usual = list(self._usual)[-room:] if room else []
-        rows = [shown(outcome) for _, outcome in sorted([*self._telling, *usual], key=_number)]
+        rows = [outcome for _, outcome in sorted([*self._telling, *usual], key=_number)]
         left_out = self.count - len(rows)
         self._telling.clear()
         self._usual.clear()

@@ -33,6 +33,7 @@ def describe_status(
         "circuit": parts.circuit.state if parts.circuit is not None else "off",
         "shared": parts.replicas.state if parts.replicas is not None else "off",
         "degraded": list(_degraded(parts)),
+        "audit": parts.auditing.standing() if parts.auditing is not None else None,
         "key": parts.keys.fingerprint,
         "keys": parts.keys.states,
         "clock_skew": round(parts.calls.skew, 3),

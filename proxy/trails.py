@@ -8,14 +8,15 @@ if TYPE_CHECKING:
     from proxy.auditing import Auditing
     from proxy.clocks import Clocks
     from proxy.config import Config
+    from proxy.feed import Feed
     from proxy.logs import Log
     from proxy.metrics import Metrics
 
 
 def build_auditing(
-    config: Config, *, log: Log, metrics: Metrics, clocks: Clocks
+    config: Config, *, log: Log, metrics: Metrics, feed: Feed | None, clocks: Clocks
 ) -> Auditing | None:
-    """Make the audit trail, if there is to be one.
+    """Make the audit trail, if there is to be one; consoles are told of its records.
 
     Raises:
         StartError: the file with its key cannot be used.
@@ -31,4 +32,5 @@ def build_auditing(
         registry=metrics.registry,
         now=clocks.now,
         clock=clocks.clock,
+        **({} if feed is None else {"heard": feed.landed}),
     )

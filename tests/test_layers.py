@@ -51,7 +51,7 @@ LAYERS = """
     spans verdicts webhooks
     auditconfig auditrecord
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
-    frames
+    frames recorded
     admission callers consistency credentials headeredits headers minting probing problems reply
     routes settings tags timeline vocabulary
     delivery fates links

@@ -5,13 +5,18 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.auditchain import Head
+from proxy.auditconfig import AuditConfig
+from proxy.auditthread import Entry, Landed
 from proxy.emulator.server import Emulator
 from proxy.feed import SUBSCRIBERS_MOST
-from tests.scenes import RunningProxy, call, config_for, request_head, running
+from tests.auditscenes import records_in
+from tests.scenes import RunningProxy, call, config_for, proxy_before, request_head, running
 from tests.test_metrics import outcome
 
 GUARD_SECONDS = 20.0
@@ -96,6 +101,51 @@ async def test_a_request_is_seen_a_moment_later(proxy: RunningProxy, emulator: E
     assert "+authorization" in row["header_edits"]
     assert "planted" not in json.dumps(frame)
     assert row["token"] == proxy.log("request.done")[0]["token"]
+
+
+async def test_a_row_gets_the_number_of_its_audit_record_when_there_is_one(tmp_path: Path) -> None:
+    audit = AuditConfig(directory=tmp_path)
+    async with Emulator() as emulator, proxy_before(emulator, audit=audit) as proxy:
+        async with opened(proxy) as console:
+            await use(proxy, emulator, target="/v1/retire", method="POST")
+            told: dict[str, int] = {}
+            rows: list[dict[str, Any]] = []
+            while not told:
+                kind, members = await console.next()
+                rows += members["rows"] if kind == "frame" else []
+                told = {row["request_id"]: row["audit_seq"] for row in rows if row["audit_seq"]}
+                told |= {name: seq for name, _, seq in members.get("audited", [])}
+        async with opened(proxy) as later:
+            _, snapshot = await later.next()
+
+    (row,), (again,) = rows, snapshot["rows"]
+    written = {
+        record["kind"]: record["seq"]
+        for record in records_in(tmp_path)
+        if record.get("request_id") == row["request_id"]
+    }
+    assert written == {"intent": row["intent_seq"], "request": told[row["request_id"]]}
+    assert (again["intent_seq"], again["audit_seq"]) == (written["intent"], written["request"])
+
+
+async def test_a_console_that_is_open_hears_of_records_that_came_later(
+    proxy: RunningProxy, emulator: Emulator
+) -> None:
+    """The trail of this proxy is played by the test, so that it can be slow."""
+    feed = proxy.app.parts.feed
+    assert feed is not None
+    feed.landed(Landed(entries=[Entry(outcome(), None)], last=1, head=Head(), segment=None))
+    async with opened(proxy) as console:
+        await use(proxy, emulator)
+        (row,) = (await console.until("frame"))["rows"]
+        (seen,) = feed._recent
+        feed.landed(Landed(entries=[Entry(seen, None)], last=2, head=Head(), segment=None))
+
+        frame = await console.until("frame")
+
+    assert row["audit_seq"] is None
+    assert frame["rows"] == []
+    assert frame["audited"] == [[row["request_id"], row["started_at"], 2]]
 
 
 async def test_no_token_is_ever_in_the_stream(proxy: RunningProxy, emulator: Emulator) -> None:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -6,11 +7,14 @@ import pytest
 
 from proxy import __version__
 from proxy.access import AccessToken, TokenKey
+from proxy.auditconfig import AuditConfig
+from proxy.auditfiles import list_segments
 from proxy.emulator.server import Emulator
 from proxy.policyconfig import PolicyConfig, RuleConfig
 from proxy.secret import Secret
 from proxy.status import TOKENS_SHOWN, describe_status
 from proxy.upstreamconfig import CircuitConfig
+from tests.auditscenes import records_in
 from tests.scenes import RunningProxy, app_key_pem, call, proxy_before, request_head
 
 
@@ -44,6 +48,7 @@ async def test_a_new_proxy_describes_itself(proxy: RunningProxy, emulator: Emula
         "upstream": emulator.base_url,
         "api_version": "2023-06-16",
         "listeners": [proxy.app.address],
+        "audit": None,
         "key": proxy.app.parts.keys.fingerprint,
         "keys": {proxy.app.parts.keys.fingerprint: "active"},
         "circuit": "closed",
@@ -55,6 +60,23 @@ async def test_a_new_proxy_describes_itself(proxy: RunningProxy, emulator: Emula
     }
     assert {name: status[name] for name in expected} == expected
     assert status["policy"]["read_only"] is False
+
+
+async def test_how_the_audit_trail_stands_is_shown(emulator: Emulator, tmp_path: Path) -> None:
+    audit = AuditConfig(directory=tmp_path)
+    async with proxy_before(emulator, audit=audit) as proxy:
+        status = status_of(proxy)["audit"]
+
+    newest = records_in(tmp_path)[2]  # after it are those of the end
+    assert status == {
+        "writable": True,
+        "error": None,
+        "file": list_segments(tmp_path)[0].name,
+        "seq": newest["seq"],
+        "hash": newest["hash"][:12],
+        "unrecorded": 0,
+        "queue": 0,
+    }
 
 
 async def test_tokens_are_shown_by_their_fingerprints(

@@ -23,7 +23,9 @@ def test_off_there_is_no_trail_and_on_there_is(tmp_path: Path) -> None:
             config.logs, stream=io.BytesIO(), threshold=Threshold("info"),
             now=SYSTEM_CLOCKS.now,
         )  # fmt: skip
-        made.append(build_auditing(config, log=log, metrics=Metrics(), clocks=SYSTEM_CLOCKS))
+        made.append(
+            build_auditing(config, log=log, metrics=Metrics(), feed=None, clocks=SYSTEM_CLOCKS)
+        )
 
     assert made[0] is None
     assert made[1] is not None

@@ -198,6 +198,7 @@ function take(name, told) {
   known.leftOut += told.left_out || 0;
   if (name === "frame") stats.requests += told.rows.length + told.left_out;
   addRows(told.rows);
+  for (const [id, startedAt, seq] of told.audited || []) addRecord(`${id} ${startedAt}`, seq);
   if (known.seconds.size > SPAN * 2) {
     for (const at of known.seconds.keys()) if (at < told.now - SPAN) known.seconds.delete(at);
   }
@@ -515,6 +516,14 @@ new ResizeObserver(() => { dirty.add("charts").add("rows"); schedule(); }).obser
 const list = $("rows"), pool = [];
 let view = [];
 
+// The record of the audit trail is written a moment after the row was shown.
+function addRecord(key, seq) {
+  const row = [...known.rows, ...known.pending].find((each) => each.key === key);
+  if (!row) return;
+  row.audit_seq = seq;
+  if (known.open === row) say($("d-audit"), recordsOf(row));
+}
+
 function addRows(rows) {  // the oldest first
   for (const row of rows) {
     const key = `${row.request_id} ${row.started_at}`;
@@ -727,6 +736,12 @@ function facts(list, pairs) {
   return list;
 }
 
+function recordsOf(row) {
+  if (row.audit_seq === null && row.intent_seq === null) return "none is known";
+  const outcome = row.audit_seq === null ? "outcome not written yet" : `outcome ${row.audit_seq}`;
+  return row.intent_seq === null ? outcome : `intent ${row.intent_seq} · ${outcome}`;
+}
+
 function story(row) {
   if (row.code === "caller-gone") return "The caller left before the answer was complete.";
   if (row.origin === "proxy") {
@@ -800,6 +815,7 @@ function openDrawer(row, { focus = false } = {}) {
     ["Repeats", row.duplicate_of ? copyable(row.duplicate_of) : null],
     ["Request id", copyable(row.request_id)],
     ["Trace id", copyable(row.trace_id)],
+    ["Audit records", known.status?.audit || row.audit_seq !== null ? make("span", { id: "d-audit", class: "code", text: recordsOf(row) }) : null],
     ["Caller", row.caller ? `${row.caller}, ${row.peer}` : row.peer, "code"],
     ["Listener", row.listener, "code"],
   ]));
@@ -965,6 +981,13 @@ function drawStatus() {
     ["Connections of callers", status.connections.callers],
     ["Python", known.facts ? `${known.facts.python} on ${known.facts.system}` : null],
   ]);
+  const audit = status.audit;
+  facts($("p-audit"), audit ? [
+    ["State", audit.writable ? "written" : `cannot be written: ${audit.error}`],
+    ["Newest record", audit.seq], ["Its hash", audit.hash && `${audit.hash}…`, "code"],
+    ["File", audit.file, "code"], ["Waiting to be written", audit.queue],
+    ["Requests without a record", audit.unrecorded],
+  ] : [["State", "off: audit.directory is not set"]]);
   const policy = status.policy, refused = { ...policy.would_refuse, ...known.wouldRefuse };
   facts($("p-policy"), [
     ["Mode", policy.mode === "report" ? "report: nothing is refused by it" : policy.mode],

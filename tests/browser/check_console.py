@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxy.auditconfig import AuditConfig
 from proxy.config import AdminConfig
 from proxy.emulator.server import Emulator
 from proxy.policyconfig import PolicyConfig, RuleConfig
+from tests.auditscenes import records_in
 from tests.browser.chromium import chromium
 from tests.scenes import call, config_for, request_head, running
 from tests.test_metrics import outcome
@@ -68,7 +70,12 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    *, fragment: str = "", scheme: Any = "light", width: int = 1280, **admin: Any
+    *,
+    fragment: str = "",
+    scheme: Any = "light",
+    width: int = 1280,
+    trail: Path | None = None,
+    **admin: Any,
 ) -> AsyncIterator[Stage]:
     async with Emulator() as emulator, chromium() as browser:
         config = config_for(
@@ -76,6 +83,7 @@ async def stage(
             app_id=emulator.app_id,
             key=emulator.private_key_pem,
             policy=REPORT,
+            audit=AuditConfig(directory=trail),
         )
         object.__setattr__(config, "admin", AdminConfig(**{"bind": "127.0.0.1:0"} | admin))
         async with running(config) as proxy:
@@ -152,6 +160,38 @@ async def test_one_request_is_told_in_full(console: Stage) -> None:
     ):  # fmt: skip
         assert fact in text
     assert "crs_" not in text
+
+
+async def test_a_request_is_told_with_the_numbers_of_its_audit_records(tmp_path: Path) -> None:
+    async with stage(trail=tmp_path) as console:
+        await console.see("#live", "live")
+        await console.use("/projects")
+        await console.use("/v1/retire", method="POST")
+        await console.page.locator(".request").filter(has_text="/v1/retire").click()
+        await console.see("#d-audit", "intent")
+        await console.see("#d-audit", "outcome")
+        change = await console.page.locator("#d-audit").inner_text()
+        await console.page.keyboard.press("Escape")
+        await console.page.locator(".request").filter(has_text="/projects").click()
+        read = await console.page.locator("#d-audit").inner_text()
+        await console.page.keyboard.press("Escape")
+        await console.page.keyboard.press("3")
+        await console.see("#p-audit", "written")
+
+    of = {(each.get("path"), each["kind"]): each["seq"] for each in records_in(tmp_path)}
+    intent, outcome = of["/v1/retire", "intent"], of["/v1/retire", "request"]
+    assert change == f"intent {intent} · outcome {outcome}"
+    assert read == f"outcome {of['/projects', 'request']}"
+
+
+async def test_without_a_trail_none_is_spoken_of(console: Stage) -> None:
+    await console.use("/projects")
+    await console.page.locator(".request").first.click()
+
+    assert await console.page.locator("#d-audit").count() == 0
+    await console.page.keyboard.press("Escape")
+    await console.page.keyboard.press("3")
+    await console.see("#p-audit", "off")
 
 
 async def test_a_refusal_is_told_with_its_meaning(console: Stage) -> None:

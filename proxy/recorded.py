@@ -1,0 +1,77 @@
+"""Which audit record tells of which request, for consoles.
+
+The trail tells of whole batches, and a batch is only kept, not looked through, until somebody
+opens a console: a request costs nothing here. An outcome is known by what it is and not by its id,
+which callers may choose.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from proxy.auditthread import Entry
+    from proxy.outcome import Outcome
+
+RECORDS_KEPT = 600  # of 200 requests that change something, and some more
+RECORDS_MOST = 10_000  # between two frames; more than can be written in that time
+OWED_MOST = 250  # rows that were shown before their record was written
+
+Told = tuple[str, float, int]
+"""Id and beginning of a request, as which a page knows it, and the number of its record."""
+
+
+class Recorded:
+    """The last batches that were written, and the rows that wait for their record."""
+
+    def __init__(self) -> None:
+        self._batches: deque[tuple[int, Sequence[Entry]]] = deque()
+        self._held = 0
+        self._owed: deque[Outcome] = deque(maxlen=OWED_MOST)
+
+    def add(self, entries: Sequence[Entry], *, last: int, most: int) -> None:
+        """Keep a batch, `last` being the number of its last record, and `most` records or so."""
+        if entries:
+            self._batches.append((last - len(entries) + 1, entries))
+            self._held += len(entries)
+            self.trim(most)
+
+    def trim(self, most: int) -> None:
+        """Forget the oldest batches, as long as `most` records are left."""
+        while self._batches and self._held - len(self._batches[0][1]) >= most:
+            self._held -= len(self._batches.popleft()[1])
+
+    def of(self, outcomes: Iterable[Outcome]) -> list[int | None]:
+        """Give the numbers of their records, as far as they are there; owe the others."""
+        if not self._batches:  # no audit trail is kept
+            return [None for _ in outcomes]
+        index = self._index()
+        wanted = list(outcomes)
+        self._owed.extend(each for each in wanted if id(each) not in index)
+        return [index.get(id(each)) for each in wanted]
+
+    def owed(self) -> list[Told]:
+        """Give the numbers that were owed and have come."""
+        if not self._owed:
+            return []
+        index = self._index()
+        found = [each for each in self._owed if id(each) in index]
+        left = [each for each in self._owed if id(each) not in index]
+        self._owed = deque(left, maxlen=OWED_MOST)
+        return [(each.request_id, each.started_at, index[id(each)]) for each in found]
+
+    def rest(self) -> None:
+        """Nobody looks any more."""
+        self._owed.clear()
+        self.trim(RECORDS_KEPT)
+
+    def _index(self) -> dict[int, int]:
+        """Give the numbers by the identity of what was recorded; all of it is held, so it lasts."""
+        return {
+            id(entry.what): first + place
+            for first, entries in self._batches
+            for place, entry in enumerate(entries)
+        }
