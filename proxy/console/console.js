@@ -521,7 +521,7 @@ function addRecord(key, seq) {
   const row = [...known.rows, ...known.pending].find((each) => each.key === key);
   if (!row) return;
   row.audit_seq = seq;
-  if (known.open === row) say($("d-audit"), recordsOf(row));
+  if (known.open === row) for (const shown of $("drawer").querySelectorAll("#d-audit")) say(shown, recordsOf(row));
 }
 
 function addRows(rows) {  // the oldest first
