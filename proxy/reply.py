@@ -101,6 +101,9 @@ class Reply:
         source, self._source = self._source, None
         if source is not None:
             source.finish(self)
+            # It refers to us in turn; nobody feeds us any more, and without this circle there is
+            # nothing left of a request for the garbage collector to find.
+            del self._parser
         if not self.complete:
             self.fail(self.broken("the answer was given up"))
 

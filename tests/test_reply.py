@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from dataclasses import dataclass, field
 
 import pytest
@@ -345,3 +347,18 @@ async def test_reading_after_closing_early_does_not_look_like_an_end() -> None:
     assert await reply.read() == b"hel"
     with pytest.raises(UpstreamBrokenError):
         await reply.read()
+
+
+async def test_an_answer_that_was_read_leaves_nothing_for_the_garbage_collector() -> None:
+    """One circle for each request, and it took 5 % of the time to find them."""
+    reply = make()
+    reply.feed(LENGTH)
+    await whole(reply)
+    still_there = weakref.ref(reply)
+    gc.disable()
+    try:
+        del reply
+
+        assert still_there() is None
+    finally:
+        gc.enable()
