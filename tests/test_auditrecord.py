@@ -149,3 +149,16 @@ def test_the_document_of_the_format_has_the_tables_of_the_code(
     found = re.findall(pattern, DOCUMENT.read_text(), re.DOTALL)
 
     assert found == [table()]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        pytest.param(0.0, "1970-01-01T00:00:00.000+00:00", id="the first"),
+        pytest.param(1_700_000_000.129, "2023-11-14T22:13:20.129+00:00", id="a binary fraction"),
+        pytest.param(1_700_000_000.9999999, "2023-11-14T22:13:21.000+00:00", id="rounds up"),
+        pytest.param(-0.5, "1969-12-31T23:59:59.500+00:00", id="before all clocks"),
+    ],
+)
+def test_a_moment_is_written_to_the_millisecond(seconds: float, text: str) -> None:
+    assert stamp(seconds) == text

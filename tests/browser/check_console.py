@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
+from proxy.auditthread import Entry, Landed
 from proxy.config import AdminConfig
 from proxy.emulator.server import Emulator
 from proxy.policyconfig import PolicyConfig, RuleConfig
@@ -182,6 +184,20 @@ async def test_a_request_is_told_with_the_numbers_of_its_audit_records(tmp_path:
     intent, outcome = of["/v1/retire", "intent"], of["/v1/retire", "request"]
     assert change == f"intent {intent} · outcome {outcome}"
     assert read == f"outcome {of['/projects', 'request']}"
+
+
+async def test_a_number_that_comes_late_is_filled_in(tmp_path: Path) -> None:
+    async with stage(trail=tmp_path) as console:
+        await console.see("#live", "live")
+        feed = console.proxy.app.parts.feed
+        assert feed is not None
+        seen = outcome(started_at=console.emulator.world.now())
+        feed(seen)
+        await console.page.locator(".request").first.click()
+        await console.see("#d-audit", "none is known")
+        feed.landed(Landed(entries=[Entry(seen, None)], last=77, head=Head(), segment=None))
+
+        await console.see("#d-audit", "outcome 77")
 
 
 async def test_without_a_trail_none_is_spoken_of(console: Stage) -> None:
