@@ -18,7 +18,7 @@ from proxy.explanations import document, rows, verdict
 from proxy.kinds import ListOf, PathText
 from proxy.pages import BAD_REQUEST, OK, json_page
 from proxy.reference import NOT_SET, in_effect, refusals
-from proxy.secretkinds import KeyHash, SecretText
+from proxy.secretkinds import KeyHash, SecretText, StoreUrl
 from proxy.tokenstate import ShownStatus, token_state
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Of values of these kinds it is told that they are set: a path says more about a machine than a
 # reader need know, and a hash is something to try keys against.
-HELD_BACK = (PathText, SecretText, KeyHash)
+HELD_BACK = (PathText, SecretText, StoreUrl, KeyHash)
 NOTHING = "none"  # what an empty list shows as
 LISTENER_FACTS = ("bind", "exposed", "tags", "installation", "untagged", "allow")
 

@@ -1,0 +1,1 @@
+"""A real Redis between real programs; `.ci/run` runs this."""
