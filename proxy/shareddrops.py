@@ -49,6 +49,7 @@ class Drops:
         place: Place,
         keys: Callable[[], Sequence[bytes]],
         entropy: Callable[[int], bytes],
+        now: Callable[[], float],
         max_entries: int,
     ) -> None:
         """Remember at most `max_entries` tokens, and installations of which more is to be said."""
@@ -56,7 +57,9 @@ class Drops:
         self._place = place
         self._keys = keys
         self._entropy = entropy
+        self._now = now
         self._most = max_entries
+        self._refused_at: LRUCache[TokenKey, float] = LRUCache(max_entries)
         self._me = entropy(ID_BYTES).hex()
         self._distrusted: LRUCache[str, bool] = LRUCache(max_entries)
         self._owed: dict[TokenKey, list[str | None]] = {}
@@ -66,6 +69,7 @@ class Drops:
         """Drop everywhere the token with this fingerprint; or, without one, whichever is there."""
         if fingerprint is not None:
             self._distrusted[fingerprint] = True
+            self._refused_at[key] = self._now()
         if key not in self._owed and len(self._owed) >= self._most:
             del self._owed[next(iter(self._owed))]
         self._owed.setdefault(key, []).append(fingerprint)
@@ -78,6 +82,10 @@ class Drops:
     def is_dropped(self, fingerprint: str) -> bool:
         """Whether somebody has said of just this token that it must not be used."""
         return fingerprint in self._distrusted
+
+    def refused_at(self, key: TokenKey) -> float:
+        """When the API last refused a token of this replica's."""
+        return self._refused_at.get(key, 0.0)
 
     async def settled(self, key: TokenKey) -> None:
         """Wait until what is being said of this token has been, or Redis has gone."""

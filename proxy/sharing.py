@@ -31,6 +31,7 @@ POLL_FIRST = 0.05  # seconds between two looks at a token that another replica m
 POLL_MOST = 0.5
 POLL_GROWTH = 1.5
 OWNER_BYTES = 16
+HEARD_SECONDS = 1.0  # by then a refusal that another replica has healed is heard of
 RESULTS = ("found", "minted", "alone", "unreadable")
 """Another replica's; made here for all; made without Redis or after a wait in vain; not ours."""
 
@@ -139,6 +140,8 @@ class Sharing:
         is_good = is_fresh(token, margin=self._margin, now=self._now())
         if not is_good or self._drops.is_dropped(token.fingerprint):
             return None
+        if token.minted_at < self._drops.refused_at(key) - HEARD_SECONDS:
+            return None  # whoever revoked ours may have revoked this one, too
         self._count("found")
         return token
 

@@ -70,7 +70,12 @@ def build_replicas(
     place = Place(app=config.app.id, upstream=config.upstream.base_url)
     sealing = _sealing_keys(tokens, keys)
     drops = Drops(
-        store=store, place=place, keys=sealing, entropy=os.urandom, max_entries=tokens.max_entries
+        store=store,
+        place=place,
+        keys=sealing,
+        entropy=os.urandom,
+        now=clocks.now,
+        max_entries=tokens.max_entries,
     )
     sharing = Sharing(
         mint=mint,

@@ -125,7 +125,12 @@ async def replica(
         clock=time.monotonic,
     )
     drops = Drops(
-        store=store, place=PLACE, keys=lambda: keys, entropy=random.randbytes, max_entries=3
+        store=store,
+        place=PLACE,
+        keys=lambda: keys,
+        entropy=random.randbytes,
+        now=lambda: NOW,
+        max_entries=3,
     )
     sharing = Sharing(
         mint=mints,

@@ -232,6 +232,20 @@ async def test_a_token_that_was_refused_here_is_never_picked_up_again(
         assert await one.mint() == "crs_in-1_2"
 
 
+async def test_after_a_refusal_no_token_is_picked_up_that_may_have_been_revoked_with_it(
+    redis: TinyRedis, mints: Mints
+) -> None:
+    """Replicas that Redis had left alone have a token each, and all may be revoked at once."""
+    async with replica(redis, mints) as one, replica(redis, mints) as other:
+        await one.mint()
+        kept, _ = redis.values[ENTRY]
+        redis.put(ENTRY, kept, milliseconds=3_590_000)
+        other.drops.drop(ONE, "0123456789ab")
+
+        assert await other.mint() == "crs_in-1_2"
+        assert await one.mint() == "crs_in-1_2"
+
+
 # -- without Redis --------------------------------------------------------------------------------
 
 

