@@ -12,13 +12,12 @@ import logging
 import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import msgspec
-import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable
 
     from proxy.config import LogsConfig
 
@@ -48,14 +47,6 @@ class Threshold:
     def __init__(self, level: str) -> None:
         self.level = level
 
-    def __call__(
-        self, _logger: object, method: str, event: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        """Pass an event or end its way."""
-        if not self.passes(method):
-            raise structlog.DropEvent
-        return event
-
     def passes(self, level: str) -> bool:
         """Tell whether an event of this level is worth a line."""
         return RANKS[level] >= RANKS[self.level]
@@ -65,28 +56,13 @@ def build_log(
     config: LogsConfig, *, stream: BinaryIO, threshold: Threshold, now: Callable[[], float]
 ) -> Log:
     """Make the one logger of the program, writing whole lines to `stream`."""
-
-    def stamp(
-        _logger: object, method: str, event: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        return {"ts": moment(now()), "level": method, "event": event.pop("event"), **event}
-
     on_terminal = stream.isatty()
     if config.format == "json" or (config.format == "auto" and not on_terminal):
         return JsonLog(Lines(stream), threshold=threshold, now=now)
-    console = structlog.dev.ConsoleRenderer(
-        colors=on_terminal, timestamp_key="ts", sort_keys=False, pad_event_to=14
-    )
+    from proxy.consolelog import console_log  # noqa: PLC0415  # a service writes JSON
 
-    def render(logger: Any, method: str, event: Any) -> bytes:
-        said = {name: _legible(value) for name, value in event.items() if value is not None}
-        return str(console(logger, method, said)).encode()
-
-    log: Log = structlog.wrap_logger(
-        Lines(stream),
-        processors=[threshold, stamp, render],
-        wrapper_class=structlog.make_filtering_bound_logger(0),
-        cache_logger_on_first_use=True,
+    log: Log = console_log(
+        Lines(stream), passes=threshold.passes, moment=lambda: moment(now()), colors=on_terminal
     )
     return log
 
@@ -196,11 +172,6 @@ def encode(event: dict[str, object] | msgspec.Struct) -> bytes:
         said = event if isinstance(event, dict) else msgspec.structs.asdict(event)
         text = json.dumps(said, default=str, ensure_ascii=False)
         return text.encode("utf-8", "replace")
-
-
-def _legible(value: object) -> object:
-    """Show what a terminal would obey instead of showing it."""
-    return repr(value) if isinstance(value, str) and not value.isprintable() else value
 
 
 def where(error: BaseException) -> dict[str, object]:

@@ -64,7 +64,7 @@ LAYERS = """
     proxyprotocol
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers secret showing tree units
-    auditchain breakoff places presence requesthead sealing storescripts
+    auditchain breakoff consolelog places presence requesthead sealing storescripts
     clocks errors tracecontext
     __init__
 """

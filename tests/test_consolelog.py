@@ -1,0 +1,34 @@
+"""What it draws is told by test_logs; here it is who has to pay for it."""
+
+import io
+import subprocess
+import sys
+
+from proxy.consolelog import console_log
+from proxy.logs import Lines
+
+SERVICE = """
+import io, sys
+from proxy.config import LogsConfig
+from proxy.logs import Threshold, build_log
+build_log(
+    LogsConfig(format="json"), stream=io.BytesIO(), threshold=Threshold("info"), now=lambda: 0.0
+).info("proxy.started")
+sys.exit("structlog" in sys.modules)
+"""
+
+
+def test_what_does_not_pass_is_not_written() -> None:
+    stream = io.BytesIO()
+    log = console_log(
+        Lines(stream), passes=lambda level: level == "error", moment=lambda: "now", colors=False
+    )
+
+    log.info("something.happened")
+    log.error("something.failed")
+
+    assert stream.getvalue().decode().split() == ["now", "[error", "]", "something.failed"]
+
+
+def test_a_service_that_writes_json_does_not_load_it() -> None:
+    assert subprocess.run([sys.executable, "-c", SERVICE], check=False).returncode == 0
