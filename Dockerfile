@@ -12,11 +12,12 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 # Two environments: one with the tools that build, one that is shipped and has no pip.
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/icr-proxy
 # Dependencies first: they change less often than the project. The locks are complete, so nothing is
-# resolved, and every file is checked against its hash.
-COPY requirements/build.lock requirements/run.lock /src/requirements/
+# resolved, and every file is checked against its hash. Of the extras, those that serving may need
+# (`otel`, `redis`) are there: they cost nothing until they are configured.
+COPY requirements/build.lock requirements/image.lock /src/requirements/
 RUN /build/bin/pip install --no-deps --require-hashes -r /src/requirements/build.lock \
     && /build/bin/pip --python /opt/icr-proxy/bin/python install --no-deps --only-binary :all: \
-       --require-hashes -r /src/requirements/run.lock
+       --require-hashes -r /src/requirements/image.lock
 COPY pyproject.toml README.md LICENSE /src/
 COPY proxy /src/proxy
 WORKDIR /src

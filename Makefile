@@ -72,6 +72,8 @@ lock: UPGRADE ?= --upgrade
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) pyproject.toml -o requirements/run.lock
+	$(COMPILE) --constraint requirements/run.lock --extra otel --extra redis pyproject.toml \
+	    -o requirements/image.lock
 	$(COMPILE) --group dev pyproject.toml -o requirements/dev.lock
 	$(COMPILE) --constraint requirements/dev.lock --group ci pyproject.toml -o requirements/ci.lock
 	$(COMPILE) --constraint requirements/dev.lock --group pyproject.toml:build -o requirements/build.lock

@@ -134,13 +134,17 @@ def test_trivy_finds_no_fault_with_the_dockerfile() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_what_may_be_configured_for_serving_is_there(stage: Stage) -> None:
+    stage.engine.run("exec", "proxy", "python3", "-c", "import redis, proxy.spans, proxy.redisstore")
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_every_dependency_has_a_wheel_for_this_machine(machine: str, tmp_path: Path) -> None:
     platforms = [f"--platform=manylinux{tag}_{machine}" for tag in ("2014", "_2_17", "_2_28")]
     done = tool(
         "python", "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
         "--python-version=3.13", "--implementation=cp", *platforms, "--require-hashes",
-        "-r", ROOT / "requirements" / "run.lock", "-d", tmp_path,
+        "-r", ROOT / "requirements" / "image.lock", "-d", tmp_path,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
