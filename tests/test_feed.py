@@ -10,8 +10,8 @@ import pytest
 from proxy.errors import DrainingError, OverloadedError
 from proxy.feed import FRAME_SECONDS, RECENT, SUBSCRIBERS_MOST, Feed, Subscription
 from proxy.frames import RING, ROWS_MOST
+from tests.fakes import outcome
 from tests.scenes import Clock
-from tests.test_metrics import outcome
 
 GUARD_SECONDS = 10.0
 

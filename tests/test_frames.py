@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from proxy.frames import INSTALLATIONS_MOST, RING, ROWS_MOST, Ring, Sample, Tallies, event, shown
-from tests.test_metrics import outcome
+from tests.fakes import outcome
 
 
 def ids(sample: Sample) -> tuple[list[str], int]:

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from proxy.installationmetrics import InstallationMetrics
-from tests.test_metrics import outcome
+from tests.fakes import outcome
 
 
 class Stage:

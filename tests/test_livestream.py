@@ -16,8 +16,8 @@ from proxy.auditthread import Entry, Landed
 from proxy.emulator.server import Emulator
 from proxy.feed import SUBSCRIBERS_MOST
 from tests.auditscenes import records_in
+from tests.fakes import outcome
 from tests.scenes import RunningProxy, call, config_for, proxy_before, request_head, running
-from tests.test_metrics import outcome
 
 GUARD_SECONDS = 20.0
 ASK = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -13,28 +13,10 @@ import pytest
 from proxy.config import LogsConfig
 from proxy.logs import Bridge, Log, Threshold, build_log, moment, where
 from proxy.secret import Secret
+from tests.fakes import Heard
 
 NOW = 1_700_000_000.125
 SECRET = "crs_planted"
-
-
-class Heard:
-    """A `Log` that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, object]]] = []
-
-    def debug(self, event: str, **fields: object) -> None:
-        self.lines.append(("debug", event, fields))
-
-    def info(self, event: str, **fields: object) -> None:
-        self.lines.append(("info", event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        self.lines.append(("warning", event, fields))
-
-    def error(self, event: str, **fields: object) -> None:
-        self.lines.append(("error", event, fields))
 
 
 def log_to(

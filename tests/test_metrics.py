@@ -10,40 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy import __version__
 from proxy.metrics import METHODS, Metrics
-from proxy.outcome import Outcome
 from proxy.tracecontext import Trace
-
-
-def outcome(**changed: Any) -> Outcome:
-    facts: dict[str, Any] = {
-        "request_id": "request",
-        "trace": Trace(
-            id="trace", parent=None, span="s", upstream_span="u", flags="00", sampled=False
-        ),
-        "listener": "127.0.0.1:8080",
-        "peer": "127.0.0.1",
-        "method": "GET",
-        "path": "/projects",
-        "operation": "projects.list",
-        "changes_state": False,
-        "caller": None,
-        "installation": "in-1",
-        "would_refuse": None,
-        "token": "0123456789ab",
-        "token_generation": 1,
-        "attempts": 1,
-        "status": 200,
-        "origin": "upstream",
-        "code": None,
-        "bytes_in": 0,
-        "bytes_out": 0,
-        "started_at": 0.0,
-        "duration": 0.02,
-        "token_wait": 0.001,
-        "first_byte": 0.01,
-        "sent_after": 0.002,
-    }
-    return Outcome(**facts | changed)
+from tests.fakes import outcome
 
 
 def families(metrics: Metrics) -> dict[str, Metric]:

@@ -20,27 +20,9 @@ from proxy.errors import (
 from proxy.metrics import Metrics
 from proxy.reports import ClockReports, FrontReports, KeyReports, TlsReports, TokenReports
 from proxy.secret import Secret
+from tests.fakes import Heard
 
 ONE = TokenKey("in-1")
-
-
-class Heard:
-    """A `Log` that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, object]]] = []
-
-    def debug(self, event: str, **fields: object) -> None:
-        self.lines.append(("debug", event, fields))
-
-    def info(self, event: str, **fields: object) -> None:
-        self.lines.append(("info", event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        self.lines.append(("warning", event, fields))
-
-    def error(self, event: str, **fields: object) -> None:
-        self.lines.append(("error", event, fields))
 
 
 @pytest.fixture

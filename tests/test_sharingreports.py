@@ -1,7 +1,7 @@
 from proxy.metrics import Metrics
 from proxy.sharing import RESULTS
 from proxy.sharingreports import SharingReports
-from tests.test_reports import Heard
+from tests.fakes import Heard
 
 
 def test_going_and_coming_back_are_told() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.timeline import CLIENT, FAILED, OK, REFUSED, SPAN, Timeline, ending_of
-from tests.test_metrics import outcome
+from tests.fakes import outcome
 
 NOW = 1_700_000_000
 

@@ -3,25 +3,7 @@ import pytest
 from proxy.circuit import Circuit
 from proxy.metrics import Metrics
 from proxy.upstreamreports import CircuitReports, PoolReports
-
-
-class Heard:
-    """A `Log` that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, object]]] = []
-
-    def debug(self, event: str, **fields: object) -> None:
-        self.lines.append(("debug", event, fields))
-
-    def info(self, event: str, **fields: object) -> None:
-        self.lines.append(("info", event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        self.lines.append(("warning", event, fields))
-
-    def error(self, event: str, **fields: object) -> None:
-        self.lines.append(("error", event, fields))
+from tests.fakes import Heard
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from proxy.emulator.server import Emulator
 from proxy.policyconfig import PolicyConfig, RuleConfig
 from tests.auditscenes import records_in
 from tests.browser.chromium import chromium
+from tests.fakes import outcome
 from tests.scenes import call, config_for, request_head, running
-from tests.test_metrics import outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
