@@ -116,6 +116,16 @@ class Stage:
         while not self.is_over:
             await self.ask(replica, requests)
 
+    async def drop_one(self) -> str:
+        """Have one replica told to drop a token, and let the others hear of it."""
+        installation = next(iter(self.emulator.world.installations))
+        port = int(self.replicas[0].admin.rpartition(":")[2])
+        path = f"/tokens/{installation}/drop"
+        answer = await call(port, f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert answer.status == 200
+        await asyncio.sleep(1)
+        return installation
+
     def revoke(self) -> None:
         """Have all tokens refused, so that each is needed anew."""
         for installation in self.emulator.world.installations:
@@ -169,14 +179,9 @@ async def test_a_refused_token_is_replaced_once_for_all(scene: Stage) -> None:
 
 async def test_what_one_replica_drops_all_drop(scene: Stage) -> None:
     await scene.everybody_asks()
-    installation = next(iter(scene.emulator.world.installations))
-    port = int(scene.replicas[0].admin.rpartition(":")[2])
-    path = f"/tokens/{installation}/drop"
-    answer = await call(port, f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    await asyncio.sleep(1)
+    installation = await scene.drop_one()
     await scene.everybody_asks()
 
-    assert answer.status == 200
     assert set(scene.statuses) == {200}
     assert scene.mints[installation] == 2
     assert sum(scene.mints.values()) == INSTALLATIONS + 1
@@ -263,7 +268,14 @@ async def test_replicas_say_when_redis_goes_and_comes_and_share_again(scene: Sta
     scene.revoke()
     for replica in scene.replicas:
         await scene.ask(replica, scene.requests)
+    again = dict(scene.mints)
+    dropped = await scene.drop_one()
+    await scene.everybody_asks()
 
     assert set(scene.statuses) == {200}
     assert set(alone.values()) == {len(scene.replicas)}
-    assert {scene.mints[one] - alone[one] for one in alone} == {1}
+    # Each replica had a token of its own when all were revoked. One that finds that out later than
+    # another does not believe what it finds: it may have been revoked as well.
+    assert all(1 <= again[one] - alone[one] <= len(scene.replicas) for one in alone)
+    assert scene.mints[dropped] == again[dropped] + 1
+    assert scene.mints.total() == sum(again.values()) + 1
