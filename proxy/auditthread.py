@@ -10,6 +10,7 @@ import json
 import os
 import queue
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -31,6 +32,11 @@ MOST_AT_ONCE = 512
 RETRY_SECONDS = 0.5
 IDLE_SECONDS = 1.0
 LINGER_SECONDS = 0.02  # how long a record for which nobody waits may wait for others
+# Where several requests wait for their record at once, more are coming, and a moment later they are
+# written as one: a waking of this thread for each would cost the loop more than the records do. One
+# that is alone waits for nothing.
+CROWD = 2
+CROWD_SECONDS = 0.001
 
 
 class Entry(NamedTuple):
@@ -88,10 +94,13 @@ class TrailThread:
     now: Callable[[], float]
     clock: Callable[[], float]
     tell: Callable[[Landed], None]
+    pause: Callable[[float], object] = time.sleep
     _queue: queue.SimpleQueue[Entry | None] = field(default_factory=queue.SimpleQueue)
     _halt: threading.Event = field(default_factory=threading.Event)
     _urgent: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _is_crowded: bool = False
+    """Whether several waited at once, so that more are on their way."""
 
     def start(self) -> None:
         """Begin to write.
@@ -143,7 +152,8 @@ class TrailThread:
         batch: list[Entry] = []
         try:
             entry = self._queue.get(timeout=min(patience, IDLE_SECONDS))
-            self._urgent.wait(LINGER_SECONDS)
+            if self._urgent.wait(LINGER_SECONDS) and self._is_crowded:
+                self.pause(CROWD_SECONDS)
             self._urgent.clear()  # before looking, so that none that comes meanwhile is overlooked
             while entry is not None:
                 batch.append(entry)
@@ -152,6 +162,7 @@ class TrailThread:
                 entry = self._queue.get_nowait()
         except queue.Empty:
             pass
+        self._is_crowded = sum(entry.kept is not None for entry in batch) >= CROWD
         return batch
 
     def _write(self, batch: list[Entry]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
 from proxy.auditrecord import Record, Stop
-from proxy.auditthread import Entry, Landed, TrailThread, write_anchor
+from proxy.auditthread import CROWD_SECONDS, Entry, Landed, TrailThread, write_anchor
 from tests.auditscenes import read_of
 from tests.scenes import Clock
 
@@ -61,6 +61,8 @@ class Stage:
     def __init__(self, **settings: Any) -> None:
         self.writer = FakeWriter()
         self.told: list[Landed] = []
+        self.pauses: list[float] = []
+        self.meanwhile: list[Entry] = []
         self._heard = threading.Condition()
         self.clock = Clock()
         self.thread = TrailThread(
@@ -69,7 +71,14 @@ class Stage:
             now=lambda: 0.0,
             clock=self.clock,
             tell=self.tell,
+            pause=self.pause,
         )
+
+    def pause(self, seconds: float) -> None:
+        """Let more come meanwhile, if a test says so."""
+        self.pauses.append(seconds)
+        for each in self.meanwhile:
+            self.thread.put(each)
 
     def tell(self, landed: Landed) -> None:
         with self._heard:
@@ -87,6 +96,11 @@ class Stage:
 
 def entry(number: int = 1) -> Entry:
     return Entry(read_of(number), None)
+
+
+def waiting(number: int = 1) -> Entry:
+    """Give a record that somebody waits for."""
+    return Entry(read_of(number), asyncio.get_running_loop().create_future())
 
 
 @pytest.mark.parametrize("fsync", ["always", "interval", "never"])
@@ -115,6 +129,34 @@ def test_what_gathers_while_it_writes_is_written_as_one() -> None:
     scene.thread.stop()
 
     assert len(scene.writer.batches) <= 3
+
+
+async def test_one_that_waits_alone_is_written_at_once() -> None:
+    scene = Stage()
+    scene.thread.start()
+    scene.thread.put(waiting(1))
+    await asyncio.to_thread(scene.until, lambda landed: landed.last == 1)
+    scene.thread.put(waiting(2))
+    await asyncio.to_thread(scene.until, lambda landed: landed.last == 2)
+    await asyncio.to_thread(scene.thread.stop)
+
+    assert scene.pauses == []
+
+
+async def test_after_several_that_waited_at_once_more_are_awaited_for_a_moment() -> None:
+    scene = Stage()
+    for number in (1, 2):
+        scene.thread.put(waiting(number))
+    scene.thread.start()
+    await asyncio.to_thread(scene.until, lambda landed: landed.last == 2)
+    scene.meanwhile = [waiting(4), waiting(5)]
+    scene.thread.put(waiting(3))
+    await asyncio.to_thread(scene.until, lambda landed: landed.last == 5)
+    scene.meanwhile = []
+    await asyncio.to_thread(scene.thread.stop)
+
+    assert [len(batch) for batch in scene.writer.batches[:2]] == [2, 3]
+    assert scene.pauses[0] == CROWD_SECONDS
 
 
 def test_what_cannot_be_written_is_tried_again_and_nothing_is_lost() -> None:

@@ -10,7 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tests.bench.machinery import CONTENDER_CORE, Process, free_port, started
+from tests.bench.machinery import CONTENDER_CORE, Process, folder_in, free_port, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,8 +41,7 @@ def running(
 ) -> Iterator[tuple[Process, str]]:
     """Start a contender; give its process and its base URL. `python` is another checkout's."""
     port = free_port()
-    work = stage.work / f"{name}-{port}"
-    work.mkdir()
+    work = folder_in(stage.work, name)
     make = CONTENDERS.get(name, _icr_proxy)
     command, env = make(stage, port, work) if python is None else _of(python, stage, port, work)
     with started(

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.contenders import settings_file
-from tests.bench.machinery import CONTENDER_CORE, Process, free_port, started, until_answering
+from tests.bench.machinery import (
+    CONTENDER_CORE,
+    Process,
+    folder_in,
+    free_port,
+    started,
+    until_answering,
+)
 from tests.bench.origins import small_answers
 from tests.bench.suites import Bench, per_request
 
@@ -59,8 +66,7 @@ def _variant(
     name: str, bench: Bench, upstream: str, *, fsync: str
 ) -> Iterator[tuple[Process, str]]:
     port = free_port()
-    work = bench.work / f"variant-{port}"
-    work.mkdir()
+    work = folder_in(bench.work, "variant")
     key = work / "audit.key"
     key.write_text("k" * 64)  # of nobody
     config = settings_file(bench.stage(upstream), port, work)
