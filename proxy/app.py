@@ -62,13 +62,7 @@ class App:
             config,
             self.parts,
             state=lambda: self.state,
-            status=lambda: describe_status(
-                self.parts,
-                self.config,
-                state=self.state,
-                started_at=self._started_at,
-                now=clocks.now(),
-            ),
+            status=self._status,
             token=self._admin_token,
             current=lambda: self.config,
             stop=on_quit,
@@ -79,6 +73,17 @@ class App:
             headers=app_headers(config),
             timeout=config.tokens.mint_timeout,
             connections=config.upstream.connections,
+        )
+
+    def _status(self) -> dict[str, object]:
+        """Describe what is, with what has just happened."""
+        self.parts.gathering.hand_on()
+        return describe_status(
+            self.parts,
+            self.config,
+            state=self.state,
+            started_at=self._started_at,
+            now=self._now(),
         )
 
     @property
@@ -198,6 +203,7 @@ class App:
             parts.feed.end("stopped")
         self._admin_token.withdraw()
         await asyncio.gather(*(listener.close() for listener in parts.listeners))
+        parts.gathering.hand_on()
         await parts.tokens.stop()
         if parts.replicas is not None:
             await parts.replicas.stop()

@@ -23,7 +23,7 @@ from proxy.hops import NAME, Hops
 from proxy.inflight import InFlight
 from proxy.keyring import KeyRing
 from proxy.logs import where
-from proxy.observing import add_limits, add_states, build_feed, build_observers, readers_of
+from proxy.observing import add_limits, add_states, build_feed, build_observers, gathering_for
 from proxy.outbound import (
     build_calls,
     build_circuit,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from proxy.directory import Directory
     from proxy.exchange import Exchange
     from proxy.feed import Feed
+    from proxy.gathering import Gathering
     from proxy.listeners import Listener
     from proxy.logs import Log, Threshold
     from proxy.metrics import Metrics
@@ -72,6 +73,7 @@ class Parts:
     sampling: Sampling
     spans: Spans | None
     metrics: Metrics
+    gathering: Gathering
     auditing: Auditing | None
     keys: KeyRing
     pool: Pool
@@ -132,13 +134,14 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         pause=asyncio.sleep,
         replayed=lambda result: metrics.replays.labels(result).inc(),
     )
+    gathering = gathering_for(observers, config=config, tokens=tokens, feed=feed)
     handlers = build_handlers(
         config,
         forwarder=forwarder,
         directory=directory,
         in_flight=in_flight,
         observers=observers,
-        readers=readers_of(observers, config=config, tokens=tokens, feed=feed),
+        read=gathering,
         auditing=auditing,
         is_watched=lambda: feed is not None and feed.is_watched,
         clocks=clocks,
@@ -152,6 +155,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         sampling=observers.sampling,
         spans=observers.spans,
         metrics=metrics,
+        gathering=gathering,
         auditing=auditing,
         keys=keys,
         pool=pool,
@@ -227,7 +231,7 @@ def build_handlers(
     directory: Directory,
     in_flight: InFlight,
     observers: Observers,
-    readers: list[Callable[[Outcome], None]],
+    read: Callable[[Outcome], None],
     auditing: Auditing | None,
     is_watched: Callable[[], bool],
     clocks: Clocks,
@@ -252,7 +256,7 @@ def build_handlers(
             in_flight=in_flight,
             hops=hops,
             turn_away=doorkeeper.turn_away,
-            readers=readers,
+            readers=(read,),
             trail=auditing.trail if auditing is not None else None,
             crashed=lambda error, request_id: log.error(
                 "request.crashed", request_id=request_id, **where(error)

@@ -139,12 +139,12 @@ def injector(**options: Any) -> None:
     from proxy.app import SYSTEM_CLOCKS  # noqa: PLC0415
     from proxy.config import LogsConfig  # noqa: PLC0415
     from proxy.injector.serving import serve  # noqa: PLC0415
-    from proxy.logs import Threshold, build_log  # noqa: PLC0415
+    from proxy.logs import Lines, Threshold, build_log  # noqa: PLC0415
 
     setting, defaults = _setting(**options), _defaults(**options)
     log = build_log(
         LogsConfig(level=options["log_level"], format=options["log_format"]),
-        stream=sys.stdout.buffer,
+        lines=Lines(sys.stdout.buffer),
         threshold=Threshold(options["log_level"]),
         now=SYSTEM_CLOCKS.now,
     )

@@ -72,6 +72,8 @@ class Feed:
     def __init__(self, *, now: Callable[[], float], in_flight: Callable[[], int]) -> None:
         self._now = now
         self._in_flight = in_flight
+        self.first: Callable[[], None] = lambda: None
+        """Called before a console is told what there is: what happened before is part of it."""
         self._since = now()
         self._recent: deque[Outcome] = deque(maxlen=RECENT)
         self._timeline = Timeline()
@@ -118,6 +120,7 @@ class Feed:
             raise OverloadedError(
                 f"{SUBSCRIBERS_MOST} consoles are open, which is all there may be"
             )
+        self.first()
         self._begin()
         subscription = Subscription(lambda: self._snapshot(rows=False))
         self._subscriptions.add(subscription)

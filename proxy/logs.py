@@ -6,7 +6,6 @@ not configured: there is no module-level state, and tests may have one each.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import traceback
@@ -53,16 +52,16 @@ class Threshold:
 
 
 def build_log(
-    config: LogsConfig, *, stream: BinaryIO, threshold: Threshold, now: Callable[[], float]
+    config: LogsConfig, *, lines: Lines, threshold: Threshold, now: Callable[[], float]
 ) -> Log:
-    """Make the one logger of the program, writing whole lines to `stream`."""
-    on_terminal = stream.isatty()
+    """Make the one logger of the program."""
+    on_terminal = lines.are_for_a_terminal
     if config.format == "json" or (config.format == "auto" and not on_terminal):
-        return JsonLog(Lines(stream), threshold=threshold, now=now)
+        return JsonLog(lines, threshold=threshold, now=now)
     from proxy.consolelog import console_log  # noqa: PLC0415  # a service writes JSON
 
     log: Log = console_log(
-        Lines(stream), passes=threshold.passes, moment=lambda: moment(now()), colors=on_terminal
+        lines, passes=threshold.passes, moment=lambda: moment(now()), colors=on_terminal
     )
     return log
 
@@ -99,12 +98,12 @@ class JsonLog:
         """Say what somebody must look at."""
         self._say("error", event, fields)
 
-    def head(self, level: str) -> str | None:
+    def head(self, level: str, *, at: float) -> str | None:
         """Give the time for a line of this level, or nothing if there is to be none."""
-        return self._moment(self._now()) if self._threshold.passes(level) else None
+        return self._moment(at) if self._threshold.passes(level) else None
 
     def follow(self, line: msgspec.Struct) -> None:
-        """Write a line that has its time already, together with the others of this turn."""
+        """Keep a line that has its time already, until the lines are seen off."""
         self._lines.gather(encode(line))
 
     def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
@@ -129,25 +128,23 @@ class Lines:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._gathered: list[bytes] = []
+        self.first: Callable[[], None] = lambda: None
+        """Called before a line is written: what happened before it comes first."""
+
+    @property
+    def are_for_a_terminal(self) -> bool:
+        """Whether a person reads them as they come."""
+        return self._stream.isatty()
 
     def write(self, line: bytes) -> None:
         """Write one line and see it off, after those that wait."""
+        self.first()
         self._gathered.append(line)
         self.see_off()
 
     def gather(self, line: bytes) -> None:
-        """Write one line before the event loop next looks at its sockets.
-
-        What ends in one turn is written as one: a busy proxy spends more on writing than on all
-        else that a line takes. So a process that is killed has lost the lines of one turn.
-        """
+        """Keep one line until `see_off`, so that many are written as one."""
         self._gathered.append(line)
-        if len(self._gathered) > 1:
-            return
-        try:
-            asyncio.get_running_loop().call_soon(self.see_off)
-        except RuntimeError:  # there is no event loop, hence no turn
-            self.see_off()
 
     def see_off(self) -> None:
         """Write what waits."""

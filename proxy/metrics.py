@@ -72,6 +72,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.first: Callable[[], None] = lambda: None
+        """Called before they are shown: what happened before counts."""
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
@@ -185,5 +187,6 @@ class Metrics:
 
         Exemplars are in OpenMetrics alone.
         """
+        self.first()
         encode, content_type = choose_encoder(accept)
         return encode(WithoutCreated(self.registry)), content_type.encode("ascii")

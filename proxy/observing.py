@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from proxy.errors import StartError
 from proxy.feed import Feed
+from proxy.gathering import Gathering
 from proxy.installationmetrics import InstallationMetrics
-from proxy.logs import Bridge, Log, Threshold, build_log
+from proxy.logs import Bridge, Lines, Log, Threshold, build_log
 from proxy.metrics import Metrics
 from proxy.requestlog import RequestLog, Sampling
 
@@ -32,6 +33,8 @@ class Observers:
     """Everything that hears of requests, and what may change about it while running."""
 
     log: Log
+    lines: Lines
+    """What the log writes to."""
     logger: logging.Logger
     """For libraries, which speak through `logging`."""
     threshold: Threshold
@@ -47,9 +50,11 @@ def build_observers(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Obse
         StartError: an extra is not installed.
     """
     threshold = Threshold(config.logs.level)
-    log = build_log(config.logs, stream=stream, threshold=threshold, now=clocks.now)
+    lines = Lines(stream)
+    log = build_log(config.logs, lines=lines, threshold=threshold, now=clocks.now)
     return Observers(
         log=log,
+        lines=lines,
         logger=library_logger(log),
         threshold=threshold,
         sampling=Sampling(config.logs.sample_reads),
@@ -58,10 +63,10 @@ def build_observers(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Obse
     )
 
 
-def readers_of(
+def gathering_for(
     observers: Observers, *, config: Config, tokens: Tokens, feed: Feed | None
-) -> list[Callable[[Outcome], None]]:
-    """Give everything that reads outcomes, in the order in which it does."""
+) -> Gathering:
+    """Make what hands outcomes to everything that reads them, in the order in which it does."""
     by_installation = InstallationMetrics(
         observers.metrics.registry,
         most=config.metrics.installations_max,
@@ -71,13 +76,19 @@ def readers_of(
             if key.installation is not None
         ),
     )
-    return [
+    lines = observers.lines
+    readers: list[Callable[[Outcome], None]] = [
         RequestLog(observers.log, sampling=observers.sampling),
         observers.metrics,
         by_installation,
         *([observers.spans] if observers.spans is not None else ()),
         *([feed] if feed is not None else ()),
     ]
+    gathering = Gathering(readers, handed_on=lines.see_off)
+    lines.first = observers.metrics.first = gathering.hand_on
+    if feed is not None:
+        feed.first = gathering.hand_on
+    return gathering
 
 
 def build_spans(config: TracingConfig, *, log: Log, clocks: Clocks) -> Spans | None:

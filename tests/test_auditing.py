@@ -18,7 +18,7 @@ from proxy.auditing import TrailReports, config_digest, read_audit_key
 from proxy.auditthread import Landed
 from proxy.config import LogsConfig
 from proxy.errors import ConfigError, StartError
-from proxy.logs import Threshold, build_log
+from proxy.logs import Lines, Threshold, build_log
 from proxy.policyconfig import PolicyConfig, RuleConfig
 from tests.auditscenes import kinds_in, records_in
 from tests.scenes import (
@@ -237,7 +237,7 @@ def test_two_configurations_are_told_apart_but_not_by_their_secrets() -> None:
 
 def told(*landed: Landed) -> tuple[list[str], CollectorRegistry]:
     stream, registry = io.BytesIO(), CollectorRegistry()
-    log = build_log(LogsConfig(), stream=stream, threshold=Threshold("info"), now=lambda: 0.0)
+    log = build_log(LogsConfig(), lines=Lines(stream), threshold=Threshold("info"), now=lambda: 0.0)
     reports = TrailReports(log=log, registry=registry)
     for each in landed:
         reports.landed(each)

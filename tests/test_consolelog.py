@@ -10,9 +10,10 @@ from proxy.logs import Lines
 SERVICE = """
 import io, sys
 from proxy.config import LogsConfig
-from proxy.logs import Threshold, build_log
+from proxy.logs import Lines, Threshold, build_log
+lines = Lines(io.BytesIO())
 build_log(
-    LogsConfig(format="json"), stream=io.BytesIO(), threshold=Threshold("info"), now=lambda: 0.0
+    LogsConfig(format="json"), lines=lines, threshold=Threshold("info"), now=lambda: 0.0
 ).info("proxy.started")
 sys.exit("structlog" in sys.modules)
 """

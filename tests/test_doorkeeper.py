@@ -13,7 +13,7 @@ import pytest
 
 from proxy.config import LogsConfig
 from proxy.doorkeeper import MOST_HELD, Doorkeeper
-from proxy.logs import Threshold, build_log
+from proxy.logs import Lines, Threshold, build_log
 from tests.scenes import Clock
 
 
@@ -30,7 +30,7 @@ class Door:
     def __post_init__(self) -> None:
         log = build_log(
             LogsConfig(format="json"),
-            stream=self.stream,
+            lines=Lines(self.stream),
             threshold=Threshold("info"),
             now=self.clock,
         )

@@ -47,8 +47,8 @@ LAYERS = """
     appcalls breaker callerconnection certificates keysources
     auditfiles
     requestlog
-    admintoken browsers config configfile connection handover installationmetrics keys logs metrics
-    spans verdicts webhooks
+    admintoken browsers config configfile connection gathering handover installationmetrics keys
+    logs metrics spans verdicts webhooks
     auditconfig auditrecord
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
     frames recorded

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal
 import pytest
 
 from proxy.config import LogsConfig
-from proxy.logs import Bridge, Log, Threshold, build_log, moment, where
+from proxy.logs import Bridge, Lines, Log, Threshold, build_log, moment, where
 from proxy.secret import Secret
 from tests.fakes import Heard
 
@@ -26,7 +26,7 @@ def log_to(
     level: str = "debug",
 ) -> Log:
     return build_log(
-        LogsConfig(format=form), stream=stream, threshold=Threshold(level), now=lambda: NOW
+        LogsConfig(format=form), lines=Lines(stream), threshold=Threshold(level), now=lambda: NOW
     )
 
 
@@ -62,7 +62,7 @@ def test_every_moment_is_written_as_if_it_were_the_only_one(seconds: tuple[float
     stream, times = io.BytesIO(), iter(seconds)
     log = build_log(
         LogsConfig(format="json"),
-        stream=stream,
+        lines=Lines(stream),
         threshold=Threshold("info"),
         now=lambda: next(times),
     )
@@ -192,7 +192,7 @@ def test_a_moment_that_rounds_up_to_the_next_second_is_written_as_that() -> None
     stream = io.BytesIO()
     log = build_log(
         LogsConfig(format="json"),
-        stream=stream,
+        lines=Lines(stream),
         threshold=Threshold("info"),
         now=lambda: 1_700_000_000.9999999,
     )
@@ -295,7 +295,9 @@ def test_what_is_below_the_level_is_dropped(level: str, passed: list[str]) -> No
 def test_the_level_changes_while_running() -> None:
     stream = io.BytesIO()
     threshold = Threshold("info")
-    log = build_log(LogsConfig(format="json"), stream=stream, threshold=threshold, now=lambda: NOW)
+    log = build_log(
+        LogsConfig(format="json"), lines=Lines(stream), threshold=threshold, now=lambda: NOW
+    )
 
     log.debug("one")
     threshold.level = "debug"

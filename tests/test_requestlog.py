@@ -1,21 +1,29 @@
-import asyncio
 import io
 from typing import Any
 
 import pytest
 
+from proxy.config import LogsConfig
+from proxy.logs import Lines, Log, Threshold, build_log
 from proxy.outcome import Outcome
 from proxy.problems import INTERNAL, TABLE
 from proxy.requestlog import WORTH_A_LOOK, RequestLog, Sampling
 from proxy.tracecontext import Trace
 from tests import fakes
 from tests.fakes import Heard
-from tests.test_logs import NOW, lines_of, log_to
+from tests.test_logs import NOW, lines_of
 
 
 def outcome(**changed: Any) -> Outcome:
     facts = {"bytes_out": 17, "started_at": NOW, "duration": 0.0123456}
     return fakes.outcome(**facts | changed)
+
+
+def log_to(stream: io.BytesIO, *, level: str = "debug") -> tuple[Lines, Log]:
+    lines = Lines(stream)
+    return lines, build_log(
+        LogsConfig(format="json"), lines=lines, threshold=Threshold(level), now=lambda: NOW
+    )
 
 
 def test_a_request_is_one_line_in_reading_order() -> None:
@@ -163,19 +171,23 @@ def test_what_matters_is_logged_however_few_reads_are(facts: dict[str, object]) 
 def test_a_line_for_machines_says_the_same_as_one_for_people() -> None:
     stream, heard = io.BytesIO(), Heard()
 
-    RequestLog(log_to(stream))(outcome(code="mint-failed", first_byte=None))
+    lines, log = log_to(stream)
+    RequestLog(log)(outcome(code="mint-failed", first_byte=None))
+    lines.see_off()
     RequestLog(heard)(outcome(code="mint-failed", first_byte=None))
 
     ((level, event, fields),) = heard.lines
     (line,) = lines_of(stream)
-    said = {"ts": "2023-11-14T22:13:20.125+00:00", "level": level, "event": event, **fields}
+    said = {"ts": "2023-11-14T22:13:20.137+00:00", "level": level, "event": event, **fields}
     assert list(line.items()) == list(said.items())
 
 
 def test_below_the_level_no_line_is_made() -> None:
     stream = io.BytesIO()
 
-    RequestLog(log_to(stream, level="warning"))(outcome())
+    lines, log = log_to(stream, level="warning")
+    RequestLog(log)(outcome())
+    lines.see_off()
 
     assert stream.getvalue() == b""
 
@@ -183,7 +195,9 @@ def test_below_the_level_no_line_is_made() -> None:
 def test_bytes_that_are_no_text_do_not_break_the_line() -> None:
     stream = io.BytesIO()
 
-    RequestLog(log_to(stream))(outcome(peer="\udcff"))
+    lines, log = log_to(stream)
+    RequestLog(log)(outcome(peer="\udcff"))
+    lines.see_off()
 
     assert lines_of(stream)[0]["peer"] == "?"
 
@@ -198,21 +212,23 @@ class Counting(io.BytesIO):
         return super().write(data)
 
 
-async def test_what_ends_in_one_turn_is_written_as_one() -> None:
+def test_what_is_seen_off_together_is_written_as_one() -> None:
     stream = Counting()
-    log = RequestLog(log_to(stream))
+    lines, log = log_to(stream)
+    read = RequestLog(log)
 
     for _ in range(3):
-        log(outcome())
-    await asyncio.sleep(0)
+        read(outcome())
+    assert stream.writes == 0
+    lines.see_off()
 
     assert len(lines_of(stream)) == 3
     assert stream.writes == 1
 
 
-async def test_any_other_line_takes_those_before_it_along() -> None:
+def test_any_other_line_takes_those_before_it_along() -> None:
     stream = io.BytesIO()
-    log = log_to(stream)
+    _, log = log_to(stream)
 
     RequestLog(log)(outcome())
     log.info("proxy.stopped")

@@ -20,6 +20,7 @@ from tests.scenes import RunningProxy, app_key_pem, call, proxy_before, request_
 
 def status_of(proxy: RunningProxy, *, after: float = 0.0) -> dict[str, Any]:
     """Describe the proxy as the admin port does, so many seconds from now."""
+    proxy.app.parts.gathering.hand_on()
     now = proxy.app.parts.exchange._now() + after
     described = describe_status(
         proxy.app.parts, proxy.app.config, state="ready", started_at=now - 12.3456, now=now

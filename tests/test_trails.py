@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proxy.app import SYSTEM_CLOCKS
 from proxy.auditconfig import AuditConfig
-from proxy.logs import Threshold, build_log
+from proxy.logs import Lines, Threshold, build_log
 from proxy.metrics import Metrics
 from proxy.trails import build_auditing
 from tests.scenes import config_for
@@ -20,7 +20,7 @@ def test_off_there_is_no_trail_and_on_there_is(tmp_path: Path) -> None:
     for audit in (AuditConfig(), AuditConfig(directory=tmp_path)):
         config = config_for("http://127.0.0.1:1", audit=audit)
         log = build_log(
-            config.logs, stream=io.BytesIO(), threshold=Threshold("info"),
+            config.logs, lines=Lines(io.BytesIO()), threshold=Threshold("info"),
             now=SYSTEM_CLOCKS.now,
         )  # fmt: skip
         made.append(

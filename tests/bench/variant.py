@@ -63,9 +63,8 @@ async def _serve(config: Config, *, without: frozenset[str]) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     app = App(config, stream=sys.stdout.buffer)
     gone = tuple(kind for name in without for kind in READERS.get(name, ()))
-    for handler in app.parts.handlers:
-        readers = handler._readers
-        handler._readers = [each for each in readers if not isinstance(each, gone)]
+    gathering = app.parts.gathering
+    gathering.readers = [each for each in gathering.readers if not isinstance(each, gone)]
     async with app:
         gc.collect()
         gc.freeze()
