@@ -240,11 +240,12 @@ def _said_goodbye(tls: ssl.SSLObject) -> bool:
 
 def encode_head(request: UpstreamRequest) -> bytes:
     """Write the request line, the headers as they are, and our own framing."""
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.target)]
-    lines += [b"%b: %b" % header for header in request.headers]
+    lines = [b"%b %b HTTP/1.1\r\n%b" % (request.method.encode(), request.target, request.block)]
+    lines += [b"%b: %b\r\n" % header for header in request.headers]
     if request.length is not None:
-        lines.append(b"Content-Length: %d" % request.length)
+        lines.append(b"Content-Length: %d\r\n\r\n" % request.length)
     elif request.body is not None:
-        lines.append(b"Transfer-Encoding: chunked")
-    lines += (b"", b"")
-    return b"\r\n".join(lines)
+        lines.append(b"Transfer-Encoding: chunked\r\n\r\n")
+    else:
+        lines.append(b"\r\n")
+    return b"".join(lines)

@@ -42,6 +42,8 @@ class UpstreamRequest:
     method: str
     target: bytes
     headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
+    block: bytes = field(default=b"", repr=False)
+    """Header lines as they are sent, each with its end; they come before `headers`."""
     body: Body | None = None
     length: int | None = None
     """Length of the body in bytes; `None` with a body means chunked, without one no framing."""

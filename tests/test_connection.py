@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from proxy.connection import Connection
+from proxy.connection import Connection, encode_head
 from proxy.errors import (
     CallerGoneError,
     UpstreamBrokenError,
@@ -90,6 +90,29 @@ async def test_a_request_is_written_with_our_own_framing(
 
     assert api.heads == [b"POST /x HTTP/1.1\r\nHost: api\r\n" + framing + b"\r\n"]
     assert got == sent
+
+
+@pytest.mark.parametrize(
+    ("block", "headers", "sent"),
+    [
+        pytest.param(b"", [], b"", id="none"),
+        pytest.param(b"Host: a\r\nVia: b\r\n", [], b"Host: a\r\nVia: b\r\n", id="a block"),
+        pytest.param(
+            b"Host: a\r\n",
+            [(b"X-Y", b"\xff")],
+            b"Host: a\r\nX-Y: \xff\r\n",
+            id="a block, then headers",
+        ),
+    ],
+)
+def test_lines_that_are_encoded_come_before_the_others(
+    block: bytes, headers: list[tuple[bytes, bytes]], sent: bytes
+) -> None:
+    request = upstream_request()
+    request.block, request.headers = block, headers
+
+    assert encode_head(request) == b"GET /x HTTP/1.1\r\n" + sent + b"\r\n"
+    assert b"Host" not in repr(request).encode(), "the credential is among them"
 
 
 # -- answers that are cut off ---------------------------------------------------------------------
