@@ -65,7 +65,7 @@ LAYERS = """
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers secret showing tree units
     auditchain breakoff consolelog places presence requesthead sealing storescripts
-    clocks errors tracecontext
+    clocks errors randomness tracecontext
     __init__
 """
 PURE = """
