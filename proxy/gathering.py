@@ -7,11 +7,10 @@ are, and then all of them together cost as much as a third of a request.
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from proxy.outcome import Outcome
 
@@ -19,14 +18,31 @@ GATHER_SECONDS = 0.01
 GATHERED_MOST = 256
 
 
+class Reader(Protocol):
+    """What reads outcomes."""
+
+    def read_all(self, outcomes: Iterable[Outcome]) -> None:
+        """Read them in turn; whoever fails with one is called again with those after it."""
+
+
+class Each:
+    """A reader that is called for each of them."""
+
+    def __init__(self, read: Callable[[Outcome], None]) -> None:
+        self._read = read
+
+    def read_all(self, outcomes: Iterable[Outcome]) -> None:
+        """Read them in turn."""
+        read = self._read
+        for outcome in outcomes:
+            read(outcome)
+
+
 class Gathering:
-    """A reader that keeps outcomes for a moment, and then hands them on in their order."""
+    """Keeps outcomes for a moment, and then hands them on in their order."""
 
     def __init__(
-        self,
-        readers: Sequence[Callable[[Outcome], None]],
-        *,
-        handed_on: Callable[[], None] = lambda: None,
+        self, readers: Sequence[Reader], *, handed_on: Callable[[], None] = lambda: None
     ) -> None:
         """Hand on to `readers`; `handed_on` hears each time that all they got is with them."""
         self.readers = readers
@@ -47,17 +63,24 @@ class Gathering:
         if not self._waiting:
             return
         outcomes, self._waiting = self._waiting, []
-        with ExitStack() as each:  # whatever one of them meets with, the others get theirs
-            each.callback(self._handed_on)
-            for read in reversed(self.readers):
-                each.callback(_read_all, read, outcomes)
+        try:
+            _hand_to(iter(self.readers), outcomes)
+        finally:
+            self._handed_on()
 
 
-def _read_all(read: Callable[[Outcome], None], outcomes: Iterable[Outcome]) -> None:
-    rest = iter(outcomes)
+def _hand_to(readers: Iterator[Reader], outcomes: Sequence[Outcome]) -> None:
     try:
-        for outcome in rest:
-            read(outcome)
+        for reader in readers:
+            _read_all(reader, iter(outcomes))
     except Exception:
-        _read_all(read, rest)  # what fails with one may do well with the next
+        _hand_to(readers, outcomes)  # whatever one of them meets with, the others get theirs
+        raise
+
+
+def _read_all(reader: Reader, rest: Iterator[Outcome]) -> None:
+    try:
+        reader.read_all(rest)
+    except Exception:
+        _read_all(reader, rest)  # what fails with one may do well with the next
         raise

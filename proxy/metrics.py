@@ -1,6 +1,6 @@
 """Prometheus metrics in a registry of their own; labels come from closed sets only.
 
-Children are resolved once and kept: `labels()` costs more than the increment.
+What each request adds to is counted by `requestcounts`, and shown here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 
 from proxy import __version__
+from proxy.requestcounts import SECONDS, RequestCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,9 +29,16 @@ if TYPE_CHECKING:
 
     from proxy.outcome import Outcome
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-STATUSES = range(100, 600)  # RFC 9110, 15; llhttp lets three digits pass
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+class Shown:
+    """A family that is made when somebody asks."""
+
+    def __init__(self, make: Callable[[], Metric]) -> None:
+        self._make = make
+
+    def collect(self) -> Iterable[Metric]:
+        """Make it now (called by the registry on each scrape)."""
+        yield self._make()
 
 
 class States:
@@ -83,34 +91,26 @@ class Metrics:
         def gauge(name: str, meaning: str, *labels: str) -> Gauge:
             return Gauge(f"icr_proxy_{name}", meaning, labels, registry=registry)
 
-        def histogram(name: str, meaning: str, *labels: str) -> Histogram:
-            return Histogram(
-                f"icr_proxy_{name}", meaning, labels, registry=registry, buckets=SECONDS
-            )
-
-        self.requests = counter(
-            "requests", "Requests answered.", "operation", "method", "status", "origin"
-        )
-        self.duration = histogram(
-            "request_duration_seconds", "From the head to the last byte.", "operation"
-        )
-        self.first_byte = histogram(
-            "upstream_first_byte_seconds", "The API's time to the head of its answer.", "operation"
-        )
+        self._counts = counts = RequestCounts()
+        self.read_all = counts.read_all
+        for made in (counts.requests, counts.durations, counts.first_bytes):
+            registry.register(Shown(made))
         self.callers = gauge("caller_connections", "Connections of callers, idle ones too.")
         self.arrivals = counter("caller_connects", "Connections that callers made.", "result")
         self.in_flight = gauge("in_flight", "Requests being served.")
-        self.bytes = counter("bytes", "Bytes of bodies passed on.", "direction")
-        self.refusals = counter("refusals", "Requests refused or broken off, by code.", "code")
-        self.would_refuse = counter(
-            "would_refuse", "Requests that policy would refuse, were it enforced."
-        )
+        for made in (counts.bytes, counts.refusals, counts.would_refuse):
+            registry.register(Shown(made))
         self.lookups = counter("token_lookups", "What the cache held for a request.", "result")
         self.mints = counter("token_mints", "Tokens asked for.", "kind", "result")
-        self.mint_duration = histogram("token_mint_duration_seconds", "Time to mint a token.")
+        self.mint_duration = Histogram(
+            "icr_proxy_token_mint_duration_seconds",
+            "Time to mint a token.",
+            registry=registry,
+            buckets=SECONDS,
+        )
         self.token_refusals = counter("token_refusals", "Tokens the API refused.", "reason")
         self.shared_tokens = counter("shared_tokens", "Tokens wanted from all replicas.", "result")
-        self.caller_requests = counter("caller_requests", "Requests of known callers.", "caller")
+        registry.register(Shown(counts.callers))
         self.caller_failures = counter("caller_failures", "Callers not let in, by why.", "reason")
         self.blocked = gauge("blocked_installations", "Installations an operator has blocked.")
         self.webhooks = counter("webhooks", "Deliveries of the registry.", "result")
@@ -135,10 +135,6 @@ class Metrics:
         self.clock_skew = gauge("clock_skew_seconds", "The API's clock minus ours.")
         build = gauge("build_info", "The running version.", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
-        self._requests: dict[tuple[str, str, int, str], Counter] = {}
-        self._timings: dict[str, tuple[Histogram, Histogram]] = {}
-        self._bytes_in = self.bytes.labels("in")
-        self._bytes_out = self.bytes.labels("out")
 
     def states(
         self, name: str, meaning: str, *, label: str, count: Callable[[], Mapping[str, float]]
@@ -152,35 +148,7 @@ class Metrics:
 
     def __call__(self, outcome: Outcome) -> None:
         """Read one outcome."""
-        method = outcome.method if outcome.method in METHODS else "other"
-        status = outcome.status if outcome.status in STATUSES else 0
-        key = (outcome.operation, method, status, outcome.origin)
-        child = self._requests.get(key)
-        if child is None:
-            child = self._requests[key] = self.requests.labels(
-                outcome.operation, method, str(status) if status else "other", outcome.origin
-            )
-        child.inc()
-        timings = self._timings.get(outcome.operation)
-        if timings is None:
-            timings = self._timings[outcome.operation] = (
-                self.duration.labels(outcome.operation),
-                self.first_byte.labels(outcome.operation),
-            )
-        exemplar = {"trace_id": outcome.trace_id} if outcome.trace.sampled else None
-        timings[0].observe(outcome.duration, exemplar)
-        if outcome.first_byte is not None:
-            timings[1].observe(outcome.first_byte, exemplar)
-        if outcome.bytes_in:
-            self._bytes_in.inc(outcome.bytes_in)
-        if outcome.bytes_out:
-            self._bytes_out.inc(outcome.bytes_out)
-        if outcome.code is not None:
-            self.refusals.labels(outcome.code).inc()
-        if outcome.caller is not None:
-            self.caller_requests.labels(outcome.caller).inc()
-        if outcome.would_refuse is not None:
-            self.would_refuse.inc()
+        self.read_all((outcome,))
 
     def render(self, accept: str = "") -> tuple[bytes, bytes]:
         """Give everything in the format that an `Accept` asks for, and its content type.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from proxy.errors import StartError
 from proxy.feed import Feed
-from proxy.gathering import Gathering
+from proxy.gathering import Each, Gathering
 from proxy.installationmetrics import InstallationMetrics
 from proxy.logs import Bridge, Lines, Log, Threshold, build_log
 from proxy.metrics import Metrics
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from proxy.appcalls import AppCalls
     from proxy.clocks import Clocks
     from proxy.config import Config, TracingConfig
+    from proxy.gathering import Reader
     from proxy.inflight import InFlight
-    from proxy.outcome import Outcome
     from proxy.pool import Pool
     from proxy.spans import Spans
     from proxy.tokens import Tokens
@@ -77,12 +77,12 @@ def gathering_for(
         ),
     )
     lines = observers.lines
-    readers: list[Callable[[Outcome], None]] = [
+    readers: list[Reader] = [
         RequestLog(observers.log, sampling=observers.sampling),
         observers.metrics,
         by_installation,
-        *([observers.spans] if observers.spans is not None else ()),
-        *([feed] if feed is not None else ()),
+        *([Each(observers.spans)] if observers.spans is not None else ()),
+        *([Each(feed)] if feed is not None else ()),
     ]
     gathering = Gathering(readers, handed_on=lines.see_off)
     lines.first = observers.metrics.first = gathering.hand_on

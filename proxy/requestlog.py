@@ -13,6 +13,8 @@ import msgspec
 from proxy.logs import JsonLog
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from proxy.logs import Log
     from proxy.outcome import Outcome
 
@@ -83,6 +85,11 @@ class RequestLog:
         say = self._log.warning if level == "warning" else self._log.info
         line = line_of(outcome, moment="", level=level)
         say(EVENT, **{name: getattr(line, name) for name in FIELDS})
+
+    def read_all(self, outcomes: Iterable[Outcome]) -> None:
+        """Write the lines of many."""
+        for outcome in outcomes:
+            self(outcome)
 
 
 def line_of(outcome: Outcome, *, moment: str, level: str) -> Line:

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.gathering import GATHERED_MOST, Gathering
+from proxy.gathering import GATHERED_MOST, Each, Gathering
 from proxy.outcome import Outcome
 from tests.fakes import outcome
 
@@ -16,7 +16,8 @@ class Reader:
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.gathering = Gathering(
-            [self._read("one"), self._read("two")], handed_on=lambda: self.heard.append("end")
+            [Each(self._read("one")), Each(self._read("two"))],
+            handed_on=lambda: self.heard.append("end"),
         )
 
     def _read(self, name: str) -> Callable[[Outcome], None]:
@@ -64,8 +65,8 @@ async def test_no_more_than_so_many_wait() -> None:
 async def test_a_reader_that_makes_others_look_at_once_hears_nothing_twice() -> None:
     """A log line is written after what waits; the line of a request is a log line."""
     heard: list[Outcome] = []
-    gathering = Gathering([heard.append])
-    gathering.readers = [lambda _read: gathering.hand_on(), heard.append]
+    gathering = Gathering([])
+    gathering.readers = [Each(lambda _read: gathering.hand_on()), Each(heard.append)]
     for number in (1, 2):
         gathering(numbered(number))
 
@@ -81,8 +82,8 @@ async def test_a_reader_that_fails_costs_the_others_nothing(bad: int) -> None:
     def fail(_read: Outcome) -> None:
         raise RuntimeError
 
-    readers = [heard.append, heard.append]
-    readers[bad] = fail
+    readers = [Each(heard.append), Each(heard.append)]
+    readers[bad] = Each(fail)
     gathering = Gathering(readers)
     gathering(numbered(1))
 
@@ -100,7 +101,7 @@ async def test_a_reader_that_fails_with_one_gets_the_others() -> None:
             raise RuntimeError(outcome.request_id)
         heard.append(outcome.request_id)
 
-    gathering = Gathering([read])
+    gathering = Gathering([Each(read)])
     for number in range(5):
         gathering(numbered(number))
 

@@ -74,3 +74,11 @@ def test_of_those_that_share_a_series_the_soonest_expiry_is_shown(stage: Stage) 
     stage.tokens = [("a", 100.0), ("x", 300.0), ("y", 200.0)]
 
     assert stage.expiries() == {"a": 100.0, "other": 200.0}
+
+
+def test_an_installation_that_is_called_other_shares_that_series(stage: Stage) -> None:
+    """Two series of the same name would make the whole scrape invalid."""
+    for installation in ("other", "a", "x", "y"):
+        stage.metrics(outcome(installation=installation))
+
+    assert stage.requests() == {"other": 3, "a": 1}

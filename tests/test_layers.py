@@ -49,6 +49,7 @@ LAYERS = """
     requestlog
     admintoken browsers config configfile connection gathering handover installationmetrics keys
     logs metrics spans verdicts webhooks
+    requestcounts
     auditconfig auditrecord
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
     frames recorded

@@ -9,7 +9,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy import __version__
-from proxy.metrics import METHODS, Metrics
+from proxy.metrics import Metrics
+from proxy.requestcounts import METHODS
 from proxy.tracecontext import Trace
 from tests.fakes import outcome
 
@@ -177,13 +178,6 @@ def test_what_policy_would_refuse_is_counted(metrics: Metrics) -> None:
     metrics(outcome(would_refuse=None))
 
     assert value(metrics, "would_refuse_total") == 1
-
-
-def test_children_are_resolved_once(metrics: Metrics) -> None:
-    for _ in range(3):
-        metrics(outcome())
-
-    assert (len(metrics._requests), len(metrics._timings)) == (1, 1)
 
 
 # -- what is counted when somebody asks -----------------------------------------------------------
