@@ -31,12 +31,11 @@ from proxy.problems import kind_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aiohttp.web import BaseRequest
-
     from proxy.browsers import HostGuard, OriginGuard
     from proxy.consolepages import Console
     from proxy.control import Control
     from proxy.gate import Gate
+    from proxy.request import Request
 
 INDEX = "/healthz /startupz /readyz /metrics /status"
 CONSOLE = "/ in a browser is the console; it reads /events /facts and POST /explain"
@@ -61,7 +60,7 @@ class Admin:
         console: Console | None = None,
     ) -> None:
         self._index = "\n".join((INDEX, SWITCHES, *([CONSOLE] if console is not None else [])))
-        self._pages: dict[str, Callable[[BaseRequest], Page]] = {
+        self._pages: dict[str, Callable[[Request], Page]] = {
             "/": lambda _: text_page(OK, self._index),
             # Alive means that the event loop turns, which it shows by answering.
             "/healthz": lambda _: text_page(OK, "ok"),
@@ -81,7 +80,7 @@ class Admin:
         self._origins = origins
         self._crashed = crashed
 
-    async def __call__(self, request: BaseRequest) -> Answer:
+    async def __call__(self, request: Request) -> Answer:
         """Answer one request."""
         path = request.raw_path.partition("?")[0]
         try:
@@ -93,11 +92,11 @@ class Admin:
             page = text_page(CRASHED, "something went wrong inside the proxy; its log tells more")
         return page if isinstance(page, Answer) else await send_page(request, page)
 
-    async def refuse(self, request: BaseRequest, error: ProxyError) -> Answer:
+    async def refuse(self, request: Request, error: ProxyError) -> Answer:
         """Answer a request that could not even be parsed."""
         return await send_page(request, text_page(BAD_REQUEST, error.detail), closing=True)
 
-    async def _answer(self, request: BaseRequest, path: str) -> Page | Answer:
+    async def _answer(self, request: Request, path: str) -> Page | Answer:
         received, peer = request.raw_headers, peer_of(request)
         self._keep_out(request, path)
         if path in self._pages:
@@ -112,7 +111,7 @@ class Admin:
             return await self._console.closer(request, path)
         return self._page(request, path)
 
-    def _keep_out(self, request: BaseRequest, path: str) -> None:
+    def _keep_out(self, request: Request, path: str) -> None:
         """Refuse pages of the web: they could read the status, if their browser is here."""
         received = request.raw_headers
         self._hosts.check(received, required=request.version >= HttpVersion11)
@@ -122,7 +121,7 @@ class Admin:
             received = tuple(header for header in received if header[0].lower() != b"origin")
         self._origins.check(received)
 
-    def _page(self, request: BaseRequest, path: str) -> Page:
+    def _page(self, request: Request, path: str) -> Page:
         make = self._pages.get(path)
         if self._console is not None:
             make = self._console.file(path, request.raw_headers) or make
@@ -137,6 +136,6 @@ def _probe(good: bool, bad: str) -> Page:  # noqa: FBT001  # the one thing a pro
     return text_page(OK, "ok") if good else text_page(UNAVAILABLE, bad)
 
 
-def _exposition(metrics: Callable[[str], tuple[bytes, bytes]], request: BaseRequest) -> Page:
-    body, content_type = metrics(request.headers.get("Accept", ""))
+def _exposition(metrics: Callable[[str], tuple[bytes, bytes]], request: Request) -> Page:
+    body, content_type = metrics(request.first(b"accept"))
     return Page(status=OK, content_type=content_type, body=body)

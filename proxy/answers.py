@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     import hashlib
     from collections.abc import Callable, Sequence
 
-    from aiohttp.web import BaseRequest
-
-    from proxy.callerconnection import CallerConnection
     from proxy.problems import Problem
+    from proxy.request import Request
 
 Header = tuple[bytes, bytes]
 
@@ -33,11 +31,7 @@ PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class Answer:
-    """One answer to one request.
-
-    `prepare` and `write_eof` are what aiohttp's connection calls when the handler returns it; by
-    then everything is written.
-    """
+    """One answer to one request; when the handler returns it, everything is written."""
 
     __slots__ = (
         "_chunked",
@@ -53,9 +47,7 @@ class Answer:
         "started",
     )
 
-    def __init__(
-        self, request: BaseRequest, *, timeout: float, closing: Callable[[], bool]
-    ) -> None:
+    def __init__(self, request: Request, *, timeout: float, closing: Callable[[], bool]) -> None:
         """Answer `request`; `closing` says, when the head is made, if the connection ends with it.
 
         `timeout` is how many seconds the caller may take to read what is on its way.
@@ -84,13 +76,7 @@ class Answer:
 
     def when_followed(self, hear: Callable[[bool], None]) -> None:
         """Have told what the connection brings after this answer (see `CallerConnection`)."""
-        cast("CallerConnection", self._request.protocol).when_followed(hear)
-
-    async def prepare(self, _request: BaseRequest) -> None:
-        """Nothing is left to do when aiohttp asks."""
-
-    async def write_eof(self) -> None:
-        """Nothing is left to do when aiohttp asks."""
+        self._request.protocol.when_followed(hear)
 
     def begin(self, *, status: int, reason: bytes, headers: Sequence[Header]) -> None:
         """Compose the head; it leaves together with the first bytes of the body."""
@@ -176,7 +162,7 @@ class Answer:
     async def _drain(self) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await self._request.writer.drain()
+                await self._request.protocol.drain()
         except TimeoutError:
             raise CallerTimeoutError("the caller stopped reading") from None
         except ConnectionError as exc:

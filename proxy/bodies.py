@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     import hashlib
     from collections.abc import Callable
 
-    from aiohttp.web import BaseRequest
-
+    from proxy.request import Request
     from proxy.servingconfig import LimitsConfig
-
 
 PACE = 16 * 1024  # bytes that a caller must send in `limits.body_timeout`
 
@@ -153,7 +151,7 @@ class CallerBody:
 
 
 def open_body(
-    request: BaseRequest, *, limits: LimitsConfig, go_on: Callable[[], None]
+    request: Request, *, limits: LimitsConfig, go_on: Callable[[], None]
 ) -> tuple[CallerBody | None, int | None]:
     """Give the body, if there is one, and its length in bytes, if that is known.
 
@@ -169,13 +167,13 @@ def open_body(
     if length is not None and limits.body is not None and length > limits.body:
         raise BodyTooLargeError("the request body is longer than this proxy accepts")
     # Another expectation has been refused; HTTP/1.0 has none (RFC 9110, 10.1.1).
-    waits = "Expect" in request.headers and request.version >= HttpVersion11
+    waits = request.expects and request.version >= HttpVersion11
     first_read = go_on if waits else _nothing
     return CallerBody(request.content, limits=limits, first_read=first_read), length
 
 
 async def receive_body(
-    request: BaseRequest, *, limits: LimitsConfig, go_on: Callable[[], None], seconds: float
+    request: Request, *, limits: LimitsConfig, go_on: Callable[[], None], seconds: float
 ) -> bytes:
     """Give the whole of a body that is meant for us, within `limits.body` and in time.
 

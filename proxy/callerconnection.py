@@ -1,46 +1,39 @@
 """One connection of a caller: bytes become requests in their order, each answered in its turn.
 
-aiohttp runs the handlers and hands out the bodies. Its parser is not used: it loses the requests
-before a malformed one, is lenient in other places than RFC 9112, and is a different one where it
-was installed without its extensions. `intake` reads instead.
+aiohttp hands out the bodies. Its parser is not used: it loses the requests before a malformed one,
+is lenient in other places than RFC 9112, and is a different one where it was installed without its
+extensions. `intake` reads instead, and `turns` serves.
 """
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from proxy.breakoff import break_off
 from proxy.errors import CallerTimeoutError, ProxyError
-from proxy.handover import NoParser, message_of
 from proxy.intake import Intake
 from proxy.otherend import NOBODY, peer_behind
+from proxy.request import Request, unreadable
 from proxy.requesthead import HeadRules
+from proxy.turns import WAITING_MOST, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import asyncio
+    from collections.abc import Callable
 
-    from proxy.answers import Answer
     from proxy.peers import Peer
     from proxy.places import Places
     from proxy.requesthead import Head
     from proxy.servingconfig import LimitsConfig
+    from proxy.turns import Refuse
 
-    Respond = Callable[[web.BaseRequest], Awaitable[Answer]]
-    Refuse = Callable[[web.BaseRequest, ProxyError], Awaitable[Answer]]
-
-LINGER_SECONDS = 1.0  # how long what a refused caller still sends is read and thrown away
-WAITING_MOST = 8  # requests of a connection that wait for their turn; then it is not read from
 BUFFER = 65536  # bytes of a body that wait for the handler; twice that, and it is not read on
 
 
-class CallerConnection(RequestHandler):
-    """aiohttp's connection, but for how requests are read, refused and ended."""
+class CallerConnection(Turns):
+    """A connection as the event loop sees it."""
 
     __slots__ = (
         "_body",
@@ -48,11 +41,9 @@ class CallerConnection(RequestHandler):
         "_has_place",
         "_head_timer",
         "_intake",
-        "_left",
         "_limits",
         "_named",
         "_places",
-        "_refuse",
         "peer",
     )
 
@@ -70,13 +61,11 @@ class CallerConnection(RequestHandler):
         """Speak with a caller; `named` is its address if a load balancer connects for it."""
         super().__init__(
             server,
-            keepalive_timeout=limits.idle_timeout,
-            lingering_time=LINGER_SECONDS,
+            refuse=refuse,
+            idle_timeout=limits.idle_timeout,
+            patience=limits.body_timeout,
             **options,
         )
-        self._parser = cast("Any", NoParser())
-        self._max_msg_queue_size, self._msg_queue_resume_size = WAITING_MOST, WAITING_MOST // 2
-        self._refuse = refuse
         self._intake = Intake(HeadRules(uri=limits.uri, headers=limits.headers, tag=tag))
         self._limits = limits
         self._places = places
@@ -85,7 +74,6 @@ class CallerConnection(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         """The body that is being read."""
         self._head_timer: asyncio.TimerHandle | None = None
-        self._left: asyncio.Future[None] | None = None
         self._followed: tuple[int, Callable[[bool], None]] | None = None
         self.peer = NOBODY
         """Who calls; known once the connection is made, the TLS handshake included."""
@@ -132,7 +120,7 @@ class CallerConnection(RequestHandler):
                 self._read_body()
             elif intake.is_deaf or self._close or self._force_close:
                 intake.drop()
-            elif len(self._messages) >= WAITING_MOST:
+            elif len(self._waiting) >= WAITING_MOST:
                 if not self._buffer_paused:
                     self._pause_reading_for_buffer()
                 return
@@ -167,7 +155,7 @@ class CallerConnection(RequestHandler):
         body = EMPTY_PAYLOAD
         if self._intake.in_body:
             body = self._body = StreamReader(self, BUFFER, loop=self._loop)
-        self._enqueue(message_of(head), body)
+        self._enqueue(Request(head, self, body))
 
     def _read_body(self) -> None:
         try:
@@ -181,9 +169,9 @@ class CallerConnection(RequestHandler):
         if is_whole:
             self._body.feed_eof()
 
-    def _enqueue(self, message: Any, body: StreamReader) -> None:
+    def _enqueue(self, request: Request) -> None:
         self._request_count += 1
-        self._messages.append((message, body))
+        self._waiting.append(request)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -193,7 +181,7 @@ class CallerConnection(RequestHandler):
         """Answer so when its turn comes, and hear nothing more."""
         self._intake.drop()
         self._stop_head_timer()
-        self._enqueue(_ErrInfo(status=400, exc=error, message=""), EMPTY_PAYLOAD)
+        self._enqueue(unreadable(self, EMPTY_PAYLOAD, error))
 
     def _late(self) -> None:
         self._head_timer = None
@@ -211,56 +199,7 @@ class CallerConnection(RequestHandler):
         else:
             self._keepalive_handle = None
 
-    def _make_error_handler(self, err_info: Any) -> Any:
-        async def answer(request: web.BaseRequest) -> Any:
-            answer = await self._refuse(request, err_info.exc)
-            await self._linger()
-            return answer
 
-        return answer
-
-    async def _linger(self) -> None:
-        """Say goodbye and read on a while: a reset would destroy the answer on its way."""
-        transport = self.transport
-        if transport is None or not transport.can_write_eof():
-            return
-        self._left = self._loop.create_future()
-        transport.write_eof()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                await self._left
-
-    async def start(self) -> None:
-        """Serve to the end; then do not wait for ever for the caller to take what was written."""
-        await super().start()
-        self._end_in_time(self.transport)
-
-    def force_close(self) -> None:
-        """Close, and do not wait for ever for the caller to take what was written."""
-        transport = self.transport
-        super().force_close()
-        self._end_in_time(transport)
-
-    def _end_in_time(self, transport: asyncio.Transport | None) -> None:
-        if transport is not None and transport.get_write_buffer_size():
-            self._loop.call_later(self._limits.body_timeout, break_off, transport)
-
-    def close(self) -> None:
-        """End after the request it is on; at once if there is none, where aiohttp goes deaf."""
-        super().close()
-        if not self._messages and (self._waiter is not None or not self._request_count):
-            self.force_close()
-
-    def handle_error(self, *_args: Any, **_options: Any) -> Any:
-        """End the connection: aiohttp's own answer would follow one that was already sent."""
-        raise ConnectionAbortedError
-
-    def log_exception(self, *args: Any, **options: Any) -> None:
-        """Pass over a malformed body that was being read only to be thrown away."""
-        if not isinstance(options.get("exc_info"), web.RequestPayloadError):
-            super().log_exception(*args, **options)
-
-
-def peer_of(request: web.BaseRequest) -> Peer:
+def peer_of(request: Request) -> Peer:
     """Say who sent a request: where its connection comes from, what its certificate names."""
-    return cast("CallerConnection", request.protocol).peer
+    return request.protocol.peer

@@ -20,10 +20,9 @@ from proxy.site import FILES, HARDENING, file_page, wants_html
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from aiohttp.web import BaseRequest
-
     from proxy.feed import Feed
     from proxy.pages import Page
+    from proxy.request import Request
 
 Header = tuple[bytes, bytes]
 
@@ -56,7 +55,7 @@ class Console:
             return None
         return lambda _request: file_page(path)
 
-    async def closer(self, request: BaseRequest, path: str) -> Page | Answer:
+    async def closer(self, request: Request, path: str) -> Page | Answer:
         """Answer on one of the paths of `CLOSE`, to somebody who may come closer."""
         wanted = ("POST",) if path == "/explain" else ("GET", "HEAD")
         if request.method not in wanted:
@@ -72,7 +71,7 @@ class Console:
             sentence = f"{error.detail[:1].upper()}{error.detail[1:]}."
             return json_page(UNAVAILABLE, {"message": sentence, "code": kind_of(error).code})
 
-    async def _read(self, request: BaseRequest) -> bytes:
+    async def _read(self, request: Request) -> bytes:
         answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: False)
         body, _ = open_body(request, limits=self._limits, go_on=answer.go_on)
         parts = bytearray()

@@ -17,8 +17,6 @@ from proxy.policy import Subject
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aiohttp.web import BaseRequest
-
     from proxy.browsers import HostGuard, OriginGuard
     from proxy.callers import Callers, Known
     from proxy.guarding import Terms
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from proxy.operations import Operation
     from proxy.outcome import Journal
     from proxy.policy import Policy
+    from proxy.request import Request
     from proxy.routes import Router, Target
     from proxy.servingconfig import LimitsConfig
 
@@ -52,7 +51,7 @@ class Rules:
 
 
 def recognise(
-    callers: Callers | None, request: BaseRequest, *, operation: Operation, journal: Journal
+    callers: Callers | None, request: Request, *, operation: Operation, journal: Journal
 ) -> Known | None:
     """Say who asks, if the listener wants to know, and whether it is his to ask.
 
@@ -90,7 +89,7 @@ def ask_policy(policy: Policy, method: str, *, target: Target, journal: Journal)
     journal.would_refuse = None if decision.allowed else decision.rule
 
 
-def check_form(request: BaseRequest, hosts: HostGuard) -> None:
+def check_form(request: Request, hosts: HostGuard) -> None:
     """Pass a request that asks for nothing but HTTP, and asks us.
 
     Raises:
@@ -119,7 +118,7 @@ def own_answer(
 
 
 def rewrite_links(
-    links: Links, request: BaseRequest, *, target: Target
+    links: Links, request: Request, *, target: Target
 ) -> Callable[[Sequence[Header]], list[Header]] | None:
     """Say how links in the answer are turned to the address the caller used, if it is known."""
     return links.towards(

@@ -23,9 +23,8 @@ from proxy.webhooks import read_event
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp.web import BaseRequest
-
     from proxy.logs import Log
+    from proxy.request import Request
     from proxy.secret import Secret
     from proxy.webhooks import Event
 
@@ -58,7 +57,7 @@ class Deliveries:
         self._read_seconds = read_seconds
         self._limits = LimitsConfig(body=BODY_MOST, body_timeout=read_seconds, replay_buffer=0)
 
-    async def __call__(self, request: BaseRequest) -> Answer:
+    async def __call__(self, request: Request) -> Answer:
         """Answer one request."""
         if request.raw_path.partition("?")[0] != self._path:
             return await send_page(request, text_page(NOT_FOUND, "nothing is here"))
@@ -79,7 +78,7 @@ class Deliveries:
             return answer
         return await send_page(request, text_page(ACCEPTED, "accepted"))
 
-    async def refuse(self, request: BaseRequest, error: ProxyError) -> Answer:
+    async def refuse(self, request: Request, error: ProxyError) -> Answer:
         """Answer a request that could not even be parsed."""
         answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: True)
         return await self._refuse(answer, error, peer=peer_of(request).address)

@@ -36,8 +36,6 @@ from proxy.tracecontext import RANDOM_BYTES, SERVING, continue_trace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from aiohttp.web import BaseRequest
-
     from proxy.audit import Trail
     from proxy.auditwaits import Kept
     from proxy.deciding import Rules
@@ -47,6 +45,7 @@ if TYPE_CHECKING:
     from proxy.hops import Hops
     from proxy.inflight import InFlight
     from proxy.outcome import Outcome
+    from proxy.request import Request
     from proxy.routes import Target
 
 NO_CONTENT = 204
@@ -90,15 +89,15 @@ class Handler:
         self._clock = clock
         self._is_watched = is_watched
 
-    async def __call__(self, request: BaseRequest) -> Answer:
+    async def __call__(self, request: Request) -> Answer:
         """Serve one request and hand its outcome to the readers."""
         return await self._tell(request, None)
 
-    async def refuse(self, request: BaseRequest, error: ProxyError) -> Answer:
+    async def refuse(self, request: Request, error: ProxyError) -> Answer:
         """Answer a request that could not even be parsed."""
         return await self._tell(request, error)
 
-    async def _tell(self, request: BaseRequest, broken: ProxyError | None) -> Answer:
+    async def _tell(self, request: Request, broken: ProxyError | None) -> Answer:
         rules = self.rules
         digits = secrets.token_hex(RANDOM_BYTES)
         trace = continue_trace(
@@ -161,7 +160,7 @@ class Handler:
 
     async def _serve(
         self,
-        request: BaseRequest,
+        request: Request,
         rules: Rules,
         journal: Journal,
         answer: Answer,
@@ -225,7 +224,7 @@ class Handler:
             forward=self._forward,
         )
 
-    def _admit(self, request: BaseRequest, rules: Rules, journal: Journal) -> Target:
+    def _admit(self, request: Request, rules: Rules, journal: Journal) -> Target:
         """Say what is asked for, if it is asked for in a way that is served here."""
         target = rules.router.read_target(request.method, request.raw_path)
         journal.path = target.forwarded.partition("?")[0]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from proxy.callerconnection import Refuse, Respond
     from proxy.servingconfig import LimitsConfig
+    from proxy.turns import Refuse, Respond
 
 BACKLOG = 1024
 # The file of a Unix socket is ours to remove, or systemd's; event loops would since Python 3.13.
@@ -65,7 +65,7 @@ class CallerServer(web.Server):
     """aiohttp's low-level server, making our connections."""
 
     def __init__(self, respond: Respond, **options: Any) -> None:
-        # The answer is written by `Answer`; of a response aiohttp uses three members, which it has.
+        # Requests and answers are of our own; aiohttp only keeps the function for the connection.
         super().__init__(cast("Any", respond), handler_cancellation=True)
         self._options = options
 

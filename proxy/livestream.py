@@ -11,9 +11,8 @@ from proxy.errors import CallerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiohttp.web import BaseRequest
-
     from proxy.feed import Feed, Subscription
+    from proxy.request import Request
 
 OK = 200
 HEARTBEAT_SECONDS = 10.0  # so that both ends notice when the other has vanished
@@ -22,7 +21,7 @@ SLOW_SECONDS = 30.0  # a console that takes nothing for so long is given up
 
 
 async def send_events(
-    request: BaseRequest,
+    request: Request,
     feed: Feed,
     *,
     headers: Sequence[tuple[bytes, bytes]],

@@ -12,7 +12,7 @@ from proxy.answers import PHRASES, Answer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp.web import BaseRequest
+    from proxy.request import Request
 
 PLAIN = b"text/plain; charset=utf-8"
 JSON = b"application/json"
@@ -43,7 +43,7 @@ def json_page(status: int, members: Mapping[str, object], *, allow: bytes = b"")
     return Page(status=status, content_type=JSON, body=body, allow=allow)
 
 
-async def send_page(request: BaseRequest, page: Page, *, closing: bool = False) -> Answer:
+async def send_page(request: Request, page: Page, *, closing: bool = False) -> Answer:
     """Answer with a page; `closing` ends the connection with it."""
     answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: closing)
     headers = [

@@ -58,17 +58,24 @@ class Head:
         "_codings",
         "_hosts",
         "_lengths",
+        "_lines",
         "_options",
+        "announced",
+        "expects",
         "headers",
         "is_last",
         "is_old",
         "length",
         "method",
+        "notes",
         "target",
     )
 
     def __init__(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
+        self._lines: list[tuple[bytes, bytes]] = []
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.notes: dict[object, object] = {}
+        """Room for what others derive from the header lines."""
         self.method = ""
         self.target = ""
         self.is_old = False
@@ -77,6 +84,10 @@ class Head:
         """Whether the connection ends with it."""
         self.length: int | None = 0
         """Bytes of the body, or `None` if it is chunked."""
+        self.announced: int | None = None
+        """What its `Content-Length` says, if it has one."""
+        self.expects = False
+        """Whether it has an `Expect`."""
         self._codings: list[bytes] = []
         self._lengths: list[bytes] = []
         self._options: list[bytes] = []
@@ -86,11 +97,13 @@ class Head:
         """One header line (called by the parser, which leaves white space at its end)."""
         if value[-1:] in (b" ", b"\t"):
             value = value.rstrip(b" \t")
-        self.headers.append((name, value))
+        self._lines.append((name, value))
         # Few names have these lengths; the others need not be looked at.
         match len(name):
             case 4 if name.lower() == b"host":
                 self._hosts.append(value)
+            case 6 if name.lower() == b"expect":
+                self.expects = True
             case 10 if name.lower() == b"connection":
                 self._options += (option.strip() for option in value.lower().split(b","))
             case 14 if name.lower() == b"content-length":
@@ -110,7 +123,7 @@ class Head:
             or (self.is_old and b"keep-alive" not in self._options)
             or self.method == "CONNECT"
         )
-        if len(self.headers) > LINES_MOST:
+        if len(self._lines) > LINES_MOST:
             raise HeadersTooLargeError("the request has more headers than this proxy accepts")
         if self._codings:
             if self._lengths or self.is_old:
@@ -118,7 +131,8 @@ class Head:
             self._check_codings()
             self.length = None
         elif self._lengths:
-            self.length = _read_length(self._lengths)
+            self.length = self.announced = _read_length(self._lengths)
+        self.headers = tuple(self._lines)
 
     def _check_codings(self) -> None:
         codings = b",".join(self._codings).lower().split(b",")

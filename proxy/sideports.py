@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from proxy.assembly import Parts
-    from proxy.callerconnection import Refuse, Respond
     from proxy.config import Config, WebhooksConfig
     from proxy.errors import StartError
     from proxy.feed import Feed
     from proxy.logs import Log
     from proxy.pages import Page
+    from proxy.turns import Refuse, Respond
 
 
 def build_admin(

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.callerconnection import WAITING_MOST, CallerConnection
+from proxy.callerconnection import CallerConnection
 from proxy.listeners import Listener
 from proxy.servingconfig import LimitsConfig
+from proxy.turns import WAITING_MOST
 from tests.scenes import (
     TAG,
     RawAnswer,

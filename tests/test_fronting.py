@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from aiohttp.web import BaseRequest
-
     from proxy.answers import Answer
+    from proxy.request import Request
 
 HEADER = b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n"
 BOTH = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -71,7 +70,7 @@ async def stage_with(
     peers: list[str] = []
     refused: list[str] = []
 
-    async def respond(request: BaseRequest) -> Answer:
+    async def respond(request: Request) -> Answer:
         peers.append(peer_of(request).address)
         return await send_page(request, text_page(200, "hello"), closing=True)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import uvloop
-from aiohttp.web import BaseRequest
 
 from proxy.errors import (
     BadRequestError,
@@ -21,6 +20,7 @@ from proxy.errors import (
 from proxy.handler import Handler
 from proxy.inflight import InFlight
 from proxy.policyconfig import PolicyConfig
+from proxy.request import Request
 from proxy.servingconfig import LimitsConfig
 from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import (
@@ -361,7 +361,7 @@ async def test_a_mint_outlives_the_caller_that_asked_for_it() -> None:
 async def test_a_caller_that_is_gone_gets_no_refusal(
     error: ProxyError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leave_and_fail(_self: Handler, request: BaseRequest, *_: object) -> None:
+    def leave_and_fail(_self: Handler, request: Request, *_: object) -> None:
         assert request.transport is not None
         request.transport.close()
         raise error

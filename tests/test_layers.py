@@ -46,8 +46,8 @@ LAYERS = """
     tlsdoor
     appcalls breaker callerconnection certificates keysources
     auditfiles
-    requestlog
-    admintoken browsers config configfile connection gathering handover installationmetrics keys
+    requestlog turns
+    admintoken browsers config configfile connection gathering installationmetrics keys request
     logs metrics spans verdicts webhooks
     requestcounts
     auditconfig auditrecord

@@ -36,9 +36,9 @@ def test_a_head_is_read_as_it_is() -> None:
     assert (found.method, found.target, found.length) == ("PUT", "//%2f?;?", 0)
     assert not found.is_old
     assert not found.is_last
-    assert found.headers == [
+    assert found.headers == (
         (b"host", b"a"), (b"X-A", b"1"), (b"x-a", b""), (b"X-A", b"\xff\t\xe9")
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

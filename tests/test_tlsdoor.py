@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from aiohttp.web import BaseRequest
-
     from proxy.answers import Answer
     from proxy.certificates import Identity
+    from proxy.request import Request
 
 
 @dataclass
@@ -89,11 +88,11 @@ class Stage:
 async def stage_with(tls: TlsConfig) -> AsyncIterator[Stage]:
     told, peers = Told(), list[Peer]()
 
-    async def respond(request: BaseRequest) -> Answer:
+    async def respond(request: Request) -> Answer:
         peers.append(peer_of(request))
         return await send_page(request, text_page(200, "hello"))
 
-    async def refuse(request: BaseRequest, _error: object) -> Answer:
+    async def refuse(request: Request, _error: object) -> Answer:
         return await send_page(request, text_page(400, "no"), closing=True)
 
     listener = Listener(

@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from aiohttp.web import BaseRequest
-
     from proxy.injector.defaults import Defaults
     from proxy.injector.reviews import Request, Verdict
     from proxy.logs import Log
+    from proxy.request import Request as HttpRequest
 
 MUTATE = "/mutate"
 BODY_MOST = 3 << 20  # bytes; what the API server itself takes of a request
@@ -67,14 +66,14 @@ class Webhook:
         self._log = log
         self._long_ones = asyncio.Semaphore(LONG_ONES)
 
-    async def __call__(self, request: BaseRequest) -> Answer:
+    async def __call__(self, request: HttpRequest) -> Answer:
         """Answer one request."""
         path = request.raw_path.partition("?")[0]
         if path == MUTATE and request.method == "POST":
             return await self._review(request)
         return await send_page(request, self._page(path, request.method))
 
-    async def refuse(self, request: BaseRequest, error: ProxyError) -> Answer:
+    async def refuse(self, request: HttpRequest, error: ProxyError) -> Answer:
         """Answer a request that could not even be parsed."""
         answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: True)
         return await self._refuse(answer, error, peer=peer_of(request).address)
@@ -96,7 +95,7 @@ class Webhook:
             pages["/ca.pem"] = Page(status=OK, content_type=PEM, body=self._pem)
         return pages
 
-    async def _review(self, request: BaseRequest) -> Answer:
+    async def _review(self, request: HttpRequest) -> Answer:
         answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: False)
         try:
             async with self._room(request.content_length):

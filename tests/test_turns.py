@@ -1,0 +1,204 @@
+"""Requests have their turn, one after the other, in one task; whatever happens, it ends well."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+
+import pytest
+import uvloop
+
+from proxy.answers import Answer
+from proxy.listeners import Listener
+from proxy.request import Request
+from proxy.servingconfig import LimitsConfig
+from tests.scenes import TAG, read_answer, request_head
+
+Run = Callable[[Awaitable[None]], None]
+LEFT_BEHIND: ContextVar[str] = ContextVar("left_behind", default="nothing")
+on_both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+
+
+async def answer(request: Request, body: bytes = b"ok") -> Answer:
+    made = Answer(request, timeout=5, closing=lambda: False)
+    made.begin(status=200, reason=b"OK", headers=[(b"Content-Length", b"%d" % len(body))])
+    await made.write(body)
+    await made.end()
+    return made
+
+
+@asynccontextmanager
+async def listening(
+    respond: Callable[[Request], Awaitable[Answer]],
+) -> AsyncIterator[tuple[Listener, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Give a listener that answers so, and a connection to it."""
+
+    async def refuse(request: Request, _error: object) -> Answer:
+        return await answer(request, b"refused")
+
+    listener = Listener(
+        "127.0.0.1:0",
+        respond=respond,
+        refuse=refuse,
+        limits=LimitsConfig(),
+        tag=TAG,
+        logger=logging.getLogger("nobody"),
+    )
+    await listener.open()
+    port = int(listener.address.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(10):
+            yield listener, reader, writer
+    finally:
+        writer.close()
+        await listener.close()
+
+
+@on_both_loops
+def test_all_requests_of_a_connection_are_served_by_one_task(run: Run) -> None:
+    tasks, before = [], []
+
+    async def respond(request: Request) -> Answer:
+        tasks.append(asyncio.current_task())
+        before.append(LEFT_BEHIND.get())
+        LEFT_BEHIND.set("something")
+        return await answer(request)
+
+    async def scene() -> None:
+        async with listening(respond) as (_, reader, writer):
+            for _ in range(3):
+                writer.write(request_head())
+                await read_answer(reader)
+
+    run(scene())
+
+    assert len(tasks) == 3
+    assert len(set(tasks)) == 1
+    assert before == ["nothing", "something", "something"]
+
+
+@on_both_loops
+def test_whoever_reads_a_body_hears_that_its_caller_has_left(run: Run) -> None:
+    ended: list[BaseException] = []
+    reached = asyncio.Event()
+
+    async def respond(request: Request) -> Answer:
+        reached.set()
+        try:
+            while True:
+                await request.content.readany()
+        except BaseException as error:
+            ended.append(error)
+            raise
+
+    async def scene() -> None:
+        async with listening(respond) as (listener, _, writer):
+            writer.write(request_head("POST", extra="Content-Length: 3\r\n") + b"ab")
+            await reached.wait()
+            writer.close()
+            while listener.connections:  # noqa: ASYNC110  # the listener tells nobody
+                await asyncio.sleep(0.005)
+
+    run(scene())
+
+    assert [type(error) for error in ended] == [asyncio.CancelledError]
+
+
+@on_both_loops
+def test_a_listener_that_closes_waits_a_moment_for_an_answer_under_way(run: Run) -> None:
+    async def respond(request: Request) -> Answer:
+        reached.set()
+        await go.wait()
+        return await answer(request)
+
+    async def scene() -> None:
+        async with listening(respond) as (listener, reader, writer):
+            writer.write(request_head())
+            await reached.wait()
+            asyncio.get_running_loop().call_later(0.01, go.set)
+            await listener.close()
+
+            assert (await read_answer(reader)).body == b"ok"
+            assert await reader.read() == b""
+
+    reached, go = asyncio.Event(), asyncio.Event()
+    run(scene())
+
+
+@on_both_loops
+def test_a_listener_that_closes_does_not_wait_for_ever(run: Run) -> None:
+    async def respond(_request: Request) -> Answer:
+        reached.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    async def scene() -> None:
+        async with listening(respond) as (listener, reader, writer):
+            writer.write(request_head())
+            await reached.wait()
+            await listener.close()
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            await ended.wait()
+
+    reached, ended = asyncio.Event(), asyncio.Event()
+    run(scene())
+
+
+@on_both_loops
+def test_what_nobody_wanted_of_a_body_is_passed_over(run: Run) -> None:
+    async def scene() -> None:
+        async with listening(answer_early) as (_, reader, writer):
+            writer.write(request_head("POST", extra="Content-Length: 5\r\n") + b"ab")
+            first = await read_answer(reader)
+            writer.write(b"cde" + request_head())
+            second = await read_answer(reader)
+
+        assert (first.body, second.body) == (b"ok", b"ok")
+
+    run(scene())
+
+
+async def answer_early(request: Request) -> Answer:
+    """Answer without a look at the body, and let the connection go on."""
+    made = await answer(request)
+    made.keep_alive = True
+    return made
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(b"", id="never comes"),
+        pytest.param(b"zz\r\n", id="is malformed"),
+    ],
+)
+async def test_nothing_follows_a_body_without_an_end(rest: bytes) -> None:
+    head = request_head("POST", extra="Transfer-Encoding: chunked\r\n")
+    async with listening(answer_early) as (_, reader, writer):
+        writer.write(head + b"1\r\na\r\n")
+        await read_answer(reader)
+        writer.write(rest)
+        got = await reader.read()
+
+    assert got == b""
+
+
+async def test_what_goes_wrong_later_wakes_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def respond(request: Request) -> Answer:
+        await request.content.readany()
+        raise RuntimeError("secret")
+
+    async with listening(respond) as (_, reader, writer):
+        writer.write(request_head("POST", extra="Content-Length: 2\r\n") + b"ab" + request_head())
+        rest = await reader.read()
+
+    assert rest == b""
+    assert caplog.records == []
