@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from proxy import __version__
 from proxy.audit import Trail
+from proxy.audithandover import Handover
 from proxy.auditrecord import Key, Reload, Start, Switch, stamp
 from proxy.auditthread import TrailThread
 from proxy.auditwriter import TrailWriter
@@ -73,7 +74,8 @@ class Auditing:
             clock=clock,
             tell=self._tell,
         )
-        self.trail = Trail(config=config, put=self._thread.put, watcher=self._reports, now=now)
+        self._handover = Handover(self._thread.put)
+        self.trail = Trail(config=config, put=self._handover.add, watcher=self._reports, now=now)
 
     async def open(self, config: Config) -> None:
         """Begin the trail of this process, and come back when the start is recorded.
@@ -119,6 +121,7 @@ class Auditing:
         """Write what is left and end the trail of this process."""
         if self._is_open:
             self._is_open = False
+            self._handover.hand_over()
             await asyncio.to_thread(self._thread.stop)
             await asyncio.sleep(0)  # what the thread said last is heard in the next turn
 

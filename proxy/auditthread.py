@@ -10,7 +10,6 @@ import json
 import os
 import queue
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -28,15 +27,9 @@ if TYPE_CHECKING:
     from proxy.auditconfig import AuditConfig
     from proxy.auditrecord import Record
 
-MOST_AT_ONCE = 512
+ENOUGH_AT_ONCE = 512  # at least so many are written as one, if they are there
 RETRY_SECONDS = 0.5
 IDLE_SECONDS = 1.0
-LINGER_SECONDS = 0.02  # how long a record for which nobody waits may wait for others
-# Where several requests wait for their record at once, more are coming, and a moment later they are
-# written as one: a waking of this thread for each would cost the loop more than the records do. One
-# that is alone waits for nothing.
-CROWD = 2
-CROWD_SECONDS = 0.001
 
 
 class Entry(NamedTuple):
@@ -94,13 +87,9 @@ class TrailThread:
     now: Callable[[], float]
     clock: Callable[[], float]
     tell: Callable[[Landed], None]
-    pause: Callable[[float], object] = time.sleep
-    _queue: queue.SimpleQueue[Entry | None] = field(default_factory=queue.SimpleQueue)
+    _queue: queue.SimpleQueue[Sequence[Entry]] = field(default_factory=queue.SimpleQueue)
     _halt: threading.Event = field(default_factory=threading.Event)
-    _urgent: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
-    _is_crowded: bool = False
-    """Whether several waited at once, so that more are on their way."""
 
     def start(self) -> None:
         """Begin to write.
@@ -113,17 +102,14 @@ class TrailThread:
         self._thread = threading.Thread(target=self._run, name="audit-trail", daemon=True)
         self._thread.start()
 
-    def put(self, entry: Entry) -> None:
-        """Take one more."""
-        self._queue.put(entry)
-        if entry.kept is not None and not self._urgent.is_set():  # which is cleared before a look
-            self._urgent.set()
+    def put(self, entries: Sequence[Entry]) -> None:
+        """Take some more."""
+        self._queue.put(entries)
 
     def stop(self) -> None:
         """Write what is there, as far as that works, and end the file; it blocks."""
         self._halt.set()
-        self._queue.put(None)
-        self._urgent.set()
+        self._queue.put(())
         if self._thread is not None:
             self._thread.join()
 
@@ -143,26 +129,14 @@ class TrailThread:
             self._publish()
 
     def _gather(self) -> list[Entry]:
-        """Wait for an entry, and take all that are there.
-
-        To wake for each read would take the interpreter from the event loop each time.
-        """
+        """Wait for entries, and take those that came meanwhile as well."""
         interval = self.config.fsync == "interval"
         patience = self.config.fsync_interval if interval else IDLE_SECONDS
         batch: list[Entry] = []
-        try:
-            entry = self._queue.get(timeout=min(patience, IDLE_SECONDS))
-            if self._urgent.wait(LINGER_SECONDS) and self._is_crowded:
-                self.pause(CROWD_SECONDS)
-            self._urgent.clear()  # before looking, so that none that comes meanwhile is overlooked
-            while entry is not None:
-                batch.append(entry)
-                if len(batch) == MOST_AT_ONCE:
-                    break
-                entry = self._queue.get_nowait()
-        except queue.Empty:
-            pass
-        self._is_crowded = sum(entry.kept is not None for entry in batch) >= CROWD
+        with suppress(queue.Empty):
+            batch += self._queue.get(timeout=min(patience, IDLE_SECONDS))
+            while len(batch) < ENOUGH_AT_ONCE:
+                batch += self._queue.get_nowait()
         return batch
 
     def _write(self, batch: list[Entry]) -> None:

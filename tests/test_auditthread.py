@@ -14,7 +14,7 @@ import pytest
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
 from proxy.auditrecord import Record, Stop
-from proxy.auditthread import CROWD_SECONDS, Entry, Landed, TrailThread, write_anchor
+from proxy.auditthread import Entry, Landed, TrailThread, write_anchor
 from tests.auditscenes import read_of
 from tests.scenes import Clock
 
@@ -61,8 +61,6 @@ class Stage:
     def __init__(self, **settings: Any) -> None:
         self.writer = FakeWriter()
         self.told: list[Landed] = []
-        self.pauses: list[float] = []
-        self.meanwhile: list[Entry] = []
         self._heard = threading.Condition()
         self.clock = Clock()
         self.thread = TrailThread(
@@ -71,14 +69,7 @@ class Stage:
             now=lambda: 0.0,
             clock=self.clock,
             tell=self.tell,
-            pause=self.pause,
         )
-
-    def pause(self, seconds: float) -> None:
-        """Let more come meanwhile, if a test says so."""
-        self.pauses.append(seconds)
-        for each in self.meanwhile:
-            self.thread.put(each)
 
     def tell(self, landed: Landed) -> None:
         with self._heard:
@@ -98,16 +89,11 @@ def entry(number: int = 1) -> Entry:
     return Entry(read_of(number), None)
 
 
-def waiting(number: int = 1) -> Entry:
-    """Give a record that somebody waits for."""
-    return Entry(read_of(number), asyncio.get_running_loop().create_future())
-
-
 @pytest.mark.parametrize("fsync", ["always", "interval", "never"])
 def test_records_are_written_in_order_and_told(fsync: str) -> None:
     scene = Stage(fsync=fsync)
     for number in range(1000):
-        scene.thread.put(entry(number))
+        scene.thread.put([entry(number)])
     scene.thread.start()
     scene.thread.stop()
 
@@ -124,45 +110,17 @@ def test_what_gathers_while_it_writes_is_written_as_one() -> None:
     scene.writer.gate.clear()
     scene.thread.start()
     for number in range(100):
-        scene.thread.put(entry(number))
+        scene.thread.put([entry(number)])
     scene.writer.gate.set()
     scene.thread.stop()
 
     assert len(scene.writer.batches) <= 3
 
 
-async def test_one_that_waits_alone_is_written_at_once() -> None:
-    scene = Stage()
-    scene.thread.start()
-    scene.thread.put(waiting(1))
-    await asyncio.to_thread(scene.until, lambda landed: landed.last == 1)
-    scene.thread.put(waiting(2))
-    await asyncio.to_thread(scene.until, lambda landed: landed.last == 2)
-    await asyncio.to_thread(scene.thread.stop)
-
-    assert scene.pauses == []
-
-
-async def test_after_several_that_waited_at_once_more_are_awaited_for_a_moment() -> None:
-    scene = Stage()
-    for number in (1, 2):
-        scene.thread.put(waiting(number))
-    scene.thread.start()
-    await asyncio.to_thread(scene.until, lambda landed: landed.last == 2)
-    scene.meanwhile = [waiting(4), waiting(5)]
-    scene.thread.put(waiting(3))
-    await asyncio.to_thread(scene.until, lambda landed: landed.last == 5)
-    scene.meanwhile = []
-    await asyncio.to_thread(scene.thread.stop)
-
-    assert [len(batch) for batch in scene.writer.batches[:2]] == [2, 3]
-    assert scene.pauses[0] == CROWD_SECONDS
-
-
 def test_what_cannot_be_written_is_tried_again_and_nothing_is_lost() -> None:
     scene = Stage()
     scene.writer.failures = [FULL, RuntimeError("a mistake in here")]
-    scene.thread.put(entry())
+    scene.thread.put([entry()])
     scene.thread.start()
 
     scene.until(lambda landed: landed.entries)
@@ -178,7 +136,7 @@ def test_what_cannot_be_written_is_tried_again_and_nothing_is_lost() -> None:
 def test_a_stop_does_not_wait_for_a_disk_to_become_free() -> None:
     scene = Stage()
     scene.writer.failures = [FULL] * 1000
-    scene.thread.put(entry())
+    scene.thread.put([entry()])
     scene.thread.start()
     scene.until(lambda landed: landed.error)
 
@@ -192,7 +150,7 @@ def test_records_are_forced_to_the_disk_at_an_interval() -> None:
     scene = Stage(fsync="interval", fsync_interval=0.01)
     scene.writer.sync_failures = [FULL]
     scene.thread.start()
-    scene.thread.put(entry())
+    scene.thread.put([entry()])
     scene.until(lambda landed: landed.entries)
     assert scene.told[-1].head.seq == 0
 
@@ -206,7 +164,7 @@ def test_records_are_forced_to_the_disk_at_an_interval() -> None:
 def test_without_forcing_the_head_is_what_was_written() -> None:
     scene = Stage(fsync="never")
     scene.thread.start()
-    scene.thread.put(entry())
+    scene.thread.put([entry()])
 
     assert scene.until(lambda landed: landed.entries).head.seq == 1
     scene.thread.stop()
@@ -216,12 +174,12 @@ def test_the_head_is_told_now_and_then_and_at_the_end(tmp_path: Path) -> None:
     anchor = tmp_path / "anchor"
     scene = Stage(directory=tmp_path, anchor_file=anchor, head_interval=60.0)
     scene.thread.start()
-    scene.thread.put(entry())
+    scene.thread.put([entry()])
     scene.until(lambda landed: landed.entries)
     assert not anchor.exists()
 
     scene.clock.at += 61
-    scene.thread.put(entry())
+    scene.thread.put([entry()])
     assert scene.until(lambda landed: landed.periodic).anchor_error is None
     assert json.loads(anchor.read_text())["seq"] == 2
     scene.thread.stop()
@@ -237,7 +195,7 @@ def test_the_head_is_told_now_and_then_and_at_the_end(tmp_path: Path) -> None:
 def test_an_anchor_that_cannot_be_written_is_told_and_harms_nothing(tmp_path: Path) -> None:
     scene = Stage(directory=tmp_path, anchor_file=tmp_path / "gone" / "anchor")
     scene.thread.start()
-    scene.thread.put(entry())
+    scene.thread.put([entry()])
     scene.thread.stop()
 
     assert scene.told[-1].anchor_error == "No such file or directory"
@@ -262,7 +220,7 @@ async def test_who_waits_is_not_touched_by_the_thread() -> None:
     kept = asyncio.get_running_loop().create_future()
     scene = Stage()
     scene.thread.start()
-    scene.thread.put(Entry(read_of(1), kept))
+    scene.thread.put([Entry(read_of(1), kept)])
 
     landed = await asyncio.to_thread(scene.until, lambda landed: landed.entries)
     await asyncio.to_thread(scene.thread.stop)

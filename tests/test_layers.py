@@ -29,7 +29,7 @@ LAYERS = """
     livestream site
     pages
     guarding
-    audit
+    audit audithandover
     receipts
     answers bodies deciding doorkeeper forward gate installations loading reference reloading
     reports
