@@ -15,54 +15,11 @@ PATH_LIMIT = 512  # characters of a path that are kept; a longer one is noise, o
 CALLER_GONE_STATUS = 499  # nginx's number for it; nobody ever receives this status
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The record of one request. Durations are seconds, sizes are bytes of bodies."""
-
-    request_id: str
-    trace: Trace
-    listener: str
-    peer: str
-    method: str
-    path: str
-    operation: str
-    changes_state: bool
-    caller: str | None
-    installation: str | None
-    would_refuse: str | None
-    duplicate_of: str | None = None
-    token: str | None
-    token_generation: int | None
-    attempts: int
-    status: int
-    origin: str
-    code: str | None
-    bytes_in: int
-    bytes_out: int
-    started_at: float
-    duration: float
-    token_wait: float
-    first_byte: float | None
-    intent_seq: int | None = None
-    """Sequence number of the audit record that announced it."""
-    target: str | None = None
-    rule: str | None = None
-    organization: str | None = None
-    digest_in: str | None = None
-    digest_out: str | None = None
-    sent_after: float | None
-    """Seconds after the beginning at which the request (last) went to the API."""
-
-    @property
-    def trace_id(self) -> str:
-        """The trace it belongs to."""
-        return self.trace.id
-
-    header_edits: tuple[str, ...] = ()
-    """Names of headers that went (`-`), came (`+`) or changed (`~`), if a console was open."""
-
-
 class Journal(msgspec.Struct, kw_only=True, gc=False):
-    """The outcome in the making: each step of the story writes down what it learnt."""
+    """The outcome in the making: each step of the story writes down what it learnt.
+
+    Durations are seconds, sizes are bytes of bodies.
+    """
 
     request_id: str
     trace: Trace
@@ -86,10 +43,14 @@ class Journal(msgspec.Struct, kw_only=True, gc=False):
     code: str | None = None
     bytes_in: int = 0
     bytes_out: int = 0
+    duration: float = 0.0
+    """Known at the end."""
     token_wait: float = 0.0
     first_byte: float | None = None
     sent_at: float | None = None
     """On the same monotonic clock as `began`."""
+    sent_after: float | None = None
+    """Seconds after the beginning at which the request (last) went to the API; known at the end."""
     target: str | None = None
     """As sent, query and all; for the audit trail."""
     rule: str | None = None
@@ -97,46 +58,32 @@ class Journal(msgspec.Struct, kw_only=True, gc=False):
     digest_in: str | None = None
     digest_out: str | None = None
     intent_seq: int | None = None
+    """Sequence number of the audit record that announced it."""
     places: int = 0
     """Records that the audit trail has room for on behalf of this request."""
     header_edits: tuple[str, ...] = ()
+    """Names of headers that went (`-`), came (`+`) or changed (`~`), if a console was open."""
 
     def close(self, *, at: float) -> Outcome:
-        """Freeze; `at` is the same monotonic clock as `began`."""
-        return Outcome(
-            request_id=self.request_id,
-            trace=self.trace,
-            listener=self.listener,
-            peer=self.peer,
-            method=self.method,
-            path=printable(self.path[:PATH_LIMIT]),
-            operation=self.operation,
-            changes_state=self.changes_state,
-            caller=self.caller,
-            installation=self.installation,
-            would_refuse=self.would_refuse,
-            duplicate_of=self.duplicate_of,
-            token=self.token,
-            token_generation=self.token_generation,
-            attempts=self.attempts,
-            status=self.status,
-            origin=self.origin,
-            code=self.code,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
-            started_at=self.started_at,
-            duration=at - self.began,
-            token_wait=self.token_wait,
-            first_byte=self.first_byte,
-            sent_after=None if self.sent_at is None else self.sent_at - self.began,
-            intent_seq=self.intent_seq,
-            target=self.target,
-            rule=self.rule,
-            organization=self.organization,
-            digest_in=self.digest_in,
-            digest_out=self.digest_out,
-            header_edits=self.header_edits,
-        )
+        """Become an outcome; `at` is the same monotonic clock as `began`.
+
+        Whoever still writes from now on fails. A copy of all this would cost as much as to log it.
+        """
+        self.path = printable(self.path[:PATH_LIMIT])
+        self.duration = at - self.began
+        if self.sent_at is not None:
+            self.sent_after = self.sent_at - self.began
+        self.__class__ = Outcome  # which has no field of its own
+        return self  # type: ignore[return-value]  # which it now is
+
+
+class Outcome(Journal, frozen=True, kw_only=True, gc=False):  # type: ignore[misc]  # frozen late
+    """The record of one request: a journal that nobody can write any more."""
+
+    @property
+    def trace_id(self) -> str:
+        """The trace it belongs to."""
+        return self.trace.id
 
 
 def printable(path: str) -> str:

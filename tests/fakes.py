@@ -52,6 +52,7 @@ def outcome(**changed: Any) -> Outcome:
         "bytes_in": 0,
         "bytes_out": 0,
         "started_at": 0.0,
+        "began": 0.0,
         "duration": 0.02,
         "token_wait": 0.001,
         "first_byte": 0.01,
