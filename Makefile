@@ -38,10 +38,12 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python -m tests.tables
 	$(BIN)/python -m tests.chart.tables
+	$(BIN)/python -m tests.bench.tell
 
 # make bench  what the proxy costs beside Envoy, nginx, Go and a plain aiohttp proxy (Debian, root)
+#             QUICK=1: does it run at all
 bench: $(READY) .bench/ready
-	$(BIN)/python -m tests.bench.run $(SUITES) $(BENCH_ARGS)
+	$(BIN)/python -m tests.bench.run $(SUITES) $(if $(QUICK),--rounds 1 --seconds 1) $(BENCH_ARGS)
 
 # make bench-change BASE=main   the same for this tree beside another revision of itself
 BASE ?= main

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.contenders import settings_file
+from tests.bench.loads import per_request
 from tests.bench.machinery import (
     CONTENDER_CORE,
     Process,
@@ -19,13 +20,13 @@ from tests.bench.machinery import (
     started,
     until_answering,
 )
+from tests.bench.measures import ALL_OFF
 from tests.bench.origins import small_answers
-from tests.bench.suites import Bench, per_request
+from tests.bench.suites import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ALL_OFF = "all off"
 WITHOUT = {
     ALL_OFF: "logs,metrics,audit",
     "logs": "metrics,audit",
@@ -58,7 +59,7 @@ def cost(bench: Bench) -> None:
                         each = per_request(
                             process, url, seconds=bench.seconds, connections=32, script=script
                         )
-                        bench.note("cost", f"µs CPU/request, {load}", name, each)
+                        bench.note(("cost", f"µs CPU/request, {load}"), name, each)
 
 
 @contextmanager

@@ -79,6 +79,7 @@ http {{
     listen 127.0.0.1:{port} {"ssl" if tls else ""} backlog=4096;
     ssl_certificate {work}/cert.pem; ssl_certificate_key {work}/key.pem;
     ssl_session_cache shared:s:1m;
+    add_header X-Tool-Call $http_x_tool_call;  # given back where one came
     location /app/ {{ return 200 '{MINTED}'; }}
     location / {{ return 200 '{JSON}'; }}
   }}

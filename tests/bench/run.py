@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import resource
@@ -16,13 +15,15 @@ from pathlib import Path
 
 from proxy import __version__
 from tests.bench.contenders import CONTENDERS
-from tests.bench.cost import ALL_OFF, cost
+from tests.bench.cost import cost
+from tests.bench.machinery import LOAD_CORE
 from tests.bench.origins import make_secrets
+from tests.bench.plot import plot
+from tests.bench.report import Report, markdown, written
 from tests.bench.suites import SUITES as OTHERS
-from tests.bench.suites import Bench, summary
+from tests.bench.suites import Bench
 
 SUITES = {**OTHERS, "cost": cost}
-YARDSTICK = "envoy"
 DESCRIPTORS = 65_536
 
 
@@ -36,6 +37,7 @@ def main() -> None:
         sys.exit(f"missing: {', '.join(missing)}; `make bench` installs them")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, most), most))
+    os.sched_setaffinity(0, {LOAD_CORE})  # what asks and watches takes nothing from a contender
     contenders = options.contenders or tuple(CONTENDERS)
     base = options.base.absolute() if options.base else None  # not resolved: a venv's is a link
     with tempfile.TemporaryDirectory(prefix="icr-bench-") as work:
@@ -69,7 +71,7 @@ def _options() -> argparse.Namespace:
 
 def _write(bench: Bench, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    machine: dict[str, object] = {
+    facts: dict[str, object] = {
         "date": datetime.now(UTC).date().isoformat(),  # noqa: TID251  # a report wants a date
         "icr-proxy": __version__,
         "revision": _said("git", "rev-parse", "--short", "HEAD"),
@@ -80,39 +82,12 @@ def _write(bench: Bench, out: Path) -> None:
         "rounds": bench.rounds,
         "seconds": bench.seconds,
     }
-    results = [
-        {"suite": suite, "what": what, "contender": name, "numbers": numbers}
-        for (suite, what), found in bench.numbers.items()
-        for name, numbers in found.items()
-    ]
-    document = json.dumps({"machine": machine, "results": results}, indent=1)
-    (out / "report.json").write_text(document)
-    text = markdown(bench, machine)
+    report = Report(facts, bench.numbers)
+    text = markdown(report)
+    (out / "report.json").write_text(written(report))
     (out / "report.md").write_text(text)
+    (out / "report.svg").write_text(plot(report))
     print(text)  # noqa: T201
-
-
-def markdown(bench: Bench, machine: dict[str, object]) -> str:
-    """Write the report as people read it."""
-    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
-    lines = [f"Measured: {facts}.", ""]
-    for (suite, what), found in bench.numbers.items():
-        beside = _yardstick(bench, suite)
-        yardstick = found.get(beside)
-        header = (f"| | median | lowest to highest | / {beside} |", "|---|--:|--:|--:|")
-        lines += [f"### {suite}: {what}", "", *header]
-        for name, numbers in found.items():
-            median, low, high = summary(numbers)
-            ratio = f"{median / summary(yardstick)[0]:.2f}" if yardstick else ""
-            lines.append(f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {ratio} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _yardstick(bench: Bench, suite: str) -> str:
-    if suite == "cost":
-        return ALL_OFF
-    return "base" if bench.other else YARDSTICK
 
 
 def _envoy_version(binary: Path) -> str | None:

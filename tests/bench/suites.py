@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
-import statistics
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.contenders import Stage, running
+from tests.bench.loads import EVERY_HEAD_DIFFERENT, MANY_INSTALLATIONS, per_request, wrk
 from tests.bench.machinery import LOAD_CORE, Process, on_load_core, until_answering
+from tests.bench.measures import (
+    CONNECTION,
+    CPU_PLAIN,
+    CPU_TLS,
+    DIRECT,
+    GROWN_DOWN,
+    GROWN_UP,
+    IDLE,
+    MANY,
+    P50,
+    P99,
+    SLOWLORIS,
+    START,
+    STREAM_DOWN,
+    STREAM_UP,
+    TOKENS,
+    VARIED_PLAIN,
+    VARIED_TLS,
+    WIDE,
+    Measure,
+)
 from tests.bench.origins import long_bodies, small_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-GIB = 1 << 30
-PER_MICRO = 1e6
-MANY_INSTALLATIONS = """
-counter = 0
-request = function()
-  counter = (counter + 1) % 10000
-  return wrk.format("GET", "/projects", {["X-ICR-Installation-Id"] = "inst-" .. counter})
-end
-"""
+WITH_DIFFERENT_HEADS = {"icr-proxy", "base", "envoy", "nginx"}
+"""The others remember nothing; it would be the same number again."""
+LONG = (("down", STREAM_DOWN, GROWN_DOWN), ("up", STREAM_UP, GROWN_UP))
 
 
 @dataclass(slots=True)
@@ -44,14 +57,15 @@ class Bench:
     seconds: int
     other: Path | None = None
     """The Python of another checkout, which then takes part as `base`."""
-    numbers: dict[tuple[str, str], dict[str, list[float]]] = field(
+    numbers: dict[Measure, dict[str, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
-    """(suite, what) -> contender -> one number a round."""
+    """By measure and contender, one number a round."""
 
-    def note(self, suite: str, what: str, contender: str, number: float) -> None:
+    def note(self, measure: Measure, contender: str, number: float) -> None:
         """Keep a number, and show it: a run takes a while."""
-        self.numbers[suite, what][contender].append(number)
+        self.numbers[measure][contender].append(number)
+        suite, what = measure
         print(f"  {suite:10} {what:34} {contender:10} {number:10.2f}", file=sys.stderr, flush=True)  # noqa: T201
 
     def stage(self, upstream: str) -> Stage:
@@ -64,11 +78,14 @@ class Bench:
             key=self.work / "app.pem",
         )
 
+    def python(self, name: str) -> Path | None:
+        """Give the Python of another checkout, if the contender comes from there."""
+        return self.other if name == "base" else None
+
     @contextmanager
     def on_stage(self, name: str, upstream: str) -> Iterator[tuple[Process, str]]:
         """Start a contender before an upstream and wait until it serves."""
-        python = self.other if name == "base" else None
-        with running(name, self.stage(upstream), python=python) as (process, url):
+        with running(name, self.stage(upstream), python=self.python(name)) as (process, url):
             until_answering(process, f"{url}/projects")
             yield process, url
 
@@ -102,51 +119,31 @@ class Bench:
             holder.wait(20)
 
 
-def wrk(url: str, *, seconds: int, connections: int, script: Path | None = None) -> tuple[int, int]:
-    """Ask as fast as is answered; give how many answers came, and how many were no 200."""
-    scripted = ("-s", script) if script else ("-H", "X-ICR-Installation-Id: bench")
-    said = on_load_core(
-        ("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *scripted, f"{url}/projects"),
-        timeout=seconds + 30,
-    ).decode()
-    requests = re.search(r"(\d+) requests in", said)
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    if requests is None:
-        raise RuntimeError(f"wrk said: {said}")
-    return int(requests[1]), int(bad[1]) if bad else 0
-
-
-def per_request(
-    process: Process, url: str, *, seconds: int, connections: int, script: Path | None = None
-) -> float:
-    """Give the CPU microseconds of a request."""
-    wrk(url, seconds=1, connections=connections, script=script)
-    before = process.cpu()
-    requests, bad = wrk(url, seconds=seconds, connections=connections, script=script)
-    if bad:
-        raise RuntimeError(f"{process.name}: {bad} of {requests} answers were errors")
-    return (process.cpu() - before) / requests * PER_MICRO
-
-
 def cpu(bench: Bench) -> None:
-    """CPU time per request, plain and TLS upstream."""
-    for tls in (False, True):
+    """CPU time per request, plain and TLS upstream; all heads alike, and every head different."""
+    script = bench.work / "different.lua"
+    script.write_text(EVERY_HEAD_DIFFERENT)
+    for tls, alike, different in ((False, CPU_PLAIN, VARIED_PLAIN), (True, CPU_TLS, VARIED_TLS)):
         with small_answers(bench.work, tls=tls) as upstream:
             for name in bench.turns():
                 with bench.on_stage(name, upstream) as (process, url):
                     cost = per_request(process, url, seconds=bench.seconds, connections=32)
-                    what = "µs CPU/request, TLS upstream" if tls else "µs CPU/request, plain"
-                    bench.note("cpu", what, name, cost)
+                    bench.note(alike, name, cost)
+                    if name in WITH_DIFFERENT_HEADS:
+                        cost = per_request(
+                            process, url, seconds=bench.seconds, connections=32, script=script
+                        )
+                        bench.note(different, name, cost)
 
 
 def latency(bench: Bench) -> None:
     """Latency at a constant rate, and without any proxy for comparison."""
     with small_answers(bench.work, tls=False) as plain, small_answers(bench.work, tls=True) as tls:
         for name in bench.turns():
+            if name == bench.contenders[0]:
+                _constant(bench, DIRECT, f"{plain}/projects")
             with bench.on_stage(name, tls) as (_, url):
                 _constant(bench, name, f"{url}/projects")
-        for _ in range(bench.rounds):
-            _constant(bench, "(direct)", f"{plain}/projects")
 
 
 def _constant(bench: Bench, name: str, url: str) -> None:
@@ -156,39 +153,34 @@ def _constant(bench: Bench, name: str, url: str) -> None:
     )  # fmt: skip
     if found["failures"]:
         raise RuntimeError(f"{name}: {found['failures']} requests failed")
-    for quantile in ("p50", "p99"):
-        bench.note("latency", f"{quantile} ms at 500/s", name, found[f"{quantile}_ms"])
+    bench.note(P50, name, found["p50_ms"])
+    bench.note(P99, name, found["p99_ms"])
 
 
 def stream(bench: Bench) -> None:
     """A GiB down and up: CPU and memory."""
     with long_bodies(bench.work, bench.tools) as upstream:
         for name in bench.turns():
-            for direction in ("down", "up"):
+            for direction, cost, growth in LONG:
                 with bench.on_stage(name, upstream) as (process, url):
                     before, resident = process.cpu(), process.memory()
                     bench.tool("stream", "-url", url, "-direction", direction, seconds=120)
-                    spent = process.cpu() - before
-                    bench.note("stream", f"CPU s/GiB {direction}", name, spent)
-                    grown = (process.peak() - resident) / 1024
-                    bench.note("stream", f"MiB growth {direction}", name, grown)
+                    bench.note(cost, name, process.cpu() - before)
+                    bench.note(growth, name, (process.peak() - resident) / 1024)
 
 
 def footprint(bench: Bench) -> None:
     """Time to the first answer, memory when idle, memory of a thousand tokens."""
     with small_answers(bench.work, tls=False) as upstream:
         for name in bench.turns():
-            began = time.monotonic()
-            with bench.on_stage(name, upstream) as (process, url):
-                bench.note(
-                    "footprint", "ms to first answer", name, 1e3 * (time.monotonic() - began)
-                )
+            with running(name, bench.stage(upstream), python=bench.python(name)) as (process, url):
+                bench.note(START, name, 1e3 * until_answering(process, f"{url}/projects"))
                 idle = process.memory()
-                bench.note("footprint", "MiB idle", name, idle / 1024)
+                bench.note(IDLE, name, idle / 1024)
                 if name in ("icr-proxy", "base"):
                     _ask_for(1000, url)
                     grown = (process.memory() - idle) / 1024
-                    bench.note("footprint", "MiB for 1,000 tokens more", name, grown)
+                    bench.note(TOKENS, name, grown)
 
 
 def _ask_for(installations: int, url: str) -> None:
@@ -209,7 +201,7 @@ def idle(bench: Bench) -> None:
                 before = process.memory()
                 with bench.holding(url, 10_000):
                     each = (process.memory() - before) / 10_000
-                    bench.note("idle", "KiB/idle connection", name, each)
+                    bench.note(CONNECTION, name, each)
 
 
 def growth(bench: Bench) -> None:
@@ -221,13 +213,13 @@ def growth(bench: Bench) -> None:
             with bench.on_stage(name, upstream) as (process, url):
                 one = per_request(process, url, seconds=bench.seconds, connections=32)
                 wide = per_request(process, url, seconds=bench.seconds, connections=1000)
-                bench.note("growth", "1,000 connections / 32", name, wide / one)
+                bench.note(WIDE, name, wide / one)
                 if name in ("icr-proxy", "base"):
                     _ask_for(10_000, url)
                     many = per_request(
                         process, url, seconds=bench.seconds, connections=32, script=script
                     )
-                    bench.note("growth", "10,000 installations / 1", name, many / one)
+                    bench.note(MANY, name, many / one)
 
 
 def slowloris(bench: Bench) -> None:
@@ -237,7 +229,7 @@ def slowloris(bench: Bench) -> None:
             with bench.on_stage(name, upstream) as (_, url):
                 alone = _median(bench, url)
                 with bench.holding(url, 1000, "-drip", "1s"):
-                    bench.note("slowloris", "p50 with / without", name, _median(bench, url) / alone)
+                    bench.note(SLOWLORIS, name, _median(bench, url) / alone)
 
 
 def _median(bench: Bench, url: str) -> float:
@@ -253,8 +245,3 @@ def _median(bench: Bench, url: str) -> float:
 SUITES: dict[str, Callable[[Bench], None]] = {
     each.__name__: each for each in (cpu, latency, stream, footprint, idle, growth, slowloris)
 }
-
-
-def summary(numbers: list[float]) -> tuple[float, float, float]:
-    """Give median, lowest and highest."""
-    return statistics.median(numbers), min(numbers), max(numbers)

@@ -1,0 +1,57 @@
+"""wrk: as many requests as are answered, and what each of them cost the process."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.bench.machinery import Process, on_load_core
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PER_MICRO = 1e6
+MANY_INSTALLATIONS = """
+counter = 0
+request = function()
+  counter = (counter + 1) % 10000
+  return wrk.format("GET", "/projects", {["X-ICR-Installation-Id"] = "inst-" .. counter})
+end
+"""
+# No two requests have the same head, and the origin gives the header line back. What a proxy
+# remembers of the lines that it has read helps it as little as it does with real tools.
+EVERY_HEAD_DIFFERENT = """
+wrk.headers["X-ICR-Installation-Id"] = "bench"
+counter = 0
+request = function()
+  counter = counter + 1
+  wrk.headers["X-Tool-Call"] = "call-" .. counter
+  return wrk.format("GET", "/projects?page=" .. counter)
+end
+"""
+
+
+def wrk(url: str, *, seconds: int, connections: int, script: Path | None = None) -> tuple[int, int]:
+    """Ask as fast as is answered; give how many answers came, and how many were no 200."""
+    scripted = ("-s", script) if script else ("-H", "X-ICR-Installation-Id: bench")
+    said = on_load_core(
+        ("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *scripted, f"{url}/projects"),
+        timeout=seconds + 30,
+    ).decode()
+    requests = re.search(r"(\d+) requests in", said)
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    if requests is None:
+        raise RuntimeError(f"wrk said: {said}")
+    return int(requests[1]), int(bad[1]) if bad else 0
+
+
+def per_request(
+    process: Process, url: str, *, seconds: int, connections: int, script: Path | None = None
+) -> float:
+    """Give the CPU microseconds of a request."""
+    wrk(url, seconds=1, connections=connections, script=script)
+    before = process.cpu()
+    requests, bad = wrk(url, seconds=seconds, connections=connections, script=script)
+    if bad:
+        raise RuntimeError(f"{process.name}: {bad} of {requests} answers were errors")
+    return (process.cpu() - before) / requests * PER_MICRO
