@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import HttpVersion11
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from proxy.callers import Callers, Known
     from proxy.guarding import Terms
     from proxy.headers import RequestHeaders
+    from proxy.hops import Hops
     from proxy.links import Links
     from proxy.operations import Operation
     from proxy.outcome import Journal
@@ -73,7 +74,7 @@ def ask_policy(policy: Policy, method: str, *, target: Target, journal: Journal)
     Raises:
         PolicyDeniedError: a rule refuses it.
     """
-    decision = policy.decide(
+    decision = policy.unconditional or policy.decide(
         Subject(
             operation=target.operation,
             method=method,
@@ -103,6 +104,29 @@ def check_form(request: Request, hosts: HostGuard) -> None:
         required=request.version == HttpVersion11,
         is_overruled=not request.raw_path.startswith(("/", "*")),  # RFC 9112, 3.2.2
     )
+
+
+def look_at_form(
+    request: Request, rules: Rules, *, hops: Hops
+) -> tuple[bytes | None, Sequence[Header]]:
+    """Pass a request whose headers are in order; give the page that asks, and what it is told.
+
+    Of headers that passed once it is not asked again; a target that names a host is another matter.
+
+    Raises:
+        RefusedError: they are not; its class says why.
+    """
+    received, notes = request.raw_headers, request.notes
+    is_usual = request.raw_path.startswith("/")
+    known = notes.get(rules.origins) if is_usual else None
+    if known is None:
+        check_form(request, rules.hosts)
+        hops.check(received)
+        origin = rules.origins.check(received)
+        known = origin, tuple(rules.origins.headers(origin))
+        if is_usual:
+            notes[rules.origins] = known
+    return cast("tuple[bytes | None, Sequence[Header]]", known)
 
 
 def own_answer(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from proxy.upstream import Upstream, UpstreamResponse
 
 
+FIRST_REFUSAL = 400
 YOUNG_SECONDS = 10.0  # a token refused at this age may not be known everywhere yet
 YOUNG_PAUSE_SECONDS = 0.5
 
@@ -44,8 +45,8 @@ class Job(msgspec.Struct, kw_only=True):
     """Whose token; `None` is the app's own signature."""
     method: str
     target: bytes
-    headers: Callable[[bytes], list[tuple[bytes, bytes]]]
-    """Gives the headers to send, from the value of `Authorization`."""
+    headers: Callable[[bytes], bytes]
+    """Gives the header lines to send, from the value of `Authorization`."""
     body: CallerBody | None
     length: int | None
     changes_state: bool
@@ -152,11 +153,13 @@ class Forwarder:
         return cached, *await self._attempt(job, cached.authorization, journal)
 
     async def _token(self, key: TokenKey, journal: Journal) -> CachedToken:
-        began = self._clock()
-        try:
-            cached = await self._tokens.get(key)
-        finally:
-            journal.token_wait += self._clock() - began
+        cached = self._tokens.at_hand(key)
+        if cached is None:
+            began = self._clock()
+            try:
+                cached = await self._tokens.get(key)
+            finally:
+                journal.token_wait += self._clock() - began
         journal.token = cached.token.fingerprint
         journal.token_generation = cached.generation
         journal.organization = cached.token.organization
@@ -169,7 +172,7 @@ class Forwarder:
         job.attempt = request = UpstreamRequest(
             method=job.method,
             target=job.target,
-            headers=job.headers(authorization),
+            block=job.headers(authorization),
             body=job.body,
             length=job.length,
             is_write=job.changes_state,
@@ -177,6 +180,8 @@ class Forwarder:
         began = journal.sent_at = self._clock()
         response = await self._send(job, request, journal)
         journal.first_byte = self._clock() - began
+        if response.status < FIRST_REFUSAL:
+            return Opened(response=response), False
         try:
             return await judge(response)
         except BaseException:

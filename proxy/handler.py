@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import HttpVersion11
 
+from proxy.access import TokenKey
 from proxy.answers import PHRASES, Answer
 from proxy.bodies import open_body
 from proxy.browsers import without_origin_headers
 from proxy.callerconnection import peer_of
 from proxy.credentials import settle
-from proxy.deciding import ask_policy, check_form, own_answer, recognise, rewrite_links
+from proxy.deciding import ask_policy, look_at_form, own_answer, recognise, rewrite_links
 from proxy.errors import (
     CallerGoneError,
     CallerUnauthenticatedError,
@@ -22,16 +22,12 @@ from proxy.errors import (
 )
 from proxy.forward import Job
 from proxy.headeredits import header_edits
-from proxy.headers import (
-    TRACEPARENT,
-    choose_request_id,
-    edit_response,
-    single,
-)
+from proxy.headers import edit_response, given_ids
 from proxy.hops import count_down
 from proxy.outcome import CALLER_GONE_STATUS, Journal
 from proxy.problems import kind_of, problem
-from proxy.tracecontext import RANDOM_BYTES, SERVING, continue_trace
+from proxy.randomness import fresh_digits
+from proxy.tracecontext import SERVING, continue_trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -42,6 +38,7 @@ if TYPE_CHECKING:
     from proxy.errors import CallerReason
     from proxy.forward import Forwarder, Opened
     from proxy.guarding import Guard, Witness
+    from proxy.headers import Prepared
     from proxy.hops import Hops
     from proxy.inflight import InFlight
     from proxy.outcome import Outcome
@@ -99,14 +96,12 @@ class Handler:
 
     async def _tell(self, request: Request, broken: ProxyError | None) -> Answer:
         rules = self.rules
-        digits = secrets.token_hex(RANDOM_BYTES)
-        trace = continue_trace(
-            single(request.raw_headers, TRACEPARENT), digits=digits, share=rules.trace_share
-        )
+        digits = fresh_digits()
+        request_id, traceparent = given_ids(request.raw_headers, notes=request.notes)
+        trace = continue_trace(traceparent, digits=digits, share=rules.trace_share)
         SERVING.set(trace if trace.sampled else None)
-        fresh = digits[:32].encode("ascii")
         journal = Journal(
-            request_id=choose_request_id(request.raw_headers, fresh=fresh).decode("ascii"),
+            request_id=request_id or digits[:32],
             trace=trace,
             listener=self._listener,
             peer=peer_of(request).address,
@@ -165,22 +160,14 @@ class Handler:
         journal: Journal,
         answer: Answer,
     ) -> None:
-        target = self._admit(request, rules, journal)
-        received = request.raw_headers
-        origin = rules.origins.check(received)
-        answer.extra = rules.origins.headers(origin)
-        own = own_answer(request.method, received, asks_first=origin is not None)
-        if own is not None:
-            await self._grant(own, journal, answer)
-            return
-        caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
-        key = await settle(rules.router.choose_key(target, received), find=self._find)
-        if key is not None:
-            rules.router.admit(key)
-            journal.installation = key.installation
-        if caller is not None:
-            caller.admit_for(journal.installation)
-        ask_policy(rules.policy, request.method, target=target, journal=journal)
+        target = self._read_target(request, rules, journal)
+        origin, answer.extra = look_at_form(request, rules, hops=self._hops)
+        if request.method == "OPTIONS":
+            own = own_answer("OPTIONS", request.raw_headers, asks_first=origin is not None)
+            if own is not None:
+                await self._grant(own, journal, answer)
+                return
+        key = await self._choose_key(request, rules, target, journal)
         if rules.links is not None:
             answer.edit = rewrite_links(rules.links, request, target=target)
         if self._trail is not None:
@@ -190,17 +177,16 @@ class Handler:
             body.digest = self._trail.new_digest()
         request_id = journal.request_id.encode("ascii")
 
-        def edited(authorization: bytes) -> list[tuple[bytes, bytes]]:
-            sent = rules.headers.edit(
-                count_down(request.method, received) or received,
-                authorization=authorization,
-                request_id=request_id,
-                traceparent=journal.trace.traceparent,
-                via=self._hops.via(is_old=request.version < HttpVersion11),
-            )
+        def edited(authorization: bytes) -> bytes:
+            prepared = self._prepare(request, rules)
+            new = {
+                "authorization": authorization,
+                "request_id": request_id,
+                "traceparent": journal.trace.traceparent,
+            }
             if self._is_watched():
-                journal.header_edits = header_edits(received, sent)
-            return sent
+                journal.header_edits = header_edits(request.raw_headers, prepared.lines(**new))
+            return prepared.block(**new)
 
         job = Job(
             key=key,
@@ -218,22 +204,48 @@ class Handler:
         await self.guard.serve(
             job,
             terms=rules.guard,
-            received=received,
+            received=request.raw_headers,
             journal=journal,
             answer=answer,
             forward=self._forward,
         )
 
-    def _admit(self, request: Request, rules: Rules, journal: Journal) -> Target:
-        """Say what is asked for, if it is asked for in a way that is served here."""
+    async def _choose_key(
+        self, request: Request, rules: Rules, target: Target, journal: Journal
+    ) -> TokenKey | None:
+        """Say whose token it gets, if whoever asks may have that; `None` is the app's signature."""
+        caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
+        credential = rules.router.choose_key(target, request.raw_headers, notes=request.notes)
+        if isinstance(credential, TokenKey):  # as a rule; then nobody has to be asked
+            key: TokenKey | None = credential
+        else:
+            key = await settle(credential, find=self._find)
+        if key is not None:
+            rules.router.admit(key)
+            journal.installation = key.installation
+        if caller is not None:
+            caller.admit_for(journal.installation)
+        ask_policy(rules.policy, request.method, target=target, journal=journal)
+        return key
+
+    def _prepare(self, request: Request, rules: Rules) -> Prepared:
+        """Edit the headers that came, but once for all requests that come with the same."""
+        received, notes = request.raw_headers, request.notes
+        via = self._hops.via(is_old=request.version < HttpVersion11)
+        if request.method == "OPTIONS":
+            return rules.headers.prepare(count_down("OPTIONS", received) or received, via=via)
+        if rules.headers not in notes:
+            notes[rules.headers] = rules.headers.prepare(received, via=via)
+        return cast("Prepared", notes[rules.headers])
+
+    def _read_target(self, request: Request, rules: Rules, journal: Journal) -> Target:
+        """Say what is asked for."""
         target = rules.router.read_target(request.method, request.raw_path)
         journal.path = target.forwarded.partition("?")[0]
         journal.operation = target.operation.name
         journal.changes_state = target.operation.changes_state
         if self._trail is not None:
             journal.target = target.forwarded
-        check_form(request, rules.hosts)
-        self._hops.check(request.raw_headers)
         return target
 
     async def _grant(

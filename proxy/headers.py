@@ -8,7 +8,7 @@ header (golang/go#50580). What was received is never changed.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from proxy.errors import (
     BadRequestError,
@@ -60,6 +60,8 @@ REQUEST_ID = b"x-request-id"
 TRACEPARENT = b"traceparent"
 PROXY_ERROR = b"x-icr-proxy-error"
 VIA = (b"Via", b"1.1 icr-proxy")
+DROPPED_FROM_ANSWERS = HOP_BY_HOP | {PROXY_ERROR}
+DROPPED_LENGTHS = frozenset(map(len, DROPPED_FROM_ANSWERS))  # few names have one of these
 
 LINE_OVERHEAD = len(": \r\n")
 
@@ -98,6 +100,16 @@ class RequestHeaders:
         Raises:
             BadRequestError: the caller names two different API versions.
         """
+        return self.prepare(received, via=via).lines(
+            authorization=authorization, request_id=request_id, traceparent=traceparent
+        )
+
+    def prepare(self, received: Iterable[Header], *, via: Header = VIA) -> Prepared:
+        """Give all of it that follows from what was received, and may be used for its like again.
+
+        Raises:
+            BadRequestError: the caller names two different API versions.
+        """
         received = tuple(received)
         named = connection_options(received)
         kept: list[Header] = [self._host]
@@ -116,14 +128,41 @@ class RequestHeaders:
             if name in self._dropped or (b"_" in name and dashed(name) in self._look_alikes):
                 continue
             kept.append(header)
-        kept += (
+        return Prepared(kept, ((b"x-icr-api-version", version[1]), via))
+
+
+class Prepared:
+    """The headers of a request to the API, but for what is new in each."""
+
+    __slots__ = ("_after", "_before", "_kept", "_own")
+
+    def __init__(self, kept: Sequence[Header], own: Sequence[Header]) -> None:
+        """Keep what the caller sent apart from what comes after the credential."""
+        self._kept = kept
+        self._own = own
+        self._before = encoded(kept) + b"Authorization: "
+        self._after = b"\r\n" + encoded(own) + b"X-Request-Id: "
+
+    def lines(self, *, authorization: bytes, request_id: bytes, traceparent: bytes) -> list[Header]:
+        """Give the headers one by one."""
+        return [
+            *self._kept,
             (b"Authorization", authorization),
-            (b"x-icr-api-version", version[1]),
-            via,
+            *self._own,
             (b"X-Request-Id", request_id),
             (b"traceparent", traceparent),
-        )
-        return kept
+        ]
+
+    def block(self, *, authorization: bytes, request_id: bytes, traceparent: bytes) -> bytes:
+        """Give the same as it goes over the wire; each line has its end."""
+        return b"%b%b%b%b\r\ntraceparent: %b\r\n" % (
+            self._before, authorization, self._after, request_id, traceparent,
+        )  # fmt: skip
+
+
+def encoded(headers: Iterable[Header]) -> bytes:
+    """Write header lines, each with its end."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def dashed(name: bytes) -> bytes:
@@ -156,12 +195,17 @@ def edit_response(received: Sequence[Header]) -> list[Header]:
     `Content-Length` stays as the answer's true length; the framing is chosen by `answers`.
     `X-ICR-Proxy-Error` marks answers of the proxy, so the API cannot set it.
     """
-    named = connection_options(received)
     kept = []
+    is_named = False
     for header in received:
-        name = header[0].lower()
-        if name not in HOP_BY_HOP and name not in named and name != PROXY_ERROR:
+        name = header[0]
+        if len(name) in DROPPED_LENGTHS and (lower := name.lower()) in DROPPED_FROM_ANSWERS:
+            is_named = is_named or lower == b"connection"
+        else:
             kept.append(header)
+    if is_named:
+        named = connection_options(received)
+        return [header for header in kept if header[0].lower() not in named]
     return kept
 
 
@@ -175,6 +219,20 @@ def choose_request_id(received: Iterable[Header], *, fresh: bytes) -> bytes:
     """Keep the caller's `X-Request-Id` if it is one harmless value, else use a fresh one."""
     value = single(received, REQUEST_ID)
     return value if value is not None and SAFE_ID.fullmatch(value) else fresh
+
+
+def given_ids(
+    received: Sequence[Header], *, notes: dict[object, object]
+) -> tuple[str | None, bytes | None]:
+    """Give the caller's harmless `X-Request-Id`, and its `traceparent`, if it sent them.
+
+    `notes` is what was made of the same headers before.
+    """
+    known = notes.get(given_ids)
+    if known is None:
+        chosen = choose_request_id(received, fresh=b"").decode("ascii")
+        known = notes[given_ids] = (chosen or None, single(received, TRACEPARENT))
+    return cast("tuple[str | None, bytes | None]", known)
 
 
 def refuse_expectations(received: Iterable[Header]) -> None:

@@ -99,6 +99,11 @@ class Policy:
         # The usual case, answered without a look at the subject.
         self._open = ALLOWED if allowed and not rules and not read_only else None
 
+    @property
+    def unconditional(self) -> Decision | None:
+        """What it says of everything, if it says the same of everything."""
+        return self._open
+
     def decide(self, subject: Subject) -> Decision:
         """Ask `read_only`, then the rules in order, then the default."""
         if self._open is not None:

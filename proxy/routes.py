@@ -7,7 +7,7 @@ what is forwarded, less a path prefix that names the installation.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -33,6 +33,8 @@ Header = tuple[bytes, bytes]
 NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
 # RFC 9112, 3.2.4: about the server as a whole.
 SERVER_WIDE = ("OPTIONS", "*")
+TARGETS_KEPT = 512  # of those read last; a tool asks for the same few again and again
+LONGEST_KEPT = 512  # characters
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 9112, 3.2.2; the scheme decides the port when none is written.
 ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -47,6 +49,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     path: str
     operation: Operation
     prefix: Tag | None = None
+    may_reach_app: bool = False
+    """Whether any server could take it for `/app`, or for something under it."""
 
 
 class Router:
@@ -71,6 +75,7 @@ class Router:
         self._untagged = untagged
         self._allow = frozenset(allow)
         self._app_reads = app_reads
+        self._known: dict[tuple[str, str], Target] = {}
 
     def read_target(self, method: str, target: str) -> Target:
         """Take the request line apart.
@@ -80,13 +85,23 @@ class Router:
             BadRequestError: a target that is neither a path nor a URL of the API.
             InstallationInvalidError: a path prefix that names nothing.
         """
+        known = self._known.get((method, target))
+        if known is None:
+            known = self._read(method, target)
+            if len(target) <= LONGEST_KEPT:
+                if len(self._known) >= TARGETS_KEPT:
+                    self._known.clear()
+                self._known[method, target] = known
+        return known
+
+    def _read(self, method: str, target: str) -> Target:
         if method in NOT_FORWARDED:
             raise NotImplementedMethodError(f"{method} is not forwarded")
         if not target.startswith("/") and (method, target) != SERVER_WIDE:
             target = self._from_absolute(method, target)
         target, prefix = self._tags.cut(target)
         path = decision_path(target)
-        return Target(target, path, match(method, path), prefix)
+        return Target(target, path, match(method, path), prefix, is_app_path(target))
 
     def _from_absolute(self, method: str, target: str) -> str:
         """Accept what a tool sends that knows only `HTTP_PROXY`, for the API's own host."""
@@ -105,23 +120,36 @@ class Router:
             return "*"
         return rest if rest.startswith("/") else "/" + rest
 
-    def choose_key(self, target: Target, headers: Iterable[Header]) -> Credential:
-        """Say whose credential this request gets.
+    def choose_key(
+        self,
+        target: Target,
+        headers: Iterable[Header],
+        *,
+        notes: dict[object, object] | None = None,
+    ) -> Credential:
+        """Say whose credential this request gets; `notes` is what was made of the same headers.
 
         Raises:
             EndpointRefusedError: the target lies under `/app`, however it is written.
             InstallationInvalidError: the tag is repeated or names nothing that can exist.
             InstallationRequiredError: there is no tag and the listener has no default.
         """
-        if is_app_path(target.forwarded):
+        if target.may_reach_app:
             if self._app_reads and target.operation.name in APP_READS and self._is_exact(target):
                 return AppSignature()
             raise EndpointRefusedError(
                 "the endpoints under /app need the app's own signature and are closed here"
             )
-        tag = self._tags.read(headers, prefix=target.prefix)
+        if notes is None or target.prefix is not None:
+            return self._tagged(headers, target.prefix) or self._without_tag(target)
+        if self not in notes:
+            notes[self] = self._tagged(headers, None)
+        return cast("Credential | None", notes[self]) or self._without_tag(target)
+
+    def _tagged(self, headers: Iterable[Header], prefix: Tag | None) -> Credential | None:
+        tag = self._tags.read(headers, prefix=prefix)
         if tag is None:
-            return self._without_tag(target)
+            return None
         if tag.organization is not None:
             return OnOrganization(tag.organization)
         return TokenKey(tag.installation)

@@ -89,6 +89,14 @@ class Tokens:
         self.issued = Issued(max_entries=config.max_entries * ISSUED_SHARE)
         """What may still live at the API; kept only if `tokens.revoke_on_exit` is on."""
 
+    def at_hand(self, key: TokenKey) -> CachedToken | None:
+        """Give a token with which nothing is to be done; as a rule there is one."""
+        cached = self._cached.get(key)
+        if cached is None or key in self._blocked or cached.state(self._now()) != "fresh":
+            return None
+        self._watcher.looked_up("fresh")
+        return cached
+
     async def get(self, key: TokenKey) -> CachedToken:
         """Give a live token, from the cache if one is there.
 

@@ -41,7 +41,7 @@ class UpstreamRequest:
 
     method: str
     target: bytes
-    headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
+    headers: Sequence[tuple[bytes, bytes]] = field(default=(), repr=False)
     block: bytes = field(default=b"", repr=False)
     """Header lines as they are sent, each with its end; they come before `headers`."""
     body: Body | None = None

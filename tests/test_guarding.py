@@ -478,7 +478,7 @@ async def test_what_is_read_ahead_is_in_the_record_even_if_it_is_not_sent() -> N
         key=None,
         method="POST",
         target=b"/",
-        headers=lambda _: [],
+        headers=lambda _: b"",
         body=source,
         length=5,
         changes_state=True,

@@ -366,7 +366,7 @@ async def test_a_caller_that_is_gone_gets_no_refusal(
         request.transport.close()
         raise error
 
-    monkeypatch.setattr(Handler, "_admit", leave_and_fail)
+    monkeypatch.setattr(Handler, "_read_target", leave_and_fail)
     async with stage(plainly) as (proxy, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request_head())

@@ -24,6 +24,7 @@ from proxy.headers import (
     check_size,
     choose_request_id,
     edit_response,
+    given_ids,
     refuse_expectations,
     refuse_upgrade,
     single,
@@ -203,6 +204,26 @@ VALUES = st.one_of(
 HEADERS = st.lists(
     st.tuples(NAMES.filter(lambda name: name.lower() != b"x-icr-api-version"), VALUES), max_size=12
 )
+
+
+@given(received=HEADERS)
+def test_the_lines_for_the_wire_say_the_same_as_one_by_one(received: list[Header]) -> None:
+    prepared = rules().prepare(received)
+    new = {"authorization": OURS, "request_id": b"id-1", "traceparent": TRACE}
+
+    assert prepared.lines(**new) == edit(*received)
+    assert prepared.block(**new) == b"".join(b"%b: %b\r\n" % line for line in edit(*received))
+
+
+def test_ids_are_looked_for_once_in_the_same_headers() -> None:
+    notes: dict[object, object] = {}
+
+    assert given_ids([(b"X-Request-Id", b"one"), (b"traceparent", TRACE)], notes=notes) == (
+        "one",
+        TRACE,
+    )
+    assert given_ids([], notes=notes) == ("one", TRACE)
+    assert given_ids([(b"X-Request-Id", b"no good")], notes={}) == (None, None)
 
 
 @given(received=HEADERS, version=st.lists(st.just(b"2024-01-01"), max_size=2))

@@ -15,7 +15,7 @@ from proxy.errors import (
     NotImplementedMethodError,
     PolicyDeniedError,
 )
-from proxy.routes import Router
+from proxy.routes import LONGEST_KEPT, TARGETS_KEPT, Router
 from proxy.tags import TagReader
 from tests.scenes import (
     RawAnswer,
@@ -391,3 +391,49 @@ async def test_targets_of_other_proxies_are_refused_on_the_wire(
 
     assert answer.problem["code"] == code
     assert api.visits == 0
+
+
+# -- what is kept of requests before --------------------------------------------------------------
+
+
+def test_a_target_that_comes_again_is_not_read_again() -> None:
+    own = router()
+
+    assert own.read_target("GET", "/projects?a=1") is own.read_target("GET", "/projects?a=1")
+    assert own.read_target("POST", "/projects?a=1").operation.changes_state
+
+
+def test_what_is_kept_of_targets_is_bounded() -> None:
+    own = router()
+    for number in range(3 * TARGETS_KEPT):
+        own.read_target("GET", f"/projects?page={number}")
+    own.read_target("GET", "/" + "x" * LONGEST_KEPT)
+
+    assert len(own._known) <= TARGETS_KEPT
+    assert max(len(target) for _, target in own._known) <= LONGEST_KEPT
+
+
+def test_the_tag_is_read_once_from_the_same_headers() -> None:
+    own, notes = router(installation="default"), dict[object, object]()
+    target = own.read_target("GET", "/projects")
+
+    assert own.choose_key(target, [(TAG, b"one")], notes=notes) == TokenKey("one")
+    assert own.choose_key(target, [(TAG, b"another")], notes=notes) == TokenKey("one")
+    assert own.choose_key(target, [(TAG, b"another")], notes={}) == TokenKey("another")
+
+
+def test_having_no_tag_is_remembered_and_a_path_is_not_overruled_by_it() -> None:
+    own, notes = router(installation="default", kinds=("header", "path")), dict[object, object]()
+
+    assert own.choose_key(own.read_target("GET", "/x"), [], notes=notes) == TokenKey("default")
+    assert own.choose_key(own.read_target("GET", "/~one/x"), [], notes=notes) == TokenKey("one")
+
+
+def test_another_listener_makes_its_own_of_the_same_headers() -> None:
+    notes: dict[object, object] = {}
+    lax, strict = router(), router(kinds=("path",), installation="default")
+    target = lax.read_target("GET", "/projects")
+
+    assert lax.choose_key(target, [(TAG, b"one")], notes=notes) == TokenKey("one")
+    with pytest.raises(InstallationInvalidError):
+        strict.choose_key(target, [(TAG, b"one")], notes=notes)

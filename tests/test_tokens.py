@@ -1264,3 +1264,29 @@ async def test_what_another_replica_drops_is_minted_anew_even_if_it_is_on_its_wa
 
     assert cached.token.secret.reveal() == "crs_2"
     assert stage.dropped == []
+
+
+# -- at hand --------------------------------------------------------------------------------------
+
+
+async def test_a_fresh_token_is_at_hand_and_counts_as_looked_up(stage: Stage) -> None:
+    assert stage.tokens.at_hand(ONE) is None
+    cached = await stage.tokens.get(ONE)
+
+    assert stage.tokens.at_hand(ONE) is cached
+    assert stage.tokens.at_hand(TWO) is None
+    assert stage.heard.lookups == ["dead", "fresh"]
+
+
+async def test_what_is_due_dropped_or_blocked_is_not_at_hand(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+    stage.clock.at = cached.due_at
+    assert stage.tokens.at_hand(ONE) is None
+
+    stage.clock.at = NOW
+    stage.tokens.block(ONE)
+    assert stage.tokens.at_hand(ONE) is None
+
+    stage.tokens.unblock(ONE)
+    stage.tokens.drop(ONE)
+    assert stage.tokens.at_hand(ONE) is None
