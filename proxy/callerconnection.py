@@ -96,6 +96,7 @@ class CallerConnection(Turns):
         self._has_place = False
         self._places.give_back()
         self._stop_head_timer()
+        self._intake.forget()
         super().connection_lost(exc)
         followed, self._followed = self._followed, None
         if followed is not None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import BadRequestError
 from proxy.framing import Chunked, Sized
+from proxy.repeating import Repeating
 from proxy.requesthead import END, Head, HeadRules, check_begun, read_head
 
 if TYPE_CHECKING:
     from proxy.framing import Framing
-
 
 EMPTY_LINES = re.compile(
     rb"(?:\r\n)+"
@@ -25,7 +25,7 @@ EMPTY_LINES = re.compile(
 class Intake:
     """What has arrived on one connection."""
 
-    __slots__ = ("_framing", "_looked", "_rules", "held", "is_deaf")
+    __slots__ = ("_framing", "_looked", "_repeating", "_rules", "held", "is_deaf")
 
     def __init__(self, rules: HeadRules) -> None:
         self._rules = rules
@@ -35,6 +35,7 @@ class Intake:
         """How many of them are known to hold no whole head."""
         self._framing: Framing | None = None
         """How the body ends that is being read."""
+        self._repeating = Repeating()
         self.is_deaf = False
         """Whether nothing that comes now can be a request (RFC 9112, 9.6)."""
 
@@ -50,6 +51,11 @@ class Intake:
     def drop(self) -> None:
         """Take nothing for a request any more."""
         self.held, self._framing, self.is_deaf = b"", None, True
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was read of header lines."""
+        self._repeating.forget()
 
     def next_head(self) -> Head | None:
         """Give the head of the next request, once it is whole.
@@ -60,6 +66,9 @@ class Intake:
         held = self.held
         if held.startswith(b"\r\n"):
             held = self.held = EMPTY_LINES.sub(b"", held, count=1)
+        again = self._repeating.read(held, self._rules)
+        if again is not None:
+            return self._take(*again)
         end = held.find(END, max(0, self._looked - len(END) + 1))
         if end < 0:
             if len(held) > 1:  # a CR alone may become an empty line
@@ -67,13 +76,20 @@ class Intake:
             self._looked = len(held)
             return None
         end += len(END)
-        head = read_head(held[:end], self._rules)
-        self._looked, self.held = 0, held[end:]
+        data = held[:end]
+        head = read_head(data, self._rules)
+        self._repeating.keep(data, head)
+        return self._take(head, end)
+
+    def _take(self, head: Head, end: int) -> Head:
+        held = self.held
+        self._looked, self.held = 0, held[end:] if len(held) > end else b""
         self.is_deaf = head.is_last
-        if head.length is None:
+        length = head.section.length
+        if length is None:
             self._framing = Chunked(trailers=self._rules.headers)
-        elif head.length:
-            self._framing = Sized(head.length)
+        elif length:
+            self._framing = Sized(length)
         return head
 
     def next_piece(self) -> tuple[bytes, bool]:

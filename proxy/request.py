@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion10, HttpVersion11
 
-from proxy.requesthead import Head
+from proxy.requesthead import Head, Section
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,16 +53,17 @@ class Request:
         self.method = head.method
         self.raw_path = head.target
         """The target as received."""
-        self.version: HttpVersion = HttpVersion10 if head.is_old else HttpVersion11
-        self.raw_headers = head.headers
+        section = head.section
+        self.version: HttpVersion = HttpVersion10 if section.is_old else HttpVersion11
+        self.raw_headers = section.headers
         """The header lines as received. A connection that repeats them gives the same object."""
-        self.notes = head.notes
+        self.notes = section.notes
         """What others derived from the header lines, for as long as the connection repeats them."""
         self.keep_alive = not head.is_last
         self.content = content
-        self.content_length = head.announced
-        self.body_exists = head.length != 0
-        self.expects = head.expects
+        self.content_length = section.announced
+        self.body_exists = section.length != 0
+        self.expects = section.expects
         """Whether an answer is expected before the body is sent, in whatever words."""
 
     @property
@@ -89,7 +90,6 @@ class Request:
 
 def unreadable(protocol: CallerConnection, content: StreamReader, error: ProxyError) -> Request:
     """Stand in for what was no request, so that it can be answered in its turn."""
-    head = Head()
-    head.method, head.target = "UNKNOWN", "/"
-    head.is_old = head.is_last = True
-    return Request(head, protocol, content, error)
+    section = Section()
+    section.is_old = section.is_last = True
+    return Request(Head("UNKNOWN", "/", section), protocol, content, error)

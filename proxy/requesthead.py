@@ -51,8 +51,8 @@ class HeadRules:
     tag: str
 
 
-class Head:
-    """What a head says."""
+class Section:
+    """What the header lines of a request say, whatever its request line asks for."""
 
     __slots__ = (
         "_codings",
@@ -66,28 +66,24 @@ class Head:
         "is_last",
         "is_old",
         "length",
-        "method",
         "notes",
-        "target",
     )
 
     def __init__(self) -> None:
-        self._lines: list[tuple[bytes, bytes]] = []
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
         self.notes: dict[object, object] = {}
         """Room for what others derive from the header lines."""
-        self.method = ""
-        self.target = ""
         self.is_old = False
         """Whether it is HTTP/1.0."""
         self.is_last = False
-        """Whether the connection ends with it."""
+        """Whether it ends the connection."""
         self.length: int | None = 0
         """Bytes of the body, or `None` if it is chunked."""
         self.announced: int | None = None
         """What its `Content-Length` says, if it has one."""
         self.expects = False
         """Whether it has an `Expect`."""
+        self._lines: list[tuple[bytes, bytes]] = []
         self._codings: list[bytes] = []
         self._lengths: list[bytes] = []
         self._options: list[bytes] = []
@@ -111,17 +107,16 @@ class Head:
             case 17 if name.lower() == b"transfer-encoding":
                 self._codings.append(value)
 
-    def settle(self) -> None:
+    def settle(self, *, is_old: bool) -> None:
         """Decide how the body ends (RFC 9112, 6.3), and whether the request can be one."""
+        self.is_old = is_old
         if len(self._hosts) > 1 or not (self._hosts or self.is_old):
             raise BadRequestError("send exactly one Host header")
         if self._hosts and HOST.fullmatch(self._hosts[0]) is None:
             raise BadRequestError("the Host header is no name or address")
-        # RFC 9112, 9.3; and what follows a CONNECT may be anything.
-        self.is_last = (
-            b"close" in self._options
-            or (self.is_old and b"keep-alive" not in self._options)
-            or self.method == "CONNECT"
+        # RFC 9112, 9.3
+        self.is_last = b"close" in self._options or (
+            self.is_old and b"keep-alive" not in self._options
         )
         if len(self._lines) > LINES_MOST:
             raise HeadersTooLargeError("the request has more headers than this proxy accepts")
@@ -140,6 +135,22 @@ class Head:
             raise NotImplementedMethodError("transfer codings other than chunked are not forwarded")
 
 
+class Head:
+    """What a head says."""
+
+    __slots__ = ("method", "section", "target")
+
+    def __init__(self, method: str, target: str, section: Section) -> None:
+        self.method = method
+        self.target = target
+        self.section = section
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the connection ends with it: what follows a CONNECT may be anything."""
+        return self.section.is_last or self.method == "CONNECT"
+
+
 def read_head(data: bytes, rules: HeadRules) -> Head:
     """Read a head, which ends with an empty line.
 
@@ -149,11 +160,11 @@ def read_head(data: bytes, rules: HeadRules) -> Head:
     line_end = data.index(b"\r\n") + 2
     line = REQUEST_LINE.match(data)
     target = len(line[2]) if line is not None else line_end - LINE_OVERHEAD
-    _check_sizes(target, len(data) - line_end - 2, rules)
+    check_sizes(target, len(data) - line_end - 2, rules)
     if line is None:
         raise BadRequestError("the request line is not one of HTTP/1.1")
-    head = Head()
-    parser = httptools.HttpRequestParser(head)
+    section = Section()
+    parser = httptools.HttpRequestParser(section)
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
@@ -162,11 +173,8 @@ def read_head(data: bytes, rules: HeadRules) -> Head:
         raise NotImplementedMethodError("this proxy does not know that method") from None
     except httptools.HttpParserError:
         raise _mistake(data, rules) from None
-    head.target = line[2].decode("ascii")
-    head.method = parser.get_method().decode("ascii")
-    head.is_old = parser.get_http_version() == "1.0"
-    head.settle()
-    return head
+    section.settle(is_old=parser.get_http_version() == "1.0")
+    return Head(parser.get_method().decode("ascii"), line[2].decode("ascii"), section)
 
 
 def check_begun(data: bytes, rules: HeadRules, *, since: int = 0) -> None:
@@ -178,9 +186,9 @@ def check_begun(data: bytes, rules: HeadRules, *, since: int = 0) -> None:
     line_end = data.find(b"\r\n") + 2
     line = REQUEST_LINE.match(data)
     if line is not None:
-        _check_sizes(len(line[2]), len(data) - line_end, rules)
+        check_sizes(len(line[2]), len(data) - line_end, rules)
     else:
-        _check_sizes(len(data) - LINE_OVERHEAD, 0, rules)
+        check_sizes(len(data) - LINE_OVERHEAD, 0, rules)
         if BEGUN_LINE.fullmatch(data) is None:
             raise BadRequestError("the request line is not one of HTTP/1.1")
     if LONE.search(data, max(0, since - 1)) is not None:
@@ -197,7 +205,12 @@ def _read_length(written: list[bytes]) -> int:
     return length
 
 
-def _check_sizes(target: int, headers: int, rules: HeadRules) -> None:
+def check_sizes(target: int, headers: int, rules: HeadRules) -> None:
+    """Refuse what is longer than it may be.
+
+    Raises:
+        RefusedError: it is; its class says what.
+    """
     if target > rules.uri:
         raise UriTooLongError("the request target is longer than this proxy accepts")
     if headers > rules.headers:

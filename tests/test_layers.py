@@ -64,7 +64,7 @@ LAYERS = """
     activation binds fronting otherend tcpsockets unixsockets
     proxyprotocol
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
-    peers secret showing tree units
+    peers repeating secret showing tree units
     auditchain breakoff consolelog places presence requesthead sealing storescripts
     clocks errors randomness tracecontext
     __init__
@@ -78,9 +78,9 @@ PURE = """
     duplicates fates frames gate headeredits latencies timeline
     access addresses breaker browsers cached circuit config consistency credentials errors failures
     framing headers hops intake issued kinds listenerconfig masking minting operations outcome paths
-    places policy policyconfig problems rationing reference reloading requesthead routes secret
-    servingconfig settings showing sources tags tracecontext tree units upstream upstreamconfig
-    verdicts vocabulary webhooks
+    places policy policyconfig problems rationing reference reloading repeating requesthead routes
+    secret servingconfig settings showing sources tags tracecontext tree units upstream
+    upstreamconfig verdicts vocabulary webhooks
 """
 SHELL = {"aiohttp", "asyncio", "socket", "time"}
 EMULATOR_MAY_KNOW = {"emulator", "errors", "config"}

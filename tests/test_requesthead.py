@@ -33,10 +33,10 @@ def test_a_head_is_read_as_it_is() -> None:
         head(b"host:a\r\nX-A: \t1 \t\r\nx-a:\r\nX-A: \xff\t\xe9\r\n", line=b"PUT //%2f?;? HTTP/1.1")
     )
 
-    assert (found.method, found.target, found.length) == ("PUT", "//%2f?;?", 0)
-    assert not found.is_old
+    assert (found.method, found.target, found.section.length) == ("PUT", "//%2f?;?", 0)
+    assert not found.section.is_old
     assert not found.is_last
-    assert found.headers == (
+    assert found.section.headers == (
         (b"host", b"a"), (b"X-A", b"1"), (b"x-a", b""), (b"X-A", b"\xff\t\xe9")
     )  # fmt: skip
 
@@ -77,11 +77,11 @@ def test_the_connection_ends_with_a_request_that_says_so(
     ],
 )
 def test_the_body_is_as_long_as_it_says(lines: bytes, length: int | None) -> None:
-    assert read(head(b"Host: a\r\n" + lines)).length == length
+    assert read(head(b"Host: a\r\n" + lines)).section.length == length
 
 
 def test_only_http_1_1_needs_a_host() -> None:
-    assert read(head(b"", line=b"GET / HTTP/1.0")).is_old
+    assert read(head(b"", line=b"GET / HTTP/1.0")).section.is_old
 
 
 # -- what is refused ------------------------------------------------------------------------------

@@ -1,0 +1,69 @@
+"""Header lines that a connection repeats, byte for byte, are read only once.
+
+Most connections send the same ones with every request. What they say depends on nothing else than
+the version, if the request line is an everyday one: of that, everything is looked at each time.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from proxy.requesthead import Head, check_sizes
+
+if TYPE_CHECKING:
+    from proxy.requesthead import HeadRules, Section
+
+WRITTEN_MOST = 4096  # bytes of header lines that are kept on each connection
+# llhttp knows more methods, some of them for other protocols only, and reads other forms of
+# targets; those are for it alone. Of these, the tests say that it lets all pass.
+EVERYDAY_LINE = re.compile(rb"([A-Z]+) (/[!\"$-~]*) HTTP/1\.([01])\r\n")
+EVERYDAY = {
+    each.encode("ascii"): each
+    for each in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
+
+
+class Repeating:
+    """The last header lines of a connection, and what they say; they go with it."""
+
+    __slots__ = ("_section", "_written")
+
+    def __init__(self) -> None:
+        self._written = b""
+        """With the empty line after them."""
+        self._section: Section | None = None
+
+    def read(self, data: bytes, rules: HeadRules) -> tuple[Head, int] | None:
+        """Give the head at the beginning, and where it ends, if it ends in the same lines.
+
+        Raises:
+            UriTooLongError: its target is too long.
+        """
+        section = self._section
+        if section is None:
+            return None
+        line = EVERYDAY_LINE.match(data)
+        if line is None or not data.startswith(self._written, line.end()):
+            return None
+        word, target, version = line.groups()
+        method = EVERYDAY.get(word)
+        if method is None or section.is_old is not (version == b"0"):
+            return None
+        if len(target) > rules.uri:
+            check_sizes(len(target), 0, rules)
+        return Head(method, target.decode("ascii"), section), line.end() + len(self._written)
+
+    def keep(self, data: bytes, head: Head) -> None:
+        """Remember the lines of `data`, a whole head, unless another line could change them."""
+        line = EVERYDAY_LINE.match(data)
+        if line is None or line[1] not in EVERYDAY:
+            return
+        if len(data) - line.end() > WRITTEN_MOST:
+            self.forget()
+        else:
+            self._written, self._section = data[line.end() :], head.section
+
+    def forget(self) -> None:
+        """Remember nothing."""
+        self._written, self._section = b"", None
