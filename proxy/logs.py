@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from proxy.config import LogsConfig
 
 RANKS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+THOUSANDTHS = tuple(f".{number:03d}+00:00" for number in range(1000))  # to format is dearer
 FRAMES_TOLD = 20  # the innermost; a recursion has a thousand
 
 
@@ -78,7 +79,7 @@ class JsonLog:
         self._lines = lines
         self._threshold = threshold
         self._now = now
-        self._second = -1
+        self._second = 0.5  # no second begins there
         self._written = ""
         """That second as lines have it, as far as it goes."""
 
@@ -98,28 +99,28 @@ class JsonLog:
         """Say what somebody must look at."""
         self._say("error", event, fields)
 
-    def head(self, level: str, *, at: float) -> str | None:
-        """Give the time for a line of this level, or nothing if there is to be none."""
-        return self._moment(at) if self._threshold.passes(level) else None
+    def passes(self, level: str) -> bool:
+        """Tell whether there is to be a line of this level."""
+        return self._threshold.passes(level)
 
-    def follow(self, line: msgspec.Struct) -> None:
-        """Keep a line that has its time already, until the lines are seen off."""
-        self._lines.gather(encode(line))
+    def follow(self, lines: Sequence[msgspec.Struct]) -> None:
+        """Keep lines that have their times already, until all that waits is seen off."""
+        self._lines.gather(encode_all(lines))
 
     def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
         if self._threshold.passes(level):
-            said = {"ts": self._moment(self._now()), "level": level, "event": event, **fields}
+            said = {"ts": self.moment(self._now()), "level": level, "event": event, **fields}
             self._lines.write(encode(said))
 
-    def _moment(self, seconds: float) -> str:
+    def moment(self, seconds: float) -> str:
         """Write a time as `moment` does; most lines fall into the second of the line before."""
-        second = int(seconds)
-        thousandths = round((seconds - second) * 1e6) // 1000
-        if not 0 <= thousandths < 1000:  # noqa: PLR2004  # rounded up to the next second
+        second = seconds // 1
+        thousandths = int((seconds - second) * 1e6 + 0.5) // 1000  # `round` is dearer
+        if thousandths == 1000:  # noqa: PLR2004  # rounded up to the next second
             return moment(seconds)
         if second != self._second:
             self._second, self._written = second, moment(second).partition(".")[0]
-        return f"{self._written}.{thousandths:03d}+00:00"
+        return self._written + THOUSANDTHS[thousandths]
 
 
 class Lines:
@@ -139,18 +140,18 @@ class Lines:
     def write(self, line: bytes) -> None:
         """Write one line and see it off, after those that wait."""
         self.first()
-        self._gathered.append(line)
+        self._gathered.append(line + b"\n")
         self.see_off()
 
-    def gather(self, line: bytes) -> None:
-        """Keep one line until `see_off`, so that many are written as one."""
-        self._gathered.append(line)
+    def gather(self, lines: bytes) -> None:
+        """Keep lines, each with its end, until `see_off`, so that many are written as one."""
+        self._gathered.append(lines)
 
     def see_off(self) -> None:
         """Write what waits."""
         if not self._gathered:
             return
-        lines, self._gathered = b"\n".join((*self._gathered, b"")), []
+        lines, self._gathered = b"".join(self._gathered), []
         with suppress(OSError, ValueError):  # the latter if the stream is closed
             self._stream.write(lines)
             self._stream.flush()
@@ -169,6 +170,14 @@ def encode(event: dict[str, object] | msgspec.Struct) -> bytes:
         said = event if isinstance(event, dict) else msgspec.structs.asdict(event)
         text = json.dumps(said, default=str, ensure_ascii=False)
         return text.encode("utf-8", "replace")
+
+
+def encode_all(events: Sequence[msgspec.Struct]) -> bytes:
+    """Write many, each on a line of its own; together they cost half as much."""
+    try:
+        return ENCODER.encode_lines(events)
+    except UnicodeEncodeError:
+        return b"".join(encode(event) + b"\n" for event in events)
 
 
 def where(error: BaseException) -> dict[str, object]:

@@ -2,6 +2,8 @@ import io
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.config import LogsConfig
 from proxy.logs import Lines, Log, Threshold, build_log
@@ -200,6 +202,80 @@ def test_bytes_that_are_no_text_do_not_break_the_line() -> None:
     lines.see_off()
 
     assert lines_of(stream)[0]["peer"] == "?"
+
+
+def test_a_line_that_is_hard_to_encode_costs_no_other_its_place() -> None:
+    stream = io.BytesIO()
+    lines, log = log_to(stream)
+
+    RequestLog(log).read_all([outcome(peer="1"), outcome(peer="\udcff"), outcome(peer="3")])
+    lines.see_off()
+
+    assert [line["peer"] for line in lines_of(stream)] == ["1", "?", "3"]
+
+
+def test_a_request_that_no_line_can_be_made_of_costs_no_other_its_line() -> None:
+    stream = io.BytesIO()
+    lines, log = log_to(stream)
+    outcomes = iter([outcome(peer="1"), outcome(duration=None), outcome(peer="3")])
+    read = RequestLog(log).read_all
+
+    with pytest.raises(TypeError):
+        read(outcomes)
+    read(outcomes)
+    lines.see_off()
+
+    assert [line["peer"] for line in lines_of(stream)] == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("level", "logged"),
+    [("info", ["1", "2", "3"]), ("warning", ["2"]), ("error", [])],
+)
+def test_of_many_those_that_matter_enough_are_logged(level: str, logged: list[str]) -> None:
+    stream = io.BytesIO()
+    lines, log = log_to(stream, level=level)
+
+    RequestLog(log).read_all(
+        [outcome(peer="1"), outcome(peer="2", code="mint-failed"), outcome(peer="3")]
+    )
+    lines.see_off()
+
+    assert [line["peer"] for line in lines_of(stream)] == logged
+
+
+def test_of_many_a_share_is_logged() -> None:
+    stream = io.BytesIO()
+    lines, log = log_to(stream)
+    every = [outcome(trace=traced(digits)) for digits in ("10000000", "90000000", "20000000")]
+
+    RequestLog(log, sampling=Sampling(0.5)).read_all(every)
+    lines.see_off()
+
+    assert [line["trace_id"][-8:] for line in lines_of(stream)] == ["10000000", "20000000"]
+
+
+@given(seconds=st.floats(0, 4e9), duration=st.floats(0, 1e5))
+def test_a_line_for_machines_has_the_bytes_of_any_other_line(
+    seconds: float, duration: float
+) -> None:
+    """Whether it is written among many or alone: the same time, the same digits."""
+    stream, plain, heard = io.BytesIO(), io.BytesIO(), Heard()
+    lines, log = log_to(stream)
+    one = outcome(started_at=seconds, duration=duration, path='/"\\', first_byte=duration)
+
+    RequestLog(log).read_all([one])
+    lines.see_off()
+    RequestLog(heard).read_all([one])
+
+    ((_, event, fields),) = heard.lines
+    build_log(
+        LogsConfig(format="json"),
+        lines=Lines(plain),
+        threshold=Threshold("info"),
+        now=lambda: seconds + duration,
+    ).info(event, **fields)
+    assert stream.getvalue() == plain.getvalue()
 
 
 class Counting(io.BytesIO):
