@@ -98,6 +98,7 @@ class TrailThread:
             StartError: there is nowhere to.
         """
         self._writer = self.open_writer()
+        self._redact = frozenset(name.lower() for name in self.config.redact_query)
         self._synced_at = self._told_at = self.clock()
         self._thread = threading.Thread(target=self._run, name="audit-trail", daemon=True)
         self._thread.start()
@@ -158,9 +159,8 @@ class TrailThread:
                 return
 
     def _records(self, batch: list[Entry]) -> list[Record]:
-        redact = frozenset(name.lower() for name in self.config.redact_query)
         return [
-            request_of(what, redact=redact) if isinstance(what, Outcome) else what
+            request_of(what, redact=self._redact) if isinstance(what, Outcome) else what
             for what, _ in batch
         ]
 

@@ -53,6 +53,7 @@ class TrailWriter:
         self._notes: list[Record] = list(left.repairs)  # to be recorded before anything else
         self._previous = left.file
         self._file: int | None = None
+        self._inode = (0, 0)
         self._path = directory
         self._size = 0
         self._is_dirty = False
@@ -104,6 +105,8 @@ class TrailWriter:
         path = self._directory / segment_name(self.head.seq + 1, at=now)
         self._file = create(path)
         self._path, self._size, self._records, self._opened_at = path, 0, 0, now
+        made = os.fstat(self._file)
+        self._inode = (made.st_ino, made.st_dev)
         header = Segment(
             time=stamp(now),
             format=FORMAT,
@@ -149,15 +152,12 @@ class TrailWriter:
             return
         if self._is_dirty:
             self._clean()
-        ours = os.fstat(self._file)
-        try:
+        with suppress(OSError):
             theirs = os.stat(self._path)  # noqa: PTH116 - once for each batch
-            is_there = (theirs.st_ino, theirs.st_dev) == (ours.st_ino, ours.st_dev)
-        except OSError:
-            is_there = False
-        if is_there and ours.st_size == self._size:
-            return
-        found = _what_happened(ours, size=self._size)
+            # No other file can get the number of ours while it is open.
+            if (theirs.st_ino, theirs.st_dev) == self._inode and theirs.st_size == self._size:
+                return
+        found = _what_happened(os.fstat(self._file), size=self._size)
         if found == "renamed":
             self._finish()
         else:

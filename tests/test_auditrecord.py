@@ -69,6 +69,31 @@ def test_an_intent_says_what_is_about_to_happen() -> None:
     assert intent.time == "1970-01-01T00:00:00.000+00:00"
 
 
+def test_each_fact_is_in_the_field_of_its_name() -> None:
+    """Fields go by place, so a fact could stand in the place of another of its type."""
+    texts = ("request_id", "listener", "peer", "caller", "method", "operation", "rule", "origin",
+        "installation", "organization", "token", "code", "duplicate_of", "digest_in", "digest_out",
+    )  # fmt: skip
+    numbers = ("token_generation", "attempts", "status", "bytes_in", "bytes_out")
+    facts: dict[str, object] = {name: name for name in texts}
+    facts |= {name: number for number, name in enumerate(numbers, 1)}
+    journal = journal_of(**facts, target="/path?query", token_wait=0.25, first_byte=0.125)
+    known = {
+        **facts,
+        "trace_id": "7" * 32, "path": "/path", "query": "query", "changes_state": True,
+        "decision": "allowed", "duration_ms": 500.0, "token_wait_ms": 250.0, "first_byte_ms": 125.0,
+        "sha256_in": facts.pop("digest_in"), "sha256_out": facts.pop("digest_out"),
+    }  # fmt: skip
+
+    intent = intent_of(journal, redact=frozenset(), now=0.0)
+    request = request_of(journal.close(at=0.5), redact=frozenset())
+
+    for record in (intent, request):
+        said = msgspec.structs.asdict(record)
+        del said["time"]
+        assert said == {name: known[name] for name in said}
+
+
 @pytest.mark.parametrize(
     ("changed", "decision"),
     [
