@@ -17,16 +17,18 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.image.engine import CONFINED, PROGRAMS, ROOT, Engine
+from tests.image.engine import BASE, CONFINED, PROGRAMS, ROOT, Engine
 
 TAG = "localhost/icr-proxy:test"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icr-proxy"
-MOST_COMPRESSED = 60 << 20  # bytes over the base
+MIB = 1 << 20
+MOST_COMPRESSED = 60 * MIB  # bytes over the base
 TOOLS = Path(sys.executable).parent
 QUIETLY = ("--skip-check-update", "--skip-version-check", "-q")
 
@@ -68,6 +70,8 @@ class Stage:
         for each in (folder, self.keys):
             each.chmod(0o777)  # nobody's user writes the key, and reads it
         self.upstream, self.port, self.admin = free_port(), free_port(), free_port()
+        self.called = datetime.min.replace(tzinfo=UTC)
+        """When podman was told to run the proxy."""
 
     def start(self) -> None:
         """Start both; the proxy waits for nothing, so the emulator comes first."""
@@ -77,6 +81,7 @@ class Stage:
             "--port", str(self.upstream), "--key-file", "/keys/app.pem",
         )  # fmt: skip
         self.engine.until_logged("emulator", "Ask through the proxy")
+        self.called = datetime.now(UTC)  # noqa: TID251  # to compare with a log line's
         self.engine.run("run", "-d", "--name", "proxy", *CONFINED, *mount, *self._settings(), TAG)
         self.engine.until_logged("proxy", "proxy.ready")
 
@@ -212,9 +217,27 @@ def test_the_image_is_small(engine: Engine) -> None:
     engine.do("buildah", "push", "-q", TAG, f"oci:{folder}:t")
     manifest = json.loads(engine.do("skopeo", "inspect", "--raw", f"oci:{folder}:t").stdout)
     own = sum(layer["size"] for layer in manifest["layers"][1:])
+    whole, base = (
+        int(engine.run("image", "inspect", "--format", "{{.Size}}", each).stdout)
+        for each in (TAG, BASE)
+    )
 
-    print(f"\nthe image adds {own / (1 << 20):.1f} MiB to its base, compressed")  # noqa: T201
+    sizes = f"{own / MIB:.1f} MiB compressed, {(whole - base) / MIB:.1f} MiB on the disk"
+    print(f"\nthe image adds to its base {sizes}")  # noqa: T201
     assert 0 < own < MOST_COMPRESSED
+
+
+def test_how_soon_it_is_ready_is_told(stage: Stage) -> None:
+    """Told, not judged: what podman does first, copying the base among it, is the machine's."""
+    lines = (json.loads(line) for line in stage.engine.logs("proxy").splitlines())
+    ready = next(line["ts"] for line in lines if line["event"] == "proxy.ready")
+    moment = ("inspect", "--format", "{{.State.StartedAt.UnixMilli}}", "proxy")
+    started = int(stage.engine.run(*moment).stdout) / 1000
+
+    at = datetime.fromisoformat(ready).timestamp()
+    called, running = at - stage.called.timestamp(), at - started
+    print(f"\nready {called:.2f} s after `podman run`, {running:.2f} s after its start")  # noqa: T201
+    assert 0 < running < called
 
 
 def test_there_is_no_secret_in_the_image(engine: Engine) -> None:
