@@ -12,6 +12,7 @@ import select
 import ssl
 from typing import TYPE_CHECKING, cast
 
+from proxy.alarm import Alarm
 from proxy.errors import UpstreamError
 from proxy.reply import HIGH_WATER, Reply
 
@@ -47,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._paused_writing = False
         self._paused_reading = False
+        self._alarm = Alarm(loop)
         self._waits = select.poll()
         self.idle_since = 0.0
         self.reused = False
@@ -69,19 +71,33 @@ class Connection(asyncio.Protocol):
             return False
         return not self._waits.poll(0)
 
-    async def send(self, request: UpstreamRequest) -> Reply:
-        """Write the request and wait for the head of the answer, which may come first."""
+    def begin(self, request: UpstreamRequest) -> Reply:
+        """Write the head of the request; without a body, the API's time to answer begins."""
         self._reply = reply = Reply(
-            self, method=request.method, reused=self.reused, idle=self._timeouts.idle
+            self,
+            alarm=self._alarm,
+            loop=self._loop,
+            method=request.method,
+            reused=self.reused,
+            idle=self._timeouts.idle,
         )
         self._pump = None
         self._write(reply, encode_head(request))
         request.sent = True
-        if request.body is not None:
-            await self._upload(reply, request.body, chunked=request.length is None)
-        if not reply.head_done:
-            await reply.until(lambda: reply.head_done, seconds=self._timeouts.first_byte)
+        if request.body is None:
+            reply.allow(self._timeouts.first_byte)
         return reply
+
+    async def upload(self, reply: Reply, body: Body, *, chunked: bool) -> None:
+        """Send the body until it ends or the head of an answer arrives, whichever is first."""
+        self._pump = pump = self._loop.create_task(
+            self._send_body(reply, body, chunked=chunked), name="upload"
+        )
+        pump.add_done_callback(lambda done: _pumped(done, reply))
+        while not (reply.head_done or pump.done()):
+            await reply.arrival()
+        if not reply.head_done:
+            reply.allow(self._timeouts.first_byte)
 
     def abort(self, reason: str) -> None:
         """Break the connection at once; `reason` is one of `upstream.CLOSES`."""
@@ -95,6 +111,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, reason: str) -> None:
         """Tell once why it is closed."""
+        self._alarm.stop()
         closed, self._closed = self._closed, None
         if closed is not None:
             closed(self, reason)
@@ -134,6 +151,7 @@ class Connection(asyncio.Protocol):
     def _done(self) -> None:
         if self._pump is not None and not self._pump.done():
             self._pump.cancel()
+        self._alarm.clear()
         if self._reply is not None:
             self._reply = None
             self._released(self)
@@ -145,14 +163,6 @@ class Connection(asyncio.Protocol):
             raise reply.broken("the connection to the API closed")
         reply.sent = True
         self._transport.write(data)
-
-    async def _upload(self, reply: Reply, body: Body, *, chunked: bool) -> None:
-        """Send the body until it ends or the head of an answer arrives, whichever is first."""
-        self._pump = pump = self._loop.create_task(
-            self._send_body(reply, body, chunked=chunked), name="upload"
-        )
-        pump.add_done_callback(lambda done: _pumped(done, reply))
-        await reply.until(lambda: pump.done() or reply.head_done, seconds=None)
 
     async def _send_body(self, reply: Reply, body: Body, *, chunked: bool) -> None:
         while data := await body.read():
@@ -240,12 +250,10 @@ def _said_goodbye(tls: ssl.SSLObject) -> bool:
 
 def encode_head(request: UpstreamRequest) -> bytes:
     """Write the request line, the headers as they are, and our own framing."""
-    lines = [b"%b %b HTTP/1.1\r\n%b" % (request.method.encode(), request.target, request.block)]
-    lines += [b"%b: %b\r\n" % header for header in request.headers]
     if request.length is not None:
-        lines.append(b"Content-Length: %d\r\n\r\n" % request.length)
-    elif request.body is not None:
-        lines.append(b"Transfer-Encoding: chunked\r\n\r\n")
+        framing = b"Content-Length: %d\r\n\r\n" % request.length
     else:
-        lines.append(b"\r\n")
-    return b"".join(lines)
+        framing = b"\r\n" if request.body is None else b"Transfer-Encoding: chunked\r\n\r\n"
+    lines = b"".join([b"%b: %b\r\n" % header for header in request.headers])
+    first = request.method.encode(), request.target
+    return b"%b %b HTTP/1.1\r\n%b%b%b" % (*first, request.block, lines, framing)

@@ -17,6 +17,7 @@ from proxy.errors import (
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
+from proxy.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,13 +77,10 @@ class Pool:
         self._watcher = watcher
         self._is_own = is_own
         self._limit = connections
-        self._taken = 0
         self._idle: deque[Connection] = deque()
-        self._slots = asyncio.Semaphore(connections)
+        self._slots = Slots(connections)
         self._active: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
-        self.waiting = 0
-        """Requests that wait for one of the connections to come free."""
 
     @property
     def idle(self) -> int:
@@ -97,61 +95,57 @@ class Pool:
     @property
     def connecting(self) -> int:
         """Connections that are being made."""
-        return self._taken - len(self._active)
+        return self._limit - self._slots.free - len(self._active)
 
     @property
     def free(self) -> int:
         """How many more requests may be sent now."""
-        return self._limit - self._taken
+        return self._slots.free
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for one of the connections to come free."""
+        return self._slots.waiting
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send once on a pooled or new connection and wait for the head of the answer."""
-        connection = await self._acquire(request)
-        try:
-            return await connection.send(request)
-        except BaseException as error:
-            connection.abort("error" if isinstance(error, UpstreamError) else "left")
-            raise
-
-    async def _acquire(self, request: UpstreamRequest) -> Connection:
-        if self._slots.locked():
+        if not self._slots.take():
             await self._wait()
-        else:
-            await self._slots.acquire()
-        self._taken += 1
         try:
             connection = None if request.fresh else self._pop(is_write=request.is_write)
             if connection is None:
                 self._make_room()
                 connection = await self._connect()
         except BaseException:
-            self._free()
+            self._slots.give_back()
             raise
         self._active.add(connection)
-        return connection
+        try:
+            reply = connection.begin(request)
+            if request.body is not None:
+                await connection.upload(reply, request.body, chunked=request.length is None)
+            while not reply.head_done:
+                await reply.arrival()
+        except BaseException as error:
+            connection.abort("error" if isinstance(error, UpstreamError) else "left")
+            raise
+        return reply
 
     async def _wait(self) -> None:
         """Take the next place that comes free; first come, first served."""
         result = "left"
-        self.waiting += 1
         try:
-            async with asyncio.timeout(self._timeouts.pool):
-                await self._slots.acquire()
+            await self._slots.wait(seconds=self._timeouts.pool)
             result = "ok"
         except TimeoutError:
             result = "busy"
             raise UpstreamBusyError("all connections to the API are in use") from None
         finally:
-            self.waiting -= 1
             self._watcher.waited(result)
-
-    def _free(self) -> None:
-        self._taken -= 1
-        self._slots.release()
 
     def _make_room(self) -> None:
         """Close what has been idle the longest: all together may not be more than the limit."""
-        while self._idle and self._taken + len(self._idle) > self._limit:
+        while self._idle and len(self._idle) > self._slots.free:
             self._idle.popleft().abort("limit")
 
     def _pop(self, *, is_write: bool) -> Connection | None:
@@ -201,7 +195,7 @@ class Pool:
         if connection not in self._active:
             return
         self._active.discard(connection)
-        self._free()
+        self._slots.give_back()
         if connection.is_open:
             connection.idle_since = self._now()
             self._idle.append(connection)

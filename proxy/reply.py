@@ -7,26 +7,20 @@ organization's request. Parsed by llhttp (httptools).
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
+from proxy.answerhead import BODILESS, FIRST_FINAL_STATUS, framing, is_ours, is_plain
 from proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import asyncio
+
+    from proxy.alarm import Alarm
 
 HIGH_WATER = 256 * 1024  # bytes of a body held before the socket is no longer read
 HEAD_LIMIT = 256 * 1024  # bytes of a head; llhttp sets no limit of its own
-BODILESS = frozenset({204, 304})  # RFC 9112, 6.3
-FIRST_FINAL_STATUS = 200
-# Switching Protocols, which nobody asked for, and what is no status: llhttp takes a body after it.
-NEVER = frozenset({101, *range(100)})
-VERSIONS = ("1.1", "1.0")  # llhttp takes 0.9 and 2.0 as well
-PHRASE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9112, 4; llhttp takes controls
 HEAD_END = b"\r\n\r\n"
 
 
@@ -43,16 +37,33 @@ class Source(Protocol):
 class Reply:
     """The answer to one request; what `upstream.UpstreamResponse` promises."""
 
-    def __init__(self, source: Source, *, method: str, reused: bool, idle: float) -> None:
+    __slots__ = (
+        "__weakref__", "_alarm", "_chunks", "_head_bytes", "_idle", "_is_late", "_loop", "_method",
+        "_parser", "_source", "_until_close", "_waiter", "answered", "buffered", "complete",
+        "error", "has_surplus", "head_done", "headers", "keep_alive", "reason", "reused", "sent",
+        "status",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        alarm: Alarm,
+        loop: asyncio.AbstractEventLoop,
+        method: str,
+        reused: bool,
+        idle: float,
+    ) -> None:
         """Answer a request with this method; `idle` is how many seconds its body may pause."""
         self._source: Source | None = source
-        self._loop = asyncio.get_running_loop()
+        self._alarm = alarm
+        self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._method = method
         self._idle = idle
         self._waiter: asyncio.Future[None] | None = None
         self._is_late = False
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._until_close = False
         self._head_bytes = 0
         self.buffered = 0
@@ -79,7 +90,9 @@ class Reply:
     async def read(self) -> bytes:
         """Give what has arrived of the body, or nothing at its end."""
         if not self._chunks and not self.complete:
-            await self.until(lambda: bool(self._chunks) or self.complete, seconds=self._idle)
+            self.allow(self._idle)
+            while not self._chunks and not self.complete:
+                await self.arrival()
         data = self.take()
         if not data:
             self.close()
@@ -87,12 +100,13 @@ class Reply:
 
     def take(self) -> bytes:
         """Give what has arrived of the body without waiting; perhaps nothing yet."""
-        if not self._chunks:
+        chunks = self._chunks
+        if not chunks:
             return b""
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self.buffered = 0
-        if self._source is not None:
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        held, self.buffered = self.buffered, 0
+        if held > HIGH_WATER and self._source is not None:
             self._source.want_more()
         return data
 
@@ -110,7 +124,7 @@ class Reply:
     @property
     def is_clean(self) -> bool:
         """Whether it came and was read to its end, so that the next byte belongs to another."""
-        return self.keep_alive and self.error is None and self.is_read
+        return self.keep_alive and self.error is None and self.complete and not self._chunks
 
     @property
     def is_read(self) -> bool:
@@ -119,23 +133,19 @@ class Reply:
 
     # -- waiting ----------------------------------------------------------------------------------
 
-    async def until(self, reached: Callable[[], bool], *, seconds: float | None) -> None:
-        """Wait until a state is reached; raise what ended the exchange before."""
-        # `asyncio.timeout` costs five times as much as the timer in it, for each request.
+    def allow(self, seconds: float) -> None:
+        """From now on what is waited for may take so long."""
         self._is_late = False
-        timer = None if seconds is None else self._loop.call_later(seconds, self._expire)
-        try:
-            while not reached():
-                if self.error is not None:
-                    raise self.error
-                if self._is_late:
-                    raise self.late("the API did not answer in time")
-                self._waiter = self._loop.create_future()
-                await self._waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
+        self._alarm.set(seconds, self._expire)
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Give what to await until something has changed; raise what ended the exchange before."""
+        if self.error is not None:
+            raise self.error
+        if self._is_late:
+            raise self.late("the API did not answer in time")
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def _expire(self) -> None:
         """Let whoever waits find out that it took too long."""
@@ -144,8 +154,11 @@ class Reply:
 
     def wake(self) -> None:
         """Let whoever waits look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     def fail(self, error: BaseException) -> None:
         """End it unless it has ended; what was received before stays readable."""
@@ -175,18 +188,25 @@ class Reply:
             return False
         self.answered = True
         in_head = not self.head_done
-        self._head_bytes += len(data) if in_head else 0
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.fail(self.broken("what the API sent is not HTTP that can be passed on"))
             return False
-        if not self.head_done and self._head_bytes > HEAD_LIMIT:
-            self.fail(self.broken("the API sent a head without end"))
+        if in_head and not self._check_head(data):
             return False
-        if in_head and self.head_done and self._method == "HEAD" and _goes_on(data):
-            self._spoil()
         self.wake()
+        return True
+
+    def _check_head(self, data: bytes) -> bool:
+        """Whether a head that is not over may go on, and what follows one that is."""
+        if not self.head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_LIMIT:
+                self.fail(self.broken("the API sent a head without end"))
+                return False
+        elif self._method == "HEAD" and _goes_on(data):
+            self._spoil()
         return True
 
     def _spoil(self) -> None:
@@ -221,15 +241,13 @@ class Reply:
         """Decide how the body ends (RFC 9112, 6.3); interim answers are passed over."""
         if self.head_done:
             return
-        status = self._parser.get_status_code()
-        version = self._parser.get_http_version()
-        if (
-            version not in VERSIONS
-            or status in NEVER
-            or not PHRASE.fullmatch(self.reason)
-            or not _is_plain(
-                self.headers, may_be_coded=version == VERSIONS[0] and status >= FIRST_FINAL_STATUS
-            )
+        parser = self._parser
+        status = parser.get_status_code()
+        version = parser.get_http_version()
+        is_framed, codings = framing(self.headers)
+        if not (
+            is_ours(version=version, status=status, reason=self.reason)
+            and is_plain(codings, version=version, status=status)
         ):
             raise ValueError("nobody asked for this")  # ends the parsing: `feed` says how
         if status < FIRST_FINAL_STATUS:
@@ -238,12 +256,12 @@ class Reply:
             return
         self.status = status
         self.head_done = True
-        self.keep_alive = self._parser.should_keep_alive()
         if self._method == "HEAD":
             # llhttp does not know that no body follows; the next answer gets a new parser.
             self.complete = True
+            self.keep_alive = parser.should_keep_alive()
         elif status not in BODILESS:
-            self._until_close = not _is_framed(self.headers)
+            self._until_close = not is_framed
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the body, without framing."""
@@ -258,22 +276,6 @@ class Reply:
         if self.head_done and not self.complete:
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()
-
-
-def _is_framed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
-
-
-def _is_plain(headers: Iterable[tuple[bytes, bytes]], *, may_be_coded: bool) -> bool:
-    """Whether the body comes as it is: a coding we did not ask for could not be passed on.
-
-    So it is with `chunked` named twice, which to some is a body in chunks in a body in chunks, and
-    with any coding in HTTP/1.0, where there is none (RFC 9112, 6.1), or of an interim answer.
-    """
-    codings = [value for name, value in headers if name.lower() == b"transfer-encoding"]
-    return not codings or (
-        len(codings) == 1 and codings[0].strip().lower() == b"chunked" and may_be_coded
-    )
 
 
 def _goes_on(data: bytes) -> bool:

@@ -204,7 +204,7 @@ async def test_a_connection_that_is_gone_sends_nothing() -> None:
     )
 
     with pytest.raises(UpstreamBrokenError) as caught:
-        await connection.send(upstream_request())
+        connection.begin(upstream_request())
 
     assert not caught.value.sent
     assert not connection.is_quiet

@@ -65,6 +65,7 @@ LAYERS = """
     proxyprotocol
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers repeating secret showing tree units
+    alarm answerhead slots
     auditchain breakoff consolelog places presence requesthead sealing storescripts
     clocks errors randomness tracecontext
     __init__
@@ -76,6 +77,7 @@ PURE = """
     admission basic callerconfig callerkeys callers lateness secretkinds
     links
     duplicates fates frames gate headeredits latencies timeline
+    answerhead
     access addresses breaker browsers cached circuit config consistency credentials errors failures
     framing headers hops intake issued kinds listenerconfig masking minting operations outcome paths
     places policy policyconfig problems rationing reference reloading repeating requesthead routes

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from proxy.alarm import Alarm
 from proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
 from proxy.reply import HEAD_LIMIT, Reply
 
@@ -28,7 +29,22 @@ class FakeSource:
 
 
 def make(method: str = "GET", *, source: FakeSource | None = None, idle: float = 5.0) -> Reply:
-    return Reply(source or FakeSource(), method=method, reused=False, idle=idle)
+    loop = asyncio.get_running_loop()
+    return Reply(
+        source or FakeSource(),
+        alarm=Alarm(loop),
+        loop=loop,
+        method=method,
+        reused=False,
+        idle=idle,
+    )
+
+
+async def head_of(reply: Reply) -> None:
+    """Wait for the head."""
+    reply.allow(1)
+    while not reply.head_done:
+        await reply.arrival()
 
 
 async def whole(reply: Reply) -> bytes:
@@ -227,7 +243,7 @@ async def test_what_is_not_an_answer_to_us_is_broken(answer: bytes) -> None:
     assert not reply.feed(answer)
 
     with pytest.raises(UpstreamBrokenError) as caught:
-        await reply.until(lambda: reply.head_done, seconds=1)
+        await head_of(reply)
     assert caught.value.answered
     assert not reply.is_clean
 
@@ -265,7 +281,7 @@ async def test_a_head_without_end_is_not_collected(piece: bytes) -> None:
 
     assert fed <= HEAD_LIMIT + len(piece)
     with pytest.raises(UpstreamBrokenError, match="without end"):
-        await reply.until(lambda: reply.head_done, seconds=1)
+        await head_of(reply)
 
 
 async def test_header_bytes_stay_as_they_are() -> None:

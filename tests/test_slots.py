@@ -1,0 +1,122 @@
+"""No place is lost and none is given twice, whoever leaves at whatever moment."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from proxy.slots import Slots
+
+
+async def entering(slots: Slots, *, seconds: float = 5) -> asyncio.Task[None]:
+    """Have somebody begin to wait."""
+    task = asyncio.ensure_future(slots.wait(seconds=seconds))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_places_are_taken_at_once_while_there_are_some() -> None:
+    slots = Slots(2)
+
+    assert [slots.take() for _ in range(3)] == [True, True, False]
+    slots.give_back()
+    assert slots.take()
+
+
+async def test_first_come_first_served() -> None:
+    slots = Slots(1)
+    assert slots.take()
+    first, second = await entering(slots), await entering(slots)
+    assert slots.waiting == 2
+
+    slots.give_back()
+    await first
+
+    assert not second.done()
+    assert not slots.take(), "nobody overtakes who waits"
+    slots.give_back()
+    await second
+    assert (slots.free, slots.waiting) == (0, 0)
+
+
+async def test_who_waits_too_long_is_told_and_forgotten() -> None:
+    slots = Slots(1)
+    assert slots.take()
+
+    with pytest.raises(TimeoutError):
+        await slots.wait(seconds=0.01)
+
+    assert slots.waiting == 0
+    slots.give_back()
+    assert slots.free == 1
+
+
+async def test_who_leaves_before_the_turn_is_passed_over() -> None:
+    slots = Slots(1)
+    assert slots.take()
+    first, second = await entering(slots), await entering(slots)
+
+    first.cancel()
+    slots.give_back()
+
+    await second
+    await asyncio.wait([first])
+    assert first.cancelled()
+    assert (slots.free, slots.waiting) == (0, 0)
+
+
+async def test_who_leaves_at_the_turn_gives_the_place_on() -> None:
+    slots = Slots(1)
+    assert slots.take()
+    first, second = await entering(slots), await entering(slots)
+
+    slots.give_back()
+    first.cancel()
+
+    await second
+    await asyncio.wait([first])
+    slots.give_back()
+    assert slots.free == 1
+
+
+async def test_who_alone_leaves_in_the_same_moment_loses_no_place() -> None:
+    slots = Slots(1)
+    assert slots.take()
+    alone = await entering(slots)
+
+    alone.cancel()
+    slots.give_back()
+
+    await asyncio.wait([alone])
+    assert (slots.free, slots.waiting) == (1, 0)
+
+
+async def test_a_storm_loses_no_place() -> None:
+    chance, slots, inside = random.Random(7), Slots(3), 0
+
+    async def one() -> None:
+        nonlocal inside
+        if not slots.take():
+            try:
+                await slots.wait(seconds=chance.choice([0.001, 0.01, 5]))
+            except TimeoutError:
+                return
+        inside += 1
+        assert inside <= 3
+        try:
+            await asyncio.sleep(chance.random() / 500)
+        finally:
+            inside -= 1
+            slots.give_back()
+
+    tasks = [asyncio.ensure_future(one()) for _ in range(200)]
+    for task in tasks:
+        if chance.random() < 0.3:
+            await asyncio.sleep(0)
+            task.cancel()
+    await asyncio.wait(tasks)
+
+    assert not [task for task in tasks if not task.cancelled() and task.exception()]
+    assert (slots.free, slots.waiting, inside) == (3, 0, 0)
