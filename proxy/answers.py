@@ -20,12 +20,22 @@ if TYPE_CHECKING:
     import hashlib
     from collections.abc import Callable, Sequence
 
+    from aiohttp import StreamReader
+
     from proxy.problems import Problem
     from proxy.request import Request
 
 Header = tuple[bytes, bytes]
 
 NO_CONTENT = 204
+LENGTH_SIZE = len(b"content-length")
+# What ends a head, by whether the connection goes on and the caller is one of HTTP/1.0.
+CONNECTION = {
+    (True, False): b"\r\n",
+    (True, True): b"Connection: keep-alive\r\n\r\n",
+    (False, False): b"Connection: close\r\n\r\n",
+    (False, True): b"Connection: close\r\n\r\n",
+}
 BODILESS = frozenset({NO_CONTENT, 304})
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -83,27 +93,26 @@ class Answer:
         request = self._request
         if self.edit is not None:
             headers = self.edit(headers)
+        is_old = request.version < HttpVersion11
         lines = [b"HTTP/1.1 %d %b" % (status, reason)]
-        lines += [b"%b: %b" % header for header in (*headers, *self.extra)]
-        if status == NO_CONTENT:  # which has no length (RFC 9110, 8.6)
-            lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
-        has_body = request.method != "HEAD" and status not in BODILESS
-        if has_body and not any(name.lower() == b"content-length" for name, _ in headers):
-            if request.version >= HttpVersion11:
+        has_length = False
+        for name, value in headers:
+            if len(name) == LENGTH_SIZE and name.lower() == b"content-length":
+                if status == NO_CONTENT:  # which has no length (RFC 9110, 8.6)
+                    continue
+                has_length = True
+            lines.append(name + b": " + value)
+        for name, value in self.extra:
+            lines.append(name + b": " + value)
+        if not has_length and request.method != "HEAD" and status not in BODILESS:
+            if is_old:
+                self.keep_alive = False  # the end of the connection is the end of the body
+            else:
                 self._chunked = True
                 lines.append(b"Transfer-Encoding: chunked")
-            else:
-                self.keep_alive = False  # the end of the connection is the end of the body
-        # What is left of the request's body is not read for long, so the caller should know
-        # (RFC 9110, 10.1.1): it may be waiting for a go-ahead that will not come.
-        body = request.content
-        if self._closing() or not body.is_eof() or body.exception() is not None:
+        if self._closing() or (request.body_exists and _is_left(request.content)):
             self.keep_alive = False
-        if not self.keep_alive:
-            lines.append(b"Connection: close")
-        elif request.version < HttpVersion11:
-            lines.append(b"Connection: keep-alive")
-        lines += (b"", b"")
+        lines.append(CONNECTION[self.keep_alive, is_old])
         self._head = b"\r\n".join(lines)
 
     async def write(self, data: bytes) -> None:
@@ -111,17 +120,20 @@ class Answer:
         self.sent += len(data)
         if self.digest is not None:
             self.digest.update(data)
-        framed = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
-        await self._send(framed)
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._put(data):
+            await self._drain()
 
     async def flush_head(self) -> None:
         """Send the head before there is a body: the caller may be waiting for it."""
-        if self._head:
-            await self._send(b"")
+        if self._head and self._put(b""):
+            await self._drain()
 
     async def end(self) -> None:
         """Finish the body."""
-        await self._send(b"0\r\n\r\n" if self._chunked else b"")
+        if self._put(b"0\r\n\r\n" if self._chunked else b""):
+            await self._drain()
 
     async def refuse(self, problem: Problem) -> None:
         """Send a refusal as a whole."""
@@ -146,18 +158,20 @@ class Answer:
         if transport is not None:
             break_off(transport)
 
-    async def _send(self, data: bytes) -> None:
-        transport = self._request.transport
+    def _put(self, data: bytes) -> bool:
+        """Write, behind the head if that is still here; say if the caller is slow to take it."""
+        protocol = self._request.protocol
+        transport = protocol.transport
         if transport is None or transport.is_closing():
             raise CallerGoneError("the caller closed the connection")
         if self._head:
             data = self._head + data
             self._head = b""
-        if data:
-            self.started = True
-            transport.write(data)
-            if self._request.protocol.writing_paused:
-                await self._drain()
+        if not data:
+            return False
+        self.started = True
+        transport.write(data)
+        return protocol.writing_paused
 
     async def _drain(self) -> None:
         try:
@@ -167,3 +181,11 @@ class Answer:
             raise CallerTimeoutError("the caller stopped reading") from None
         except ConnectionError as exc:
             raise CallerGoneError("the caller closed the connection") from exc
+
+
+def _is_left(body: StreamReader) -> bool:
+    """Whether some of a request's body is not read, and will not be for long.
+
+    The caller should know (RFC 9110, 10.1.1): it may be waiting for a go-ahead that will not come.
+    """
+    return not body.is_eof() or body.exception() is not None

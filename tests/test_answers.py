@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import uvloop
-from aiohttp import EMPTY_PAYLOAD, HttpVersion11
+from aiohttp import HttpVersion11
 
 from proxy.answers import Answer
 from proxy.errors import CallerGoneError
@@ -429,13 +429,12 @@ class Gone:
     method = "GET"
     version = HttpVersion11
     keep_alive = True
-    headers: ClassVar[dict[str, str]] = {}
-    content = EMPTY_PAYLOAD
+    body_exists = False
     transport: asyncio.Transport | None = None
 
     def __init__(self, transport: Any = None) -> None:
         self.transport = transport
-        self.protocol = self.writer = self
+        self.protocol = self
         self.writing_paused = True
 
     async def drain(self) -> None:
