@@ -25,7 +25,8 @@ from tests.bench.measures import (
 )
 from tests.bench.plot import plot, ticks
 from tests.bench.report import Report, Summary, markdown, pooled, read, with_added, written
-from tests.bench.run import SUITES
+from tests.bench.run import SUITES, measured
+from tests.bench.suites import Bench
 
 FACTS = {
     "date": "2026-11-25", "icr-proxy": "0.1.0", "revision": "abc1234", "python": "3.11.7",
@@ -258,6 +259,20 @@ def test_the_plot_is_told_in_words_to_those_who_do_not_see_it() -> None:
 )
 def test_a_scale_has_round_numbers(highest: float, expected: list[float]) -> None:
     assert ticks(highest) == expected
+
+
+def test_a_suite_that_fails_takes_nothing_with_it_that_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(bench: Bench) -> None:
+        bench.note(IDLE, "envoy", 1.0)
+        raise RuntimeError("no request was answered")
+
+    monkeypatch.setitem(SUITES, "broken", broken)
+    bench = Bench(tools=tmp_path, work=tmp_path, contenders=(), rounds=1, seconds=1)
+
+    assert not measured(bench, "broken")
+    assert bench.numbers == {IDLE: {"envoy": [1.0]}}
 
 
 DOCUMENTS: dict[Path, Callable[[Report, str], str]] = {
