@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from aiohttp import HttpVersion11
+from aiohttp.http import HttpVersion11
 
 from proxy.answers import Answer
 from proxy.callerconnection import peer_of

@@ -11,7 +11,7 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from aiohttp import HttpVersion11
+from aiohttp.http import HttpVersion11
 
 from proxy.breakoff import break_off
 from proxy.errors import CallerGoneError, CallerTimeoutError

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import StreamReader, web
-from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestPayloadError
 
 from proxy.errors import CallerTimeoutError, ProxyError
 from proxy.intake import Intake
@@ -22,6 +22,8 @@ from proxy.turns import WAITING_MOST, Turns
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from aiohttp.web_server import Server
 
     from proxy.peers import Peer
     from proxy.places import Places
@@ -49,7 +51,7 @@ class CallerConnection(Turns):
 
     def __init__(
         self,
-        server: web.Server,
+        server: Server,
         *,
         refuse: Refuse,
         tag: str,
@@ -162,7 +164,7 @@ class CallerConnection(Turns):
         try:
             piece, is_whole = self._intake.next_piece()
         except ProxyError:
-            self._body.set_exception(web.RequestPayloadError("malformed"))
+            self._body.set_exception(RequestPayloadError("malformed"))
             self._body.feed_eof()
             return
         if piece:

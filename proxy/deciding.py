@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from aiohttp import HttpVersion11
+from aiohttp.http import HttpVersion11
 
 from proxy.browsers import is_preflight, preflight
 from proxy.callerconnection import peer_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from aiohttp import HttpVersion11
+from aiohttp.http import HttpVersion11
 
 from proxy.access import TokenKey
 from proxy.answers import PHRASES, Answer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import web
+from aiohttp.web_server import Server
 
 from proxy import binds
 from proxy.addresses import bracketed, is_loopback
@@ -61,7 +61,7 @@ class Door:
 ORDINARY = Door()
 
 
-class CallerServer(web.Server):
+class CallerServer(Server):
     """aiohttp's low-level server, making our connections."""
 
     def __init__(self, respond: Respond, **options: Any) -> None:

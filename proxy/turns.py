@@ -11,8 +11,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp.web import RequestPayloadError
-from aiohttp.web_protocol import PayloadAccessError, RequestHandler
+from aiohttp.web_protocol import PayloadAccessError, RequestHandler, RequestPayloadError
 
 from proxy.breakoff import break_off
 

@@ -67,7 +67,7 @@ LAYERS = """
     peers repeating secret showing tree units
     alarm answerhead slots
     auditchain breakoff consolelog places presence requesthead sealing storescripts
-    clocks errors randomness tracecontext
+    clocks errors randomness serverhalf tracecontext
     __init__
 """
 PURE = """

@@ -1,0 +1,95 @@
+"""Each in a process of its own: what is imported once stays so."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from tests.scenes import call, request_head
+from tests.stories.program import program_before
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proxy.emulator.server import Emulator
+
+LEFT_OUT = "import sys; from proxy.serverhalf import leave_out_the_client as go; go(); "
+
+
+def said(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_what_serves_is_there_and_the_client_is_not() -> None:
+    serve = "import aiohttp.web_server; from aiohttp.http import HttpVersion11; "
+
+    assert said(LEFT_OUT + serve + "print('aiohttp.client' in sys.modules)") == "False"
+
+
+def test_a_module_of_it_can_be_asked_of_the_package() -> None:
+    asked = "from aiohttp import web; print(web.Server.__name__, 'aiohttp.client' in sys.modules)"
+
+    assert said(LEFT_OUT + asked) == "Server False"
+
+
+def test_whoever_asks_for_the_client_gets_it() -> None:
+    asked = "from aiohttp import ClientSession, web; import aiohttp.client as client; "
+    same = "print(ClientSession is client.ClientSession is sys.modules['aiohttp'].ClientSession)"
+
+    assert said(LEFT_OUT + asked + same) == "True"
+
+
+def test_what_it_does_not_have_at_all_is_missed_as_ever() -> None:
+    assert said(LEFT_OUT + "import aiohttp; print(hasattr(aiohttp, 'nothing'))") == "False"
+
+
+def test_it_knows_its_version() -> None:
+    assert said(LEFT_OUT + "import aiohttp; print(aiohttp.__version__)") == aiohttp.__version__
+
+
+def test_one_that_is_loaded_already_is_left_as_it_is() -> None:
+    code = "import aiohttp; before = aiohttp; " + LEFT_OUT + "import aiohttp; "
+
+    assert said(code + "print(aiohttp is before, aiohttp.ClientSession.__name__)") == (
+        "True ClientSession"
+    )
+
+
+# What weighs much and is of no use to a run as it comes. A sidecar pays for every import.
+UNUSED = (
+    *("aiohttp.client", "aiohttp.connector", "aiohttp.cookiejar", "aiohttp.web_app"),
+    *("aiohttp.web_fileresponse", "aiohttp.web_runner", "aiohttp.web_ws"),
+    *("concurrent.futures.process", "multiprocessing", "opentelemetry", "redis", "structlog"),
+    *("proxy.audit", "proxy.auditwriter", "proxy.emulator", "proxy.injector", "zoneinfo"),
+)
+
+
+async def test_a_run_as_it_comes_imports_nothing_heavy_that_it_does_not_use(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    async with program_before(emulator, tmp_path, PYTHONPROFILEIMPORTTIME="1") as program:
+        assert program.process.stderr is not None
+        telling = asyncio.create_task(program.process.stderr.read())  # noqa: TID251  # ends below
+        served = await call(
+            program.port, request_head(tag=next(iter(emulator.world.installations)))
+        )
+        program.process.send_signal(signal.SIGTERM)
+        told = (await telling).decode()
+
+    imported = {line.rpartition("|")[2].strip() for line in told.splitlines()}
+    assert served.status == 200
+    assert "aiohttp.web_protocol" in imported
+    assert [name for name in UNUSED if name in imported] == []
+
+
+@pytest.mark.parametrize("name", [name for name in UNUSED if name.startswith("aiohttp")])
+def test_what_is_left_out_would_be_there_otherwise(name: str) -> None:
+    """Else the test above would prove nothing once a module has another name."""
+    assert said(f"import sys, aiohttp.web; print({name!r} in sys.modules)") == "True"
