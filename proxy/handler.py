@@ -99,7 +99,8 @@ class Handler:
         digits = fresh_digits()
         request_id, traceparent = given_ids(request.raw_headers, notes=request.notes)
         trace = continue_trace(traceparent, digits=digits, share=rules.trace_share)
-        SERVING.set(trace if trace.sampled else None)
+        if trace.sampled or SERVING.get() is not None:  # the connection's task goes on
+            SERVING.set(trace if trace.sampled else None)
         journal = Journal(
             request_id=request_id or digits[:32],
             trace=trace,
@@ -112,19 +113,14 @@ class Handler:
         answer = Answer(
             request,
             timeout=rules.limits.body_timeout,
-            closing=lambda: self._in_flight.closing or broken is not None,
+            closing=self._is_closing if broken is None else _closes,
         )
         if self._trail is not None:
             answer.digest = self._trail.new_digest()
         try:
             if broken is not None:
                 raise broken  # noqa: TRY301  # answered like any other error
-            with self._in_flight.slot(rules.limits.in_flight):
-                if rules.total_seconds is None:  # as usual; even a limit of nothing costs 2 %
-                    await self._serve(request, rules, journal, answer)
-                else:
-                    async with asyncio.timeout(rules.total_seconds):
-                        await self._serve(request, rules, journal, answer)
+            await self._serve_in_place(request, rules, journal, answer)
         except asyncio.CancelledError:
             journal.status = CALLER_GONE_STATUS
             journal.code = "draining" if self._in_flight.closing else "caller-gone"
@@ -137,6 +133,23 @@ class Handler:
         if kept is not None:
             await kept
         return answer
+
+    async def _serve_in_place(
+        self, request: Request, rules: Rules, journal: Journal, answer: Answer
+    ) -> None:
+        """Serve if there is a place, and in time if there is a limit: one of nothing costs 2 %."""
+        self._in_flight.take(rules.limits.in_flight)
+        try:
+            if rules.total_seconds is None:
+                await self._serve(request, rules, journal, answer)
+            else:
+                async with asyncio.timeout(rules.total_seconds):
+                    await self._serve(request, rules, journal, answer)
+        finally:
+            self._in_flight.give_back()
+
+    def _is_closing(self) -> bool:
+        return self._in_flight.closing
 
     def _close(self, journal: Journal, answer: Answer) -> Kept | None:
         """Hand the outcome to its readers; give what the connection has to wait for, if anything.
@@ -179,14 +192,10 @@ class Handler:
 
         def edited(authorization: bytes) -> bytes:
             prepared = self._prepare(request, rules)
-            new = {
-                "authorization": authorization,
-                "request_id": request_id,
-                "traceparent": journal.trace.traceparent,
-            }
+            new = authorization, request_id, journal.trace.traceparent
             if self._is_watched():
-                journal.header_edits = header_edits(request.raw_headers, prepared.lines(**new))
-            return prepared.block(**new)
+                journal.header_edits = header_edits(request.raw_headers, prepared.lines(*new))
+            return prepared.block(*new)
 
         job = Job(
             key=key,
@@ -284,7 +293,7 @@ class Handler:
             data = await response.read()
         while data:
             await answer.write(data)
-            data = await response.read()
+            data = b"" if response.is_read else await response.read()
         await answer.end()
 
     async def _fail(self, error: Exception, journal: Journal, answer: Answer) -> None:
@@ -310,3 +319,8 @@ class Handler:
         except ProxyError:
             journal.status, journal.code = CALLER_GONE_STATUS, "caller-gone"
             answer.abort()
+
+
+def _closes() -> bool:
+    """Whether the connection ends with the answer, where the request could not be read."""
+    return True

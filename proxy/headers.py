@@ -100,9 +100,7 @@ class RequestHeaders:
         Raises:
             BadRequestError: the caller names two different API versions.
         """
-        return self.prepare(received, via=via).lines(
-            authorization=authorization, request_id=request_id, traceparent=traceparent
-        )
+        return self.prepare(received, via=via).lines(authorization, request_id, traceparent)
 
     def prepare(self, received: Iterable[Header], *, via: Header = VIA) -> Prepared:
         """Give all of it that follows from what was received, and may be used for its like again.
@@ -143,7 +141,7 @@ class Prepared:
         self._before = encoded(kept) + b"Authorization: "
         self._after = b"\r\n" + encoded(own) + b"X-Request-Id: "
 
-    def lines(self, *, authorization: bytes, request_id: bytes, traceparent: bytes) -> list[Header]:
+    def lines(self, authorization: bytes, request_id: bytes, traceparent: bytes) -> list[Header]:
         """Give the headers one by one."""
         return [
             *self._kept,
@@ -153,7 +151,7 @@ class Prepared:
             (b"traceparent", traceparent),
         ]
 
-    def block(self, *, authorization: bytes, request_id: bytes, traceparent: bytes) -> bytes:
+    def block(self, authorization: bytes, request_id: bytes, traceparent: bytes) -> bytes:
         """Give the same as it goes over the wire; each line has its end."""
         return b"%b%b%b%b\r\ntraceparent: %b\r\n" % (
             self._before, authorization, self._after, request_id, traceparent,

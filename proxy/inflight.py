@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from proxy.errors import DrainingError, OverloadedError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class InFlight:
@@ -22,10 +18,9 @@ class InFlight:
         """Whether nothing new is served any more."""
         self._idle = asyncio.Event()
         self._idle.set()
-        self._place = Place(self)
 
-    def slot(self, limit: int) -> Place:
-        """Take one of `limit` places, which a `with` gives back at its end.
+    def take(self, limit: int) -> None:
+        """Take one of `limit` places; whoever gets one gives it back.
 
         Raises:
             OverloadedError: there is none; nothing queues.
@@ -37,7 +32,6 @@ class InFlight:
             raise OverloadedError("this proxy serves as many requests as it may; try again")
         self.count += 1
         self._idle.clear()
-        return self._place
 
     def give_back(self) -> None:
         """Take back a place."""
@@ -48,24 +42,3 @@ class InFlight:
     async def until_idle(self) -> None:
         """Wait until nothing is being served."""
         await self._idle.wait()
-
-
-class Place:
-    """A place in use. They are all alike, so one stands for all: nothing is made for a request."""
-
-    __slots__ = ("_in_flight",)
-
-    def __init__(self, in_flight: InFlight) -> None:
-        self._in_flight = in_flight
-
-    def __enter__(self) -> None:
-        """It was taken before."""
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give it back, however the request ended."""
-        self._in_flight.give_back()

@@ -63,6 +63,10 @@ class UpstreamResponse(Protocol):
     headers: list[tuple[bytes, bytes]]
     reused: bool
 
+    @property
+    def is_read(self) -> bool:
+        """Whether all of the body came and was taken."""
+
     def take(self) -> bytes:
         """Give what has arrived of the body without waiting; perhaps nothing yet."""
 

@@ -193,6 +193,7 @@ async def test_an_unexpected_error_is_a_bland_500_and_its_text_stays_inside(
         [line] = proxy.log("request.crashed")
         assert line["error"] == "RuntimeError"
         assert line["request_id"] == answer.problem["requestId"]
+        assert proxy.app.parts.in_flight.count == 0  # its place is given back
 
 
 # -- how much at a time ---------------------------------------------------------------------------
@@ -221,31 +222,25 @@ async def test_more_than_may_be_in_flight_is_refused_and_does_not_queue() -> Non
     assert {answer.status for answer in (*served, again)} == {200}
 
 
-async def test_a_place_is_given_back_however_the_request_ends() -> None:
-    counts: list[int] = []
+async def test_there_are_so_many_places_and_no_more() -> None:
     in_flight = InFlight()
 
-    def crash() -> None:
-        with in_flight.slot(1), pytest.raises(OverloadedError), in_flight.slot(1):
-            pass
-        counts.append(in_flight.count)
-        with in_flight.slot(1):
-            counts.append(in_flight.count)
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        crash()
+    in_flight.take(1)
+    with pytest.raises(OverloadedError):
+        in_flight.take(1)
+    counted = in_flight.count
+    in_flight.give_back()
     await in_flight.until_idle()
 
-    assert [*counts, in_flight.count] == [0, 1, 0]
+    assert (counted, in_flight.count) == (1, 0)
 
 
 def test_a_proxy_that_is_shut_begins_nothing() -> None:
     async def scene() -> None:
         in_flight = InFlight()
         in_flight.shut = True
-        with pytest.raises(DrainingError), in_flight.slot(1):
-            pass
+        with pytest.raises(DrainingError):
+            in_flight.take(1)
 
     asyncio.run(scene())
 

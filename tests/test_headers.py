@@ -209,10 +209,10 @@ HEADERS = st.lists(
 @given(received=HEADERS)
 def test_the_lines_for_the_wire_say_the_same_as_one_by_one(received: list[Header]) -> None:
     prepared = rules().prepare(received)
-    new = {"authorization": OURS, "request_id": b"id-1", "traceparent": TRACE}
+    new = OURS, b"id-1", TRACE
 
-    assert prepared.lines(**new) == edit(*received)
-    assert prepared.block(**new) == b"".join(b"%b: %b\r\n" % line for line in edit(*received))
+    assert prepared.lines(*new) == edit(*received)
+    assert prepared.block(*new) == b"".join(b"%b: %b\r\n" % line for line in edit(*received))
 
 
 def test_ids_are_looked_for_once_in_the_same_headers() -> None:
