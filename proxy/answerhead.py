@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 BODILESS = frozenset({204, 304})  # RFC 9112, 6.3
 FIRST_FINAL_STATUS = 200
@@ -31,27 +31,20 @@ def is_ours(*, version: str, status: int, reason: bytes) -> bool:
     )
 
 
-def framing(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bool, list[bytes]]:
-    """Whether the end of the body is told, and how it is coded; most names are of other lengths."""
-    is_framed = False
-    codings = []
-    for name, value in headers:
-        length = len(name)
-        if length == LENGTH_OF_LENGTH:
-            is_framed = is_framed or name.lower() == b"content-length"
-        elif length == LENGTH_OF_CODING and name.lower() == b"transfer-encoding":
-            is_framed = True
-            codings.append(value)
-    return is_framed, codings
+def has_length(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the length of the body is told."""
+    return any(
+        len(name) == LENGTH_OF_LENGTH and name.lower() == b"content-length" for name, _ in headers
+    )
 
 
-def is_plain(codings: list[bytes], *, version: str, status: int) -> bool:
-    """Whether the body comes as it is: a coding we did not ask for could not be passed on.
+def is_plain(codings: Sequence[bytes], *, version: str, status: int) -> bool:
+    """Whether a body so coded comes as it is: what we did not ask for could not be passed on.
 
     So it is with `chunked` named twice, which to some is a body in chunks in a body in chunks, and
     with any coding in HTTP/1.0, where there is none (RFC 9112, 6.1), or of an interim answer.
     """
-    return not codings or (
+    return (
         len(codings) == 1
         and codings[0].strip().lower() == b"chunked"
         and version == VERSIONS[0]

@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._write(reply, encode_head(request))
         request.sent = True
         if request.body is None:
-            reply.allow(self._timeouts.first_byte)
+            self._alarm.set(self._timeouts.first_byte, reply.expire)
         return reply
 
     async def upload(self, reply: Reply, body: Body, *, chunked: bool) -> None:
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         """End the exchange: keep the connection only if it is clean."""
         if reply is not self._reply:
             return
-        if reply.is_clean and self._is_sent_whole():
+        if reply.is_clean and (self._pump is None or self._is_sent_whole()):
             self._done()
         else:
             self.abort(self._why(reply))

@@ -194,7 +194,7 @@ class Pool:
         """Take back a connection at the end of an exchange; called once per acquired one."""
         if connection not in self._active:
             return
-        self._active.discard(connection)
+        self._active.remove(connection)
         self._slots.give_back()
         if connection.is_open:
             connection.idle_since = self._now()

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
-from proxy.answerhead import BODILESS, FIRST_FINAL_STATUS, framing, is_ours, is_plain
+from proxy.answerhead import (
+    BODILESS,
+    FIRST_FINAL_STATUS,
+    LENGTH_OF_CODING,
+    has_length,
+    is_ours,
+    is_plain,
+)
 from proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
@@ -38,10 +45,10 @@ class Reply:
     """The answer to one request; what `upstream.UpstreamResponse` promises."""
 
     __slots__ = (
-        "__weakref__", "_alarm", "_chunks", "_head_bytes", "_idle", "_is_late", "_loop", "_method",
-        "_parser", "_source", "_until_close", "_waiter", "answered", "buffered", "complete",
-        "error", "has_surplus", "head_done", "headers", "keep_alive", "reason", "reused", "sent",
-        "status",
+        "__weakref__", "_alarm", "_chunks", "_codings", "_head_bytes", "_idle", "_is_late",
+        "_loop", "_method", "_parser", "_source", "_until_close", "_waiter", "answered",
+        "buffered", "complete", "error", "has_surplus", "head_done", "headers", "keep_alive",
+        "reason", "reused", "sent", "status",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +71,7 @@ class Reply:
         self._waiter: asyncio.Future[None] | None = None
         self._is_late = False
         self._chunks: list[bytes] = []
+        self._codings: tuple[bytes, ...] = ()
         self._until_close = False
         self._head_bytes = 0
         self.buffered = 0
@@ -93,7 +101,7 @@ class Reply:
             self.allow(self._idle)
             while not self._chunks and not self.complete:
                 await self.arrival()
-        data = self.take()
+        data = self.take() if self._chunks else b""
         if not data:
             self.close()
         return data
@@ -136,7 +144,7 @@ class Reply:
     def allow(self, seconds: float) -> None:
         """From now on what is waited for may take so long."""
         self._is_late = False
-        self._alarm.set(seconds, self._expire)
+        self._alarm.set(seconds, self.expire)
 
     def arrival(self) -> asyncio.Future[None]:
         """Give what to await until something has changed; raise what ended the exchange before."""
@@ -147,7 +155,7 @@ class Reply:
         self._waiter = waiter = self._loop.create_future()
         return waiter
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
         """Let whoever waits find out that it took too long."""
         self._is_late = True
         self.wake()
@@ -193,21 +201,20 @@ class Reply:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.fail(self.broken("what the API sent is not HTTP that can be passed on"))
             return False
-        if in_head and not self._check_head(data):
-            return False
+        if not self.head_done:
+            return self._may_grow(len(data))
+        if in_head and self._method == "HEAD" and _goes_on(data):
+            self._spoil()
         self.wake()
         return True
 
-    def _check_head(self, data: bytes) -> bool:
-        """Whether a head that is not over may go on, and what follows one that is."""
-        if not self.head_done:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_LIMIT:
-                self.fail(self.broken("the API sent a head without end"))
-                return False
-        elif self._method == "HEAD" and _goes_on(data):
-            self._spoil()
-        return True
+    def _may_grow(self, size: int) -> bool:
+        """Whether a head that is not over may go on after so many more bytes."""
+        self._head_bytes += size
+        if self._head_bytes <= HEAD_LIMIT:
+            return True
+        self.fail(self.broken("the API sent a head without end"))
+        return False
 
     def _spoil(self) -> None:
         """Keep what comes after the answer from becoming the next one."""
@@ -236,6 +243,9 @@ class Reply:
         """A header of the head; trailers come after it and are dropped."""
         if not self.head_done:
             self.headers.append((name, value))
+            # Most names are of another length, and need no second look.
+            if len(name) == LENGTH_OF_CODING and name.lower() == b"transfer-encoding":
+                self._codings += (value,)
 
     def on_headers_complete(self) -> None:
         """Decide how the body ends (RFC 9112, 6.3); interim answers are passed over."""
@@ -244,10 +254,9 @@ class Reply:
         parser = self._parser
         status = parser.get_status_code()
         version = parser.get_http_version()
-        is_framed, codings = framing(self.headers)
-        if not (
-            is_ours(version=version, status=status, reason=self.reason)
-            and is_plain(codings, version=version, status=status)
+        codings = self._codings
+        if not is_ours(version=version, status=status, reason=self.reason) or (
+            codings and not is_plain(codings, version=version, status=status)
         ):
             raise ValueError("nobody asked for this")  # ends the parsing: `feed` says how
         if status < FIRST_FINAL_STATUS:
@@ -256,12 +265,14 @@ class Reply:
             return
         self.status = status
         self.head_done = True
+        keep_alive = parser.should_keep_alive()
         if self._method == "HEAD":
             # llhttp does not know that no body follows; the next answer gets a new parser.
             self.complete = True
-            self.keep_alive = parser.should_keep_alive()
-        elif status not in BODILESS:
-            self._until_close = not is_framed
+            self.keep_alive = keep_alive
+        elif not keep_alive and status not in BODILESS:
+            # An answer after which another may come has an end of its own.
+            self._until_close = not codings and not has_length(self.headers)
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the body, without framing."""
