@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tests.bench.machinery import Process, on_load_core
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PER_MICRO = 1e6
@@ -48,11 +51,8 @@ def wrk(url: str, *, seconds: int, connections: int, script: Path | None = None)
 def per_request(
     process: Process, url: str, *, seconds: int, connections: int, script: Path | None = None
 ) -> float:
-    """Give the CPU microseconds of a request.
-
-    First comes a load that is not counted: many connections to a TLS upstream take seconds to make.
-    """
-    wrk(url, seconds=1 + connections // 250, connections=connections, script=script)
+    """Give the CPU microseconds of a request, after a load that is not counted."""
+    wrk(url, seconds=1, connections=connections, script=script)
     before = process.cpu()
     requests, bad = wrk(url, seconds=seconds, connections=connections, script=script)
     if not requests:
@@ -60,3 +60,33 @@ def per_request(
     if bad:
         raise RuntimeError(f"{process.name}: {bad} of {requests} answers were errors")
     return (process.cpu() - before) / requests * PER_MICRO
+
+
+def per_request_amid(
+    process: Process,
+    url: str,
+    asked: Callable[[], int],
+    *,
+    seconds: int,
+    connections: int,
+    script: Path | None = None,
+) -> float:
+    """Give the CPU microseconds of a request in the midst of a load, when all is connected.
+
+    wrk leaves with a request on every connection, and the proxy then closes what it had upstream:
+    the next load begins with as many handshakes as there are connections. So the load goes on
+    while we look, and the upstream says how often it was asked.
+    """
+    lead = 1 + connections // 250
+    with ThreadPoolExecutor(1) as pool:
+        load = pool.submit(
+            wrk, url, seconds=lead + seconds + 1, connections=connections, script=script
+        )
+        time.sleep(lead)
+        requests, before = -asked(), -process.cpu()
+        time.sleep(seconds)
+        requests, spent = requests + asked(), before + process.cpu()
+        answers, bad = load.result()
+    if bad or requests <= 0:
+        raise RuntimeError(f"{process.name}: {bad} of {answers} answers were errors")
+    return spent / requests * PER_MICRO

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import ssl
+import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -80,6 +82,7 @@ http {{
     ssl_certificate {work}/cert.pem; ssl_certificate_key {work}/key.pem;
     ssl_session_cache shared:s:1m;
     add_header X-Tool-Call $http_x_tool_call;  # given back where one came
+    location = /asked {{ stub_status; }}
     location /app/ {{ return 200 '{MINTED}'; }}
     location / {{ return 200 '{JSON}'; }}
   }}
@@ -91,6 +94,14 @@ http {{
         if not tls:
             until_answering(process, f"http://127.0.0.1:{port}/")
         yield f"{scheme}://127.0.0.1:{port}"
+
+
+def times_asked(upstream: str, work: Path) -> int:
+    """Ask the upstream of small answers how many requests it has had, this one among them."""
+    tls = ssl.create_default_context(cafile=str(work / "cert.pem"))
+    with urllib.request.urlopen(f"{upstream}/asked", context=tls, timeout=20) as answer:
+        # Active connections: 1 \n server accepts handled requests \n 1 1 1 \n …
+        return int(answer.read().split(b"\n")[2].split()[2])
 
 
 @contextmanager

@@ -9,10 +9,17 @@ import sys
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.contenders import Stage, running
-from tests.bench.loads import EVERY_HEAD_DIFFERENT, MANY_INSTALLATIONS, per_request, wrk
+from tests.bench.loads import (
+    EVERY_HEAD_DIFFERENT,
+    MANY_INSTALLATIONS,
+    per_request,
+    per_request_amid,
+    wrk,
+)
 from tests.bench.machinery import LOAD_CORE, Process, on_load_core, until_answering
 from tests.bench.measures import (
     CONNECTION,
@@ -35,7 +42,7 @@ from tests.bench.measures import (
     WIDE,
     Measure,
 )
-from tests.bench.origins import long_bodies, small_answers
+from tests.bench.origins import long_bodies, small_answers, times_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -209,17 +216,15 @@ def growth(bench: Bench) -> None:
     script = bench.work / "many.lua"
     script.write_text(MANY_INSTALLATIONS)
     with small_answers(bench.work, tls=True) as upstream:
+        asked = partial(times_asked, upstream, bench.work)
         for name in bench.turns():
             with bench.on_stage(name, upstream) as (process, url):
-                one = per_request(process, url, seconds=bench.seconds, connections=32)
-                wide = per_request(process, url, seconds=bench.seconds, connections=1000)
-                bench.note(WIDE, name, wide / one)
+                cost = partial(per_request_amid, process, url, asked, seconds=bench.seconds)
+                one = cost(connections=32)
+                bench.note(WIDE, name, cost(connections=1000) / one)
                 if name in ("icr-proxy", "base"):
                     _ask_for(10_000, url)
-                    many = per_request(
-                        process, url, seconds=bench.seconds, connections=32, script=script
-                    )
-                    bench.note(MANY, name, many / one)
+                    bench.note(MANY, name, cost(connections=32, script=script) / one)
 
 
 def slowloris(bench: Bench) -> None:
