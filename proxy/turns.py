@@ -94,7 +94,8 @@ class Turns(RequestHandler):
                 else:
                     answer = await self._refuse(request, request.broken)
                     await self._linger()
-            except Exception:  # noqa: BLE001  # another answer would follow what was already sent
+            except Exception as error:  # noqa: BLE001  # another answer would follow what was sent
+                self.log_exception("a request could not be ended", exc_info=error)
                 return
             finally:
                 self._current_request, self._request_in_progress = None, False

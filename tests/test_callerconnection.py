@@ -249,8 +249,11 @@ async def test_a_log_that_cannot_be_written_costs_no_answer() -> None:
             rest = await reader.read()
         writer.close()
 
+        (told,) = proxy.log("library.error")
+
     assert answer.body == b"done"
     assert rest == b""
+    assert told["error"] == "OSError"
 
 
 # -- times and numbers ----------------------------------------------------------------------------
