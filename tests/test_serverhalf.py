@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import subprocess
 import sys
@@ -76,12 +75,10 @@ async def test_a_run_as_it_comes_imports_nothing_heavy_that_it_does_not_use(
 ) -> None:
     async with program_before(emulator, tmp_path, PYTHONPROFILEIMPORTTIME="1") as program:
         assert program.process.stderr is not None
-        telling = asyncio.create_task(program.process.stderr.read())  # noqa: TID251  # ends below
-        served = await call(
-            program.port, request_head(tag=next(iter(emulator.world.installations)))
-        )
+        tag = next(iter(emulator.world.installations))
+        served = await call(program.port, request_head(tag=tag))
         program.process.send_signal(signal.SIGTERM)
-        told = (await telling).decode()
+        told = (await program.process.stderr.read()).decode()
 
     imported = {line.rpartition("|")[2].strip() for line in told.splitlines()}
     assert served.status == 200
