@@ -20,7 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 
 from proxy import __version__
-from proxy.requestcounts import SECONDS, RequestCounts
+from proxy.requestcounts import SECONDS, RequestCounts, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -100,7 +100,10 @@ class Metrics:
         self.in_flight = gauge("in_flight", "Requests being served.")
         for made in (counts.bytes, counts.refusals, counts.would_refuse):
             registry.register(Shown(made))
-        self.lookups = counter("token_lookups", "What the cache held for a request.", "result")
+        self.lookups = Tally(
+            "icr_proxy_token_lookups", "What the cache held for a request.", "result"
+        )
+        registry.register(self.lookups)
         self.mints = counter("token_mints", "Tokens asked for.", "kind", "result")
         self.mint_duration = Histogram(
             "icr_proxy_token_mint_duration_seconds",

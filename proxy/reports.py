@@ -38,11 +38,12 @@ class TokenReports:
         self._log = log
         self._metrics = metrics
         self._mint_span = mint_span
-        self._lookups = {result: metrics.lookups.labels(result) for result in LOOKUPS}
+        self._lookups = metrics.lookups.numbers
+        self._lookups.update(dict.fromkeys(LOOKUPS, 0))
 
     def looked_up(self, result: str) -> None:
         """Count what the cache held for a request."""
-        self._lookups[result].inc()
+        self._lookups[result] += 1
 
     def minted(self, key: TokenKey, cached: CachedToken, seconds: float) -> None:
         """Count and log a token that arrived; one that another replica had made is no mint."""

@@ -183,6 +183,18 @@ class RequestCounts:
         return _counter("icr_proxy_caller_requests", meaning, "caller", self._callers)
 
 
+class Tally:
+    """A counter by one label, in plain numbers, for whoever counts once for each request."""
+
+    def __init__(self, name: str, meaning: str, label: str) -> None:
+        self._name, self._meaning, self._label = name, meaning, label
+        self.numbers: Counter[str] = Counter()
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """Show them now (called by the registry on each scrape)."""
+        yield _counter(self._name, self._meaning, self._label, self.numbers)
+
+
 def _counter(
     name: str, meaning: str, label: str, numbers: Mapping[str, int]
 ) -> CounterMetricFamily:

@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from proxy.metrics import Shown, WithoutCreated
 from proxy.outcome import Outcome
-from proxy.requestcounts import METHODS, SECONDS, STATUSES, RequestCounts
+from proxy.requestcounts import METHODS, SECONDS, STATUSES, RequestCounts, Tally
 from proxy.tracecontext import continue_trace
 from tests.fakes import outcome
 
@@ -134,6 +134,19 @@ def test_an_exemplar_is_of_the_time_at_which_the_request_ended() -> None:
 
     text = choose_encoder(OPENMETRICS)[0](counted.registry).decode()
     assert f'# {{trace_id="{"a" * 32}"}} 0.25 1000.25\n' in text
+
+
+def test_a_tally_shows_as_a_counter_would() -> None:
+    tally = Tally("x", "Meaning.", "result")
+    registry, reference = CollectorRegistry(), CollectorRegistry()
+    tally.numbers.update({"one": 2, "none": 0})
+    registry.register(tally)
+    counter = Counter("x", "Meaning.", ["result"], registry=reference)
+
+    counter.labels("one").inc(2)
+    counter.labels("none")
+
+    assert shown(registry, PLAIN) == shown(reference, PLAIN)
 
 
 def test_series_are_as_many_as_labels_differ() -> None:
