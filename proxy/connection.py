@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
     def begin(self, request: UpstreamRequest) -> Reply:
         """Write the head of the request; without a body, the API's time to answer begins."""
         self._reply = reply = Reply(
-            self,
+            source=self,
             alarm=self._alarm,
             loop=self._loop,
             method=request.method,
@@ -254,6 +254,7 @@ def encode_head(request: UpstreamRequest) -> bytes:
         framing = b"Content-Length: %d\r\n\r\n" % request.length
     else:
         framing = b"\r\n" if request.body is None else b"Transfer-Encoding: chunked\r\n\r\n"
-    lines = b"".join([b"%b: %b\r\n" % header for header in request.headers])
-    first = request.method.encode(), request.target
-    return b"%b %b HTTP/1.1\r\n%b%b%b" % (*first, request.block, lines, framing)
+    lines = request.block
+    if request.headers:
+        lines += b"".join([b"%b: %b\r\n" % header for header in request.headers])
+    return b"%b %b HTTP/1.1\r\n%b%b" % (request.method.encode(), request.target, lines, framing)

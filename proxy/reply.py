@@ -7,9 +7,10 @@ organization's request. Parsed by llhttp (httptools).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
+import msgspec
 
 from proxy.answerhead import (
     BODILESS,
@@ -41,64 +42,53 @@ class Source(Protocol):
         """Nothing more is read of this answer."""
 
 
-class Reply:
+class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     """The answer to one request; what `upstream.UpstreamResponse` promises."""
 
-    __slots__ = (
-        "__weakref__", "_alarm", "_chunks", "_codings", "_head_bytes", "_idle", "_is_late",
-        "_loop", "_method", "_parser", "_source", "_until_close", "_waiter", "answered",
-        "buffered", "complete", "error", "has_surplus", "head_done", "headers", "keep_alive",
-        "reason", "reused", "sent", "status",
-    )  # fmt: skip
+    source: Source | None
+    alarm: Alarm
+    loop: asyncio.AbstractEventLoop
+    method: str
+    """Of the request: an answer to `HEAD` has no body."""
+    reused: bool
+    idle: float
+    """How many seconds its body may pause."""
+    buffered: int = 0
+    """Bytes of the body that nobody has taken yet."""
+    status: int = 0
+    reason: bytes = b""
+    headers: list[tuple[bytes, bytes]] = []
+    sent: bool = False
+    """Whether any byte of the request was handed to the connection."""
+    answered: bool = False
+    """Whether any byte of an answer came back."""
+    head_done: bool = False
+    complete: bool = False
+    """Whether the last byte of the answer has arrived."""
+    has_surplus: bool = False
+    """Whether more came than the answer."""
+    keep_alive: bool = False
+    error: BaseException | None = None
+    """What ended it before its end."""
+    _parser: httptools.HttpResponseParser = cast("httptools.HttpResponseParser", None)
+    _waiter: asyncio.Future[None] | None = None
+    _is_late: bool = False
+    _chunks: list[bytes] = []
+    _codings: tuple[bytes, ...] = ()
+    _until_close: bool = False
+    _head_bytes: int = 0
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        alarm: Alarm,
-        loop: asyncio.AbstractEventLoop,
-        method: str,
-        reused: bool,
-        idle: float,
-    ) -> None:
-        """Answer a request with this method; `idle` is how many seconds its body may pause."""
-        self._source: Source | None = source
-        self._alarm = alarm
-        self._loop = loop
+    def __post_init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._method = method
-        self._idle = idle
-        self._waiter: asyncio.Future[None] | None = None
-        self._is_late = False
-        self._chunks: list[bytes] = []
-        self._codings: tuple[bytes, ...] = ()
-        self._until_close = False
-        self._head_bytes = 0
-        self.buffered = 0
-        """Bytes of the body that nobody has taken yet."""
-        self.status = 0
-        self.reason = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.reused = reused
-        self.sent = False
-        """Whether any byte of the request was handed to the connection."""
-        self.answered = False
-        """Whether any byte of an answer came back."""
-        self.head_done = False
-        self.complete = False
-        """Whether the last byte of the answer has arrived."""
-        self.has_surplus = False
-        """Whether more came than the answer."""
-        self.keep_alive = False
-        self.error: BaseException | None = None
-        """What ended it before its end."""
+
+    __repr__ = object.__repr__  # not what the API said
 
     # -- what the reader of the answer uses -------------------------------------------------------
 
     async def read(self) -> bytes:
         """Give what has arrived of the body, or nothing at its end."""
         if not self._chunks and not self.complete:
-            self.allow(self._idle)
+            self.allow(self.idle)
             while not self._chunks and not self.complete:
                 await self.arrival()
         data = self.take() if self._chunks else b""
@@ -114,13 +104,13 @@ class Reply:
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         held, self.buffered = self.buffered, 0
-        if held > HIGH_WATER and self._source is not None:
-            self._source.want_more()
+        if held > HIGH_WATER and self.source is not None:
+            self.source.want_more()
         return data
 
     def close(self) -> None:
         """End the exchange: nothing more is read from it."""
-        source, self._source = self._source, None
+        source, self.source = self.source, None
         if source is not None:
             source.finish(self)
             # It refers to us in turn; nobody feeds us any more, and without this circle there is
@@ -144,7 +134,7 @@ class Reply:
     def allow(self, seconds: float) -> None:
         """From now on what is waited for may take so long."""
         self._is_late = False
-        self._alarm.set(seconds, self.expire)
+        self.alarm.set(seconds, self.expire)
 
     def arrival(self) -> asyncio.Future[None]:
         """Give what to await until something has changed; raise what ended the exchange before."""
@@ -152,7 +142,7 @@ class Reply:
             raise self.error
         if self._is_late:
             raise self.late("the API did not answer in time")
-        self._waiter = waiter = self._loop.create_future()
+        self._waiter = waiter = self.loop.create_future()
         return waiter
 
     def expire(self) -> None:
@@ -203,7 +193,7 @@ class Reply:
             return False
         if not self.head_done:
             return self._may_grow(len(data))
-        if in_head and self._method == "HEAD" and _goes_on(data):
+        if in_head and self.method == "HEAD" and _goes_on(data):
             self._spoil()
         self.wake()
         return True
@@ -266,7 +256,7 @@ class Reply:
         self.status = status
         self.head_done = True
         keep_alive = parser.should_keep_alive()
-        if self._method == "HEAD":
+        if self.method == "HEAD":
             # llhttp does not know that no body follows; the next answer gets a new parser.
             self.complete = True
             self.keep_alive = keep_alive

@@ -31,7 +31,7 @@ class FakeSource:
 def make(method: str = "GET", *, source: FakeSource | None = None, idle: float = 5.0) -> Reply:
     loop = asyncio.get_running_loop()
     return Reply(
-        source or FakeSource(),
+        source=source or FakeSource(),
         alarm=Alarm(loop),
         loop=loop,
         method=method,
