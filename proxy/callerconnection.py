@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from proxy.peers import Peer
     from proxy.places import Places
-    from proxy.requesthead import Head
     from proxy.servingconfig import LimitsConfig
     from proxy.turns import Refuse
 
@@ -119,7 +118,7 @@ class CallerConnection(Turns):
         intake = self._intake
         intake.receive(data)
         while intake.held and not self._reading_paused:
-            if intake.in_body:
+            if intake.framing is not None:
                 self._read_body()
             elif intake.is_deaf or self._close or self._force_close:
                 intake.drop()
@@ -147,18 +146,17 @@ class CallerConnection(Turns):
         except ProxyError as error:
             self._end_with(error)
             return True
-        if head is not None:
+        if head is None:
+            if self._intake.held and self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._limits.head_timeout, self._late)
+            return False
+        if self._head_timer is not None:
             self._stop_head_timer()
-            self._begin(head)
-        elif self._intake.held and self._head_timer is None:
-            self._head_timer = self._loop.call_later(self._limits.head_timeout, self._late)
-        return head is not None
-
-    def _begin(self, head: Head) -> None:
         body = EMPTY_PAYLOAD
-        if self._intake.in_body:
+        if self._intake.framing is not None:
             body = self._body = StreamReader(self, BUFFER, loop=self._loop)
         self._enqueue(Request(head, self, body))
+        return True
 
     def _read_body(self) -> None:
         try:

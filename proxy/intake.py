@@ -25,7 +25,7 @@ EMPTY_LINES = re.compile(
 class Intake:
     """What has arrived on one connection."""
 
-    __slots__ = ("_framing", "_looked", "_repeating", "_rules", "held", "is_deaf")
+    __slots__ = ("_looked", "_repeating", "_rules", "framing", "held", "is_deaf")
 
     def __init__(self, rules: HeadRules) -> None:
         self._rules = rules
@@ -33,8 +33,8 @@ class Intake:
         """Bytes that no request has taken yet; of a head that is not whole, all of it."""
         self._looked = 0
         """How many of them are known to hold no whole head."""
-        self._framing: Framing | None = None
-        """How the body ends that is being read."""
+        self.framing: Framing | None = None
+        """How the body ends that is being read, if one is: the next bytes belong to it."""
         self._repeating = Repeating()
         self.is_deaf = False
         """Whether nothing that comes now can be a request (RFC 9112, 9.6)."""
@@ -43,14 +43,9 @@ class Intake:
         """Take what arrived."""
         self.held = self.held + data if self.held else data
 
-    @property
-    def in_body(self) -> bool:
-        """Whether the next bytes belong to the body of the request before."""
-        return self._framing is not None
-
     def drop(self) -> None:
         """Take nothing for a request any more."""
-        self.held, self._framing, self.is_deaf = b"", None, True
+        self.held, self.framing, self.is_deaf = b"", None, True
         self.forget()
 
     def forget(self) -> None:
@@ -87,9 +82,9 @@ class Intake:
         self.is_deaf = head.is_last
         length = head.section.length
         if length is None:
-            self._framing = Chunked(trailers=self._rules.headers)
+            self.framing = Chunked(trailers=self._rules.headers)
         elif length:
-            self._framing = Sized(length)
+            self.framing = Sized(length)
         return head
 
     def next_piece(self) -> tuple[bytes, bool]:
@@ -98,14 +93,14 @@ class Intake:
         Raises:
             BadRequestError: it is malformed.
         """
-        if self._framing is None:
+        if self.framing is None:
             raise RuntimeError("no body is being read")
         try:
-            piece, after = self._framing.feed(self.held)
+            piece, after = self.framing.feed(self.held)
         except BadRequestError:
             self.drop()
             raise
         self.held = after or b""
         if after is not None:
-            self._framing = None
+            self.framing = None
         return piece, after is not None

@@ -18,10 +18,8 @@ WRITTEN_MOST = 4096  # bytes of header lines that are kept on each connection
 # llhttp knows more methods, some of them for other protocols only, and reads other forms of
 # targets; those are for it alone. Of these, the tests say that it lets all pass.
 EVERYDAY_LINE = re.compile(rb"([A-Z]+) (/[!\"$-~]*) HTTP/1\.([01])\r\n")
-EVERYDAY = {
-    each.encode("ascii"): each
-    for each in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-}
+EVERYDAY_WORDS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+EVERYDAY = {word.encode("ascii"): word for word in EVERYDAY_WORDS}
 
 
 class Repeating:
@@ -56,13 +54,13 @@ class Repeating:
 
     def keep(self, data: bytes, head: Head) -> None:
         """Remember the lines of `data`, a whole head, unless another line could change them."""
-        line = EVERYDAY_LINE.match(data)
-        if line is None or line[1] not in EVERYDAY:
+        if head.target[0] != "/" or head.method not in EVERYDAY_WORDS:
             return
-        if len(data) - line.end() > WRITTEN_MOST:
+        written = data[data.index(b"\r\n") + 2 :]
+        if len(written) > WRITTEN_MOST:
             self.forget()
         else:
-            self._written, self._section = data[line.end() :], head.section
+            self._written, self._section = written, head.section
 
     def forget(self) -> None:
         """Remember nothing."""

@@ -33,12 +33,13 @@ LINE_OVERHEAD = 64  # bytes of a request line besides its target: the longest me
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110, 5.6.2
 # RFC 9112, 3. A target has no fragment (3.2); other characters that a URI must not hold are sent
 # by old tools, read by all in the same way, and pass.
-REQUEST_LINE = re.compile(rb"(%b+) ([!\"$-~]+) HTTP/1\.[01]\r\n" % TOKEN)
+REQUEST_LINE = re.compile(rb"(%b+) ([!\"$-~]+) HTTP/1\.([01])\r\n" % TOKEN)
 BEGUN_LINE = re.compile(rb"%b*(?: [!\"$-~]*(?: [HTP/.01\r]{0,9})?)?" % TOKEN)
 # RFC 9112, 2.2: recipients do not agree on what a lone CR or LF is.
 LONE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 # RFC 9110, 4.2.1: uri-host, and a port perhaps.
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
+BLANK = (b" ", b"\t")
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -91,7 +92,7 @@ class Section:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header line (called by the parser, which leaves white space at its end)."""
-        if value[-1:] in (b" ", b"\t"):
+        if value.endswith(BLANK):
             value = value.rstrip(b" \t")
         self._lines.append((name, value))
         # Few names have these lengths; the others need not be looked at.
@@ -157,24 +158,23 @@ def read_head(data: bytes, rules: HeadRules) -> Head:
     Raises:
         RefusedError: it is not one, or is too long; which of these, its class says.
     """
-    line_end = data.index(b"\r\n") + 2
     line = REQUEST_LINE.match(data)
+    line_end = line.end() if line is not None else data.index(b"\r\n") + 2
     target = len(line[2]) if line is not None else line_end - LINE_OVERHEAD
     check_sizes(target, len(data) - line_end - 2, rules)
     if line is None:
         raise BadRequestError("the request line is not one of HTTP/1.1")
     section = Section()
-    parser = httptools.HttpRequestParser(section)
     try:
-        parser.feed_data(data)
+        httptools.HttpRequestParser(section).feed_data(data)
     except httptools.HttpParserUpgrade:
         pass  # whoever wants to leave HTTP is told so like any other
     except httptools.HttpParserInvalidMethodError:
         raise NotImplementedMethodError("this proxy does not know that method") from None
     except httptools.HttpParserError:
         raise _mistake(data, rules) from None
-    section.settle(is_old=parser.get_http_version() == "1.0")
-    return Head(parser.get_method().decode("ascii"), line[2].decode("ascii"), section)
+    section.settle(is_old=line[3] == b"0")
+    return Head(line[1].decode("ascii"), line[2].decode("ascii"), section)
 
 
 def check_begun(data: bytes, rules: HeadRules, *, since: int = 0) -> None:

@@ -83,7 +83,13 @@ class Turns(RequestHandler):
         """Answer one request after the other, all of them in the task of the connection."""
         respond, server = cast("Respond", self._request_handler), cast("Server", self._manager)
         while True:
-            request = self._waiting.popleft() if self._waiting else await self._next()
+            if not self._waiting:
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            request = self._waiting.popleft()
             if self._buffer_paused and len(self._waiting) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
             server.requests_count += 1
@@ -106,14 +112,6 @@ class Turns(RequestHandler):
             if self._close or self._force_close or not answer.keep_alive:
                 return
             self._stay_open()
-
-    async def _next(self) -> Request:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-        return self._waiting.popleft()
 
     async def _pass_over(self, body: StreamReader) -> None:
         """Read on for a while what nobody wanted of a body; without its end, nothing can follow."""

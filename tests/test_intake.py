@@ -20,8 +20,8 @@ LAST = b"GET /4 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 def taken(intake: Intake) -> list[str | bytes]:
     """Give everything that can be taken: targets as text, bodies as bytes."""
     found: list[str | bytes] = []
-    while (intake.held and not intake.is_deaf) or intake.in_body:
-        if intake.in_body:
+    while (intake.held and not intake.is_deaf) or intake.framing is not None:
+        if intake.framing is not None:
             piece, is_whole = intake.next_piece()
             found.append(piece)
             if not is_whole and not intake.held:
@@ -82,7 +82,7 @@ def test_after_a_malformed_body_nothing_is_understood() -> None:
 
     with pytest.raises(BadRequestError):
         intake.next_piece()
-    assert (intake.held, intake.in_body, intake.is_deaf) == (b"", False, True)
+    assert (intake.held, intake.framing is not None, intake.is_deaf) == (b"", False, True)
 
 
 def test_empty_lines_are_not_the_beginning_of_a_head() -> None:

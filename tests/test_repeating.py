@@ -65,7 +65,7 @@ def read(intake: Intake, data: bytes) -> Head | ProxyError | None:
         head = intake.next_head()
     except ProxyError as error:
         return error
-    while intake.in_body:
+    while intake.framing is not None:
         intake.receive(b"0\r\n\r\n" if head is not None and head.section.length is None else b"abc")
         intake.next_piece()
     return head
