@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp.web_protocol import PayloadAccessError, RequestHandler, RequestPayloadError
 
 from proxy.breakoff import break_off
+from proxy.errors import CallerError
 
 if TYPE_CHECKING:
     from collections import deque
@@ -100,6 +101,8 @@ class Turns(RequestHandler):
                 else:
                     answer = await self._refuse(request, request.broken)
                     await self._linger()
+            except CallerError:
+                return  # nobody is there any more, or nobody reads
             except Exception as error:  # noqa: BLE001  # another answer would follow what was sent
                 self.log_exception("a request could not be ended", exc_info=error)
                 return

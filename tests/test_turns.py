@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from proxy.answers import Answer
+from proxy.errors import CallerTimeoutError
 from proxy.listeners import Listener
 from proxy.request import Request
 from proxy.servingconfig import LimitsConfig
@@ -191,14 +192,23 @@ async def test_nothing_follows_a_body_without_an_end(rest: bytes) -> None:
     assert got == b""
 
 
-async def test_what_goes_wrong_later_wakes_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        pytest.param(RuntimeError("secret"), ["a request could not be ended"], id="of ours"),
+        pytest.param(CallerTimeoutError("stopped reading"), [], id="of the caller's"),
+    ],
+)
+async def test_nothing_follows_a_request_that_could_not_be_ended(
+    error: Exception, logged: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     async def respond(request: Request) -> Answer:
         await request.content.readany()
-        raise RuntimeError("secret")
+        raise error
 
     async with listening(respond) as (_, reader, writer):
         writer.write(request_head("POST", extra="Content-Length: 2\r\n") + b"ab" + request_head())
         rest = await reader.read()
 
     assert rest == b""
-    assert caplog.records == []
+    assert [record.getMessage() for record in caplog.records] == logged
