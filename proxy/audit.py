@@ -143,8 +143,8 @@ class Trail:
         self._works = landed.error is None
         self._queued -= len(landed.entries)
         first = landed.last - len(landed.entries) + 1
-        for seq, (_, kept) in enumerate(landed.entries, first):
-            if kept is not None and not kept.done():
+        for seq, entry in enumerate(landed.entries, first):
+            if (kept := entry.kept) is not None and not kept.done():
                 kept.set_result(seq)
         self._waits.tidy()
         self._watcher.queued(self._queued)

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
 LINGER_SECONDS = 0.02  # how long a record for which nobody waits may wait for others
 HANDED_MOST = 512
-# Where several requests wait for their records at once, more are coming, and a moment later they
-# are written as one. One that is alone waits for nothing.
-CROWD = 2
-CROWD_SECONDS = 0.001
 
 
 class Handover:
@@ -31,11 +27,8 @@ class Handover:
         """Hand over by `put`, which must not block."""
         self._put = put
         self._gathered: list[Entry] = []
-        self._waiting = 0
         self._is_due = False
         self._is_timed = False
-        self._is_crowded = False
-        """Whether several waited at once when it was handed over last."""
 
     def add(self, entry: Entry) -> None:
         """Take one more; it goes at the end of this turn if somebody waits, else before long."""
@@ -43,8 +36,9 @@ class Handover:
         if len(self._gathered) == HANDED_MOST:
             self.hand_over()
         elif entry.kept is not None:
-            self._waiting += 1
-            self._expect()
+            if not self._is_due:
+                self._is_due = True
+                asyncio.get_running_loop().call_soon(self._end_turn)
         elif not self._is_timed:
             self._is_timed = True
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end_moment)
@@ -54,20 +48,7 @@ class Handover:
         if not self._gathered:
             return
         gathered, self._gathered = self._gathered, []
-        self._is_crowded = self._waiting >= CROWD
-        self._waiting = 0
         self._put(gathered)
-
-    def _expect(self) -> None:
-        """See to it that what somebody waits for goes with what this turn, or moment, brings."""
-        if self._is_due:
-            return
-        self._is_due = True
-        loop = asyncio.get_running_loop()
-        if self._is_crowded:
-            loop.call_later(CROWD_SECONDS, self._end_turn)
-        else:
-            loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._is_due = False

@@ -12,7 +12,9 @@ import queue
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from proxy.auditrecord import Stop, request_of, stamp
 from proxy.logs import where
@@ -32,7 +34,7 @@ RETRY_SECONDS = 0.5
 IDLE_SECONDS = 1.0
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A record on its way, or an outcome, of which this thread makes one.
 
     `kept` gets the sequence number when the record is as safe as `audit.fsync` says.
@@ -159,10 +161,13 @@ class TrailThread:
                 return
 
     def _records(self, batch: list[Entry]) -> list[Record]:
-        return [
-            request_of(what, redact=self._redact) if isinstance(what, Outcome) else what
-            for what, _ in batch
-        ]
+        records: list[Record] = []
+        for entry in batch:
+            what = entry.what
+            if isinstance(what, Outcome):
+                what = request_of(what, redact=self._redact)
+            records.append(what)
+        return records
 
     def _landed(
         self,

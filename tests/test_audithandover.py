@@ -74,27 +74,13 @@ async def test_what_nobody_waits_for_gathers_for_a_moment() -> None:
     assert len(scene.handed) == 1
 
 
-async def test_one_that_waits_alone_waits_for_no_other() -> None:
+async def test_what_somebody_waits_for_waits_for_no_later_turn() -> None:
     scene = Stage()
     for number in (1, 2):
         scene.add(awaited(number))
         await asyncio.sleep(0)
 
     assert [len(each) for each in scene.handed] == [1, 1]
-
-
-async def test_after_several_that_waited_at_once_more_are_awaited_for_a_moment() -> None:
-    scene = Stage()
-    scene.add(awaited(1), awaited(2))
-    await asyncio.sleep(0)
-    scene.add(awaited(3))
-    await asyncio.sleep(0)
-    assert [len(each) for each in scene.handed] == [2]
-    scene.add(awaited(4))
-
-    await scene.until(4)
-
-    assert [len(each) for each in scene.handed] == [2, 2]
 
 
 async def test_no_more_than_so_many_gather() -> None:
