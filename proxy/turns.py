@@ -144,8 +144,8 @@ class Turns(RequestHandler):
         if transport is None or not transport.can_write_eof():
             return
         self._left = self._loop.create_future()
-        transport.write_eof()
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, OSError):  # the caller may have ended the connection by now
+            transport.write_eof()
             async with asyncio.timeout(LINGER_SECONDS):
                 await self._left
 
