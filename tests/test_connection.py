@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
 
+from proxy.alarm import Alarm
 from proxy.connection import Connection, encode_head
 from proxy.errors import (
     CallerGoneError,
@@ -224,6 +226,51 @@ async def test_a_head_that_does_not_come_is_a_timeout() -> None:
             await pool.send(upstream_request())
 
     assert (late.value.sent, late.value.answered, late.value.reused) == (True, False, False)
+
+
+async def test_each_request_of_a_connection_has_the_whole_time() -> None:
+    """One timer serves them all."""
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        if len(api.heads) == 1:
+            await asyncio.sleep(0.05)
+            await visit.say(ok())
+        else:
+            await gone(visit)
+
+    now = asyncio.get_running_loop().time
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url, first_byte=0.1) as pool:
+            await whole(await pool.send(upstream_request()))
+            began = now()
+            with pytest.raises(UpstreamTimeoutError) as late:
+                await pool.send(upstream_request())
+
+    assert late.value.reused
+    assert now() - began >= 0.098
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_connection_that_is_closed_leaves_no_timer_behind(
+    run: Callable[[Awaitable[None]], None],
+) -> None:
+    """One for each that was closed would wait its minute."""
+
+    def alarms() -> int:
+        gc.collect()
+        return sum(isinstance(each, Alarm) for each in gc.get_objects())
+
+    async def scene() -> None:
+        async with scripted_upstream(saying(ok(), ok())) as api:
+            with pool_to(api.url) as pool:
+                await whole(await pool.send(upstream_request()))
+                pool.close()
+                await asyncio.sleep(0.01)  # what was aborted is closed in the next turn
+
+                assert alarms() == before
+
+    before = alarms()
+    run(scene())
 
 
 async def test_interim_answers_do_not_stop_the_clock() -> None:
