@@ -74,10 +74,9 @@ class Turns(RequestHandler):
         except BaseException:
             self.force_close()
             raise
-        if not self._force_close:
+        if self.transport is not None and not self._force_close:
             self._task_handler = None
-            if self.transport is not None:
-                self.transport.close()
+            self.transport.close()
         self._end_in_time(self.transport)
 
     async def _serve_all(self) -> None:

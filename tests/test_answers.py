@@ -478,9 +478,19 @@ async def test_nothing_is_written_to_a_caller_that_left() -> None:
     assert not answer.started
 
 
-async def test_a_caller_that_leaves_while_we_wait_for_it_is_gone() -> None:
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(lambda answer: answer.write(b"x"), id="a piece"),
+        pytest.param(lambda answer: answer.flush_head(), id="the head"),
+        pytest.param(lambda answer: answer.end(), id="the end"),
+    ],
+)
+async def test_a_caller_that_leaves_while_we_wait_for_it_is_gone(
+    step: Callable[[Answer], Awaitable[None]],
+) -> None:
     with pytest.raises(CallerGoneError):
-        await answer_to(Gone(Sink())).write(b"x")
+        await step(answer_to(Gone(Sink())))
 
 
 async def test_what_is_no_socket_is_aborted_all_the_same() -> None:

@@ -212,3 +212,29 @@ async def test_nothing_follows_a_request_that_could_not_be_ended(
 
     assert rest == b""
     assert [record.getMessage() for record in caplog.records] == logged
+
+
+class Nowhere(asyncio.Transport):
+    """A transport that goes nowhere."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+async def test_a_connection_that_ends_before_its_first_turn_serves_nobody() -> None:
+    async def respond(_request: Request) -> Answer:
+        raise AssertionError
+
+    async with listening(respond) as (listener, _, _writer):
+        connection = listener._server()
+        connection.connection_made(Nowhere())
+        connection.data_received(request_head())
+        connection.force_close()
+        await asyncio.sleep(0)
+        await connection.drain()
+
+        assert len(connection._waiting) == 1
+        connection.connection_lost(None)
