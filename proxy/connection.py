@@ -23,23 +23,32 @@ if TYPE_CHECKING:
     from proxy.upstreamconfig import TimeoutsConfig
 
 
-class Connection(asyncio.Protocol):
-    """Serves one request after the other; afterwards it is either clean or closed."""
+RECEIVED_MOST = 128 * 1024  # bytes at a time
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Serves one request after the other; afterwards it is either clean or closed.
+
+    It lends the transport a buffer: without one, each read of a TLS connection makes a string as
+    long as the longest that could come, and shortens it.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         *,
         timeouts: TimeoutsConfig,
+        buffer: memoryview,
         released: Callable[[Connection], None],
         closed: Callable[[Connection, str], None],
     ) -> None:
-        """Speak over what `create_connection` gives.
+        """Speak over what `create_connection` gives; one `buffer` does for all connections.
 
         `released` is called after each exchange, `closed` once, with one of `upstream.CLOSES`.
         """
         self._loop = loop
         self._timeouts = timeouts
+        self._buffer = buffer
         self._released = released
         self._closed: Callable[[Connection, str], None] | None = closed
         self._transport: asyncio.Transport | None = None
@@ -188,6 +197,14 @@ class Connection(asyncio.Protocol):
         """Called once, when connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._waits.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # any length will do
+        """Lend what is received into; it is emptied before anybody else receives."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was received."""
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Pass on; bytes that belong to no answer end the connection."""

@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.connection import Connection
+from proxy.connection import RECEIVED_MOST, Connection
 from proxy.dialing import dial
 from proxy.errors import (
     UpstreamBusyError,
@@ -73,6 +73,7 @@ class Pool:
         """Connect to `address`, unless `is_own` says that it is this proxy's own."""
         self._address = address
         self._timeouts = timeouts
+        self._buffer = memoryview(bytearray(RECEIVED_MOST))
         self._now = now
         self._watcher = watcher
         self._is_own = is_own
@@ -186,6 +187,7 @@ class Pool:
         return Connection(
             asyncio.get_running_loop(),
             timeouts=self._timeouts,
+            buffer=self._buffer,
             released=self._release,
             closed=self._forget,
         )

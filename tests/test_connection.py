@@ -201,6 +201,7 @@ async def test_a_connection_that_is_gone_sends_nothing() -> None:
     connection = Connection(
         asyncio.get_running_loop(),
         timeouts=TimeoutsConfig(),
+        buffer=memoryview(bytearray(16)),
         released=lambda _: None,
         closed=lambda _, _reason: None,
     )
