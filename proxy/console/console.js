@@ -681,7 +681,11 @@ function select(key) {
   schedule();
 }
 
+// A key may come before the frame that shows what the one before it has done.
+function settle() { if (dirty.delete("rows")) drawRows(); }
+
 function move(step) {
+  settle();
   if (!view.length) return;
   const at = view.findIndex((row) => row.key === known.selected);
   const next = at < 0 ? 0 : Math.max(0, Math.min(view.length - 1, at + step));
@@ -699,6 +703,7 @@ list.addEventListener("keydown", (event) => {
 });
 
 function openSelected() {
+  settle();
   const row = view.find((each) => each.key === known.selected) || view[0];
   if (row) { select(row.key); openDrawer(row, { focus: true }); }
 }
@@ -1119,7 +1124,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
   const field = event.target.closest?.("input, select, textarea");
   if (event.key === "Escape") {
-    if (field) field.blur();
+    if (field) { event.preventDefault(); field.blur(); }  // or a search field would be emptied
     else if (known.open) closeDrawer();
     return;
   }

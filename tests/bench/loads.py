@@ -14,11 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PER_MICRO = 1e6
+# The lines differ in both: what a connection remembers of them is no part of the comparison.
 MANY_INSTALLATIONS = """
 counter = 0
 request = function()
   counter = (counter + 1) % 10000
   return wrk.format("GET", "/projects", {["X-ICR-Installation-Id"] = "inst-" .. counter})
+end
+"""
+ONE_INSTALLATION = """
+counter = 0
+request = function()
+  counter = (counter + 1) % 10000
+  local headers = {["X-ICR-Installation-Id"] = "bench", ["X-Tool-Call"] = "call-" .. counter}
+  return wrk.format("GET", "/projects", headers)
 end
 """
 # No two requests have the same head, and the origin gives the header line back. What a proxy

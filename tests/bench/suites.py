@@ -16,6 +16,7 @@ from tests.bench.contenders import Stage, running
 from tests.bench.loads import (
     EVERY_HEAD_DIFFERENT,
     MANY_INSTALLATIONS,
+    ONE_INSTALLATION,
     per_request,
     per_request_amid,
     wrk,
@@ -213,8 +214,9 @@ def idle(bench: Bench) -> None:
 
 def growth(bench: Bench) -> None:
     """CPU per request with many installations, with many connections."""
-    script = bench.work / "many.lua"
+    script, single = bench.work / "many.lua", bench.work / "single.lua"
     script.write_text(MANY_INSTALLATIONS)
+    single.write_text(ONE_INSTALLATION)
     with small_answers(bench.work, tls=True) as upstream:
         asked = partial(times_asked, upstream, bench.work)
         for name in bench.turns():
@@ -223,8 +225,9 @@ def growth(bench: Bench) -> None:
                 one = cost(connections=32)
                 bench.note(WIDE, name, cost(connections=1000) / one)
                 if name in ("icr-proxy", "base"):
+                    alone = cost(connections=32, script=single)
                     _ask_for(10_000, url)
-                    bench.note(MANY, name, cost(connections=32, script=script) / one)
+                    bench.note(MANY, name, cost(connections=32, script=script) / alone)
 
 
 def slowloris(bench: Bench) -> None:

@@ -364,6 +364,7 @@ async def test_everything_is_within_reach_of_the_keyboard(console: Stage) -> Non
     focused = await page.evaluate("document.activeElement.id")
     await page.keyboard.type("proj")
     await key("Escape")
+    kept = await page.input_value("#f-text")
     await key("j")
     await key("Enter")
     await console.see("#drawer .target", "/projects")
@@ -375,7 +376,7 @@ async def test_everything_is_within_reach_of_the_keyboard(console: Stage) -> Non
     await page.focus("#tab-config")
     await key("ArrowRight")
 
-    assert (focused, closed) == ("f-text", True)
+    assert (focused, kept, closed) == ("f-text", "proj", True)
     assert await page.evaluate("document.activeElement.id") == "tab-traffic"
 
 
