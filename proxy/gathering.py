@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from proxy.outcome import Outcome
 
@@ -42,11 +42,19 @@ class Gathering:
     """Keeps outcomes for a moment, and then hands them on in their order."""
 
     def __init__(
-        self, readers: Sequence[Reader], *, handed_on: Callable[[], None] = lambda: None
+        self,
+        readers: Sequence[Reader],
+        *,
+        handed_on: Callable[[], None] = lambda: None,
+        failed: Callable[[Exception], None],
     ) -> None:
-        """Hand on to `readers`; `handed_on` hears each time that all they got is with them."""
+        """Hand on to `readers`; `handed_on` hears each time that all they got is with them.
+
+        `failed` hears what a reader met with: whoever only wanted to look is not to blame.
+        """
         self.readers = readers
         self._handed_on = handed_on
+        self._failed = failed
         self._waiting: list[Outcome] = []
 
     def __call__(self, outcome: Outcome) -> None:
@@ -63,24 +71,17 @@ class Gathering:
         if not self._waiting:
             return
         outcomes, self._waiting = self._waiting, []
-        try:
-            _hand_to(iter(self.readers), outcomes)
-        finally:
-            self._handed_on()
+        for reader in self.readers:
+            self._hand_to(reader, outcomes)
+        self._handed_on()
 
-
-def _hand_to(readers: Iterator[Reader], outcomes: Sequence[Outcome]) -> None:
-    try:
-        for reader in readers:
-            _read_all(reader, iter(outcomes))
-    except Exception:
-        _hand_to(readers, outcomes)  # whatever one of them meets with, the others get theirs
-        raise
-
-
-def _read_all(reader: Reader, rest: Iterator[Outcome]) -> None:
-    try:
-        reader.read_all(rest)
-    except Exception:
-        _read_all(reader, rest)  # what fails with one may do well with the next
-        raise
+    def _hand_to(self, reader: Reader, outcomes: Sequence[Outcome]) -> None:
+        """Let one read them all: what fails with one may do well with the next."""
+        rest = iter(outcomes)
+        for _ in range(len(outcomes) + 1):
+            try:
+                reader.read_all(rest)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the others get theirs
+                self._failed(error)
+            else:
+                return

@@ -84,7 +84,11 @@ def gathering_for(
         *([Each(observers.spans)] if observers.spans is not None else ()),
         *([Each(feed)] if feed is not None else ()),
     ]
-    gathering = Gathering(readers, handed_on=lines.see_off)
+    gathering = Gathering(
+        readers,
+        handed_on=lines.see_off,
+        failed=lambda error: observers.logger.error("an outcome was not read", exc_info=error),
+    )
     lines.first = observers.metrics.first = gathering.hand_on
     if feed is not None:
         feed.first = gathering.hand_on

@@ -6,6 +6,7 @@ import pytest
 from proxy.gathering import GATHERED_MOST, Each, Gathering
 from proxy.outcome import Outcome
 from tests.fakes import outcome
+from tests.scenes import Visit, call, config_for, ok, request_head, running, scripted_upstream
 
 GUARD_SECONDS = 10.0
 
@@ -18,10 +19,15 @@ class Reader:
         self.gathering = Gathering(
             [Each(self._read("one")), Each(self._read("two"))],
             handed_on=lambda: self.heard.append("end"),
+            failed=_never,
         )
 
     def _read(self, name: str) -> Callable[[Outcome], None]:
         return lambda read: self.heard.append(f"{name} {read.request_id}")
+
+
+def _never(error: Exception) -> None:
+    raise AssertionError from error
 
 
 def numbered(number: int) -> Outcome:
@@ -65,7 +71,7 @@ async def test_no_more_than_so_many_wait() -> None:
 async def test_a_reader_that_makes_others_look_at_once_hears_nothing_twice() -> None:
     """A log line is written after what waits; the line of a request is a log line."""
     heard: list[Outcome] = []
-    gathering = Gathering([])
+    gathering = Gathering([], failed=_never)
     gathering.readers = [Each(lambda _read: gathering.hand_on()), Each(heard.append)]
     for number in (1, 2):
         gathering(numbered(number))
@@ -84,13 +90,13 @@ async def test_a_reader_that_fails_costs_the_others_nothing(bad: int) -> None:
 
     readers = [Each(heard.append), Each(heard.append)]
     readers[bad] = Each(fail)
-    gathering = Gathering(readers)
+    told: list[Exception] = []
+    gathering = Gathering(readers, failed=told.append)
     gathering(numbered(1))
-
-    with pytest.raises(RuntimeError):
-        gathering.hand_on()
+    gathering.hand_on()
 
     assert len(heard) == 1
+    assert [type(error) for error in told] == [RuntimeError]
 
 
 async def test_a_reader_that_fails_with_one_gets_the_others() -> None:
@@ -101,11 +107,50 @@ async def test_a_reader_that_fails_with_one_gets_the_others() -> None:
             raise RuntimeError(outcome.request_id)
         heard.append(outcome.request_id)
 
-    gathering = Gathering([Each(read)])
+    told: list[Exception] = []
+    gathering = Gathering([Each(read)], failed=told.append)
     for number in range(5):
         gathering(numbered(number))
-
-    with pytest.raises(RuntimeError):
-        gathering.hand_on()
+    gathering.hand_on()
 
     assert heard == ["0", "2", "4"]
+    assert [str(error) for error in told] == ["1", "3"]
+
+
+async def test_a_reader_that_always_fails_is_given_up() -> None:
+    class Broken:
+        def read_all(self, _outcomes: object) -> None:
+            raise RuntimeError
+
+    heard: list[Outcome] = []
+    told: list[Exception] = []
+    gathering = Gathering([Broken(), Each(heard.append)], failed=told.append)
+    gathering(numbered(1))
+    gathering.hand_on()
+
+    assert len(heard) == 1
+    assert told
+
+
+async def test_who_looks_does_not_meet_what_a_reader_met_with() -> None:
+    """Any log line and any scrape hand on first; what fails then is told in the log."""
+
+    def fail(_read: Outcome) -> None:
+        raise RuntimeError("crs_secret")
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        await visit.say(ok())
+
+    async with scripted_upstream(script) as api, running(config_for(api.url)) as proxy:
+        gathering = proxy.app.parts.gathering
+        gathering.readers = [Each(fail), *gathering.readers]
+        await call(proxy.port, request_head())
+        proxy.app.parts.metrics.render()
+        counted = proxy.metric("bytes_total", direction="out")
+
+    (told,) = proxy.log("library.error")
+    assert told["error"] == "RuntimeError"
+    assert b"crs_secret" not in proxy.stream.getvalue()
+    assert counted
+    assert proxy.log("request.done")
+    assert proxy.log("proxy.stopped")
