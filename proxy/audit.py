@@ -13,10 +13,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.auditrecord import Gap, intent_of, stamp
+from proxy.auditrecord import Gap, intent_of
 from proxy.auditthread import Entry
 from proxy.auditwaits import Waits
 from proxy.errors import AuditUnavailableError
+from proxy.moments import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

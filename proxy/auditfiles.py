@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from proxy.auditchain import BrokenRecordError, Head, Link, unseal
-from proxy.auditrecord import Repair, stamp
+from proxy.auditrecord import Repair
 from proxy.errors import StartError
+from proxy.moments import stamp
 
 if TYPE_CHECKING:
     from pathlib import Path

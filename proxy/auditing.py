@@ -17,10 +17,11 @@ from prometheus_client.core import GaugeMetricFamily
 from proxy import __version__
 from proxy.audit import Trail
 from proxy.audithandover import Handover
-from proxy.auditrecord import Key, Reload, Start, Switch, stamp
+from proxy.auditrecord import Key, Reload, Start, Switch
 from proxy.auditthread import TrailThread
 from proxy.auditwriter import TrailWriter
 from proxy.errors import StartError
+from proxy.moments import stamp
 from proxy.reference import describe
 from proxy.secretfile import read_secret
 

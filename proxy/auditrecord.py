@@ -5,13 +5,12 @@ not known, or does not apply, is left out of the record. Seconds since the epoch
 so that a person can read the file.
 """
 
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Annotated, Any, get_type_hints
 from urllib.parse import unquote_plus
 
 import msgspec
 
+from proxy.moments import milliseconds, stamp
 from proxy.outcome import Journal, Outcome, printable
 
 HIDDEN = "***"
@@ -165,24 +164,6 @@ KINDS = (
 FORMAT = 1
 
 
-def stamp(seconds: float) -> str:
-    """Write a moment."""
-    second = int(seconds)
-    thousandths = int((seconds - second) * 1e6 + 0.5) // 1000
-    if not 0 <= thousandths < 1000:  # noqa: PLR2004  # rounded up to the next second
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    return _to_the_second(second) + FRACTIONS[thousandths]
-
-
-@lru_cache(maxsize=8)
-def _to_the_second(second: int) -> str:
-    """Write most of a moment, which is the same for all records of a second."""
-    return datetime.fromtimestamp(second, UTC).isoformat(timespec="seconds").partition("+")[0]
-
-
-FRACTIONS = tuple(f".{thousandths:03d}+00:00" for thousandths in range(1000))
-
-
 def intent_of(journal: Journal, *, redact: frozenset[str], now: float) -> Intent:
     """Record what a request is about to do."""
     path, query = _split(journal.target, redact=redact)
@@ -235,9 +216,9 @@ def request_of(outcome: Outcome, *, redact: frozenset[str]) -> Request:
         outcome.attempts,
         outcome.bytes_in,
         outcome.bytes_out,
-        _milliseconds(outcome.duration),
-        _milliseconds(outcome.token_wait),
-        None if first_byte is None else _milliseconds(first_byte),
+        milliseconds(outcome.duration),
+        milliseconds(outcome.token_wait),
+        None if first_byte is None else milliseconds(first_byte),
         outcome.digest_in,
         outcome.digest_out,
     )
@@ -309,8 +290,3 @@ def redacted(query: str, *, names: frozenset[str] | None) -> str:
         hide = mark and (names is None or unquote_plus(name).lower() in names)
         shown.append(f"{name}={HIDDEN}" if hide else part)
     return "&".join(shown)
-
-
-def _milliseconds(seconds: float) -> float:
-    """Give them to the microsecond; `round` would be several times as dear."""
-    return int(seconds * 1e6 + 0.5) / 1000

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from proxy.auditrecord import Stop, request_of, stamp
+from proxy.auditrecord import Stop, request_of
 from proxy.logs import where
+from proxy.moments import stamp
 from proxy.outcome import Outcome
 
 if TYPE_CHECKING:

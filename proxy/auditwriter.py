@@ -15,7 +15,8 @@ import msgspec
 
 from proxy.auditchain import Head, Seals, seal_all
 from proxy.auditfiles import claim, create, list_segments, recover, segment_name, sync_directory
-from proxy.auditrecord import FORMAT, End, Moved, Pruned, Record, Segment, stamp
+from proxy.auditrecord import FORMAT, End, Moved, Pruned, Record, Segment
+from proxy.moments import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -198,7 +198,7 @@ def report(paths: tuple[Path, ...], *, form: str, out: Path | None, **options: A
     Everything that changes state is in it, also what was sent and never answered.
     """
     from proxy.auditor import movements, page, tables  # noqa: PLC0415
-    from proxy.auditrecord import stamp  # noqa: PLC0415
+    from proxy.moments import stamp  # noqa: PLC0415
 
     options["writes"] = True
     wanted = _wanted(options, kinds=("request", "intent"))

@@ -10,10 +10,11 @@ import json
 import logging
 import traceback
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import msgspec
+
+from proxy.moments import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from proxy.config import LogsConfig
 
 RANKS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-THOUSANDTHS = tuple(f".{number:03d}+00:00" for number in range(1000))  # to format is dearer
 FRAMES_TOLD = 20  # the innermost; a recursion has a thousand
 
 
@@ -62,14 +62,9 @@ def build_log(
     from proxy.consolelog import console_log  # noqa: PLC0415  # a service writes JSON
 
     log: Log = console_log(
-        lines, passes=threshold.passes, moment=lambda: moment(now()), colors=on_terminal
+        lines, passes=threshold.passes, moment=lambda: stamp(now()), colors=on_terminal
     )
     return log
-
-
-def moment(seconds: float) -> str:
-    """Write a time as log lines do: UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 class JsonLog:
@@ -79,9 +74,6 @@ class JsonLog:
         self._lines = lines
         self._threshold = threshold
         self._now = now
-        self._second = 0.5  # no second begins there
-        self._written = ""
-        """That second as lines have it, as far as it goes."""
 
     def debug(self, event: str, **fields: object) -> None:
         """Say what only a developer wants to know."""
@@ -109,18 +101,8 @@ class JsonLog:
 
     def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
         if self._threshold.passes(level):
-            said = {"ts": self.moment(self._now()), "level": level, "event": event, **fields}
+            said = {"ts": stamp(self._now()), "level": level, "event": event, **fields}
             self._lines.write(encode(said))
-
-    def moment(self, seconds: float) -> str:
-        """Write a time as `moment` does; most lines fall into the second of the line before."""
-        second = seconds // 1
-        thousandths = int((seconds - second) * 1e6 + 0.5) // 1000  # `round` is dearer
-        if thousandths == 1000:  # noqa: PLR2004  # rounded up to the next second
-            return moment(seconds)
-        if second != self._second:
-            self._second, self._written = second, moment(second).partition(".")[0]
-        return self._written + THOUSANDTHS[thousandths]
 
 
 class Lines:

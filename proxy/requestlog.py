@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proxy.logs import JsonLog
+from proxy.moments import milliseconds, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,7 +92,6 @@ class RequestLog:
     def _write(self, outcomes: Iterable[Outcome], log: JsonLog) -> None:
         share = self._sampling.reads
         levels = frozenset(filter(log.passes, ("info", "warning")))
-        moment = log.moment
         lines: list[Line] = []
         try:
             for outcome in outcomes:
@@ -99,14 +99,14 @@ class RequestLog:
                     continue
                 level = "warning" if outcome.code in WORTH_A_LOOK else "info"
                 if level in levels:
-                    at = moment(outcome.started_at + outcome.duration)
+                    at = stamp(outcome.started_at + outcome.duration)
                     lines.append(line_of(outcome, at, level))
         finally:  # one that fails costs no other its line
             log.follow(lines)
 
 
 def line_of(outcome: Outcome, moment: str, level: str, /) -> Line:
-    """Say how a request ended, times to the microsecond; `round` would be several times as dear."""
+    """Say how a request ended."""
     first_byte = outcome.first_byte
     return Line(
         moment,
@@ -120,9 +120,9 @@ def line_of(outcome: Outcome, moment: str, level: str, /) -> Line:
         outcome.installation,
         outcome.origin,
         outcome.code,
-        (outcome.duration * 1e6 + 0.5) // 1 / 1000,
-        None if first_byte is None else (first_byte * 1e6 + 0.5) // 1 / 1000,
-        (outcome.token_wait * 1e6 + 0.5) // 1 / 1000,
+        milliseconds(outcome.duration),
+        None if first_byte is None else milliseconds(first_byte),
+        milliseconds(outcome.token_wait),
         outcome.bytes_in,
         outcome.bytes_out,
         outcome.attempts,

@@ -15,7 +15,6 @@ from proxy.auditrecord import (
     record_table,
     redacted,
     request_of,
-    stamp,
     tagged,
 )
 from tests.auditscenes import journal_of, outcome_of, record_of
@@ -144,10 +143,6 @@ def test_values_of_named_parameters_are_hidden(
     assert redacted(query, names=frozenset(names) if names is not None else None) == shown
 
 
-def test_a_moment_is_written_in_utc() -> None:
-    assert stamp(1.5) == "1970-01-01T00:00:01.500+00:00"
-
-
 def test_every_field_says_what_it_means() -> None:
     for kind in KINDS:
         for name, hint in get_type_hints(kind, include_extras=True).items():
@@ -174,16 +169,3 @@ def test_the_document_of_the_format_has_the_tables_of_the_code(
     found = re.findall(pattern, DOCUMENT.read_text(), re.DOTALL)
 
     assert found == [table()]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        pytest.param(0.0, "1970-01-01T00:00:00.000+00:00", id="the first"),
-        pytest.param(1_700_000_000.129, "2023-11-14T22:13:20.129+00:00", id="a binary fraction"),
-        pytest.param(1_700_000_000.9999999, "2023-11-14T22:13:21.000+00:00", id="rounds up"),
-        pytest.param(-0.5, "1969-12-31T23:59:59.500+00:00", id="before all clocks"),
-    ],
-)
-def test_a_moment_is_written_to_the_millisecond(seconds: float, text: str) -> None:
-    assert stamp(seconds) == text

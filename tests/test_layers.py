@@ -67,7 +67,7 @@ LAYERS = """
     peers repeating secret showing tree units
     alarm answerhead slots
     auditchain breakoff consolelog places presence requesthead sealing storescripts
-    clocks errors randomness serverhalf tracecontext
+    clocks errors moments randomness serverhalf tracecontext
     __init__
 """
 PURE = """
@@ -75,7 +75,7 @@ PURE = """
     binds peers proxyprotocol
     auditchain auditconfig auditrecord
     admission basic callerconfig callerkeys callers lateness secretkinds
-    links
+    links moments
     duplicates fates frames gate headeredits latencies timeline
     answerhead
     access addresses breaker browsers cached circuit config consistency credentials errors failures

@@ -1,0 +1,32 @@
+"""Times as log lines and records of the trail have them.
+
+There is one of each for every request, so both are written without what `datetime` and `round`
+take: the text of a second is kept, and thousandths are looked up.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+
+THOUSANDTHS = tuple(f".{number:03d}+00:00" for number in range(1000))
+
+
+def stamp(seconds: float) -> str:
+    """Write a moment, given in seconds since the epoch: UTC, to the millisecond."""
+    second = seconds // 1
+    thousandths = int((seconds - second) * 1e6 + 0.5) // 1000
+    if thousandths == 1000:  # noqa: PLR2004  # rounded up to the next second
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return _to_the_second(second) + THOUSANDTHS[thousandths]
+
+
+@lru_cache(maxsize=8)
+def _to_the_second(second: float) -> str:
+    """Write most of a moment, which is the same for all of a second."""
+    return datetime.fromtimestamp(second, UTC).isoformat(timespec="seconds").partition("+")[0]
+
+
+def milliseconds(seconds: float) -> float:
+    """Give a duration in milliseconds, to the microsecond."""
+    return (seconds * 1e6 + 0.5) // 1 / 1000
