@@ -256,7 +256,7 @@ def build_handlers(
             in_flight=in_flight,
             hops=hops,
             turn_away=doorkeeper.turn_away,
-            readers=(read,),
+            read=read,
             trail=auditing.trail if auditing is not None else None,
             crashed=lambda error, request_id: log.error(
                 "request.crashed", request_id=request_id, **where(error)

@@ -35,11 +35,8 @@ class Breaker:
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send once, or raise `CircuitOpenError` without sending."""
         circuit = self._circuit
-        if circuit.state == "closed":  # as nearly always: it is not even asked
-            number = circuit.round
-        else:
-            is_light = request.body is None and not request.is_write
-            number = circuit.admit(now=self._now(), is_light=is_light)
+        is_light = request.body is None and not request.is_write
+        number = circuit.admit(now=self._now(), is_light=is_light)
         try:
             response = await self._upstream.send(request)
         except UpstreamError as error:
@@ -51,8 +48,7 @@ class Breaker:
         except BaseException:
             circuit.left(number, now=self._now())
             raise
-        if circuit.failures or circuit.state != "closed":
-            circuit.answered()
+        circuit.answered()
         return response
 
 

@@ -43,11 +43,10 @@ class Circuit:
         self._first_pause = pause
         self._random = random
         self._moved = moved
+        self._round = 0
         self._openings = 0
         self._next_probe = 0.0
         self.state: State = "closed"
-        self.round = 0
-        """Counts its changes; what `admit` gives while it is closed."""
         self.failures = 0
         """How many there were in a row."""
         self.pause = 0.0
@@ -60,7 +59,7 @@ class Circuit:
             CircuitOpenError: the API is not to be asked now.
         """
         if self.state == "closed":
-            return self.round
+            return self._round
         wait = self._next_probe - now + (0.0 if is_light else HEAVY_SHARE * self.pause)
         if wait > 0:
             raise CircuitOpenError(
@@ -69,22 +68,22 @@ class Circuit:
             )
         # One at a time; but one that hangs must not shut everybody out.
         self._next_probe = now + GROWTH_MOST * self._first_pause
-        self.round += 1
+        self._round += 1
         if self.state == "open":
             self._move("half_open")
-        return self.round
+        return self._round
 
     def answered(self) -> None:
         """The API gave an answer, whatever it says."""
         self.failures = 0
         if self.state != "closed":
-            self.round += 1
+            self._round += 1
             self._openings = 0
             self._move("closed")
 
     def failed(self, number: int, *, now: float, is_late: bool = False) -> None:
         """The API could not be asked, or gave no answer; `is_late` if it may only be slow."""
-        if number != self.round:
+        if number != self._round:
             return
         self.failures += 1
         least = max(self._limit, LATE_LEAST) if is_late else self._limit
@@ -93,13 +92,13 @@ class Circuit:
 
     def left(self, number: int, *, now: float) -> None:
         """Nothing was learnt from the request: the next one may probe."""
-        if number == self.round:
+        if number == self._round:
             self._next_probe = now
 
     def _open(self, now: float) -> None:
         growth = min(2**self._openings, GROWTH_MOST)
         self._openings = min(self._openings + 1, GROWTH_MOST)
-        self.round += 1
+        self._round += 1
         self.pause = self._first_pause * growth * (1 - JITTER_SHARE * self._random())
         self._next_probe = now + self.pause
         self._move("open")

@@ -118,6 +118,7 @@ def look_at_form(
     """
     received, notes = request.raw_headers, request.notes
     is_usual = request.raw_path.startswith("/")
+    # A reload makes all rules anew, so one of them stands for all.
     known = notes.get(rules.origins) if is_usual else None
     if known is None:
         check_form(request, rules.hosts)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, cast
 
 from aiohttp.http import HttpVersion11
 
-from proxy.access import TokenKey
 from proxy.answers import PHRASES, Answer
 from proxy.bodies import open_body
 from proxy.browsers import without_origin_headers
@@ -32,6 +31,7 @@ from proxy.tracecontext import SERVING, continue_trace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from proxy.access import TokenKey
     from proxy.audit import Trail
     from proxy.auditwaits import Kept
     from proxy.deciding import Rules
@@ -62,7 +62,7 @@ class Handler:
         in_flight: InFlight,
         hops: Hops,
         turn_away: Callable[[str, CallerReason], Awaitable[None]],
-        readers: Sequence[Callable[[Outcome], None]],
+        read: Callable[[Outcome], None],
         trail: Trail | None = None,
         crashed: Callable[[BaseException, str], None],
         now: Callable[[], float],
@@ -78,7 +78,7 @@ class Handler:
         self._in_flight = in_flight
         self._hops = hops
         self._turn_away = turn_away
-        self._readers = readers
+        self._read = read
         self._trail = trail
         self._announce = trail.announce if trail is not None else None
         self._crashed = crashed
@@ -160,8 +160,7 @@ class Handler:
         if answer.digest is not None:
             journal.digest_out = answer.digest.hexdigest()
         outcome = journal.close(at=self._clock())
-        for read in self._readers:
-            read(outcome)
+        self._read(outcome)
         if self._trail is None:
             return None
         return self._trail.record(outcome, places=journal.places)
@@ -225,10 +224,7 @@ class Handler:
         """Say whose token it gets, if whoever asks may have that; `None` is the app's signature."""
         caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
         credential = rules.router.choose_key(target, request.raw_headers, notes=request.notes)
-        if isinstance(credential, TokenKey):  # as a rule; then nobody has to be asked
-            key: TokenKey | None = credential
-        else:
-            key = await settle(credential, find=self._find)
+        key = await settle(credential, find=self._find)
         if key is not None:
             rules.router.admit(key)
             journal.installation = key.installation

@@ -33,7 +33,7 @@ Header = tuple[bytes, bytes]
 NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
 # RFC 9112, 3.2.4: about the server as a whole.
 SERVER_WIDE = ("OPTIONS", "*")
-TARGETS_KEPT = 512  # of those read last; a tool asks for the same few again and again
+TARGETS_KEPT = 512  # then all are forgotten; a tool asks for the same few again and again
 LONGEST_KEPT = 512  # characters
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 9112, 3.2.2; the scheme decides the port when none is written.

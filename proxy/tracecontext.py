@@ -12,7 +12,6 @@ from contextvars import ContextVar
 
 import msgspec
 
-RANDOM_BYTES = 32  # what a trace needs at most: its own id, and those of two spans
 # All zeros is invalid there. Versions we do not know are read by the rules of the one we do.
 SAFE = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 SAMPLED = 1

@@ -241,7 +241,7 @@ async def test_a_log_that_cannot_be_written_costs_no_answer() -> None:
         await visit.say(ok(b"done"))
 
     async with scripted_upstream(script) as api, running(config_for(api.url)) as proxy:
-        proxy.app.parts.handlers[0]._readers = (full,)
+        proxy.app.parts.handlers[0]._read = full
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request_head())
         async with asyncio.timeout(5):

@@ -66,7 +66,6 @@ async def _serve(config: Config, *, without: frozenset[str]) -> None:
     gathering = app.parts.gathering
     gathering.readers = [each for each in gathering.readers if not isinstance(each, gone)]
     async with app:
-        gc.collect()
         gc.freeze()
         await stop.wait()
 
