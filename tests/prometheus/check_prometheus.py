@@ -128,12 +128,14 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     admin = f"127.0.0.1:{free_port()}"
     config.write_text(CONFIG.format(hashed=hash_of(KEY), folder=folder))
     with prometheus(folder, target=admin) as url:
-        text = asyncio.run(serve(folder, config, url, admin=admin))
-        yield Observed(url, text, at=time.time())  # noqa: TID251  # Prometheus wants a real time
+        yield asyncio.run(serve(folder, config, url, admin=admin))
 
 
-async def serve(folder: Path, config: Path, url: str, *, admin: str) -> bytes:
-    """Serve traffic until Prometheus has looked often enough; give what it saw last."""
+async def serve(folder: Path, config: Path, url: str, *, admin: str) -> Observed:
+    """Serve traffic until Prometheus has looked often enough; ask it about that moment.
+
+    Not about a later one: a scrape that fails once the program stops ends every series.
+    """
     settings = EmulatorSettings(installations=3)
     words = ("--config", str(config), "--admin", admin)
     async with (
@@ -144,7 +146,8 @@ async def serve(folder: Path, config: Path, url: str, *, admin: str) -> bytes:
         while await asyncio.to_thread(_scrapes, url) < SCRAPES:
             assert time.monotonic() < end, "Prometheus does not scrape"
             await traffic(program.port, emulator, rounds=2)
-        return await asyncio.to_thread(fetch, f"http://{admin}/metrics")
+        at = time.time()  # noqa: TID251  # Prometheus wants a real time
+        return Observed(url, await asyncio.to_thread(fetch, f"http://{admin}/metrics"), at=at)
 
 
 def _scrapes(url: str) -> int:
