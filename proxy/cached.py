@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,14 +26,18 @@ class CachedToken:
     dead_at: float
     is_dropped: bool = False
     """Whether somebody has said that it must not be used any more."""
+    fresh_from: float = field(init=False)
+    """Until `due_at` it is fresh; asked so for each request, which spares it a call."""
+
+    def __post_init__(self) -> None:
+        # A clock that was set back makes a token seem to live for longer than it does.
+        self.fresh_from = self.token.minted_at - CLOCK_TREMBLE
 
     def state(self, now: float) -> str:
         """One of `fresh`, `due`, `dead`."""
         if now >= self.dead_at:
             return "dead"
-        # A clock that was set back makes a token seem to live for longer than it does.
-        was_set_back = now < self.token.minted_at - CLOCK_TREMBLE
-        return "due" if now >= self.due_at or was_set_back else "fresh"
+        return "fresh" if self.fresh_from <= now < self.due_at else "due"
 
     def __repr__(self) -> str:
         return f"CachedToken({self.token.fingerprint}, generation={self.generation})"

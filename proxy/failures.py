@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cachetools import LRUCache
-
 from proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -17,6 +15,7 @@ from proxy.errors import (
     MintCircuitOpenError,
     MintLoopError,
 )
+from proxy.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +67,7 @@ class Failures:
         self, *, max_entries: int, negative_ttl: float, random: Callable[[], float]
     ) -> None:
         # Apart from the tokens, so that invented installations push none of them out.
-        self._of: LRUCache[TokenKey, Failure] = LRUCache(max_entries)
+        self._of: Recent[TokenKey, Failure] = Recent(max_entries)
         self._of_app: Failure | None = None
         self._negative_ttl = negative_ttl
         self._random = random
@@ -78,7 +77,7 @@ class Failures:
 
     def find(self, key: TokenKey, *, now: float) -> Failure | None:
         """Give the failure that makes asking for this key pointless at present, if there is one."""
-        for failure in (self._of_app, self._of.get(key)):
+        for failure in (self._of_app, self._of.use(key)):
             if failure is not None and failure.holds(now):
                 return failure
         return None
@@ -91,7 +90,7 @@ class Failures:
         if isinstance(error, MintBusyError):
             return
         about_app = isinstance(error, AppKeyRefusedError)
-        last = self._of_app if about_app else self._of.get(key)
+        last = self._of_app if about_app else self._of.use(key)
         count = next_round(last, now)
         if isinstance(error, InstallationRefusedError):
             wait, count = self._negative_ttl, 0
@@ -121,7 +120,7 @@ class Failures:
 
         Other failures stay, so that a replayed webhook cannot be used to hammer an API in trouble.
         """
-        failure = self._of.get(key)
+        failure = self._of.use(key)
         if failure is not None and isinstance(failure.error, InstallationRefusedError):
             del self._of[key]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from cachetools import LRUCache
+from proxy.recent import Recent
 
 FIRST_SECONDS = 0.1  # from the second failure on, twice as long each time …
 MOST_SECONDS = 5.0  # … and no longer than a tool waits without giving up
@@ -29,7 +29,7 @@ class Lateness:
     """The failures of all addresses; bounded, the least recently seen leaves first."""
 
     def __init__(self, *, max_entries: int = 4096) -> None:
-        self._failures: LRUCache[str, Failures] = LRUCache(max_entries)
+        self._failures: Recent[str, Failures] = Recent(max_entries)
 
     def __len__(self) -> int:
         return len(self._failures)
@@ -37,7 +37,7 @@ class Lateness:
     def fail(self, peer: str, *, now: float) -> tuple[int, float]:
         """Count a failure; give how many there were, and how many seconds to wait."""
         place = neighbourhood(peer)
-        failures = self._failures.get(place)
+        failures = self._failures.use(place)
         if failures is None or now - failures.at > FORGET_SECONDS:
             failures = self._failures[place] = Failures(0, now)
         failures.count += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cachetools import LRUCache
+from proxy.recent import Recent
 
 if TYPE_CHECKING:
     from proxy.access import TokenKey
@@ -26,14 +26,14 @@ class Rations:
     """The allowances of all installations; bounded, the least recently used leaves first."""
 
     def __init__(self, *, max_entries: int) -> None:
-        self._allowances: LRUCache[TokenKey, Allowance] = LRUCache(max_entries)
+        self._allowances: Recent[TokenKey, Allowance] = Recent(max_entries)
 
     def __len__(self) -> int:
         return len(self._allowances)
 
     def take(self, key: TokenKey, *, now: float) -> bool:
         """Take one, if there is one left."""
-        allowance = self._allowances.get(key)
+        allowance = self._allowances.use(key)
         if allowance is None:
             allowance = self._allowances[key] = Allowance(left=REFUSALS_BURST, at=now)
         grown = max(0.0, now - allowance.at) * REFUSALS_PER_SECOND

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from cachetools import LRUCache
-
+from proxy.recent import Recent
 from proxy.sealing import NONCE_BYTES
 from proxy.sharednotice import Notice, read_notice, write_notice
 
@@ -59,9 +58,9 @@ class Drops:
         self._entropy = entropy
         self._now = now
         self._most = max_entries
-        self._refused_at: LRUCache[TokenKey, float] = LRUCache(max_entries)
+        self._refused_at: Recent[TokenKey, float] = Recent(max_entries)
         self._me = entropy(ID_BYTES).hex()
-        self._distrusted: LRUCache[str, bool] = LRUCache(max_entries)
+        self._distrusted: Recent[str, bool] = Recent(max_entries)
         self._owed: dict[TokenKey, list[str | None]] = {}
         self._tasks: dict[TokenKey, asyncio.Task[None]] = {}
 
@@ -85,7 +84,7 @@ class Drops:
 
     def refused_at(self, key: TokenKey) -> float:
         """When the API last refused a token of this replica's."""
-        return self._refused_at.get(key, 0.0)
+        return self._refused_at.use(key) or 0.0
 
     async def settled(self, key: TokenKey) -> None:
         """Wait until what is being said of this token has been, or Redis has gone."""

@@ -13,8 +13,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from cachetools import Cache, LRUCache
-
 from proxy.cached import CachedToken, keep
 from proxy.errors import (
     InstallationBlockedError,
@@ -26,6 +24,7 @@ from proxy.errors import (
 from proxy.failures import Failures
 from proxy.issued import Issued
 from proxy.rationing import Rations
+from proxy.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -77,7 +76,7 @@ class Tokens:
         self._now = now
         self._random = random
         self._watcher = watcher
-        self._cached: LRUCache[TokenKey, CachedToken] = LRUCache(config.max_entries)
+        self._cached: Recent[TokenKey, CachedToken] = Recent(config.max_entries)
         self._failures = Failures(
             max_entries=config.max_entries, negative_ttl=config.negative_ttl, random=random
         )
@@ -92,8 +91,11 @@ class Tokens:
     def at_hand(self, key: TokenKey) -> CachedToken | None:
         """Give a token with which nothing is to be done; as a rule there is one."""
         cached = self._cached.get(key)
-        if cached is None or key in self._blocked or cached.state(self._now()) != "fresh":
+        if cached is None or key in self._blocked:
             return None
+        if not cached.fresh_from <= self._now() < cached.due_at:
+            return None
+        self._cached.move_to_end(key)
         self._watcher.looked_up("fresh")
         return cached
 
@@ -142,7 +144,7 @@ class Tokens:
 
     async def _find(self, key: TokenKey, *, patient: bool) -> CachedToken:
         now = self._now()
-        cached = self._cached.get(key)
+        cached = self._cached.use(key)
         state = cached.state(now) if cached is not None else "dead"
         if cached is not None and state != "dead":
             self._watcher.looked_up(state)
@@ -291,9 +293,7 @@ class Tokens:
     # -- what the admin port shows ----------------------------------------------------------------
 
     def __iter__(self) -> Iterator[tuple[TokenKey, CachedToken]]:
-        # Not `items()`: that would count as use, and the order of leaving would be lost.
-        peek = Cache.__getitem__
-        return iter([(key, peek(self._cached, key)) for key in self._cached])
+        return iter(list(self._cached.items()))
 
     @property
     def minting(self) -> int:

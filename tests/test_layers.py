@@ -66,7 +66,7 @@ LAYERS = """
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers repeating secret showing tree units
     alarm answerhead slots
-    auditchain breakoff consolelog places presence requesthead sealing storescripts
+    auditchain breakoff consolelog places presence recent requesthead sealing storescripts
     clocks errors moments randomness serverhalf tracecontext
     __init__
 """
@@ -80,8 +80,8 @@ PURE = """
     answerhead
     access addresses breaker browsers cached circuit config consistency credentials errors failures
     framing headers hops intake issued kinds listenerconfig masking minting operations outcome paths
-    places policy policyconfig problems rationing reference reloading repeating requesthead routes
-    secret servingconfig settings showing sources tags tracecontext tree units upstream
+    places policy policyconfig problems rationing recent reference reloading repeating requesthead
+    routes secret servingconfig settings showing sources tags tracecontext tree units upstream
     upstreamconfig verdicts vocabulary webhooks
 """
 SHELL = {"aiohttp", "asyncio", "socket", "time"}

@@ -1290,3 +1290,22 @@ async def test_what_is_due_dropped_or_blocked_is_not_at_hand(stage: Stage) -> No
     stage.tokens.unblock(ONE)
     stage.tokens.drop(ONE)
     assert stage.tokens.at_hand(ONE) is None
+
+
+async def test_nothing_is_at_hand_when_the_clock_was_set_back(stage: Stage) -> None:
+    await stage.tokens.get(ONE)
+
+    stage.clock.at = NOW - 60
+
+    assert stage.tokens.at_hand(ONE) is None
+
+
+async def test_a_token_that_was_at_hand_was_used(stage: Stage) -> None:
+    stage.make(TokensConfig(max_entries=2))
+    await stage.get(ONE)
+    await stage.get(TWO)
+
+    assert stage.tokens.at_hand(ONE) is not None
+    await stage.get(TokenKey("in-3"))
+
+    assert {key.installation for key, _ in stage.tokens} == {"in-1", "in-3"}
