@@ -11,8 +11,7 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Counter, Gauge, GaugeMetricFamily, Histogram
 
 from proxy import __version__
 from proxy.audit import Trail

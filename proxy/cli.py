@@ -72,10 +72,10 @@ def run(file: Path | None, **options: Any) -> None:
     Exits with 0 after a complete drain, 1 if requests were cut off or the address is taken, 2 if
     the configuration cannot be used.
     """
-    from proxy.serverhalf import leave_out_the_client  # noqa: PLC0415
+    from proxy.leftout import leave_out  # noqa: PLC0415
 
-    leave_out_the_client()
-    from proxy.running import run as run_app  # noqa: PLC0415  # which imports aiohttp
+    leave_out()
+    from proxy.running import run as run_app  # noqa: PLC0415  # which imports aiohttp and the like
 
     sys.exit(run_app(load=loader(file, options), file=file, stream=sys.stdout.buffer))
 

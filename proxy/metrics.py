@@ -8,16 +8,15 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING
 
-from prometheus_client import (
+from prometheus_client.core import (
     CollectorRegistry,
     Counter,
     Gauge,
+    GaugeMetricFamily,
     Histogram,
-    PlatformCollector,
-    ProcessCollector,
 )
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
 
 from proxy import __version__
 from proxy.requestcounts import SECONDS, RequestCounts, Tally
@@ -158,6 +157,9 @@ class Metrics:
 
         Exemplars are in OpenMetrics alone.
         """
+        # With it come servers and clients of HTTP: half a megabyte where nobody ever scrapes.
+        from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
+
         self.first()
         encode, content_type = choose_encoder(accept)
         return encode(WithoutCreated(self.registry)), content_type.encode("ascii")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from proxy.kinds import ListOf
@@ -139,9 +138,9 @@ def _is_service_link(name: str, text: str) -> bool:
 
 
 def _hint_for_key(root: Any, section: Any, path: Path) -> str:
-    near = get_close_matches(path[-1], list(parts(section)), n=1)
-    if near:
-        return f"; did you mean {dotted((*path[:-1], near[0]))}?"
+    near = _nearest(path[-1], list(parts(section)), alike=0.6)
+    if near is not None:
+        return f"; did you mean {dotted((*path[:-1], near))}?"
     elsewhere = [known for known, _, _ in leaves(root) if known[-1] == path[-1]]
     return f"; did you mean {dotted(elsewhere[0])}?" if elsewhere else ""
 
@@ -151,5 +150,11 @@ def _hint_for_variable(root: Any, name: str) -> str:
     names = [variable(path) for path, _, _ in leaves(root)]
     if index:
         names = [each.replace("__0__", index[0]) for each in names]
-    near = get_close_matches(name.upper(), names, n=1, cutoff=0.75)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = _nearest(name.upper(), names, alike=0.75)
+    return f"; did you mean {near}?" if near is not None else ""
+
+
+def _nearest(name: str, names: list[str], *, alike: float) -> str | None:
+    import difflib  # noqa: PLC0415 - only a typing error needs it, never a start
+
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=alike)), None)

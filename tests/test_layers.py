@@ -67,7 +67,7 @@ LAYERS = """
     peers repeating secret showing tree units
     alarm answerhead slots
     auditchain breakoff consolelog places presence recent requesthead sealing storescripts
-    clocks errors moments randomness serverhalf tracecontext
+    clocks errors leftout moments randomness tracecontext
     __init__
 """
 PURE = """
