@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.errors import KeyUnusableError
+from proxy.rsanumbers import belong_together
 from proxy.sealing import derive
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def parse_signing_key(text: str, *, source: str) -> SigningKey:
     if pem is None:
         raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}")
     try:
-        key = load_pem_private_key(pem.encode(), password=None)
+        # Called unsafe for want of the check that `belong_together` makes.
+        key = load_pem_private_key(pem.encode(), password=None, unsafe_skip_rsa_key_validation=True)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}") from None
     if not isinstance(key, rsa.RSAPrivateKey):
@@ -163,6 +165,8 @@ def parse_signing_key(text: str, *, source: str) -> SigningKey:
         raise KeyUnusableError(
             f"{source} holds an RSA key of {key.key_size} bits; RS256 needs {MIN_BITS} or more"
         )
+    if not belong_together(key.private_numbers()):
+        raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}")
     return SigningKey(key)
 
 

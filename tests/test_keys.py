@@ -44,6 +44,15 @@ def pkcs8(key: rsa.RSAPrivateKey) -> str:
     return pem(key, PrivateFormat.PKCS8)
 
 
+def with_another_factor() -> str:
+    """Give a key that parses but whose numbers do not agree, as after a fault on a disk."""
+    factor = rsa_key().private_numbers().p
+    another = factor ^ 1 << 512
+    der = rsa_key().private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, PLAIN)
+    damaged = base64.b64encode(der.replace(factor.to_bytes(128), another.to_bytes(128))).decode()
+    return f"-----BEGIN RSA PRIVATE KEY-----\n{damaged}\n-----END RSA PRIVATE KEY-----\n"
+
+
 def one_line(text: str, *, joint: str) -> str:
     return joint.join(text.splitlines())
 
@@ -188,6 +197,7 @@ WRONG: dict[str, tuple[Callable[[], str], str]] = {
         lambda: pkcs8(rsa_key())[:400] + pkcs8(rsa_key())[500:],
         "a damaged or cut-off private key",
     ),
+    "one bit is another": (with_another_factor, "a damaged or cut-off private key"),
     "not base64": (
         lambda: "-----BEGIN PRIVATE KEY-----\n🔑\n-----END PRIVATE KEY-----\n",
         "a damaged or cut-off private key",

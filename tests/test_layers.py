@@ -66,8 +66,8 @@ LAYERS = """
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers repeating secret showing tree units
     alarm answerhead slots
-    auditchain breakoff consolelog places presence recent requesthead sealing storescripts
-    clocks errors leftout moments randomness tracecontext
+    auditchain breakoff consolelog places presence recent requesthead rsanumbers sealing
+    clocks errors leftout moments randomness storescripts tracecontext
     __init__
 """
 PURE = """
@@ -81,8 +81,8 @@ PURE = """
     access addresses breaker browsers cached circuit config consistency credentials errors failures
     framing headers hops intake issued kinds listenerconfig masking minting operations outcome paths
     places policy policyconfig problems rationing recent reference reloading repeating requesthead
-    routes secret servingconfig settings showing sources tags tracecontext tree units upstream
-    upstreamconfig verdicts vocabulary webhooks
+    routes rsanumbers secret servingconfig settings showing sources tags tracecontext tree units
+    upstream upstreamconfig verdicts vocabulary webhooks
 """
 SHELL = {"aiohttp", "asyncio", "socket", "time"}
 EMULATOR_MAY_KNOW = {"emulator", "errors", "config"}
