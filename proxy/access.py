@@ -35,15 +35,13 @@ class TokenKey(msgspec.Struct, frozen=True, gc=False):
         return b"/app/installations/%b/accessTokens" % self.installation.encode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class OnOrganization:
+class OnOrganization(msgspec.Struct, frozen=True):
     """Whichever installation is on this organization; the directory knows."""
 
     organization: str
 
 
-@dataclass(frozen=True, slots=True)
-class AppSignature:
+class AppSignature(msgspec.Struct, frozen=True):
     """No token at all: the App JWT itself, for reading the list of installations."""
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
 
 from proxy.activation import Activation
 from proxy.breaker import Breaker
@@ -63,8 +64,7 @@ if TYPE_CHECKING:
     from proxy.upstream import Upstream
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """The services of one proxy."""
 
     log: Log

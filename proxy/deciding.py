@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 from aiohttp.http import HttpVersion11
 
 from proxy.browsers import is_preflight, preflight
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides, in one value: a reload replaces it as a whole."""
 
     router: Router

@@ -6,9 +6,10 @@ import asyncio
 import socket
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import msgspec
 
 from proxy.addresses import split_address
 from proxy.errors import (
@@ -29,8 +30,7 @@ HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 LOOP = "the API's name leads back to this proxy; set upstream.address to where the API is"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class Address(msgspec.Struct, frozen=True, kw_only=True):
     """Where the API is, parsed once at start."""
 
     host: str

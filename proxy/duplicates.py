@@ -11,9 +11,10 @@ installation has its share, so that one with many open questions cannot take the
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from proxy.fates import Fate
 
@@ -30,8 +31,7 @@ ANSWERS_SHARE = 1 << 20
 ENTRY_BYTES = 1024  # what an answer costs beside its body, headers included, generously
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A write, as far as it matters here: who asks, for what, and a digest of the body."""
 
     installation: str | None
@@ -57,8 +57,7 @@ class Request:
         return sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """An answer that is given again."""
 
     status: int
@@ -67,8 +66,7 @@ class Stored:
     body: bytes
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Entry:
+class Entry(msgspec.Struct, kw_only=True, eq=False):
     """One write; `until` is set when it is no longer under way."""
 
     identity: bytes
@@ -82,8 +80,7 @@ class Entry:
     is_known: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """It is not sent: why, which request came before it, and how long waiting helps."""
 
     why: Literal["in-flight", "unknown", "answered", "key-reused", "full"]
@@ -91,16 +88,14 @@ class Refused:
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
+class Replayed(msgspec.Struct, frozen=True):
     """It is not sent: here is what the API said the first time."""
 
     first: str
     answer: Stored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """What is known when a claim is given up."""
 
     sent: bool

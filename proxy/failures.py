@@ -5,8 +5,9 @@ One installation's refusal says nothing about others; a refused key or clock con
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proxy.errors import (
     AppKeyRefusedError,
@@ -32,8 +33,7 @@ BACKOFF_JITTER_SHARE = 0.4  # so that those that failed together do not try agai
 RETRY_AFTER_MOST = 300.0  # an API that says "in a day" by mistake must not be believed
 
 
-@dataclass(slots=True, kw_only=True)
-class Failure:
+class Failure(msgspec.Struct, kw_only=True):
     """Why there is no new token, and until when asking again is pointless."""
 
     error: MintError

@@ -7,9 +7,10 @@ the same, which is a false alarm; never the other way round.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proxy.delivery import is_taken, keep_nothing_back
 from proxy.duplicates import ANSWER_MOST, Ending, Entry, Refused, Replayed, Request, Stored
@@ -43,8 +44,7 @@ WOULD_REFUSE = "duplicate-guard"
 RESULTS = ("refused", "replayed", "key-reused", "full", "reported", "left-open", "expired")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """How the guard is set: `window` in seconds; not `enforced`, it only says what it would do."""
 
     window: float

@@ -9,7 +9,6 @@ it must not hide the others.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -33,14 +32,13 @@ NAME_MOST = 200  # characters
 PERMISSION = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
+class Installation(msgspec.Struct, frozen=True, kw_only=True):
     """One organization's installation of the app."""
 
     id: str
     organization_id: str | None = None
     organization_name: str = ""
-    permissions: Mapping[str, str] = field(default_factory=dict)
+    permissions: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Answer(Protocol):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from proxy.errors import KeyUnusableError
 from proxy.keys import NEEDED, load_key_file, parse_signing_key
@@ -28,8 +29,7 @@ FILES_MOST = 100  # more are no directory of keys, but the wrong one
 Look = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What a source holds now."""
 
     keys: tuple[SigningKey, ...] = ()
@@ -114,8 +114,7 @@ class KeyFile:
         return Reading(keys=(key,), news=(key,) if is_news else ())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
+class _File(msgspec.Struct, frozen=True, kw_only=True):
     """A file in a directory, as last read; if it became unusable, with the key it held before."""
 
     look: Look | None

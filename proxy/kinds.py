@@ -9,9 +9,10 @@ the value the program uses, writes it back as people write it, and describes its
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import msgspec
 
 from proxy import units
 from proxy.secretkinds import KeyHash, SecretText, StoreUrl
@@ -50,8 +51,7 @@ def _text(raw: object, what: str) -> str:
     return raw
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(msgspec.Struct, frozen=True):
     """Text of a given shape; `parse` may refuse more, and gives the canonical spelling."""
 
     what: str
@@ -72,8 +72,7 @@ class Text:
         return {"type": "string", "pattern": f"^(?:{self.pattern})$"}
 
 
-@dataclass(frozen=True, slots=True)
-class PathText:
+class PathText(msgspec.Struct, frozen=True):
     """The path of a file; whether it is there is for its reader to find out."""
 
     example: str = "/etc/icr-proxy/file.pem"
@@ -97,8 +96,7 @@ class PathText:
         return {"type": "string", "minLength": 1}
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(msgspec.Struct, frozen=True):
     """True or false."""
 
     example: str = "true"
@@ -118,8 +116,7 @@ class Switch:
         return {"type": "boolean"}
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -140,8 +137,7 @@ class Choice:
         return {"enum": list(self.words)}
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(msgspec.Struct, frozen=True):
     """A whole number between two bounds."""
 
     low: int
@@ -165,8 +161,7 @@ class Count:
         return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """A part of a whole, from 0 to 1."""
 
     example: str = "0.1"
@@ -188,8 +183,7 @@ class Share:
         return {"type": "number", "minimum": 0, "maximum": 1}
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
+class Duration(msgspec.Struct, frozen=True):
     """A length of time, in seconds; `zero` says whether none at all is one."""
 
     zero: bool = False
@@ -219,8 +213,7 @@ class Duration:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(msgspec.Struct, frozen=True):
     """A number of bytes, at least `low`."""
 
     low: int = 1
@@ -247,8 +240,7 @@ class Size:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class ListOf:
+class ListOf(msgspec.Struct, frozen=True):
     """Several values of one kind."""
 
     item: Kind

@@ -7,7 +7,8 @@ it comes from: many callers may share an address, and one of them must not shut 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+
+import msgspec
 
 from proxy.recent import Recent
 
@@ -17,8 +18,7 @@ FORGET_SECONDS = 60.0  # without a failure, and all is forgotten
 MOST_DOUBLINGS = 10
 
 
-@dataclass(slots=True)
-class Failures:
+class Failures(msgspec.Struct):
     """Those of one address: how many, and when the last was."""
 
     count: int

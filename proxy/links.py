@@ -8,9 +8,10 @@ are never looked at.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,8 +32,7 @@ BETWEEN = re.compile(rb'[^<"]+')
 ANCHOR_FOLLOWS = re.compile(rb";[ \t]*anchor[ \t]*=[ \t]*\Z", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """What a caller put before the path: `http://127.0.0.1:8080`, and the prefix with its tag."""
 
     scheme: bytes

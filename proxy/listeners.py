@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from aiohttp.web_server import Server
 
 from proxy import binds
@@ -39,8 +39,7 @@ def nothing_passed(name: str) -> list[socket.socket]:
     raise BindError(f"cannot listen on systemd:{name}: no socket was passed")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class Door(msgspec.Struct, frozen=True, kw_only=True):
     """How callers get in, other than where."""
 
     mode: int = DEFAULT_MODE

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
 
 from proxy.errors import StartError
 from proxy.feed import Feed
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from proxy.tokens import Tokens
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observers:
+class Observers(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that hears of requests, and what may change about it while running."""
 
     log: Log

@@ -12,12 +12,12 @@ documented without a path (the direct inventory transaction, friendbot, members)
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+
+class Operation(msgspec.Struct, frozen=True):
     """What a request asks of the API; `changes_state` errs towards True."""
 
     name: str
@@ -105,12 +105,11 @@ ROWS: Final[tuple[_Row, ...]] = (
 NAMES: Final = frozenset(name for _, _, name in ROWS) | {UNKNOWN_READ.name}
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(msgspec.Struct):
     """The segments that may follow; a walk needs no way back (see `_node`)."""
 
     operation: Operation | None = None
-    literals: dict[str, _Node] = field(default_factory=dict)
+    literals: dict[str, _Node] = msgspec.field(default_factory=dict)
     other: _Node | None = None
 
 

@@ -6,9 +6,10 @@ rights, so a name keeps its kind: a common name `admin` is not the DNS name `adm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,8 +20,7 @@ LOCAL = "unix:"  # how the address of a peer begins that came over a Unix socket
 _KINDS = {"DNS": "dns", "URI": "uri", "email": "email"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """One caller's end of a connection."""
 
     address: str

@@ -54,8 +54,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     caller: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """A verdict, and the rule that gave it: its name, `read-only` or `default`."""
 
     allowed: bool

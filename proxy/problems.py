@@ -8,7 +8,6 @@ a token, a key, a path of a file or a traceback.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import msgspec
@@ -20,8 +19,7 @@ TYPE = "urn:icr-proxy:problem:"
 BLAND = "Something went wrong inside the proxy; its log tells more under this request id."
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """One row of the table: the code that tools match on, the HTTP status, a title for people."""
 
     code: str
@@ -29,8 +27,7 @@ class Kind:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """An answer of the proxy itself."""
 
     kind: Kind

@@ -7,9 +7,10 @@ what follows it is not ours: a TLS handshake, or a request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
+
+import msgspec
 
 from proxy.peers import plain_address
 
@@ -34,8 +35,7 @@ _SHORTEST = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """For whom the connection was made; None if the load balancer speaks for itself."""
 
     address: str | None

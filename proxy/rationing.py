@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proxy.recent import Recent
 
@@ -14,8 +15,7 @@ REFUSALS_BURST = 5  # re-mints that refusals may cause at once, per installation
 REFUSALS_PER_SECOND = 0.2  # … and how fast that allowance grows back
 
 
-@dataclass(slots=True, kw_only=True)
-class Allowance:
+class Allowance(msgspec.Struct, kw_only=True):
     """How many re-mints refusals may still cause."""
 
     left: float

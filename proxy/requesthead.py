@@ -9,10 +9,10 @@ that nothing is left in it of the request before.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httptools
+import msgspec
 
 from proxy.errors import (
     BadRequestError,
@@ -43,8 +43,7 @@ BLANK = (b" ", b"\t")
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadRules:
+class HeadRules(msgspec.Struct, frozen=True, kw_only=True):
     """What a head may be: sizes in bytes, and the header whose mistakes get a name of their own."""
 
     uri: int

@@ -7,8 +7,9 @@ done about it: a token that is left expires by itself within two hours.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proxy.appcalls import send_repeatable
 from proxy.errors import UpstreamError
@@ -26,8 +27,7 @@ DEAD_ALREADY = frozenset({401, 403})  # (A)
 AT_ONCE = 10
 
 
-@dataclass(slots=True)
-class Revocation:
+class Revocation(msgspec.Struct):
     """What became of the tokens; `left` were not tried, or not to the end."""
 
     left: int

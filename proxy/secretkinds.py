@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from proxy.secret import Secret
 from proxy.storeurl import EXAMPLE, read_store_url
@@ -24,8 +25,7 @@ _OF_NOTHING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SecretText:
+class SecretText(msgspec.Struct, frozen=True):
     """Text that is never shown."""
 
     example: str = "***"
@@ -44,8 +44,7 @@ class SecretText:
         return {"type": "string", "minLength": 1}
 
 
-@dataclass(frozen=True, slots=True)
-class StoreUrl:
+class StoreUrl(msgspec.Struct, frozen=True):
     """Where Redis is; user and password in it are never shown."""
 
     example: str = EXAMPLE
@@ -65,8 +64,7 @@ class StoreUrl:
         return {"type": "string", "pattern": "^(?:(?:rediss?|unix)://[!-~]+)$"}
 
 
-@dataclass(frozen=True, slots=True)
-class KeyHash:
+class KeyHash(msgspec.Struct, frozen=True):
     """The hash of a caller's key; what else stands in its place may be the key, and is not shown.
 
     The hash itself opens nothing, but whoever has a list of them can tell a key that he has found.

@@ -13,6 +13,8 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin
 
+import msgspec
+
 from proxy.errors import ConfigError
 from proxy.kinds import quoted, take
 
@@ -40,8 +42,7 @@ class Key:
     example: str | None = None  # if the kind's own example is not telling
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """What must hold between several keys of one section.
 
     `broken` gets their values in order and gives what is wrong, or None; the first key is the one
@@ -52,8 +53,7 @@ class Rule:
     broken: Callable[..., str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One field of a section: a `key`, or else a `section` of its own, single or a list."""
 
     name: str

@@ -8,8 +8,9 @@ holds a key all the same.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from proxy.kinds import ListOf
 from proxy.secretkinds import SecretText
@@ -31,22 +32,20 @@ _SERVICE_NAME = re.compile(
 _SERVICE_PORT = re.compile(r"ICR_PROXY(_[A-Z0-9]+)*_PORT=(tcp|udp|sctp)://.*")
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(msgspec.Struct, frozen=True):
     """One raw value (text, a list of texts, None for nothing, {} for a mapping), and its place."""
 
     raw: object
     source: str
 
 
-@dataclass(slots=True)
-class Found:
+class Found(msgspec.Struct):
     """All values by path, sections that are there, and names that mean nothing."""
 
     section: Any
-    values: dict[Path, Given] = field(default_factory=dict)
-    present: set[Path] = field(default_factory=set)
-    problems: list[str] = field(default_factory=list)
+    values: dict[Path, Given] = msgspec.field(default_factory=dict)
+    present: set[Path] = msgspec.field(default_factory=set)
+    problems: list[str] = msgspec.field(default_factory=list)
 
     def add(self, path: Path, given: Given) -> None:
         """Keep a value; later ones win. The sections around it are there, too."""

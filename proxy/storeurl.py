@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote
+
+import msgspec
 
 from proxy.addresses import read_host
 from proxy.secret import Secret
@@ -22,8 +23,7 @@ URL = re.compile(
 DATABASE = re.compile(r"/?|/([0-9]{1,4})")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreAddress:
+class StoreAddress(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach a Redis."""
 
     host: str = ""

@@ -13,8 +13,9 @@ import pwd
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proxy.errors import BindError
 
@@ -26,8 +27,7 @@ UNCHANGED = -1  # chown(2): whoever it is already
 LIVE_SECONDS = 1.0  # that a program which is stopped or busy may take before it counts as there
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnixSocket:
+class UnixSocket(msgspec.Struct, frozen=True, kw_only=True):
     """An open socket and the file it stands for."""
 
     socket: socket.socket

@@ -116,3 +116,23 @@ def test_what_is_left_out_would_be_there_otherwise(name: str) -> None:
     all_of_them = "import sys, aiohttp.web, jwt, prometheus_client; "
 
     assert said(f"{all_of_them} print({name!r} in sys.modules)") == "True"
+
+
+# What shows only a part of itself, or has what `msgspec.Struct` has not.
+DATACLASSES = (
+    *("access.AccessToken", "appcalls.AppAnswer", "cached.CachedToken", "policy.Rule"),
+    *("settings.Key", "upstream.UpstreamRequest"),
+)
+FIND_DATACLASSES = """
+import dataclasses, proxy.running
+for module in [each for name, each in sys.modules.items() if name.startswith("proxy.")]:
+    for name, found in vars(module).items():
+        is_ours = isinstance(found, type) and found.__module__ == module.__name__
+        if is_ours and dataclasses.is_dataclass(found) and not name.endswith("Config"):
+            print(f"{module.__name__.removeprefix('proxy.')}.{name}")
+"""
+
+
+def test_a_run_makes_no_other_dataclasses_than_for_configuration() -> None:
+    """One costs each start 0.45 ms and 15 KB of methods written in Python; a Struct 0.01 and 1."""
+    assert sorted(said(LEAVE + FIND_DATACLASSES).split()) == sorted(DATACLASSES)
