@@ -1,6 +1,7 @@
-"""What the head of an answer must be for the answer to be passed on.
+"""What the head of an answer must be for the answer to be passed on, and what of it is.
 
-llhttp takes more than that: other versions, codings, statuses that are none.
+llhttp takes more than that: other protocols, versions and codings, statuses that are none. What it
+took ends every line with CR LF and folds none, so the lines can be read as they are.
 """
 
 from __future__ import annotations
@@ -8,45 +9,101 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+import msgspec
 
+from proxy.headers import CONTENT_LENGTH, NOTABLE_IN_ANSWERS, Header, headers_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+END = b"\r\n\r\n"
 BODILESS = frozenset({204, 304})  # RFC 9112, 6.3
 FIRST_FINAL_STATUS = 200
 # Switching Protocols, which nobody asked for, and what is no status: llhttp takes a body after it.
 NEVER = frozenset({101, *range(100)})
-VERSIONS = ("1.1", "1.0")  # llhttp takes 0.9 and 2.0 as well
-PHRASE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9112, 4; llhttp takes controls
-USUAL_PHRASE = b"OK"
-LENGTH_OF_LENGTH = len("content-length")
-LENGTH_OF_CODING = len("transfer-encoding")
+# RFC 9112, 4; llhttp takes controls in the phrase, and versions 0.9 and 2.0.
+STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
+CODING = b"transfer-encoding"
+LINES_KEPT = 64  # then all are forgotten; an API uses few
 
 
-def is_ours(*, version: str, status: int, reason: bytes) -> bool:
-    """Whether the first line can be that of an answer to us."""
-    return (
-        version in VERSIONS
-        and status not in NEVER
-        and (reason == USUAL_PHRASE or PHRASE.fullmatch(reason) is not None)
-    )
+class StatusLine(msgspec.Struct, frozen=True, gc=False):
+    """The first line of an answer to us."""
+
+    status: int
+    reason: bytes
+    is_old: bool
+    """Whether it is HTTP/1.0."""
 
 
-def has_length(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether the length of the body is told."""
-    return any(
-        len(name) == LENGTH_OF_LENGTH and name.lower() == b"content-length" for name, _ in headers
-    )
+_known_lines: dict[bytes, StatusLine] = {}
 
 
-def is_plain(codings: Sequence[bytes], *, version: str, status: int) -> bool:
-    """Whether a body so coded comes as it is: what we did not ask for could not be passed on.
+def read_status_line(line: bytes) -> StatusLine | None:
+    """Read a first line, if it can be that of an answer to us."""
+    known = _known_lines.get(line)
+    if known is not None:
+        return known
+    found = STATUS_LINE.fullmatch(line)
+    if found is None or int(found[2]) in NEVER:
+        return None
+    if len(_known_lines) >= LINES_KEPT:
+        _known_lines.clear()
+    known = _known_lines[line] = StatusLine(int(found[2]), found[3] or b"", found[1] == b"0")
+    return known
 
-    So it is with `chunked` named twice, which to some is a body in chunks in a body in chunks, and
-    with any coding in HTTP/1.0, where there is none (RFC 9112, 6.1), or of an interim answer.
-    """
-    return (
-        len(codings) == 1
-        and codings[0].strip().lower() == b"chunked"
-        and version == VERSIONS[0]
-        and status >= FIRST_FINAL_STATUS
-    )
+
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
+    """The head of an answer."""
+
+    line: StatusLine
+    section: bytes
+    """The header lines as received, each *behind* its CR LF."""
+    notable: Sequence[Header]
+    """Those that are about the connection or the body."""
+    end: int
+    """Where it ends in the bytes it was read from."""
+
+    @property
+    def headers(self) -> list[Header]:
+        """The header lines one by one."""
+        return headers_in(self.section)
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the length of the body is told."""
+        return any(name.lower() == CONTENT_LENGTH for name, _ in self.notable)
+
+    @property
+    def codings(self) -> list[bytes]:
+        """How the body is coded for its way here."""
+        return [value for name, value in self.notable if name.lower() == CODING]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the body comes as it is: what we did not ask for could not be passed on.
+
+        So it is with `chunked` named twice, which to some is a body in chunks in a body in chunks,
+        and with any coding in HTTP/1.0, where there is none (RFC 9112, 6.1), or of an interim
+        answer.
+        """
+        codings = self.codings
+        return not codings or (
+            len(codings) == 1
+            and codings[0].strip().lower() == b"chunked"
+            and not self.line.is_old
+            and self.line.status >= FIRST_FINAL_STATUS
+        )
+
+
+def read_answer_head(data: bytes, start: int) -> AnswerHead | None:
+    """Read the head that llhttp took, which begins at `start`; nothing if it is no answer to us."""
+    while data.startswith(b"\r\n", start):  # llhttp passes over empty lines before it
+        start += 2
+    end = data.find(END, start)
+    line_end = data.find(b"\r\n", start)
+    line = read_status_line(data[start:line_end])
+    if line is None or end < 0:
+        return None
+    section = data[line_end:end]
+    return AnswerHead(line, section, NOTABLE_IN_ANSWERS.findall(section), end + len(END))

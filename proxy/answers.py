@@ -15,10 +15,11 @@ from aiohttp.http import HttpVersion11
 
 from proxy.breakoff import break_off
 from proxy.errors import CallerGoneError, CallerTimeoutError
+from proxy.headers import LENGTH_LINE, headers_in, section_of
 
 if TYPE_CHECKING:
     import hashlib
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aiohttp import StreamReader
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 
 NO_CONTENT = 204
-LENGTH_SIZE = len(b"content-length")
 # What ends a head, by whether the connection goes on and the caller is one of HTTP/1.0.
 CONNECTION = {
     (True, False): b"\r\n",
@@ -88,32 +88,35 @@ class Answer:
         """Have told what the connection brings after this answer (see `CallerConnection`)."""
         self._request.protocol.when_followed(hear)
 
-    def begin(self, *, status: int, reason: bytes, headers: Sequence[Header]) -> None:
+    def begin(self, *, status: int, reason: bytes, headers: Iterable[Header]) -> None:
         """Compose the head; it leaves together with the first bytes of the body."""
+        self.begin_with(section_of(headers), status=status, reason=reason)
+
+    def begin_with(self, section: bytes, *, status: int, reason: bytes) -> None:
+        """Compose it of header lines that are written already, each behind its CR LF."""
         request = self._request
         if self.edit is not None:
-            headers = self.edit(headers)
+            section = section_of(self.edit(headers_in(section)))
+        if self.extra:
+            section += section_of(self.extra)
+        if status == NO_CONTENT:  # which has no length (RFC 9110, 8.6)
+            section = LENGTH_LINE.sub(b"", section)
         is_old = request.version < HttpVersion11
-        lines = [b"HTTP/1.1 %d %b" % (status, reason)]
-        has_length = False
-        for name, value in headers:
-            if len(name) == LENGTH_SIZE and name.lower() == b"content-length":
-                if status == NO_CONTENT:  # which has no length (RFC 9110, 8.6)
-                    continue
-                has_length = True
-            lines.append(name + b": " + value)
-        for name, value in self.extra:
-            lines.append(name + b": " + value)
-        if not has_length and request.method != "HEAD" and status not in BODILESS:
+        if (
+            status not in BODILESS
+            and request.method != "HEAD"
+            and LENGTH_LINE.search(section) is None
+        ):
             if is_old:
                 self.keep_alive = False  # the end of the connection is the end of the body
             else:
                 self._chunked = True
-                lines.append(b"Transfer-Encoding: chunked")
+                section += b"\r\nTransfer-Encoding: chunked"
         if self._closing() or (request.body_exists and _is_left(request.content)):
             self.keep_alive = False
-        lines.append(CONNECTION[self.keep_alive, is_old])
-        self._head = b"\r\n".join(lines)
+        self._head = b"HTTP/1.1 %d %b%b\r\n%b" % (
+            status, reason, section, CONNECTION[self.keep_alive, is_old],
+        )  # fmt: skip
 
     async def write(self, data: bytes) -> None:
         """Pass on bytes of the body and wait while the caller does not take them."""

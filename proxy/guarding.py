@@ -21,6 +21,7 @@ from proxy.errors import (
     OverloadedError,
 )
 from proxy.fates import Fate, fate_of
+from proxy.headers import headers_in
 from proxy.receipts import Receipts
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Witness:
         self._answer = answer
         self._copy: list[bytes] | None = [] if keeps else None
         self._size = 0
-        self._head: tuple[int, bytes, Sequence[Header]] | None = None
+        self._head: tuple[int, bytes, bytes] | None = None
         self._whole = self._delivered = False
 
     @property
@@ -155,11 +156,11 @@ class Witness:
         """Headers of every answer to this request."""
         return self._answer.extra
 
-    def begin(self, *, status: int, reason: bytes, headers: Sequence[Header]) -> None:
+    def begin_with(self, section: bytes, *, status: int, reason: bytes) -> None:
         """Note the head."""
-        self._head = status, reason, headers
+        self._head = status, reason, section
         keep_nothing_back(self._answer.transport)
-        self._answer.begin(status=status, reason=reason, headers=headers)
+        self._answer.begin_with(section, status=status, reason=reason)
 
     async def write(self, data: bytes) -> None:
         """Note a piece of the body."""
@@ -184,7 +185,8 @@ class Witness:
         """Tell what is known."""
         if self._head is None:
             return Ending(sent=sent, fate=Fate.UNKNOWN, delivered=False)
-        status, reason, headers = self._head
+        status, reason, section = self._head
+        headers = headers_in(section)
         copy = None
         if self._copy is not None and self._whole:
             copy = Stored(status=status, reason=reason, headers=headers, body=b"".join(self._copy))

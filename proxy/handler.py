@@ -21,7 +21,7 @@ from proxy.errors import (
 )
 from proxy.forward import Job
 from proxy.headeredits import header_edits
-from proxy.headers import edit_response, given_ids
+from proxy.headers import edit_response, given_ids, headers_in, section_of
 from proxy.hops import count_down
 from proxy.outcome import CALLER_GONE_STATUS, Journal
 from proxy.problems import kind_of, problem
@@ -279,10 +279,11 @@ class Handler:
         response = opened.response
         journal.origin = "upstream"
         journal.status = response.status
-        headers = edit_response(response.headers)
+        head = response.head
+        section = edit_response(head.section, head.notable)
         if answer.extra:
-            headers = without_origin_headers(headers)
-        answer.begin(status=response.status, reason=response.reason, headers=headers)
+            section = section_of(without_origin_headers(headers_in(section)))
+        answer.begin_with(section, status=head.line.status, reason=head.line.reason)
         data = opened.prefix or response.take()
         if not data:
             await answer.flush_head()

@@ -61,7 +61,19 @@ TRACEPARENT = b"traceparent"
 PROXY_ERROR = b"x-icr-proxy-error"
 VIA = (b"Via", b"1.1 icr-proxy")
 DROPPED_FROM_ANSWERS = HOP_BY_HOP | {PROXY_ERROR}
-DROPPED_LENGTHS = frozenset(map(len, DROPPED_FROM_ANSWERS))  # few names have one of these
+CONTENT_LENGTH = b"content-length"
+ABOUT_CONNECTION = frozenset({b"keep-alive", b"close", b""})
+"""What `Connection` says most of the time, which names no header that is there."""
+
+
+def lines_of(names: Iterable[bytes]) -> re.Pattern[bytes]:
+    """Make what finds the lines of these headers, each behind its CR LF: name and value."""
+    return re.compile(rb"\r\n(%b)[ \t]*:[ \t]*([^\r]*)" % b"|".join(sorted(names)), re.IGNORECASE)
+
+
+DROPPED_LINES = lines_of(DROPPED_FROM_ANSWERS)
+LENGTH_LINE = lines_of([CONTENT_LENGTH])
+NOTABLE_IN_ANSWERS = lines_of(DROPPED_FROM_ANSWERS | {CONTENT_LENGTH})
 
 LINE_OVERHEAD = len(": \r\n")
 
@@ -187,24 +199,38 @@ def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
     return frozenset(names)
 
 
-def edit_response(received: Sequence[Header]) -> list[Header]:
+def headers_in(section: bytes) -> list[Header]:
+    """Take header lines apart, each of which comes behind its CR LF."""
+    headers = []
+    for line in section.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        headers.append((name, value.lstrip(b" \t")))
+    return headers
+
+
+def section_of(headers: Iterable[Header]) -> bytes:
+    """Write header lines, each behind its CR LF."""
+    return b"".join([b"\r\n%b: %b" % header for header in headers])
+
+
+def edit_response(section: bytes, notable: Iterable[Header]) -> bytes:
     """Give what is passed back to the caller: everything but the hop's own fields.
 
-    `Content-Length` stays as the answer's true length; the framing is chosen by `answers`.
-    `X-ICR-Proxy-Error` marks answers of the proxy, so the API cannot set it.
+    `section` is the header lines, each behind its CR LF, and `notable` those of them that
+    `NOTABLE_IN_ANSWERS` finds. `Content-Length` stays as the answer's true length; the framing is
+    chosen by `answers`. `X-ICR-Proxy-Error` marks answers of the proxy, so the API cannot set it.
     """
-    kept = []
-    is_named = False
-    for header in received:
-        name = header[0]
-        if len(name) in DROPPED_LENGTHS and (lower := name.lower()) in DROPPED_FROM_ANSWERS:
-            is_named = is_named or lower == b"connection"
-        else:
-            kept.append(header)
-    if is_named:
-        named = connection_options(received)
-        return [header for header in kept if header[0].lower() not in named]
-    return kept
+    is_touched = False
+    named: frozenset[bytes] = frozenset()
+    for name, value in notable:
+        lower = name.lower()
+        is_touched = is_touched or lower != CONTENT_LENGTH
+        if lower == b"connection" and value.lower() not in ABOUT_CONNECTION:
+            named = connection_options(notable)
+    if named:
+        dropped = DROPPED_FROM_ANSWERS | named
+        return section_of(each for each in headers_in(section) if each[0].lower() not in dropped)
+    return DROPPED_LINES.sub(b"", section) if is_touched else section
 
 
 def single(headers: Iterable[Header], name: bytes) -> bytes | None:

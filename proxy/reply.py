@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import httptools
 import msgspec
 
-from proxy.answerhead import (
-    BODILESS,
-    FIRST_FINAL_STATUS,
-    LENGTH_OF_CODING,
-    has_length,
-    is_ours,
-    is_plain,
-)
+from proxy.answerhead import BODILESS, FIRST_FINAL_STATUS, AnswerHead, read_answer_head
 from proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
@@ -29,7 +22,6 @@ if TYPE_CHECKING:
 
 HIGH_WATER = 256 * 1024  # bytes of a body held before the socket is no longer read
 HEAD_LIMIT = 256 * 1024  # bytes of a head; llhttp sets no limit of its own
-HEAD_END = b"\r\n\r\n"
 
 
 class Source(Protocol):
@@ -56,13 +48,14 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     buffered: int = 0
     """Bytes of the body that nobody has taken yet."""
     status: int = 0
-    reason: bytes = b""
-    headers: list[tuple[bytes, bytes]] = []
+    head: AnswerHead = cast("AnswerHead", None)
+    """What came before the body, once it is here."""
     sent: bool = False
     """Whether any byte of the request was handed to the connection."""
     answered: bool = False
     """Whether any byte of an answer came back."""
     head_done: bool = False
+    """Whether `status` and `head` are known."""
     complete: bool = False
     """Whether the last byte of the answer has arrived."""
     has_surplus: bool = False
@@ -74,9 +67,12 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     _waiter: asyncio.Future[None] | None = None
     _is_late: bool = False
     _chunks: list[bytes] = []
-    _codings: tuple[bytes, ...] = ()
     _until_close: bool = False
-    _head_bytes: int = 0
+    _begun: list[bytes] = []
+    """What came so far, until the head is whole."""
+    _begun_size: int = 0
+    _passed: int = 0
+    """How much of it was interim answers."""
 
     def __post_init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -118,6 +114,11 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             del self._parser
         if not self.complete:
             self.fail(self.broken("the answer was given up"))
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The header lines one by one."""
+        return self.head.headers
 
     @property
     def is_clean(self) -> bool:
@@ -186,22 +187,26 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             return False
         self.answered = True
         in_head = not self.head_done
+        if in_head:
+            self._begun.append(data)
+            self._begun_size += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.fail(self.broken("what the API sent is not HTTP that can be passed on"))
             return False
-        if not self.head_done:
-            return self._may_grow(len(data))
-        if in_head and self.method == "HEAD" and _goes_on(data):
-            self._spoil()
+        if in_head:
+            if not self.head_done:
+                return self._may_grow()
+            self._begun.clear()
+            if self.method == "HEAD" and self._begun_size > self.head.end:
+                self._spoil()
         self.wake()
         return True
 
-    def _may_grow(self, size: int) -> bool:
-        """Whether a head that is not over may go on after so many more bytes."""
-        self._head_bytes += size
-        if self._head_bytes <= HEAD_LIMIT:
+    def _may_grow(self) -> bool:
+        """Whether a head that is not over may go on."""
+        if self._begun_size <= HEAD_LIMIT:
             return True
         self.fail(self.broken("the API sent a head without end"))
         return False
@@ -224,36 +229,19 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
         if self.complete:
             self._spoil()
 
-    def on_status(self, reason: bytes) -> None:
-        """The reason phrase, perhaps in pieces."""
-        if not self.head_done:
-            self.reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header of the head; trailers come after it and are dropped."""
-        if not self.head_done:
-            self.headers.append((name, value))
-            # Most names are of another length, and need no second look.
-            if len(name) == LENGTH_OF_CODING and name.lower() == b"transfer-encoding":
-                self._codings += (value,)
-
     def on_headers_complete(self) -> None:
         """Decide how the body ends (RFC 9112, 6.3); interim answers are passed over."""
         if self.head_done:
             return
         parser = self._parser
-        status = parser.get_status_code()
-        version = parser.get_http_version()
-        codings = self._codings
-        if not is_ours(version=version, status=status, reason=self.reason) or (
-            codings and not is_plain(codings, version=version, status=status)
-        ):
+        head = read_answer_head(b"".join(self._begun), self._passed)
+        if head is None or head.line.status != parser.get_status_code() or not head.is_plain:
             raise ValueError("nobody asked for this")  # ends the parsing: `feed` says how
+        status = head.line.status
         if status < FIRST_FINAL_STATUS:
-            self.reason = b""
-            self.headers.clear()
+            self._passed = head.end
             return
-        self.status = status
+        self.status, self.head = status, head
         self.head_done = True
         keep_alive = parser.should_keep_alive()
         if self.method == "HEAD":
@@ -262,7 +250,7 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             self.keep_alive = keep_alive
         elif not keep_alive and status not in BODILESS:
             # An answer after which another may come has an end of its own.
-            self._until_close = not codings and not has_length(self.headers)
+            self._until_close = not head.has_length and not head.codings
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the body, without framing."""
@@ -277,8 +265,3 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
         if self.head_done and not self.complete:
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()
-
-
-def _goes_on(data: bytes) -> bool:
-    """Whether something follows the head that ends in these bytes; in doubt, it does."""
-    return data.find(HEAD_END) != len(data) - len(HEAD_END)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from proxy.answerhead import AnswerHead
 
 # Why a connection to the API was closed.
 CLOSES = (
@@ -59,9 +60,12 @@ class UpstreamResponse(Protocol):
     """The head of an answer, with its body still to come."""
 
     status: int
-    reason: bytes
-    headers: list[tuple[bytes, bytes]]
+    head: AnswerHead
     reused: bool
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The header lines one by one."""
 
     @property
     def is_read(self) -> bool:

@@ -52,8 +52,9 @@ LAYERS = """
     requestcounts
     auditconfig auditrecord
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
-    frames recorded
-    admission callers consistency credentials headeredits headers minting probing problems reply
+    frames recorded reply
+    answerhead
+    admission callers consistency credentials headeredits headers minting probing problems
     routes settings tags timeline vocabulary
     delivery fates links
     access cached circuit failures inflight intake issued kinds latencies policy rationing
@@ -65,7 +66,7 @@ LAYERS = """
     proxyprotocol
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers repeating secret showing tree units
-    alarm answerhead slots
+    alarm slots
     auditchain breakoff consolelog places presence recent requesthead rsanumbers sealing
     clocks errors leftout moments randomness storescripts tracecontext
     __init__

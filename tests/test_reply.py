@@ -80,7 +80,7 @@ async def test_an_answer_is_the_same_wherever_it_is_split(answer: bytes) -> None
         reply = make()
         assert reply.feed(answer[:cut]) or not answer[:cut]
         assert not answer[cut:] or reply.feed(answer[cut:])
-        seen.add((reply.status, reply.reason, await whole(reply), reply.is_clean))
+        seen.add((reply.status, reply.head.line.reason, await whole(reply), reply.is_clean))
 
     assert seen == {(200, b"OK", b"hello", True)}
 
@@ -291,7 +291,7 @@ async def test_header_bytes_stay_as_they_are() -> None:
         b"X-Latin: \xe9\xff\r\nX-Spaces: a  b\t c\r\nContent-Length: 0\r\n\r\n"
     )
 
-    assert reply.reason == b"Gr\xfc\xdfe"
+    assert reply.head.line.reason == b"Gr\xfc\xdfe"
     assert reply.headers == [
         (b"X-MULTI", b"1"),
         (b"x-multi", b"2"),
@@ -308,7 +308,7 @@ async def test_nothing_of_an_interim_answer_or_a_trailer_is_among_the_headers() 
     reply.feed(b"HTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n" + TRAILERS)
 
     assert reply.headers == [(b"Transfer-Encoding", b"chunked")]
-    assert reply.reason == b"OK"
+    assert reply.head.line.reason == b"OK"
 
 
 @pytest.mark.parametrize(
