@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 
 NO_CONTENT = 204
+LAST_CHUNK = b"0\r\n\r\n"
 # What ends a head, by whether the connection goes on and the caller is one of HTTP/1.0.
 CONNECTION = {
     (True, False): b"\r\n",
@@ -120,22 +121,26 @@ class Answer:
 
     async def write(self, data: bytes) -> None:
         """Pass on bytes of the body and wait while the caller does not take them."""
+        if self._put(self._framed(data)):
+            await self._drain()
+
+    def _framed(self, data: bytes) -> bytes:
+        """Count bytes of the body, and give them as they are sent."""
         self.sent += len(data)
         if self.digest is not None:
             self.digest.update(data)
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        if self._put(data):
-            await self._drain()
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
 
     async def flush_head(self) -> None:
         """Send the head before there is a body: the caller may be waiting for it."""
         if self._head and self._put(b""):
             await self._drain()
 
-    async def end(self) -> None:
-        """Finish the body."""
-        if self._put(b"0\r\n\r\n" if self._chunked else b""):
+    async def end(self, data: bytes = b"") -> None:
+        """Finish the body; `data` is its last bytes, if there are any left."""
+        if data:
+            data = self._framed(data)
+        if self._put(data + LAST_CHUNK if self._chunked else data):
             await self._drain()
 
     async def refuse(self, problem: Problem) -> None:
@@ -143,10 +148,7 @@ class Answer:
         status = problem.kind.status
         length = (b"Content-Length", b"%d" % len(problem.body))
         self.begin(status=status, reason=PHRASES[status], headers=(*problem.headers, length))
-        if self._request.method == "HEAD":
-            await self.end()
-        else:
-            await self.write(problem.body)
+        await self.end(b"" if self._request.method == "HEAD" else problem.body)
 
     def go_on(self) -> None:
         """Tell the caller to send its body (RFC 9110, 10.1.1)."""

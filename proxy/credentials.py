@@ -1,10 +1,10 @@
-"""From what a request names to whose token it gets."""
+"""From what a request names to whose token it gets, where it does not name the token itself."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.access import AppSignature, Credential, OnOrganization, TokenKey
+from proxy.access import AppSignature, OnOrganization, TokenKey
 from proxy.errors import InstallationRefusedError
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 async def settle(
-    credential: Credential, *, find: Callable[[str], Awaitable[str | None]]
+    credential: AppSignature | OnOrganization, *, find: Callable[[str], Awaitable[str | None]]
 ) -> TokenKey | None:
     """Give the key of the token; `None` stands for the app's own signature.
 
@@ -24,9 +24,7 @@ async def settle(
     """
     if isinstance(credential, AppSignature):
         return None
-    if isinstance(credential, OnOrganization):
-        installation = await find(credential.organization)
-        if installation is None:
-            raise InstallationRefusedError("the app is not installed on that organization")
-        return TokenKey(installation)
-    return credential
+    installation = await find(credential.organization)
+    if installation is None:
+        raise InstallationRefusedError("the app is not installed on that organization")
+    return TokenKey(installation)

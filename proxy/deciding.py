@@ -17,6 +17,7 @@ from proxy.policy import Subject
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from proxy.access import TokenKey
     from proxy.browsers import HostGuard, OriginGuard
     from proxy.callers import Callers, Known
     from proxy.guarding import Terms
@@ -65,6 +66,21 @@ def recognise(
     journal.caller = caller.name
     caller.admit(operation, listener=journal.listener)
     return caller
+
+
+def admit(key: TokenKey | None, caller: Known | None, *, rules: Rules, journal: Journal) -> None:
+    """Pass whom the listener and the caller's own limits let have that token.
+
+    `None` stands for the app's own signature.
+
+    Raises:
+        PolicyDeniedError: they do not.
+    """
+    if key is not None:
+        rules.router.admit(key)
+        journal.installation = key.installation
+    if caller is not None:
+        caller.admit_for(journal.installation)
 
 
 def ask_policy(policy: Policy, method: str, *, target: Target, journal: Journal) -> None:

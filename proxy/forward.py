@@ -178,7 +178,16 @@ class Forwarder:
             is_write=job.changes_state,
         )
         began = journal.sent_at = self._clock()
-        response = await self._send(job, request, journal)
+        if job.announce is not None and job.changes_state and not journal.attempts:
+            await job.announce(journal)
+        journal.attempts += 1
+        try:
+            response = await self._upstream.send(request)
+        except CircuitOpenError:
+            journal.attempts -= 1  # nothing was attempted
+            raise
+        except UpstreamError as error:
+            response = await self._retry(job, request, journal, first=error)
         journal.first_byte = self._clock() - began
         if response.status < FIRST_REFUSAL:
             return Opened(response=response), False
@@ -188,36 +197,28 @@ class Forwarder:
             response.close()
             raise
 
-    async def _send(self, job: Job, request: UpstreamRequest, journal: Journal) -> UpstreamResponse:
-        if job.announce is not None and job.changes_state and not journal.attempts:
-            await job.announce(journal)
-        try:
-            return await self._try(request, journal)
-        except UpstreamError as error:
-            first = error
-            if not may_send_again(error, changes_state=job.changes_state):
-                raise
-            if job.body is not None:
-                if not job.body.can_rewind:
-                    raise
-                job.body.rewind()
+    async def _retry(
+        self, job: Job, request: UpstreamRequest, journal: Journal, *, first: UpstreamError
+    ) -> UpstreamResponse:
+        """Send once more, on a new connection, what the API provably did not act on."""
+        if not may_send_again(first, changes_state=job.changes_state):
+            raise first
+        if job.body is not None:
+            if not job.body.can_rewind:
+                raise first
+            job.body.rewind()
         request.fresh = True
-        attempts = journal.attempts
-        try:
-            return await self._try(request, journal)
-        except CircuitOpenError:
-            raise first from None  # it was not sent again, so what happened is the first failure
-        finally:
-            if journal.attempts > attempts:
-                self._replayed("retried")
-
-    async def _try(self, request: UpstreamRequest, journal: Journal) -> UpstreamResponse:
         journal.attempts += 1
         try:
-            return await self._upstream.send(request)
+            response = await self._upstream.send(request)
         except CircuitOpenError:
-            journal.attempts -= 1  # nothing was attempted
+            journal.attempts -= 1
+            raise first from None  # it was not sent again, so what happened is the first failure
+        except BaseException:
+            self._replayed("retried")
             raise
+        self._replayed("retried")
+        return response
 
 
 def may_send_again(error: UpstreamError, *, changes_state: bool) -> bool:

@@ -164,21 +164,25 @@ class Witness:
 
     async def write(self, data: bytes) -> None:
         """Note a piece of the body."""
+        self._keep(data)
+        await self._answer.write(data)
+
+    def _keep(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > ANSWER_MOST:
             self._copy = None
         elif self._copy is not None:
             self._copy.append(data)
-        await self._answer.write(data)
 
     async def flush_head(self) -> None:
         """Pass on."""
         await self._answer.flush_head()
 
-    async def end(self) -> None:
+    async def end(self, data: bytes = b"") -> None:
         """Note that the API has said all of it, and whether it has reached the caller."""
+        self._keep(data)
         self._whole = True
-        await self._answer.end()
+        await self._answer.end(data)
         self._delivered = is_taken(self._answer.transport)
 
     def ending(self, *, sent: bool) -> Ending:

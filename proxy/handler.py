@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 from aiohttp.http import HttpVersion11
 
+from proxy.access import TokenKey
 from proxy.answers import PHRASES, Answer
 from proxy.bodies import open_body
 from proxy.browsers import without_origin_headers
 from proxy.callerconnection import peer_of
 from proxy.credentials import settle
-from proxy.deciding import ask_policy, look_at_form, own_answer, recognise, rewrite_links
+from proxy.deciding import admit, ask_policy, look_at_form, own_answer, recognise, rewrite_links
 from proxy.errors import (
     CallerGoneError,
     CallerUnauthenticatedError,
@@ -31,12 +32,12 @@ from proxy.tracecontext import SERVING, continue_trace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from proxy.access import TokenKey
+    from proxy.answerhead import AnswerHead
     from proxy.audit import Trail
     from proxy.auditwaits import Kept
     from proxy.deciding import Rules
     from proxy.errors import CallerReason
-    from proxy.forward import Forwarder, Opened
+    from proxy.forward import Forwarder
     from proxy.guarding import Guard, Witness
     from proxy.headers import Prepared
     from proxy.hops import Hops
@@ -86,30 +87,17 @@ class Handler:
         self._clock = clock
         self._is_watched = is_watched
 
-    async def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: Request) -> Awaitable[Answer]:
         """Serve one request and hand its outcome to the readers."""
-        return await self._tell(request, None)
+        return self._tell(request, None)
 
-    async def refuse(self, request: Request, error: ProxyError) -> Answer:
+    def refuse(self, request: Request, error: ProxyError) -> Awaitable[Answer]:
         """Answer a request that could not even be parsed."""
-        return await self._tell(request, error)
+        return self._tell(request, error)
 
     async def _tell(self, request: Request, broken: ProxyError | None) -> Answer:
         rules = self.rules
-        digits = fresh_digits()
-        request_id, traceparent = given_ids(request.raw_headers, notes=request.notes)
-        trace = continue_trace(traceparent, digits=digits, share=rules.trace_share)
-        if trace.sampled or SERVING.get() is not None:  # the connection's task goes on
-            SERVING.set(trace if trace.sampled else None)
-        journal = Journal(
-            request_id=request_id or digits[:32],
-            trace=trace,
-            listener=self._listener,
-            peer=peer_of(request).address,
-            method=request.method if broken is None else "-",
-            started_at=self._now(),
-            began=self._clock(),
-        )
+        journal = self._begin(request, rules, method=request.method if broken is None else "-")
         answer = Answer(
             request,
             timeout=rules.limits.body_timeout,
@@ -120,7 +108,12 @@ class Handler:
         try:
             if broken is not None:
                 raise broken  # noqa: TRY301  # answered like any other error
-            await self._serve_in_place(request, rules, journal, answer)
+            self._in_flight.take(rules.limits.in_flight)
+            try:
+                serve = self._serve if rules.total_seconds is None else self._serve_in_time
+                await serve(request, rules, journal, answer)
+            finally:
+                self._in_flight.give_back()
         except asyncio.CancelledError:
             journal.status = CALLER_GONE_STATUS
             journal.code = "draining" if self._in_flight.closing else "caller-gone"
@@ -134,19 +127,29 @@ class Handler:
             await kept
         return answer
 
-    async def _serve_in_place(
+    def _begin(self, request: Request, rules: Rules, *, method: str) -> Journal:
+        """Give the request its ids."""
+        digits = fresh_digits()
+        request_id, traceparent = given_ids(request.raw_headers, notes=request.notes)
+        trace = continue_trace(traceparent, digits=digits, share=rules.trace_share)
+        if trace.sampled or SERVING.get() is not None:  # the connection's task goes on
+            SERVING.set(trace if trace.sampled else None)
+        return Journal(
+            request_id=request_id or digits[:32],
+            trace=trace,
+            listener=self._listener,
+            peer=peer_of(request).address,
+            method=method,
+            started_at=self._now(),
+            began=self._clock(),
+        )
+
+    async def _serve_in_time(
         self, request: Request, rules: Rules, journal: Journal, answer: Answer
     ) -> None:
-        """Serve if there is a place, and in time if there is a limit: one of nothing costs 2 %."""
-        self._in_flight.take(rules.limits.in_flight)
-        try:
-            if rules.total_seconds is None:
-                await self._serve(request, rules, journal, answer)
-            else:
-                async with asyncio.timeout(rules.total_seconds):
-                    await self._serve(request, rules, journal, answer)
-        finally:
-            self._in_flight.give_back()
+        """Serve within a limit; one of nothing would cost 2 %."""
+        async with asyncio.timeout(rules.total_seconds):
+            await self._serve(request, rules, journal, answer)
 
     def _is_closing(self) -> bool:
         return self._in_flight.closing
@@ -179,33 +182,19 @@ class Handler:
             if own is not None:
                 await self._grant(own, journal, answer)
                 return
-        key = await self._choose_key(request, rules, target, journal)
+        caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
+        credential = rules.router.choose_key(target, request.raw_headers, notes=request.notes)
+        if isinstance(credential, TokenKey):
+            key: TokenKey | None = credential
+        else:
+            key = await settle(credential, find=self._find)
+        admit(key, caller, rules=rules, journal=journal)
+        ask_policy(rules.policy, request.method, target=target, journal=journal)
         if rules.links is not None:
             answer.edit = rewrite_links(rules.links, request, target=target)
         if self._trail is not None:
             await self._trail.admit(journal)
-        body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
-        if body is not None and self._trail is not None:
-            body.digest = self._trail.new_digest()
-        request_id = journal.request_id.encode("ascii")
-
-        def edited(authorization: bytes) -> bytes:
-            prepared = self._prepare(request, rules)
-            new = authorization, request_id, journal.trace.traceparent
-            if self._is_watched():
-                journal.header_edits = header_edits(request.raw_headers, prepared.lines(*new))
-            return prepared.block(*new)
-
-        job = Job(
-            key=key,
-            method=request.method,
-            target=target.forwarded.encode("utf-8", "surrogateescape"),
-            headers=edited,
-            body=body,
-            length=length,
-            changes_state=target.operation.changes_state,
-            announce=self._announce,
-        )
+        job = self._make_job(key, request, rules, target=target, journal=journal, answer=answer)
         if rules.guard is None or not job.changes_state:
             await self._forward(job, journal, answer)
             return
@@ -218,20 +207,39 @@ class Handler:
             forward=self._forward,
         )
 
-    async def _choose_key(
-        self, request: Request, rules: Rules, target: Target, journal: Journal
-    ) -> TokenKey | None:
-        """Say whose token it gets, if whoever asks may have that; `None` is the app's signature."""
-        caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
-        credential = rules.router.choose_key(target, request.raw_headers, notes=request.notes)
-        key = await settle(credential, find=self._find)
-        if key is not None:
-            rules.router.admit(key)
-            journal.installation = key.installation
-        if caller is not None:
-            caller.admit_for(journal.installation)
-        ask_policy(rules.policy, request.method, target=target, journal=journal)
-        return key
+    def _make_job(
+        self,
+        key: TokenKey | None,
+        request: Request,
+        rules: Rules,
+        *,
+        target: Target,
+        journal: Journal,
+        answer: Answer,
+    ) -> Job:
+        """Say what is to be sent, but for the token."""
+        body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
+        if body is not None and self._trail is not None:
+            body.digest = self._trail.new_digest()
+        request_id = journal.request_id.encode("ascii")
+
+        def edited(authorization: bytes) -> bytes:
+            prepared = self._prepare(request, rules)
+            new = authorization, request_id, journal.trace.traceparent
+            if self._is_watched():
+                journal.header_edits = header_edits(request.raw_headers, prepared.lines(*new))
+            return prepared.block(*new)
+
+        return Job(
+            key=key,
+            method=request.method,
+            target=target.forwarded.encode("utf-8", "surrogateescape"),
+            headers=edited,
+            body=body,
+            length=length,
+            changes_state=target.operation.changes_state,
+            announce=self._announce,
+        )
 
     def _prepare(self, request: Request, rules: Rules) -> Prepared:
         """Edit the headers that came, but once for all requests that come with the same."""
@@ -262,36 +270,27 @@ class Handler:
         await answer.end()
 
     async def _forward(self, job: Job, journal: Journal, answer: Answer | Witness) -> None:
+        """Stream the answer as it comes; once it began, an error breaks the connection."""
         try:
             opened = await self._forwarder.open(job, journal)
+            response = opened.response
             try:
-                await self._pass_back(opened, journal, answer)
+                begin_answer(response.head, journal, answer)
+                data = opened.prefix or response.take()
+                if not data:
+                    await answer.flush_head()
+                    data = await response.read()
+                while data and not response.is_read:
+                    await answer.write(data)
+                    data = await response.read()
+                await answer.end(data)
             finally:
-                opened.response.close()
+                response.close()
         finally:
             if job.body is not None:
                 journal.bytes_in = job.body.size
                 if job.body.digest is not None:
                     journal.digest_in = job.body.digest.hexdigest()
-
-    async def _pass_back(self, opened: Opened, journal: Journal, answer: Answer | Witness) -> None:
-        """Stream the answer as it comes; an error from here on breaks the connection."""
-        response = opened.response
-        journal.origin = "upstream"
-        journal.status = response.status
-        head = response.head
-        section = edit_response(head.section, head.notable)
-        if answer.extra:
-            section = section_of(without_origin_headers(headers_in(section)))
-        answer.begin_with(section, status=head.line.status, reason=head.line.reason)
-        data = opened.prefix or response.take()
-        if not data:
-            await answer.flush_head()
-            data = await response.read()
-        while data:
-            await answer.write(data)
-            data = b"" if response.is_read else await response.read()
-        await answer.end()
 
     async def _fail(self, error: Exception, journal: Journal, answer: Answer) -> None:
         """Answer with the problem, or break the connection if an answer has begun."""
@@ -321,3 +320,13 @@ class Handler:
 def _closes() -> bool:
     """Whether the connection ends with the answer, where the request could not be read."""
     return True
+
+
+def begin_answer(head: AnswerHead, journal: Journal, answer: Answer | Witness) -> None:
+    """Pass the head of the API's answer back."""
+    journal.origin = "upstream"
+    journal.status = status = head.line.status
+    section = edit_response(head.section, head.notable)
+    if answer.extra:
+        section = section_of(without_origin_headers(headers_in(section)))
+    answer.begin_with(section, status=status, reason=head.line.reason)
