@@ -24,6 +24,7 @@ NEVER = frozenset({101, *range(100)})
 # RFC 9112, 4; llhttp takes controls in the phrase, and versions 0.9 and 2.0.
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
 CODING = b"transfer-encoding"
+LENGTH_OF_CODING = len(CODING)
 LINES_KEPT = 64  # then all are forgotten; an API uses few
 
 
@@ -77,7 +78,11 @@ class AnswerHead(msgspec.Struct, frozen=True, gc=False):
     @property
     def codings(self) -> list[bytes]:
         """How the body is coded for its way here."""
-        return [value for name, value in self.notable if name.lower() == CODING]
+        return [
+            value
+            for name, value in self.notable
+            if len(name) == LENGTH_OF_CODING and name.lower() == CODING
+        ]
 
     @property
     def is_plain(self) -> bool:

@@ -7,8 +7,9 @@ whether that is safe is decided by `forward` and `exchange` from the facts in an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +37,13 @@ class Body(Protocol):
         """Give the next bytes, or nothing at the end."""
 
 
-@dataclass(slots=True, kw_only=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, kw_only=True, eq=False):
     """What is sent. Framing is not among the headers: the connection makes its own."""
 
     method: str
     target: bytes
-    headers: Sequence[tuple[bytes, bytes]] = field(default=(), repr=False)
-    block: bytes = field(default=b"", repr=False)
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    block: bytes = b""
     """Header lines as they are sent, each with its end; they come before `headers`."""
     body: Body | None = None
     length: int | None = None
@@ -54,6 +54,8 @@ class UpstreamRequest:
     """Do not reuse a connection: the last one failed under us."""
     sent: bool = False
     """Whether any byte of it may have left; the engine says so."""
+
+    __repr__ = object.__repr__  # not what is secret in it
 
 
 class UpstreamResponse(Protocol):

@@ -569,3 +569,11 @@ async def _meet(visit: Visit, answer: bytes, chance: random.Random) -> None:
 
 def _chunked(body: bytes) -> bytes:
     return CHUNKED_HEAD + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def test_a_request_does_not_show_what_is_secret_in_it() -> None:
+    request = upstream_request()
+    request.headers = [(b"Authorization", b"Bearer crs_secret")]
+    request.block = b"Authorization: Bearer crs_secret\r\n"
+
+    assert "crs_" not in repr(request)
