@@ -121,7 +121,7 @@ def test_what_is_left_out_would_be_there_otherwise(name: str) -> None:
 # What shows only a part of itself, or has what `msgspec.Struct` has not.
 DATACLASSES = (
     *("access.AccessToken", "appcalls.AppAnswer", "cached.CachedToken", "policy.Rule"),
-    *("settings.Key", "upstream.UpstreamRequest"),
+    "settings.Key",
 )
 FIND_DATACLASSES = """
 import dataclasses, proxy.running
@@ -135,4 +135,4 @@ for module in [each for name, each in sys.modules.items() if name.startswith("pr
 
 def test_a_run_makes_no_other_dataclasses_than_for_configuration() -> None:
     """One costs each start 0.45 ms and 15 KB of methods written in Python; a Struct 0.01 and 1."""
-    assert sorted(said(LEAVE + FIND_DATACLASSES).split()) == sorted(DATACLASSES)
+    assert set(said(LEAVE + FIND_DATACLASSES).split()) <= set(DATACLASSES)
