@@ -42,15 +42,17 @@ docs: $(READY)
 
 # make bench  what the proxy costs beside Envoy, nginx, Go and a plain aiohttp proxy (Debian, root)
 #             QUICK=1: does it run at all
-bench: $(READY) .bench/ready
-	$(BIN)/python -m tests.bench.run $(SUITES) $(if $(QUICK),--rounds 1 --seconds 1) $(BENCH_ARGS)
+bench: .bench/python/ready .bench/ready
+	.bench/python/bin/python -m tests.bench.run $(SUITES) $(if $(QUICK),--rounds 1 --seconds 1) $(BENCH_ARGS)
 
 # make bench-change BASE=main   the same for this tree beside another revision of itself
 BASE ?= main
-bench-change: $(READY) .bench/ready
+# Built with its own profile, as those of the Docker images are; pyenv builds without one by default.
+BENCH_PYTHON ?= /usr/bin/python3
+bench-change: .bench/python/ready .bench/ready
 	git worktree remove --force build/base 2>/dev/null; git worktree add --detach build/base $(BASE)
-	$(MAKE) -C build/base .venv/ready
-	$(BIN)/python -m tests.bench.run $(SUITES) --contenders icr-proxy \
+	$(MAKE) -C build/base PYTHON=$(BENCH_PYTHON) .venv/ready
+	.bench/python/bin/python -m tests.bench.run $(SUITES) --contenders icr-proxy \
 	    --base build/base/.venv/bin/python --out build/bench-change $(BENCH_ARGS)
 	git worktree remove --force build/base
 
@@ -88,18 +90,26 @@ clean:
 # The environment is made anew when a lock or the project's own metadata changes. The lock is complete,
 # so nothing is resolved (`--no-deps`): for an extra such as `coverage[toml]`, pip 23.2 was seen to
 # look for a newer release than the pinned one and then to miss its hash.
+INSTALL = if command -v uv >/dev/null 2>&1; then \
+	    uv pip install --quiet --python $(1)/python --no-deps --require-hashes -r requirements/dev.lock && \
+	    uv pip install --quiet --python $(1)/python --no-deps --no-build-isolation -e . ; \
+	else \
+	    $(1)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	        -r requirements/dev.lock && \
+	    $(1)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	        --no-build-isolation -e . ; \
+	fi
 $(READY): requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.12 …"; exit 1; }
 	@echo "Preparing .venv (once, a minute at most) …"
 	@$(PYTHON) -m venv .venv
-	@if command -v uv >/dev/null 2>&1; then \
-	    uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock && \
-	    uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
-	else \
-	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
-	        -r requirements/dev.lock && \
-	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	        --no-build-isolation -e . ; \
-	fi
+	@$(call INSTALL,$(BIN))
 	@touch $(READY)
+
+.bench/python/ready: requirements/dev.lock pyproject.toml
+	@$(BENCH_PYTHON) -c 'import ensurepip' || \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; }
+	@$(BENCH_PYTHON) -m venv .bench/python
+	@$(call INSTALL,.bench/python/bin)
+	@touch .bench/python/ready
