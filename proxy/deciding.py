@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp.http import HttpVersion11
@@ -134,6 +134,7 @@ def look_at_form(
     received, notes = request.raw_headers, request.notes
     is_usual = request.raw_path.startswith("/")
     # A reload makes all rules anew, so one of them stands for all.
+    known: tuple[bytes | None, Sequence[Header]] | None
     known = notes.get(rules.origins) if is_usual else None
     if known is None:
         check_form(request, rules.hosts)
@@ -142,7 +143,7 @@ def look_at_form(
         known = origin, tuple(rules.origins.headers(origin))
         if is_usual:
             notes[rules.origins] = known
-    return cast("tuple[bytes | None, Sequence[Header]]", known)
+    return known
 
 
 def own_answer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from aiohttp.http import HttpVersion11
 
@@ -247,9 +247,10 @@ class Handler:
         via = self._hops.via(is_old=request.version < HttpVersion11)
         if request.method == "OPTIONS":
             return rules.headers.prepare(count_down("OPTIONS", received) or received, via=via)
-        if rules.headers not in notes:
-            notes[rules.headers] = rules.headers.prepare(received, via=via)
-        return cast("Prepared", notes[rules.headers])
+        prepared: Prepared | None = notes.get(rules.headers)
+        if prepared is None:
+            prepared = notes[rules.headers] = rules.headers.prepare(received, via=via)
+        return prepared
 
     def _read_target(self, request: Request, rules: Rules, journal: Journal) -> Target:
         """Say what is asked for."""

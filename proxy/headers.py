@@ -8,7 +8,7 @@ header (golang/go#50580). What was received is never changed.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from proxy.errors import (
     BadRequestError,
@@ -246,17 +246,17 @@ def choose_request_id(received: Iterable[Header], *, fresh: bytes) -> bytes:
 
 
 def given_ids(
-    received: Sequence[Header], *, notes: dict[object, object]
+    received: Sequence[Header], *, notes: dict[Any, Any]
 ) -> tuple[str | None, bytes | None]:
     """Give the caller's harmless `X-Request-Id`, and its `traceparent`, if it sent them.
 
     `notes` is what was made of the same headers before.
     """
-    known = notes.get(given_ids)
+    known: tuple[str | None, bytes | None] | None = notes.get(given_ids)
     if known is None:
         chosen = choose_request_id(received, fresh=b"").decode("ascii")
         known = notes[given_ids] = (chosen or None, single(received, TRACEPARENT))
-    return cast("tuple[str | None, bytes | None]", known)
+    return known
 
 
 def refuse_expectations(received: Iterable[Header]) -> None:

@@ -9,7 +9,7 @@ that nothing is left in it of the request before.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httptools
 import msgspec
@@ -71,7 +71,7 @@ class Section:
 
     def __init__(self) -> None:
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.notes: dict[object, object] = {}
+        self.notes: dict[Any, Any] = {}
         """Room for what others derive from the header lines."""
         self.is_old = False
         """Whether it is HTTP/1.0."""

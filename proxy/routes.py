@@ -7,7 +7,7 @@ what is forwarded, less a path prefix that names the installation.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -125,7 +125,7 @@ class Router:
         target: Target,
         headers: Iterable[Header],
         *,
-        notes: dict[object, object] | None = None,
+        notes: dict[Any, Any] | None = None,
     ) -> Credential:
         """Say whose credential this request gets; `notes` is what was made of the same headers.
 
@@ -144,7 +144,8 @@ class Router:
             return self._tagged(headers, target.prefix) or self._without_tag(target)
         if self not in notes:
             notes[self] = self._tagged(headers, None)
-        return cast("Credential | None", notes[self]) or self._without_tag(target)
+        credential: Credential | None = notes[self]
+        return credential or self._without_tag(target)
 
     def _tagged(self, headers: Iterable[Header], prefix: Tag | None) -> Credential | None:
         tag = self._tags.read(headers, prefix=prefix)

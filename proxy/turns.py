@@ -93,7 +93,8 @@ class Turns(RequestHandler):
             if self._buffer_paused and len(self._waiting) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
             server.requests_count += 1
-            self._current_request, self._request_in_progress = cast("Any", request), True
+            self._current_request = request  # type: ignore[assignment]  # all it does is cancel it
+            self._request_in_progress = True
             try:
                 if request.broken is None:
                     answer = await respond(request)
