@@ -122,9 +122,8 @@ class TrailThread:
     def _run(self) -> None:
         try:
             while not (self._halt.is_set() and self._queue.empty()):
-                batch = self._gather()
-                if batch:
-                    self._write(batch)
+                # No name here: it would hold all of them until the next ones come.
+                self._write(self._gather())
                 self._now_and_then()
             with suppress(OSError):
                 self._writer.append((Stop(time=stamp(self.now())),), sync=True)
@@ -146,7 +145,7 @@ class TrailThread:
     def _write(self, batch: list[Entry]) -> None:
         """Write, and go on trying; only a stop makes it give up."""
         records: list[Record] = []
-        while True:
+        while batch:
             began = self.clock()
             try:
                 records = records or self._records(batch)

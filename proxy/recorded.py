@@ -1,8 +1,9 @@
 """Which audit record tells of which request, for consoles.
 
 The trail tells of whole batches, and a batch is only kept, not looked through, until somebody
-opens a console: a request costs nothing here. An outcome is known by what it is and not by its id,
-which callers may choose.
+opens a console: a request costs nothing here but the memory. Even that is no more than it has to
+be: the less is held, the sooner the next requests get memory that is still in the processor's
+cache. An outcome is known by what it is and not by its id, which callers may choose.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from proxy.auditthread import Entry
     from proxy.outcome import Outcome
 
-RECORDS_KEPT = 600  # of 200 requests that change something, and some more
+RECORDS_KEPT = 450  # of 200 requests that change something, and some more
 RECORDS_MOST = 10_000  # between two frames; more than can be written in that time
 OWED_MOST = 250  # rows that were shown before their record was written
 
@@ -33,16 +34,21 @@ class Recorded:
         self._owed: deque[Outcome] = deque(maxlen=OWED_MOST)
 
     def add(self, entries: Sequence[Entry], *, last: int, most: int) -> None:
-        """Keep a batch, `last` being the number of its last record, and `most` records or so."""
+        """Keep a batch, `last` being the number of its last record; `most` records in all."""
         if entries:
             self._batches.append((last - len(entries) + 1, entries))
             self._held += len(entries)
             self.trim(most)
 
     def trim(self, most: int) -> None:
-        """Forget the oldest batches, as long as `most` records are left."""
-        while self._batches and self._held - len(self._batches[0][1]) >= most:
-            self._held -= len(self._batches.popleft()[1])
+        """Forget all but the newest `most` records."""
+        while self._held > most:
+            first, entries = self._batches.popleft()
+            self._held -= len(entries)
+            left = most - self._held
+            if left > 0:
+                self._batches.appendleft((first + len(entries) - left, entries[-left:]))
+                self._held = most
 
     def of(self, outcomes: Iterable[Outcome]) -> list[int | None]:
         """Give the numbers of their records, as far as they are there; owe the others."""

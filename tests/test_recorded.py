@@ -83,3 +83,12 @@ def test_what_is_owed_is_bounded_and_forgotten_when_nobody_looks() -> None:
     recorded.of([outcome_of()])
     recorded.rest()
     assert recorded.owed() == []
+
+
+def test_of_a_large_batch_the_newest_are_kept() -> None:
+    recorded = Recorded()
+    outcomes = [outcome_of() for _ in range(5)]
+    written(recorded, *outcomes[:1], last=1, most=3)
+    written(recorded, *outcomes[1:], last=5, most=3)
+
+    assert recorded.of(outcomes) == [None, None, 3, 4, 5]
