@@ -65,7 +65,7 @@ class Trail:
         self._send = put
         self._watcher = watcher
         self._now = now
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
         self._waits = Waits(config.max_wait)
         self._reserved = 0
         self._queued = 0
@@ -126,9 +126,10 @@ class Trail:
             self._miss(outcome)
             return None
         kept = None
-        if self._config.fsync == "always" and outcome.changes_state and outcome.attempts:
+        if outcome.changes_state and outcome.attempts and self._config.fsync == "always":
             kept = self._waits.begin()
-        self._put(outcome, kept=kept)
+        self._queued += 1
+        self._send(Entry(outcome, kept))
         return kept
 
     def note(self, record: Record) -> Kept:
@@ -159,8 +160,9 @@ class Trail:
                 refused=missed.refused,
             )
             self._put(gap)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     # -- places -----------------------------------------------------------------------------------
 
@@ -174,6 +176,7 @@ class Trail:
         try:
             async with asyncio.timeout(self._config.max_wait):
                 while not self._has_room(places) and (refuse or self._works):
+                    self._changed = self._changed or asyncio.Event()
                     await self._changed.wait()
         except TimeoutError:
             if refuse:

@@ -150,15 +150,16 @@ class TrailReports:
         self._error: str | None = None
         self._anchor_error: str | None = None
         self._unrecorded = 0
+        self._queued = 0
         records = Counter(
             "icr_proxy_audit_records", "Records of the audit trail.", ["result"], registry=registry
         )
         self._written = records.labels("written")
         self._lost = records.labels("lost")
         self._refused = records.labels("refused")
-        self._queue = Gauge(
+        Gauge(
             "icr_proxy_audit_queue", "Records that wait to be written.", registry=registry
-        )
+        ).set_function(lambda: self._queued)
         self._seconds = Histogram(
             "icr_proxy_audit_write_seconds",
             "Time to write what had gathered, to the disk if audit.fsync is always.",
@@ -190,7 +191,7 @@ class TrailReports:
 
     def queued(self, count: int) -> None:
         """Show how many records wait."""
-        self._queue.set(count)
+        self._queued = count
 
     def unrecorded(self, *, refused: bool) -> None:
         """Count a request of which there is no record."""
@@ -220,8 +221,9 @@ class TrailReports:
             self._log.error("audit.failed", detail=landed.error, file=landed.segment)
         if landed.error is None and self._error is not None:
             self._log.info("audit.recovered", file=landed.segment)
-        self._error = landed.error
-        self._works.set(landed.error is None)
+        if landed.error != self._error:
+            self._error = landed.error
+            self._works.set(landed.error is None)
         if landed.anchor_error is not None and self._anchor_error is None:
             self._log.error("audit.anchor_failed", detail=landed.anchor_error)
         if landed.periodic:

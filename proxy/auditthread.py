@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -45,8 +45,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     kept: asyncio.Future[int | None] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Landed:
+class Landed(msgspec.Struct, frozen=True, kw_only=True):
     """How one attempt to write went; without entries it is about nothing but `error` or `head`."""
 
     entries: Sequence[Entry] = ()
@@ -138,8 +137,8 @@ class TrailThread:
         batch: list[Entry] = []
         with suppress(queue.Empty):
             batch += self._queue.get(timeout=min(patience, IDLE_SECONDS))
-            while len(batch) < ENOUGH_AT_ONCE:
-                batch += self._queue.get_nowait()
+        while len(batch) < ENOUGH_AT_ONCE and not self._queue.empty():  # nobody else takes any
+            batch += self._queue.get_nowait()
         return batch
 
     def _write(self, batch: list[Entry]) -> None:
@@ -208,7 +207,7 @@ class TrailThread:
             try:
                 write_anchor(self.config.anchor_file, landed, now=self.now())
             except OSError as error:  # the trail itself is fine
-                landed = replace(landed, anchor_error=error.strerror)
+                landed = msgspec.structs.replace(landed, anchor_error=error.strerror)
         self.tell(landed)
 
 

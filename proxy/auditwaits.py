@@ -21,10 +21,13 @@ class Waits:
         self._seconds = seconds
         self._waiting: deque[tuple[float, Kept]] = deque()
         self._is_timed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def begin(self) -> Kept:
         """Give what to await."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # to ask for it each time would be a system call each time
+            loop = self._loop = asyncio.get_running_loop()
         kept: Kept = loop.create_future()
         self._waiting.append((loop.time() + self._seconds, kept))
         if not self._is_timed:
