@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
+from types import NoneType
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.auditrecord import Gap, intent_of
-from proxy.auditthread import Entry
+from proxy.auditthread import Awaited
 from proxy.auditwaits import Waits
 from proxy.errors import AuditUnavailableError
 from proxy.moments import stamp
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from proxy.auditconfig import AuditConfig
     from proxy.auditrecord import Record
-    from proxy.auditthread import Landed
+    from proxy.auditthread import Entry, Landed
     from proxy.auditwaits import Kept
     from proxy.outcome import Journal, Outcome
 
@@ -61,6 +62,11 @@ class Trail:
     ) -> None:
         """Record by `config`; `put` hands records on to be written, one after the other."""
         self._config = config
+        self._refuses = config.on_failure == "refuse"
+        self.new_digest: Callable[[], hashlib._Hash | None] = (
+            hashlib.sha256 if config.body_digests else NoneType
+        )
+        """Gives what a body is hashed with, if it is to be; asked twice by each request."""
         self._redact = frozenset(name.lower() for name in config.redact_query)
         self._send = put
         self._watcher = watcher
@@ -76,10 +82,6 @@ class Trail:
     def queued(self) -> int:
         """How many records wait to be written."""
         return self._queued
-
-    def new_digest(self) -> hashlib._Hash | None:
-        """Give what a body is hashed with, if it is to be."""
-        return hashlib.sha256() if self._config.body_digests else None
 
     # -- what a request does ----------------------------------------------------------------------
 
@@ -107,12 +109,11 @@ class Trail:
             return
         journal.places -= 1
         self._reserved -= 1
-        kept = self._waits.begin()
-        self._put(intent_of(journal, redact=self._redact, now=self._now()), kept=kept)
-        if self._config.on_failure == "continue" and not self._works:
+        kept = self._put_and_wait(intent_of(journal, redact=self._redact, now=self._now()))
+        if not self._refuses and not self._works:
             return
         journal.intent_seq = await kept
-        if journal.intent_seq is None and self._config.on_failure == "refuse":
+        if journal.intent_seq is None and self._refuses:
             raise AuditUnavailableError("the audit trail cannot be written; nothing was sent")
 
     def record(self, outcome: Outcome, *, places: int) -> Kept | None:
@@ -125,18 +126,15 @@ class Trail:
         if not places and self._reserved + self._queued >= self._config.queue:
             self._miss(outcome)
             return None
-        kept = None
         if outcome.changes_state and outcome.attempts and self._config.fsync == "always":
-            kept = self._waits.begin()
+            return self._put_and_wait(outcome)
         self._queued += 1
-        self._send(Entry(outcome, kept))
-        return kept
+        self._send(outcome)
+        return None
 
     def note(self, record: Record) -> Kept:
         """Record what happened to the proxy itself; there is always room for that."""
-        kept = self._waits.begin()
-        self._put(record, kept=kept)
-        return kept
+        return self._put_and_wait(record)
 
     # -- what the thread says ---------------------------------------------------------------------
 
@@ -145,9 +143,9 @@ class Trail:
         self._works = landed.error is None
         self._queued -= len(landed.entries)
         first = landed.last - len(landed.entries) + 1
-        for seq, entry in enumerate(landed.entries, first):
-            if (kept := entry.kept) is not None and not kept.done():
-                kept.set_result(seq)
+        for place, kept in landed.awaited:
+            if not kept.done():
+                kept.set_result(first + place)
         self._waits.tidy()
         self._watcher.queued(self._queued)
         missed = self._missed
@@ -167,26 +165,30 @@ class Trail:
     # -- places -----------------------------------------------------------------------------------
 
     def _has_room(self, places: int) -> bool:
-        if not self._works and self._config.on_failure == "refuse":
+        if not self._works and self._refuses:
             return False
         return self._reserved + self._queued + places <= self._config.queue
 
     async def _wait_for_room(self, places: int) -> None:
-        refuse = self._config.on_failure == "refuse"
         try:
             async with asyncio.timeout(self._config.max_wait):
-                while not self._has_room(places) and (refuse or self._works):
+                while not self._has_room(places) and (self._refuses or self._works):
                     self._changed = self._changed or asyncio.Event()
                     await self._changed.wait()
         except TimeoutError:
-            if refuse:
+            if self._refuses:
                 raise AuditUnavailableError(
                     "the audit trail cannot be written; nothing was sent"
                 ) from None
 
-    def _put(self, what: Record | Outcome, *, kept: Kept | None = None) -> None:
+    def _put(self, entry: Entry) -> None:
         self._queued += 1
-        self._send(Entry(what, kept))
+        self._send(entry)
+
+    def _put_and_wait(self, what: Record | Outcome) -> Kept:
+        kept = self._waits.begin()
+        self._put(Awaited(what, kept))
+        return kept
 
     def _miss(self, outcome: Outcome) -> None:
         ended = outcome.started_at + outcome.duration

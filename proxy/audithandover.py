@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from proxy.auditthread import Awaited
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -35,7 +37,7 @@ class Handover:
         self._gathered.append(entry)
         if len(self._gathered) == HANDED_MOST:
             self.hand_over()
-        elif entry.kept is not None:
+        elif type(entry) is Awaited:
             if not self._is_due:
                 self._is_due = True
                 asyncio.get_running_loop().call_soon(self._end_turn)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from proxy.auditthread import Entry
+    from proxy.auditrecord import Record
     from proxy.outcome import Outcome
 
 RECORDS_KEPT = 450  # of 200 requests that change something, and some more
@@ -29,11 +29,11 @@ class Recorded:
     """The last batches that were written, and the rows that wait for their record."""
 
     def __init__(self) -> None:
-        self._batches: deque[tuple[int, Sequence[Entry]]] = deque()
+        self._batches: deque[tuple[int, Sequence[Record | Outcome]]] = deque()
         self._held = 0
         self._owed: deque[Outcome] = deque(maxlen=OWED_MOST)
 
-    def add(self, entries: Sequence[Entry], *, last: int, most: int) -> None:
+    def add(self, entries: Sequence[Record | Outcome], *, last: int, most: int) -> None:
         """Keep a batch, `last` being the number of its last record; `most` records in all."""
         if entries:
             self._batches.append((last - len(entries) + 1, entries))
@@ -77,7 +77,7 @@ class Recorded:
     def _index(self) -> dict[int, int]:
         """Give the numbers by the identity of what was recorded; all of it is held, so it lasts."""
         return {
-            id(entry.what): first + place
+            id(entry): first + place
             for first, entries in self._batches
             for place, entry in enumerate(entries)
         }

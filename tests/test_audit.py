@@ -10,7 +10,7 @@ from proxy.audit import Trail
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
 from proxy.auditrecord import Gap, Intent, Record, Stop
-from proxy.auditthread import Entry, Landed
+from proxy.auditthread import Entry, Landed, unwrapped
 from proxy.errors import AuditUnavailableError
 from proxy.outcome import Outcome
 from tests.auditscenes import journal_of, outcome_of
@@ -36,10 +36,12 @@ class Stage:
 
     def write(self) -> None:
         """Let what has gathered be written."""
-        entries = list(self.entries)
+        entries, awaited = unwrapped(self.entries)
         self.entries.clear()
         self.written += len(entries)
-        self.trail.landed(Landed(entries=entries, last=self.written, head=Head(), segment=None))
+        self.trail.landed(
+            Landed(entries=entries, awaited=awaited, last=self.written, head=Head(), segment=None)
+        )
 
     def fail(self) -> None:
         """Let an attempt fail."""
@@ -47,7 +49,7 @@ class Stage:
 
     @property
     def records(self) -> list[Record | Outcome]:
-        return [entry.what for entry in self.entries]
+        return unwrapped(self.entries)[0]
 
 
 def stage(**settings: Any) -> Stage:

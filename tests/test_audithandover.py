@@ -4,11 +4,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from proxy.audithandover import HANDED_MOST, Handover
-from proxy.auditthread import Entry
+from proxy.auditthread import Awaited
 from tests.auditscenes import read_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from proxy.auditthread import Entry
 
 GUARD_SECONDS = 20.0
 
@@ -33,12 +35,12 @@ class Stage:
 
 def alone(number: int) -> Entry:
     """Give a record for which nobody waits."""
-    return Entry(read_of(number), None)
+    return read_of(number)
 
 
 def awaited(number: int) -> Entry:
     """Give a record for which somebody waits."""
-    return Entry(read_of(number), asyncio.get_running_loop().create_future())
+    return Awaited(read_of(number), asyncio.get_running_loop().create_future())
 
 
 async def test_what_somebody_waits_for_goes_at_the_end_of_the_turn() -> None:

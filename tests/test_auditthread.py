@@ -14,7 +14,7 @@ import pytest
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
 from proxy.auditrecord import Record, Stop
-from proxy.auditthread import Entry, Landed, TrailThread, write_anchor
+from proxy.auditthread import Awaited, Landed, TrailThread, write_anchor
 from tests.auditscenes import read_of
 from tests.scenes import Clock
 
@@ -85,15 +85,11 @@ class Stage:
             return next(landed for landed in self.told if reached(landed))
 
 
-def entry(number: int = 1) -> Entry:
-    return Entry(read_of(number), None)
-
-
 @pytest.mark.parametrize("fsync", ["always", "interval", "never"])
 def test_records_are_written_in_order_and_told(fsync: str) -> None:
     scene = Stage(fsync=fsync)
     for number in range(1000):
-        scene.thread.put([entry(number)])
+        scene.thread.put([read_of(number)])
     scene.thread.start()
     scene.thread.stop()
 
@@ -110,7 +106,7 @@ def test_what_gathers_while_it_writes_is_written_as_one() -> None:
     scene.writer.gate.clear()
     scene.thread.start()
     for number in range(100):
-        scene.thread.put([entry(number)])
+        scene.thread.put([read_of(number)])
     scene.writer.gate.set()
     scene.thread.stop()
 
@@ -120,7 +116,7 @@ def test_what_gathers_while_it_writes_is_written_as_one() -> None:
 def test_what_cannot_be_written_is_tried_again_and_nothing_is_lost() -> None:
     scene = Stage()
     scene.writer.failures = [FULL, RuntimeError("a mistake in here")]
-    scene.thread.put([entry()])
+    scene.thread.put([read_of(1)])
     scene.thread.start()
 
     scene.until(lambda landed: landed.entries)
@@ -136,7 +132,7 @@ def test_what_cannot_be_written_is_tried_again_and_nothing_is_lost() -> None:
 def test_a_stop_does_not_wait_for_a_disk_to_become_free() -> None:
     scene = Stage()
     scene.writer.failures = [FULL] * 1000
-    scene.thread.put([entry()])
+    scene.thread.put([read_of(1)])
     scene.thread.start()
     scene.until(lambda landed: landed.error)
 
@@ -150,7 +146,7 @@ def test_records_are_forced_to_the_disk_at_an_interval() -> None:
     scene = Stage(fsync="interval", fsync_interval=0.01)
     scene.writer.sync_failures = [FULL]
     scene.thread.start()
-    scene.thread.put([entry()])
+    scene.thread.put([read_of(1)])
     scene.until(lambda landed: landed.entries)
     assert scene.told[-1].head.seq == 0
 
@@ -164,7 +160,7 @@ def test_records_are_forced_to_the_disk_at_an_interval() -> None:
 def test_without_forcing_the_head_is_what_was_written() -> None:
     scene = Stage(fsync="never")
     scene.thread.start()
-    scene.thread.put([entry()])
+    scene.thread.put([read_of(1)])
 
     assert scene.until(lambda landed: landed.entries).head.seq == 1
     scene.thread.stop()
@@ -174,12 +170,12 @@ def test_the_head_is_told_now_and_then_and_at_the_end(tmp_path: Path) -> None:
     anchor = tmp_path / "anchor"
     scene = Stage(directory=tmp_path, anchor_file=anchor, head_interval=60.0)
     scene.thread.start()
-    scene.thread.put([entry()])
+    scene.thread.put([read_of(1)])
     scene.until(lambda landed: landed.entries)
     assert not anchor.exists()
 
     scene.clock.at += 61
-    scene.thread.put([entry()])
+    scene.thread.put([read_of(1)])
     assert scene.until(lambda landed: landed.periodic).anchor_error is None
     assert json.loads(anchor.read_text())["seq"] == 2
     scene.thread.stop()
@@ -195,7 +191,7 @@ def test_the_head_is_told_now_and_then_and_at_the_end(tmp_path: Path) -> None:
 def test_an_anchor_that_cannot_be_written_is_told_and_harms_nothing(tmp_path: Path) -> None:
     scene = Stage(directory=tmp_path, anchor_file=tmp_path / "gone" / "anchor")
     scene.thread.start()
-    scene.thread.put([entry()])
+    scene.thread.put([read_of(1)])
     scene.thread.stop()
 
     assert scene.told[-1].anchor_error == "No such file or directory"
@@ -220,10 +216,13 @@ async def test_who_waits_is_not_touched_by_the_thread() -> None:
     kept = asyncio.get_running_loop().create_future()
     scene = Stage()
     scene.thread.start()
-    scene.thread.put([Entry(read_of(1), kept)])
+    scene.thread.put([read_of(1), Awaited(read_of(2), kept)])
 
     landed = await asyncio.to_thread(scene.until, lambda landed: landed.entries)
     await asyncio.to_thread(scene.thread.stop)
 
-    assert landed.entries[0].kept is kept
+    assert landed.entries == [read_of(1), read_of(2)]
+    [(place, who)] = landed.awaited
+    assert place == 1
+    assert who is kept
     assert not kept.done()

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
-from proxy.auditthread import Entry, Landed
+from proxy.auditthread import Landed
 from proxy.emulator.server import Emulator
 from proxy.feed import SUBSCRIBERS_MOST
 from tests.auditscenes import records_in
@@ -134,12 +134,12 @@ async def test_a_console_that_is_open_hears_of_records_that_came_later(
     """The trail of this proxy is played by the test, so that it can be slow."""
     feed = proxy.app.parts.feed
     assert feed is not None
-    feed.landed(Landed(entries=[Entry(outcome(), None)], last=1, head=Head(), segment=None))
+    feed.landed(Landed(entries=[outcome()], last=1, head=Head(), segment=None))
     async with opened(proxy) as console:
         await use(proxy, emulator)
         (row,) = (await console.until("frame"))["rows"]
         (seen,) = feed._recent
-        feed.landed(Landed(entries=[Entry(seen, None)], last=2, head=Head(), segment=None))
+        feed.landed(Landed(entries=[seen], last=2, head=Head(), segment=None))
 
         frame = await console.until("frame")
 

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from proxy.auditrecord import Stop
-from proxy.auditthread import Entry
 from proxy.outcome import Outcome
 from proxy.recorded import OWED_MOST, RECORDS_KEPT, Recorded
 from tests.auditscenes import outcome_of
 
 
 def written(recorded: Recorded, *outcomes: Outcome, last: int, most: int = RECORDS_KEPT) -> None:
-    recorded.add([Entry(outcome, None) for outcome in outcomes], last=last, most=most)
+    recorded.add(outcomes, last=last, most=most)
 
 
 def test_without_a_trail_nothing_is_known_and_nothing_owed() -> None:
@@ -22,7 +21,7 @@ def test_the_records_of_a_batch_follow_one_another() -> None:
     recorded = Recorded()
     first, second = outcome_of(), outcome_of()
     recorded.add(
-        [Entry(first, None), Entry(Stop(time=""), None), Entry(second, None)],
+        [first, Stop(time=""), second],
         last=9,
         most=RECORDS_KEPT,
     )

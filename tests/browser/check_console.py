@@ -15,7 +15,7 @@ import pytest
 
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
-from proxy.auditthread import Entry, Landed
+from proxy.auditthread import Landed
 from proxy.config import AdminConfig
 from proxy.emulator.server import Emulator
 from proxy.policyconfig import PolicyConfig, RuleConfig
@@ -195,7 +195,7 @@ async def test_a_number_that_comes_late_is_filled_in(tmp_path: Path) -> None:
         feed(seen)
         await console.page.locator(".request").first.click()
         await console.see("#d-audit", "none is known")
-        feed.landed(Landed(entries=[Entry(seen, None)], last=77, head=Head(), segment=None))
+        feed.landed(Landed(entries=[seen], last=77, head=Head(), segment=None))
 
         await console.see("#d-audit", "outcome 77")
 
