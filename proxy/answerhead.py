@@ -7,14 +7,10 @@ took ends every line with CR LF and folds none, so the lines can be read as they
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from proxy.headers import CONTENT_LENGTH, NOTABLE_IN_ANSWERS, Header, headers_in
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from proxy.headers import Header, PassedBack, edit_response, headers_in
 
 END = b"\r\n\r\n"
 BODILESS = frozenset({204, 304})  # RFC 9112, 6.3
@@ -23,8 +19,6 @@ FIRST_FINAL_STATUS = 200
 NEVER = frozenset({101, *range(100)})
 # RFC 9112, 4; llhttp takes controls in the phrase, and versions 0.9 and 2.0.
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
-CODING = b"transfer-encoding"
-LENGTH_OF_CODING = len(CODING)
 LINES_KEPT = 64  # then all are forgotten; an API uses few
 
 
@@ -60,29 +54,17 @@ class AnswerHead(msgspec.Struct, frozen=True, gc=False):
     line: StatusLine
     section: bytes
     """The header lines as received, each *behind* its CR LF."""
-    notable: Sequence[Header]
-    """Those that are about the connection or the body."""
+    passed_back: PassedBack
+    """What the caller gets of them."""
+    codings: list[bytes]
+    """How the body is coded for its way here."""
     end: int
-    """Where it ends in the bytes it was read from."""
+    """Where the head ends in the bytes it was read from."""
 
     @property
     def headers(self) -> list[Header]:
         """The header lines one by one."""
         return headers_in(self.section)
-
-    @property
-    def has_length(self) -> bool:
-        """Whether the length of the body is told."""
-        return any(name.lower() == CONTENT_LENGTH for name, _ in self.notable)
-
-    @property
-    def codings(self) -> list[bytes]:
-        """How the body is coded for its way here."""
-        return [
-            value
-            for name, value in self.notable
-            if len(name) == LENGTH_OF_CODING and name.lower() == CODING
-        ]
 
     @property
     def is_plain(self) -> bool:
@@ -92,10 +74,9 @@ class AnswerHead(msgspec.Struct, frozen=True, gc=False):
         and with any coding in HTTP/1.0, where there is none (RFC 9112, 6.1), or of an interim
         answer.
         """
-        codings = self.codings
-        return not codings or (
-            len(codings) == 1
-            and codings[0].strip().lower() == b"chunked"
+        return not self.codings or (
+            len(self.codings) == 1
+            and self.codings[0].strip() == b"chunked"
             and not self.line.is_old
             and self.line.status >= FIRST_FINAL_STATUS
         )
@@ -111,4 +92,4 @@ def read_answer_head(data: bytes, start: int) -> AnswerHead | None:
     if line is None or end < 0:
         return None
     section = data[line_end:end]
-    return AnswerHead(line, section, NOTABLE_IN_ANSWERS.findall(section), end + len(END))
+    return AnswerHead(line, section, *edit_response(section), end + len(END))

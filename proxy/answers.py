@@ -8,6 +8,7 @@ page: the connection breaks, so that a short body never looks complete.
 from __future__ import annotations
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -15,20 +16,22 @@ from aiohttp.http import HttpVersion11
 
 from proxy.breakoff import break_off
 from proxy.errors import CallerGoneError, CallerTimeoutError
-from proxy.headers import LENGTH_LINE, headers_in, section_of
+from proxy.headers import headers_in, passed_back, section_of
 
 if TYPE_CHECKING:
     import hashlib
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from aiohttp import StreamReader
 
+    from proxy.headers import PassedBack
     from proxy.problems import Problem
     from proxy.request import Request
 
 Header = tuple[bytes, bytes]
 
 NO_CONTENT = 204
+LENGTH_LINE = re.compile(rb"\r\ncontent-length[ \t]*:[^\r]*", re.IGNORECASE)
 LAST_CHUNK = b"0\r\n\r\n"
 # What ends a head, by whether the connection goes on and the caller is one of HTTP/1.0.
 CONNECTION = {
@@ -89,25 +92,22 @@ class Answer:
         """Have told what the connection brings after this answer (see `CallerConnection`)."""
         self._request.protocol.when_followed(hear)
 
-    def begin(self, *, status: int, reason: bytes, headers: Iterable[Header]) -> None:
+    def begin(self, *, status: int, reason: bytes, headers: Sequence[Header]) -> None:
         """Compose the head; it leaves together with the first bytes of the body."""
-        self.begin_with(section_of(headers), status=status, reason=reason)
+        self.begin_with(passed_back(headers), status=status, reason=reason)
 
-    def begin_with(self, section: bytes, *, status: int, reason: bytes) -> None:
-        """Compose it of header lines that are written already, each behind its CR LF."""
+    def begin_with(self, passed: PassedBack, *, status: int, reason: bytes) -> None:
+        """Compose it of header lines that are written already."""
         request = self._request
+        section, has_length = passed
         if self.edit is not None:
             section = section_of(self.edit(headers_in(section)))
         if self.extra:
             section += section_of(self.extra)
-        if status == NO_CONTENT:  # which has no length (RFC 9110, 8.6)
+        if status == NO_CONTENT and has_length:  # there is none (RFC 9110, 8.6)
             section = LENGTH_LINE.sub(b"", section)
         is_old = request.version < HttpVersion11
-        if (
-            status not in BODILESS
-            and request.method != "HEAD"
-            and LENGTH_LINE.search(section) is None
-        ):
+        if not has_length and request.method != "HEAD" and status not in BODILESS:
             if is_old:
                 self.keep_alive = False  # the end of the connection is the end of the body
             else:

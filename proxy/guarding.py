@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from proxy.duplicates import Duplicates
     from proxy.errors import ProxyError
     from proxy.forward import Job
+    from proxy.headers import PassedBack
     from proxy.outcome import Journal
 
     Forward = Callable[[Job, Journal, "Answer | Witness"], Awaitable[None]]
@@ -156,11 +157,11 @@ class Witness:
         """Headers of every answer to this request."""
         return self._answer.extra
 
-    def begin_with(self, section: bytes, *, status: int, reason: bytes) -> None:
+    def begin_with(self, passed: PassedBack, *, status: int, reason: bytes) -> None:
         """Note the head."""
-        self._head = status, reason, section
+        self._head = status, reason, passed.section
         keep_nothing_back(self._answer.transport)
-        self._answer.begin_with(section, status=status, reason=reason)
+        self._answer.begin_with(passed, status=status, reason=reason)
 
     async def write(self, data: bytes) -> None:
         """Note a piece of the body."""

@@ -22,7 +22,7 @@ from proxy.errors import (
 )
 from proxy.forward import Job
 from proxy.headeredits import header_edits
-from proxy.headers import edit_response, given_ids, headers_in, section_of
+from proxy.headers import given_ids, headers_in, passed_back
 from proxy.hops import count_down
 from proxy.outcome import CALLER_GONE_STATUS, Journal
 from proxy.problems import kind_of, problem
@@ -327,7 +327,7 @@ def begin_answer(head: AnswerHead, journal: Journal, answer: Answer | Witness) -
     """Pass the head of the API's answer back."""
     journal.origin = "upstream"
     journal.status = status = head.line.status
-    section = edit_response(head.section, head.notable)
+    passed = head.passed_back
     if answer.extra:
-        section = section_of(without_origin_headers(headers_in(section)))
-    answer.begin_with(section, status=status, reason=head.line.reason)
+        passed = passed_back(without_origin_headers(headers_in(passed.section)))
+    answer.begin_with(passed, status=status, reason=head.line.reason)

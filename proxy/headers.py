@@ -8,7 +8,7 @@ header (golang/go#50580). What was received is never changed.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy.errors import (
     BadRequestError,
@@ -61,19 +61,18 @@ TRACEPARENT = b"traceparent"
 PROXY_ERROR = b"x-icr-proxy-error"
 VIA = (b"Via", b"1.1 icr-proxy")
 DROPPED_FROM_ANSWERS = HOP_BY_HOP | {PROXY_ERROR}
+CONNECTION = b"connection"
 CONTENT_LENGTH = b"content-length"
+LENGTH_OF_LENGTH = len(CONTENT_LENGTH)
+TRANSFER_ENCODING = b"transfer-encoding"
 ABOUT_CONNECTION = frozenset({b"keep-alive", b"close", b""})
 """What `Connection` says most of the time, which names no header that is there."""
 
 
-def lines_of(names: Iterable[bytes]) -> re.Pattern[bytes]:
-    """Make what finds the lines of these headers, each behind its CR LF: name and value."""
-    return re.compile(rb"\r\n(%b)[ \t]*:[ \t]*([^\r]*)" % b"|".join(sorted(names)), re.IGNORECASE)
-
-
-DROPPED_LINES = lines_of(DROPPED_FROM_ANSWERS)
-LENGTH_LINE = lines_of([CONTENT_LENGTH])
-NOTABLE_IN_ANSWERS = lines_of(DROPPED_FROM_ANSWERS | {CONTENT_LENGTH})
+# In lines that each come behind their CR LF, all in lower case: it takes half the time so.
+NOTABLE_IN_ANSWERS = re.compile(
+    rb"\r\n(%b)[ \t]*:[ \t]*([^\r]*)" % b"|".join(sorted(DROPPED_FROM_ANSWERS | {CONTENT_LENGTH}))
+)
 
 LINE_OVERHEAD = len(": \r\n")
 
@@ -213,24 +212,60 @@ def section_of(headers: Iterable[Header]) -> bytes:
     return b"".join([b"\r\n%b: %b" % header for header in headers])
 
 
-def edit_response(section: bytes, notable: Iterable[Header]) -> bytes:
+class PassedBack(NamedTuple):
+    """What a caller gets of the header lines of an answer."""
+
+    section: bytes
+    """The lines, each behind its CR LF."""
+    has_length: bool
+    """Whether one is `Content-Length`."""
+
+
+def edit_response(section: bytes) -> tuple[PassedBack, list[bytes]]:
     """Give what is passed back to the caller: everything but the hop's own fields.
 
-    `section` is the header lines, each behind its CR LF, and `notable` those of them that
-    `NOTABLE_IN_ANSWERS` finds. `Content-Length` stays as the answer's true length; the framing is
-    chosen by `answers`. `X-ICR-Proxy-Error` marks answers of the proxy, so the API cannot set it.
+    `section` is the header lines, each behind its CR LF. Those that stay are as they were written.
+    `Content-Length` stays as the answer's true length; the framing is chosen by `answers`.
+    `X-ICR-Proxy-Error` marks answers of the proxy, so the API cannot set it. What it says of its
+    own framing, its transfer codings in lower case, is given as well.
     """
-    is_touched = False
-    named: frozenset[bytes] = frozenset()
-    for name, value in notable:
-        lower = name.lower()
-        is_touched = is_touched or lower != CONTENT_LENGTH
-        if lower == b"connection" and value.lower() not in ABOUT_CONNECTION:
-            named = connection_options(notable)
-    if named:
-        dropped = DROPPED_FROM_ANSWERS | named
-        return section_of(each for each in headers_in(section) if each[0].lower() not in dropped)
-    return DROPPED_LINES.sub(b"", section) if is_touched else section
+    kept: list[bytes] = []
+    at = 0
+    codings: list[bytes] = []
+    has_length = names_others = False
+    for found in NOTABLE_IN_ANSWERS.finditer(section.lower()):
+        name, value = found.groups()
+        if name == CONTENT_LENGTH:
+            has_length = True
+            continue
+        if name == TRANSFER_ENCODING:
+            codings.append(value)
+        elif name == CONNECTION and value not in ABOUT_CONNECTION:
+            names_others = True
+        begin, end = found.span()
+        kept.append(section[at:begin])
+        at = end
+    if names_others:
+        return _without_named(headers_in(section)), codings
+    if at:
+        kept.append(section[at:])
+        section = b"".join(kept)
+    return PassedBack(section, has_length), codings
+
+
+def _without_named(received: Sequence[Header]) -> PassedBack:
+    """Drop what `Connection` names as well."""
+    dropped = DROPPED_FROM_ANSWERS | connection_options(received)
+    kept = [header for header in received if header[0].lower() not in dropped]
+    return passed_back(kept)
+
+
+def passed_back(headers: Sequence[Header]) -> PassedBack:
+    """Write headers as a caller gets them."""
+    has_length = any(
+        len(name) == LENGTH_OF_LENGTH and name.lower() == CONTENT_LENGTH for name, _ in headers
+    )
+    return PassedBack(section_of(headers), has_length)
 
 
 def single(headers: Iterable[Header], name: bytes) -> bytes | None:

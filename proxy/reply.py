@@ -250,7 +250,7 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             self.keep_alive = keep_alive
         elif not keep_alive and status not in BODILESS:
             # An answer after which another may come has an end of its own.
-            self._until_close = not head.has_length and not head.codings
+            self._until_close = not _has_end(head)
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the body, without framing."""
@@ -265,3 +265,8 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
         if self.head_done and not self.complete:
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()
+
+
+def _has_end(head: AnswerHead) -> bool:
+    """Whether its body ends before the connection does, as far as the head says."""
+    return bool(head.codings) or any(name.lower() == b"content-length" for name, _ in head.headers)

@@ -68,7 +68,7 @@ def head(*lines: bytes, first: bytes = b"HTTP/1.1 200 OK") -> AnswerHead:
     ],
 )
 def test_the_length_of_a_body_is_told_by_one_header(lines: list[bytes], *, told: bool) -> None:
-    assert head(*lines).has_length is told
+    assert head(*lines).passed_back.has_length is told
 
 
 @pytest.mark.parametrize(
