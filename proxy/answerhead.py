@@ -36,9 +36,6 @@ _known_lines: dict[bytes, StatusLine] = {}
 
 def read_status_line(line: bytes) -> StatusLine | None:
     """Read a first line, if it can be that of an answer to us."""
-    known = _known_lines.get(line)
-    if known is not None:
-        return known
     found = STATUS_LINE.fullmatch(line)
     if found is None or int(found[2]) in NEVER:
         return None
@@ -88,7 +85,8 @@ def read_answer_head(data: bytes, start: int) -> AnswerHead | None:
         start += 2
     end = data.find(END, start)
     line_end = data.find(b"\r\n", start)
-    line = read_status_line(data[start:line_end])
+    written = data[start:line_end]
+    line = _known_lines.get(written) or read_status_line(written)
     if line is None or end < 0:
         return None
     section = data[line_end:end]

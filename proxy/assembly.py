@@ -41,7 +41,7 @@ from proxy.trails import build_auditing
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from proxy.appcalls import AppCalls
     from proxy.auditing import Auditing
@@ -143,7 +143,7 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
         observers=observers,
         read=gathering,
         auditing=auditing,
-        is_watched=lambda: feed is not None and feed.is_watched,
+        watchers=feed.watchers if feed is not None else (),
         clocks=clocks,
     )
     add_limits(metrics, config=config, in_flight=lambda: handlers[0].rules.limits.in_flight)
@@ -233,7 +233,7 @@ def build_handlers(
     observers: Observers,
     read: Callable[[Outcome], None],
     auditing: Auditing | None,
-    is_watched: Callable[[], bool],
+    watchers: Sized,
     clocks: Clocks,
 ) -> list[Handler]:
     """Make one handler for each listener; what protects all of them together is shared."""
@@ -263,7 +263,7 @@ def build_handlers(
             ),
             now=clocks.now,
             clock=clocks.clock,
-            is_watched=is_watched,
+            watchers=watchers,
         )
         for listener in config.listeners
     ]

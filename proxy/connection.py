@@ -203,16 +203,12 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was received."""
-        self.data_received(bytes(self._buffer[:nbytes]))
-
-    def data_received(self, data: bytes) -> None:
-        """Pass on; bytes that belong to no answer end the connection."""
+        """Pass on what was received."""
         if self._transport is None:
             return
         if self._reply is None:
-            self.abort("dirty")
-        elif not self._reply.feed(data):
+            self.abort("dirty")  # it belongs to no answer
+        elif not self._reply.feed(bytes(self._buffer[:nbytes])):
             self._transport.abort()
         elif self._reply.buffered > HIGH_WATER and not self._paused_reading:
             self._paused_reading = True

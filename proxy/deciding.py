@@ -52,16 +52,14 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recognise(
-    callers: Callers | None, request: Request, *, operation: Operation, journal: Journal
-) -> Known | None:
-    """Say who asks, if the listener wants to know, and whether it is his to ask.
+    callers: Callers, request: Request, *, operation: Operation, journal: Journal
+) -> Known:
+    """Say who asks, where the listener wants to know, and pass what is his to ask.
 
     Raises:
         CallerUnauthenticatedError: nobody that is known.
         PolicyDeniedError: somebody who may not ask this, or not here.
     """
-    if callers is None:
-        return None
     caller = callers.recognise(request.raw_headers, peer_of(request).names)
     journal.caller = caller.name
     caller.admit(operation, listener=journal.listener)

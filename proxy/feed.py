@@ -18,7 +18,7 @@ from proxy.recorded import RECORDS_KEPT, RECORDS_MOST, Recorded
 from proxy.timeline import SPAN, Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 
     from proxy.auditthread import Landed
     from proxy.outcome import Outcome
@@ -81,6 +81,8 @@ class Feed:
         self._sample = Sample()
         self._recorded = Recorded()
         self._subscriptions: set[Subscription] = set()
+        self.watchers: Sized = self._subscriptions
+        """As long as it holds anybody, a console is open."""
         self._counting = False
         self._stop_frames: Callable[[], object] = lambda: None
         self._forgetting: asyncio.TimerHandle | None = None
@@ -88,23 +90,19 @@ class Feed:
         self.would_refuse: Counter[str] = Counter()
         """Requests that each rule would have refused, were the policy enforced; since the start."""
 
-    def __call__(self, outcome: Outcome) -> None:
-        """Read one outcome."""
-        self._recent.append(outcome)
-        if outcome.would_refuse is not None:
-            self.would_refuse[outcome.would_refuse] += 1
-        if self._counting:
-            self._count(outcome)
+    def read_all(self, outcomes: Iterable[Outcome]) -> None:
+        """Read outcomes in turn."""
+        for outcome in outcomes:
+            self._recent.append(outcome)
+            if outcome.would_refuse is not None:
+                self.would_refuse[outcome.would_refuse] += 1
+            if self._counting:
+                self._count(outcome)
 
     def landed(self, landed: Landed) -> None:
         """Take note of records of the audit trail."""
         most = RECORDS_MOST if self._subscriptions else RECORDS_KEPT
         self._recorded.add(landed.entries, last=landed.last, most=most)
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether a console is open."""
-        return bool(self._subscriptions)
 
     @contextmanager
     def subscription(self) -> Iterator[tuple[bytes, Subscription]]:

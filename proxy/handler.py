@@ -30,7 +30,7 @@ from proxy.randomness import fresh_digits
 from proxy.tracecontext import SERVING, continue_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence, Sized
 
     from proxy.answerhead import AnswerHead
     from proxy.audit import Trail
@@ -68,9 +68,9 @@ class Handler:
         crashed: Callable[[BaseException, str], None],
         now: Callable[[], float],
         clock: Callable[[], float],
-        is_watched: Callable[[], bool] = lambda: False,
+        watchers: Sized = (),
     ) -> None:
-        """Serve by `rules`; while `is_watched`, the names of edited headers are noted as well."""
+        """Serve by `rules`; while there are `watchers`, edited headers are noted by name, too."""
         self._listener = listener
         self.rules = rules
         self._forwarder = forwarder
@@ -85,17 +85,14 @@ class Handler:
         self._crashed = crashed
         self._now = now
         self._clock = clock
-        self._is_watched = is_watched
-
-    def __call__(self, request: Request) -> Awaitable[Answer]:
-        """Serve one request and hand its outcome to the readers."""
-        return self._tell(request, None)
+        self._watchers = watchers
 
     def refuse(self, request: Request, error: ProxyError) -> Awaitable[Answer]:
         """Answer a request that could not even be parsed."""
-        return self._tell(request, error)
+        return self(request, error)
 
-    async def _tell(self, request: Request, broken: ProxyError | None) -> Answer:
+    async def __call__(self, request: Request, broken: ProxyError | None = None) -> Answer:
+        """Serve one request and hand its outcome to the readers."""
         rules = self.rules
         journal = self._begin(request, rules, method=request.method if broken is None else "-")
         answer = Answer(
@@ -182,7 +179,9 @@ class Handler:
             if own is not None:
                 await self._grant(own, journal, answer)
                 return
-        caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
+        caller = None
+        if rules.callers is not None:
+            caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
         credential = rules.router.choose_key(target, request.raw_headers, notes=request.notes)
         if isinstance(credential, TokenKey):
             key: TokenKey | None = credential
@@ -226,7 +225,7 @@ class Handler:
         def edited(authorization: bytes) -> bytes:
             prepared = self._prepare(request, rules)
             new = authorization, request_id, journal.trace.traceparent
-            if self._is_watched():
+            if self._watchers:
                 journal.header_edits = header_edits(request.raw_headers, prepared.lines(*new))
             return prepared.block(*new)
 
@@ -244,12 +243,13 @@ class Handler:
     def _prepare(self, request: Request, rules: Rules) -> Prepared:
         """Edit the headers that came, but once for all requests that come with the same."""
         received, notes = request.raw_headers, request.notes
+        known: Prepared | None = notes.get(rules.headers)
+        if known is not None and request.method != "OPTIONS":
+            return known
         via = self._hops.via(is_old=request.version < HttpVersion11)
         if request.method == "OPTIONS":
             return rules.headers.prepare(count_down("OPTIONS", received) or received, via=via)
-        prepared: Prepared | None = notes.get(rules.headers)
-        if prepared is None:
-            prepared = notes[rules.headers] = rules.headers.prepare(received, via=via)
+        notes[rules.headers] = prepared = rules.headers.prepare(received, via=via)
         return prepared
 
     def _read_target(self, request: Request, rules: Rules, journal: Journal) -> Target:

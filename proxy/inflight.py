@@ -30,8 +30,9 @@ class InFlight:
             raise DrainingError("this proxy is shutting down; ask another one, or again later")
         if self.count >= limit:
             raise OverloadedError("this proxy serves as many requests as it may; try again")
+        if not self.count:
+            self._idle.clear()
         self.count += 1
-        self._idle.clear()
 
     def give_back(self) -> None:
         """Take back a place."""

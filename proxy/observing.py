@@ -82,7 +82,7 @@ def gathering_for(
         observers.metrics,
         by_installation,
         *([Each(observers.spans)] if observers.spans is not None else ()),
-        *([Each(feed)] if feed is not None else ()),
+        *([feed] if feed is not None else ()),
     ]
     gathering = Gathering(
         readers,

@@ -73,7 +73,7 @@ ALLOWED: Final = Decision(allowed=True, rule=DEFAULT, enforced=True)
 class Policy:
     """Ordered rules, compiled once."""
 
-    __slots__ = ("_default", "_open", "_read_only", "_rules")
+    __slots__ = ("_default", "_read_only", "_rules", "unconditional")
 
     def __init__(
         self,
@@ -96,17 +96,13 @@ class Policy:
             Decision(allowed=False, rule=READ_ONLY, enforced=enforced) if read_only else None
         )
         # The usual case, answered without a look at the subject.
-        self._open = ALLOWED if allowed and not rules and not read_only else None
-
-    @property
-    def unconditional(self) -> Decision | None:
+        self.unconditional = ALLOWED if allowed and not rules and not read_only else None
         """What it says of everything, if it says the same of everything."""
-        return self._open
 
     def decide(self, subject: Subject) -> Decision:
         """Ask `read_only`, then the rules in order, then the default."""
-        if self._open is not None:
-            return self._open
+        if self.unconditional is not None:
+            return self.unconditional
         if self._read_only is not None and subject.operation.changes_state:
             return self._read_only
         for rule in self._rules:

@@ -235,7 +235,11 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             return
         parser = self._parser
         head = read_answer_head(b"".join(self._begun), self._passed)
-        if head is None or head.line.status != parser.get_status_code() or not head.is_plain:
+        if (
+            head is None
+            or head.line.status != parser.get_status_code()
+            or (head.codings and not head.is_plain)
+        ):
             raise ValueError("nobody asked for this")  # ends the parsing: `feed` says how
         status = head.line.status
         if status < FIRST_FINAL_STATUS:

@@ -138,17 +138,14 @@ class Section:
 class Head:
     """What a head says."""
 
-    __slots__ = ("method", "section", "target")
+    __slots__ = ("is_last", "method", "section", "target")
 
     def __init__(self, method: str, target: str, section: Section) -> None:
         self.method = method
         self.target = target
         self.section = section
-
-    @property
-    def is_last(self) -> bool:
+        self.is_last = section.is_last or method == "CONNECT"
         """Whether the connection ends with it: what follows a CONNECT may be anything."""
-        return self.section.is_last or self.method == "CONNECT"
 
 
 def read_head(data: bytes, rules: HeadRules) -> Head:

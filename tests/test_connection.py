@@ -211,7 +211,7 @@ async def test_a_connection_that_is_gone_sends_nothing() -> None:
 
     assert not caught.value.sent
     assert not connection.is_quiet
-    connection.data_received(b"late")  # as over TLS, where some may be on its way
+    connection.buffer_updated(4)  # as over TLS, where some may be on its way
     assert not connection.is_open
 
 

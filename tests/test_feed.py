@@ -24,7 +24,7 @@ class Stage:
     def tell(self, count: int = 1, **facts: Any) -> None:
         for number in range(count):
             at = {"started_at": self.clock.at - 0.02, "request_id": f"r{number}"}
-            self.feed(outcome(**at | facts))
+            self.feed.read_all([outcome(**at | facts)])
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ async def test_while_no_console_is_open_nothing_is_counted_and_no_task_runs(stag
 
     stage.tell(10)
 
-    assert not stage.feed.is_watched
+    assert not stage.feed.watchers
     assert stage.feed._timeline.rows(now=stage.clock.at) == []
     assert asyncio.all_tasks() == before
 
@@ -134,11 +134,11 @@ async def test_while_no_console_is_open_nothing_is_counted_and_no_task_runs(stag
 async def test_when_the_last_console_has_gone_no_task_runs(stage: Stage) -> None:
     before = asyncio.all_tasks()
     with stage.feed.subscription():
-        during = stage.feed.is_watched
+        during = bool(stage.feed.watchers)
 
     await asyncio.sleep(0)
 
-    assert (during, stage.feed.is_watched) == (True, False)
+    assert (during, bool(stage.feed.watchers)) == (True, False)
     assert asyncio.all_tasks() == before
 
 

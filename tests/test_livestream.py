@@ -179,7 +179,8 @@ async def test_a_slow_reader_is_told_how_much_it_missed(proxy: RunningProxy) -> 
         sent = 0
         while not any(each._ring.lost for each in feed._subscriptions):
             for number in range(100):
-                feed(outcome(started_at=feed._now(), path="/" + "x" * 500, request_id=f"{number}"))
+                facts = {"path": "/" + "x" * 500, "request_id": f"{number}"}
+                feed.read_all([outcome(started_at=feed._now(), **facts)])
             sent += 100
             feed._flush()
             await asyncio.sleep(0)
@@ -195,10 +196,10 @@ async def test_a_console_that_has_gone_is_forgotten(proxy: RunningProxy) -> None
     feed = proxy.app.parts.feed
     assert feed is not None
     async with opened(proxy):
-        assert feed.is_watched
+        assert feed.watchers
 
     async with asyncio.timeout(GUARD_SECONDS):
-        while feed.is_watched:  # noqa: ASYNC110
+        while feed.watchers:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -248,7 +249,7 @@ async def test_head_opens_nothing(proxy: RunningProxy) -> None:
     assert answer.status == 200
     assert answer.values(b"Content-Type") == [b"text/event-stream"]
     assert proxy.app.parts.feed is not None
-    assert not proxy.app.parts.feed.is_watched
+    assert not proxy.app.parts.feed.watchers
 
 
 async def test_http_1_0_gets_its_events_until_the_connection_ends(proxy: RunningProxy) -> None:

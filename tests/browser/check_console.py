@@ -192,7 +192,7 @@ async def test_a_number_that_comes_late_is_filled_in(tmp_path: Path) -> None:
         feed = console.proxy.app.parts.feed
         assert feed is not None
         seen = outcome(started_at=console.emulator.world.now())
-        feed(seen)
+        feed.read_all([seen])
         await console.page.locator(".request").first.click()
         await console.see("#d-audit", "none is known")
         feed.landed(Landed(entries=[seen], last=77, head=Head(), segment=None))
@@ -453,8 +453,10 @@ async def test_a_thousand_requests_a_second_are_all_counted_and_none_is_missed(
     told = 0
     for tick in range(100):
         for number in range(50):
-            facts = {"request_id": f"{tick}-{number}", "status": 503 if number == 7 else 200}
-            feed(outcome(**{"started_at": feed._now(), "installation": f"in-{number % 9}"} | facts))
+            facts: dict[str, Any] = {"status": 503 if number == 7 else 200}
+            facts |= {"started_at": feed._now(), "installation": f"in-{number % 9}"}
+            facts["request_id"] = f"{tick}-{number}"
+            feed.read_all([outcome(**facts)])
             told += 1
         await asyncio.sleep(0.05)
 
