@@ -36,18 +36,21 @@ class Slots:
         Raises:
             TimeoutError: it took longer.
         """
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        timer = loop.call_later(seconds, _end, turn)
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(seconds):
-                await turn
+            await turn
         except BaseException:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.give_back()  # it came too late for us
             else:
                 with suppress(ValueError):  # passed over already
                     self._waiting.remove(turn)
             raise
+        finally:
+            timer.cancel()
 
     def give_back(self) -> None:
         """Leave a place to whoever waits for one."""
@@ -57,3 +60,8 @@ class Slots:
                 turn.set_result(None)
                 return
         self.free += 1
+
+
+def _end(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_exception(TimeoutError())
