@@ -65,7 +65,7 @@ def settings_file(stage: Stage, port: int, work: Path) -> Path:
     config.write_text(
         f"""
 app: {{id: bench, private_key_file: {stage.key}}}
-upstream: {{base_url: "{stage.upstream}", ca_file: {stage.ca}, connections: 1024}}
+upstream: {{base_url: "{stage.upstream}", ca_file: {stage.ca}}}
 listeners: [{{bind: "127.0.0.1:{port}"}}]
 limits: {{in_flight: 20000, idle_timeout: 10m}}
 tokens: {{max_entries: 20000}}
