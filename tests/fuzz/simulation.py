@@ -231,7 +231,20 @@ class Wire(asyncio.Transport):
                 if not self.protocol.eof_received():
                     self.close()
             elif isinstance(item, bytes):
-                self.protocol.data_received(item)
+                self._hand_over(item)
+
+    def _hand_over(self, data: bytes) -> None:
+        """Give it in the way the protocol takes it, as event loops do."""
+        protocol = self.protocol
+        if isinstance(protocol, asyncio.Protocol):
+            protocol.data_received(data)
+            return
+        while data and not self._lost:
+            buffer = protocol.get_buffer(len(data))
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            protocol.buffer_updated(size)
+            data = data[size:]
 
     def _lose(self, exc: Exception | None) -> None:
         if not self._lost:
