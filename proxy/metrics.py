@@ -121,7 +121,10 @@ class Metrics:
         self.connects = counter("upstream_connects", "Connections made to the API.", "result")
         self.closes = counter("upstream_closes", "Connections to the API closed.", "reason")
         self.waiting = gauge("upstream_waiting", "Requests that wait for a connection.")
-        self.waits = counter("upstream_waits", "Requests that waited for a connection.", "result")
+        self.waits = Tally(
+            "icr_proxy_upstream_waits", "Requests that waited for a connection.", "result"
+        )
+        registry.register(self.waits)
         self.circuit = counter("circuit_transitions", "Changes of the circuit breaker.", "to")
         self.signing_key = gauge(
             "signing_key_info", "The keys for App JWTs, and how they stand.", "fingerprint", "state"

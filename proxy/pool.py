@@ -79,7 +79,7 @@ class Pool:
         self._is_own = is_own
         self._limit = connections
         self._idle: deque[Connection] = deque()
-        self._slots = Slots(connections)
+        self._slots = Slots(connections, patience=timeouts.pool)
         self._active: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
 
@@ -136,7 +136,7 @@ class Pool:
         """Take the next place that comes free; first come, first served."""
         result = "left"
         try:
-            await self._slots.wait(seconds=self._timeouts.pool)
+            await self._slots.wait()
             result = "ok"
         except TimeoutError:
             result = "busy"

@@ -1,27 +1,31 @@
 """Places of which there are so many: taken at once while one is free, else in turn.
 
-`asyncio.Semaphore` does the same, but is awaited even while there is room, twice for each request.
+`asyncio.Semaphore` does the same, but is awaited even while there is room, twice for each request,
+and whoever waits needs a time limit of their own. Here all have the same patience, so whoever
+waits the longest is the first to lose it, and one timer does for all.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
+
+# uvloop rounds to the millisecond: without this, a timer that comes a little early comes twice.
+SLACK_SECONDS = 0.001
 
 
 class Slots:
     """First come, first served: a place that is given back goes to whoever waits the longest."""
 
-    def __init__(self, most: int) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
+    def __init__(self, most: int, *, patience: float) -> None:
+        """Let nobody wait for more than `patience` seconds."""
+        self._patience = patience
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.waiting = 0
+        """How many wait for a place."""
         self.free = most
         """How many may be taken now."""
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for one."""
-        return len(self._waiting)
 
     def take(self) -> bool:
         """Take a place if one is free."""
@@ -30,38 +34,55 @@ class Slots:
         self.free -= 1
         return True
 
-    async def wait(self, *, seconds: float) -> None:
+    async def wait(self) -> None:
         """Take a place when it is our turn.
 
         Raises:
-            TimeoutError: it took longer.
+            TimeoutError: it took longer than there is patience.
         """
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
-        timer = loop.call_later(seconds, _end, turn)
-        self._waiting.append(turn)
+        due = loop.time() + self._patience
+        self._waiting.append((due, turn))
+        if self._timer is None:
+            self._timer = loop.call_at(due, self._lose_patience, loop)
+        self.waiting += 1
         try:
             await turn
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.give_back()  # it came too late for us
-            else:
-                with suppress(ValueError):  # passed over already
-                    self._waiting.remove(turn)
+            self._pass_over()
             raise
         finally:
-            timer.cancel()
+            self.waiting -= 1
 
     def give_back(self) -> None:
         """Leave a place to whoever waits for one."""
         while self._waiting:
-            turn = self._waiting.popleft()
+            _, turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
         self.free += 1
+        if self._timer is not None:
+            self._pass_over()
 
+    def _pass_over(self) -> None:
+        """Forget who has left, as far as nobody waits in front of them, and the timer after all."""
+        waiting = self._waiting
+        while waiting and waiting[0][1].done():
+            waiting.popleft()
+        if not waiting and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-def _end(turn: asyncio.Future[None]) -> None:
-    if not turn.done():
-        turn.set_exception(TimeoutError())
+    def _lose_patience(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now, waiting = loop.time() + SLACK_SECONDS, self._waiting
+        while waiting and (waiting[0][0] <= now or waiting[0][1].done()):
+            _, turn = waiting.popleft()
+            if not turn.done():
+                turn.set_exception(TimeoutError())
+        if waiting:
+            self._timer = loop.call_at(waiting[0][0], self._lose_patience, loop)

@@ -22,7 +22,8 @@ class PoolReports:
     def __init__(self, *, metrics: Metrics) -> None:
         self._connects = {result: metrics.connects.labels(result) for result in CONNECTS}
         self._closes = {reason: metrics.closes.labels(reason) for reason in CLOSES}
-        self._waits = {result: metrics.waits.labels(result) for result in WAITS}
+        self._waits = metrics.waits.numbers
+        self._waits.update(dict.fromkeys(WAITS, 0))
 
     def connected(self, result: str) -> None:
         """Count a connection that was made, or not."""
@@ -34,7 +35,7 @@ class PoolReports:
 
     def waited(self, result: str) -> None:
         """Count a request for which none was free at once."""
-        self._waits[result].inc()
+        self._waits[result] += 1
 
 
 class CircuitReports:

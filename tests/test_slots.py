@@ -10,15 +10,15 @@ import pytest
 from proxy.slots import Slots
 
 
-async def entering(slots: Slots, *, seconds: float = 5) -> asyncio.Task[None]:
+async def entering(slots: Slots) -> asyncio.Task[None]:
     """Have somebody begin to wait."""
-    task = asyncio.ensure_future(slots.wait(seconds=seconds))
+    task = asyncio.ensure_future(slots.wait())
     await asyncio.sleep(0)
     return task
 
 
 async def test_places_are_taken_at_once_while_there_are_some() -> None:
-    slots = Slots(2)
+    slots = Slots(2, patience=5)
 
     assert [slots.take() for _ in range(3)] == [True, True, False]
     slots.give_back()
@@ -26,7 +26,7 @@ async def test_places_are_taken_at_once_while_there_are_some() -> None:
 
 
 async def test_first_come_first_served() -> None:
-    slots = Slots(1)
+    slots = Slots(1, patience=5)
     assert slots.take()
     first, second = await entering(slots), await entering(slots)
     assert slots.waiting == 2
@@ -42,11 +42,11 @@ async def test_first_come_first_served() -> None:
 
 
 async def test_who_waits_too_long_is_told_and_forgotten() -> None:
-    slots = Slots(1)
+    slots = Slots(1, patience=0.01)
     assert slots.take()
 
     with pytest.raises(TimeoutError):
-        await slots.wait(seconds=0.01)
+        await slots.wait()
 
     assert slots.waiting == 0
     slots.give_back()
@@ -54,7 +54,7 @@ async def test_who_waits_too_long_is_told_and_forgotten() -> None:
 
 
 async def test_who_leaves_before_the_turn_is_passed_over() -> None:
-    slots = Slots(1)
+    slots = Slots(1, patience=5)
     assert slots.take()
     first, second = await entering(slots), await entering(slots)
 
@@ -68,7 +68,7 @@ async def test_who_leaves_before_the_turn_is_passed_over() -> None:
 
 
 async def test_who_leaves_at_the_turn_gives_the_place_on() -> None:
-    slots = Slots(1)
+    slots = Slots(1, patience=5)
     assert slots.take()
     first, second = await entering(slots), await entering(slots)
 
@@ -82,7 +82,7 @@ async def test_who_leaves_at_the_turn_gives_the_place_on() -> None:
 
 
 async def test_who_alone_leaves_in_the_same_moment_loses_no_place() -> None:
-    slots = Slots(1)
+    slots = Slots(1, patience=5)
     assert slots.take()
     alone = await entering(slots)
 
@@ -93,14 +93,34 @@ async def test_who_alone_leaves_in_the_same_moment_loses_no_place() -> None:
     assert (slots.free, slots.waiting) == (1, 0)
 
 
-async def test_a_storm_loses_no_place() -> None:
-    chance, slots, inside = random.Random(7), Slots(3), 0
+async def test_each_has_the_same_patience_and_the_timer_goes_with_the_last() -> None:
+    slots, loop = Slots(1, patience=5), asyncio.get_running_loop()
+    assert slots.take()
+    first, second = await entering(slots), await entering(slots)
+    slots._waiting[0] = (loop.time(), slots._waiting[0][1])
+
+    slots._lose_patience(loop)
+
+    await asyncio.wait([first])
+    assert isinstance(first.exception(), TimeoutError)
+    assert not second.done()
+    slots.give_back()
+    await second
+    slots.give_back()
+
+    assert slots._timer is None
+    assert (slots.free, slots.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("patience", [0.001, 0.01, 5])
+async def test_a_storm_loses_no_place(patience: float) -> None:
+    chance, slots, inside = random.Random(7), Slots(3, patience=patience), 0
 
     async def one() -> None:
         nonlocal inside
         if not slots.take():
             try:
-                await slots.wait(seconds=chance.choice([0.001, 0.01, 5]))
+                await slots.wait()
             except TimeoutError:
                 return
         inside += 1
