@@ -107,8 +107,11 @@ class Handler:
                 raise broken  # noqa: TRY301  # answered like any other error
             self._in_flight.take(rules.limits.in_flight)
             try:
-                serve = self._serve if rules.total_seconds is None else self._serve_in_time
-                await serve(request, rules, journal, answer)
+                if rules.total_seconds is None:
+                    await (await self._decide(request, rules, journal, answer))
+                else:
+                    async with asyncio.timeout(rules.total_seconds):
+                        await (await self._decide(request, rules, journal, answer))
             finally:
                 self._in_flight.give_back()
         except asyncio.CancelledError:
@@ -141,13 +144,6 @@ class Handler:
             began=self._clock(),
         )
 
-    async def _serve_in_time(
-        self, request: Request, rules: Rules, journal: Journal, answer: Answer
-    ) -> None:
-        """Serve within a limit; one of nothing would cost 2 %."""
-        async with asyncio.timeout(rules.total_seconds):
-            await self._serve(request, rules, journal, answer)
-
     def _is_closing(self) -> bool:
         return self._in_flight.closing
 
@@ -165,20 +161,24 @@ class Handler:
             return None
         return self._trail.record(outcome, places=journal.places)
 
-    async def _serve(
+    async def _decide(
         self,
         request: Request,
         rules: Rules,
         journal: Journal,
         answer: Answer,
-    ) -> None:
+    ) -> Awaitable[None]:
+        """Give what is to be done, to be awaited at once.
+
+        Not done from here: each coroutine in which a request waits for the API costs it a place in
+        memory, which is cold by the time the answer comes.
+        """
         target = self._read_target(request, rules, journal)
         origin, answer.extra = look_at_form(request, rules, hops=self._hops)
         if request.method == "OPTIONS":
             own = own_answer("OPTIONS", request.raw_headers, asks_first=origin is not None)
             if own is not None:
-                await self._grant(own, journal, answer)
-                return
+                return self._grant(own, journal, answer)
         caller = None
         if rules.callers is not None:
             caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
@@ -195,9 +195,8 @@ class Handler:
             await self._trail.admit(journal)
         job = self._make_job(key, request, rules, target=target, journal=journal, answer=answer)
         if rules.guard is None or not job.changes_state:
-            await self._forward(job, journal, answer)
-            return
-        await self.guard.serve(
+            return self._forward(job, journal, answer)
+        return self.guard.serve(
             job,
             terms=rules.guard,
             received=request.raw_headers,

@@ -111,7 +111,15 @@ class Pool:
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send once on a pooled or new connection and wait for the head of the answer."""
         if not self._slots.take():
-            await self._wait()
+            result = "left"
+            try:
+                await self._slots.wait()  # first come, first served
+                result = "ok"
+            except TimeoutError:
+                result = "busy"
+                raise UpstreamBusyError("all connections to the API are in use") from None
+            finally:
+                self._watcher.waited(result)
         try:
             connection = None if request.fresh else self._pop(is_write=request.is_write)
             if connection is None:
@@ -131,18 +139,6 @@ class Pool:
             connection.abort("error" if isinstance(error, UpstreamError) else "left")
             raise
         return reply
-
-    async def _wait(self) -> None:
-        """Take the next place that comes free; first come, first served."""
-        result = "left"
-        try:
-            await self._slots.wait()
-            result = "ok"
-        except TimeoutError:
-            result = "busy"
-            raise UpstreamBusyError("all connections to the API are in use") from None
-        finally:
-            self._watcher.waited(result)
 
     def _make_room(self) -> None:
         """Close what has been idle the longest: all together may not be more than the limit."""

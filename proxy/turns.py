@@ -65,56 +65,62 @@ class Turns(RequestHandler):
         self._left: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
-        """Serve to the end; then do not wait for ever for the caller to take what was written."""
+        """Answer one request after the other, all of them in the task of the connection."""
+        respond = cast("Respond", self._request_handler)
         try:
-            if not self._force_close:
-                await self._serve_all()
+            while not self._force_close:
+                if not self._waiting:
+                    self._waiter = self._loop.create_future()
+                    try:
+                        await self._waiter
+                    finally:
+                        self._waiter = None
+                request = self._begin_turn()
+                try:
+                    if request.broken is None:
+                        answer = await respond(request)
+                    else:
+                        answer = await self._refuse(request, request.broken)
+                        await self._linger()
+                except CallerError:
+                    break  # nobody is there any more, or nobody reads
+                except Exception as error:  # noqa: BLE001  # another answer would follow what was sent
+                    self.log_exception("a request could not be ended", exc_info=error)
+                    break
+                finally:
+                    self._end_turn()
+                if request.body_exists:
+                    await self._pass_over(request.content)
+                if self._close or not answer.keep_alive:
+                    break
+                self._stay_open()
         except RequestPayloadError:
             self.force_close()  # malformed, and read only to be thrown away
         except BaseException:
             self.force_close()
             raise
+        self._finish()
+
+    def _begin_turn(self) -> Request:
+        request = self._waiting.popleft()
+        if self._buffer_paused and len(self._waiting) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        cast("Server", self._manager).requests_count += 1
+        self._current_request = request  # type: ignore[assignment]  # all it does is cancel it
+        self._request_in_progress = True
+        return request
+
+    def _end_turn(self) -> None:
+        self._current_request, self._request_in_progress = None, False
+        if self._handler_waiter is not None:
+            self._handler_waiter.set_result(None)
+
+    def _finish(self) -> None:
+        """Close, but do not wait for ever for the caller to take what was written."""
         if self.transport is not None and not self._force_close:
             self._task_handler = None
             self.transport.close()
         self._end_in_time(self.transport)
-
-    async def _serve_all(self) -> None:
-        """Answer one request after the other, all of them in the task of the connection."""
-        respond, server = cast("Respond", self._request_handler), cast("Server", self._manager)
-        while True:
-            if not self._waiting:
-                self._waiter = self._loop.create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
-            request = self._waiting.popleft()
-            if self._buffer_paused and len(self._waiting) <= self._msg_queue_resume_size:
-                self._resume_reading_if_drained()
-            server.requests_count += 1
-            self._current_request = request  # type: ignore[assignment]  # all it does is cancel it
-            self._request_in_progress = True
-            try:
-                if request.broken is None:
-                    answer = await respond(request)
-                else:
-                    answer = await self._refuse(request, request.broken)
-                    await self._linger()
-            except CallerError:
-                return  # nobody is there any more, or nobody reads
-            except Exception as error:  # noqa: BLE001  # another answer would follow what was sent
-                self.log_exception("a request could not be ended", exc_info=error)
-                return
-            finally:
-                self._current_request, self._request_in_progress = None, False
-                if self._handler_waiter is not None:
-                    self._handler_waiter.set_result(None)
-            if request.body_exists:
-                await self._pass_over(request.content)
-            if self._close or self._force_close or not answer.keep_alive:
-                return
-            self._stay_open()
 
     async def _pass_over(self, body: StreamReader) -> None:
         """Read on for a while what nobody wanted of a body; without its end, nothing can follow."""
@@ -129,6 +135,8 @@ class Turns(RequestHandler):
 
     def _stay_open(self) -> None:
         """Wait for the next request, but not for ever: one timer looks when the last answer was."""
+        if self._force_close:
+            return
         at = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(at, self._process_keepalive)
