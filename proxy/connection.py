@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from proxy.upstreamconfig import TimeoutsConfig
 
 
-RECEIVED_MOST = 128 * 1024  # bytes at a time
+RECEIVED_MOST = 384 * 1024  # bytes at a time
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -208,7 +208,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._reply is None:
             self.abort("dirty")  # it belongs to no answer
-        elif not self._reply.feed(bytes(self._buffer[:nbytes])):
+        elif not self._reply.feed(self._buffer[:nbytes]):
             self._transport.abort()
         elif self._reply.buffered > HIGH_WATER and not self._paused_reading:
             self._paused_reading = True

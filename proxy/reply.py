@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from proxy.alarm import Alarm
 
-HIGH_WATER = 256 * 1024  # bytes of a body held before the socket is no longer read
+HIGH_WATER = 128 * 1024  # bytes of a body held before the socket is no longer read
 HEAD_LIMIT = 256 * 1024  # bytes of a head; llhttp sets no limit of its own
 
 
@@ -180,14 +180,15 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
 
     # -- what the connection calls ----------------------------------------------------------------
 
-    def feed(self, data: bytes) -> bool:
-        """Take what arrived; say whether the connection can go on."""
+    def feed(self, data: bytes | memoryview) -> bool:
+        """Take what arrived, before anything else does; say whether the connection can go on."""
         if self.complete:
             self._spoil()
             return False
         self.answered = True
         in_head = not self.head_done
         if in_head:
+            data = bytes(data)  # of a body the parser makes a copy by itself
             self._begun.append(data)
             self._begun_size += len(data)
         try:
