@@ -187,6 +187,10 @@ class Forwarder:
             journal.attempts -= 1  # nothing was attempted
             raise
         except UpstreamError as error:
+            if not (
+                job.can_be_sent_again and may_send_again(error, changes_state=job.changes_state)
+            ):
+                raise
             response = await self._retry(job, request, journal, first=error)
         journal.first_byte = self._clock() - began
         if response.status < FIRST_REFUSAL:
@@ -201,24 +205,19 @@ class Forwarder:
         self, job: Job, request: UpstreamRequest, journal: Journal, *, first: UpstreamError
     ) -> UpstreamResponse:
         """Send once more, on a new connection, what the API provably did not act on."""
-        if not may_send_again(first, changes_state=job.changes_state):
-            raise first
         if job.body is not None:
-            if not job.body.can_rewind:
-                raise first
             job.body.rewind()
         request.fresh = True
+        attempts = journal.attempts
         journal.attempts += 1
         try:
-            response = await self._upstream.send(request)
+            return await self._upstream.send(request)
         except CircuitOpenError:
-            journal.attempts -= 1
+            journal.attempts = attempts
             raise first from None  # it was not sent again, so what happened is the first failure
-        except BaseException:
-            self._replayed("retried")
-            raise
-        self._replayed("retried")
-        return response
+        finally:
+            if journal.attempts > attempts:
+                self._replayed("retried")
 
 
 def may_send_again(error: UpstreamError, *, changes_state: bool) -> bool:
