@@ -7,10 +7,14 @@ took ends every line with CR LF and folds none, so the lines can be read as they
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from proxy.headers import Header, PassedBack, edit_response, headers_in
+from proxy.passingback import PassedBack, edit_response, headers_in
+
+if TYPE_CHECKING:
+    from proxy.headers import Header
 
 END = b"\r\n\r\n"
 BODILESS = frozenset({204, 304})  # RFC 9112, 6.3

@@ -8,7 +8,6 @@ page: the connection breaks, so that a short body never looks complete.
 from __future__ import annotations
 
 import asyncio
-import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from aiohttp.http import HttpVersion11
 
 from proxy.breakoff import break_off
 from proxy.errors import CallerGoneError, CallerTimeoutError
-from proxy.headers import headers_in, passed_back, section_of
+from proxy.passingback import LENGTH_LINE, headers_in, passed_back, section_of
 
 if TYPE_CHECKING:
     import hashlib
@@ -24,14 +23,13 @@ if TYPE_CHECKING:
 
     from aiohttp import StreamReader
 
-    from proxy.headers import PassedBack
+    from proxy.passingback import PassedBack
     from proxy.problems import Problem
     from proxy.request import Request
 
 Header = tuple[bytes, bytes]
 
 NO_CONTENT = 204
-LENGTH_LINE = re.compile(rb"\r\ncontent-length[ \t]*:[^\r]*", re.IGNORECASE)
 LAST_CHUNK = b"0\r\n\r\n"
 # What ends a head, by whether the connection goes on and the caller is one of HTTP/1.0.
 CONNECTION = {

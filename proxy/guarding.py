@@ -21,7 +21,7 @@ from proxy.errors import (
     OverloadedError,
 )
 from proxy.fates import Fate, fate_of
-from proxy.headers import headers_in
+from proxy.passingback import headers_in
 from proxy.receipts import Receipts
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from proxy.duplicates import Duplicates
     from proxy.errors import ProxyError
     from proxy.forward import Job
-    from proxy.headers import PassedBack
     from proxy.outcome import Journal
+    from proxy.passingback import PassedBack
 
     Forward = Callable[[Job, Journal, "Answer | Witness"], Awaitable[None]]
 

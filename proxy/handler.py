@@ -22,9 +22,10 @@ from proxy.errors import (
 )
 from proxy.forward import Job
 from proxy.headeredits import header_edits
-from proxy.headers import given_ids, headers_in, passed_back
+from proxy.headers import given_ids
 from proxy.hops import count_down
 from proxy.outcome import CALLER_GONE_STATUS, Journal
+from proxy.passingback import headers_in, passed_back
 from proxy.problems import kind_of, problem
 from proxy.randomness import fresh_digits
 from proxy.tracecontext import SERVING, continue_trace

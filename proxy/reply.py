@@ -14,6 +14,7 @@ import msgspec
 
 from proxy.answerhead import BODILESS, FIRST_FINAL_STATUS, AnswerHead, read_answer_head
 from proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
+from proxy.passingback import CONTENT_LENGTH
 
 if TYPE_CHECKING:
     import asyncio
@@ -274,4 +275,4 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
 
 def _has_end(head: AnswerHead) -> bool:
     """Whether its body ends before the connection does, as far as the head says."""
-    return bool(head.codings) or any(name.lower() == b"content-length" for name, _ in head.headers)
+    return bool(head.codings) or any(name.lower() == CONTENT_LENGTH for name, _ in head.headers)

@@ -23,14 +23,12 @@ from proxy.headers import (
     RequestHeaders,
     check_size,
     choose_request_id,
-    edit_response,
     given_ids,
-    headers_in,
     refuse_expectations,
     refuse_upgrade,
-    section_of,
     single,
 )
+from proxy.passingback import edit_response, headers_in, section_of
 from proxy.servingconfig import HeadersConfig
 from proxy.upstreamconfig import UpstreamConfig
 

@@ -54,6 +54,7 @@ LAYERS = """
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
     frames recorded reply
     answerhead
+    passingback
     admission callers consistency credentials headeredits headers minting probing problems
     routes settings tags timeline vocabulary
     delivery fates links
@@ -81,9 +82,9 @@ PURE = """
     answerhead
     access addresses breaker browsers cached circuit config consistency credentials errors failures
     framing headers hops intake issued kinds listenerconfig masking minting operations outcome paths
-    places policy policyconfig problems rationing recent reference reloading repeating requesthead
-    routes rsanumbers secret servingconfig settings showing sources tags tracecontext tree units
-    upstream upstreamconfig verdicts vocabulary webhooks
+    passingback places policy policyconfig problems rationing recent reference reloading repeating
+    requesthead routes rsanumbers secret servingconfig settings showing sources tags tracecontext
+    tree units upstream upstreamconfig verdicts vocabulary webhooks
 """
 SHELL = {"aiohttp", "asyncio", "socket", "time"}
 EMULATOR_MAY_KNOW = {"emulator", "errors", "config"}
