@@ -30,7 +30,8 @@ import os
 from proxy.randomness import fresh_digits
 fresh_digits()
 child = os.fork() == 0
-print(*(fresh_digits() for _ in range(3)), flush=True)
+# In one write: an unbuffered print writes word by word, and the two processes' words would mix.
+os.write(1, b"".join(fresh_digits().encode() + b"\\n" for _ in range(3)))
 if not child:
     os.wait()
 """
