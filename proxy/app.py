@@ -176,8 +176,11 @@ class App:
         try:
             async with asyncio.timeout_at(end):
                 await parts.in_flight.until_idle()
+                for listener in parts.listeners:
+                    await listener.until_sent()
         except TimeoutError:
-            parts.log.warning("proxy.cut_off", in_flight=parts.in_flight.count)
+            unsent = sum(listener.unsent for listener in parts.listeners)
+            parts.log.warning("proxy.cut_off", in_flight=parts.in_flight.count or unsent)
             finished = False
         if self.config.tokens.revoke_on_exit:
             await self._revoke(end)

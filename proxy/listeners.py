@@ -160,6 +160,20 @@ class Listener:
         """Connections that are open, idle ones too."""
         return len(self._server.connections)
 
+    @property
+    def unsent(self) -> int:
+        """On how many of them an answer has not left yet."""
+        return sum(each.unsent > 0 for each in self._callers)
+
+    async def until_sent(self) -> None:
+        """Wait until all answers have left; only after `stop_accepting`."""
+        for each in self._callers:
+            await each.until_sent()
+
+    @property
+    def _callers(self) -> list[CallerConnection]:
+        return cast("list[CallerConnection]", self._server.connections)
+
     def stop_accepting(self) -> None:
         """Take no new connections; end the idle ones."""
         if self._unix is not None:

@@ -44,7 +44,7 @@ class NoParser:
 class Turns(RequestHandler):
     """A connection on which somebody else puts requests into `_waiting`."""
 
-    __slots__ = ("_left", "_patience", "_refuse", "_waiting")
+    __slots__ = ("_ending", "_left", "_lost", "_patience", "_refuse", "_waiting")
 
     def __init__(
         self,
@@ -63,6 +63,9 @@ class Turns(RequestHandler):
         self._refuse = refuse
         self._patience = patience
         self._left: asyncio.Future[None] | None = None
+        self._ending: asyncio.Transport | None = None
+        """What is closed, and has still to send something."""
+        self._lost: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Answer one request after the other, all of them in the task of the connection."""
@@ -165,7 +168,27 @@ class Turns(RequestHandler):
 
     def _end_in_time(self, transport: asyncio.Transport | None) -> None:
         if transport is not None and transport.get_write_buffer_size():
+            self._ending = transport
             self._loop.call_later(self._patience, break_off, transport)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes of answers the system has not taken yet; over TLS, at least so many."""
+        transport = self._ending or self.transport
+        return transport.get_write_buffer_size() if transport is not None else 0
+
+    async def until_sent(self) -> None:
+        """Wait for the end of a connection that ends, if there is something to send before it."""
+        if self.unsent:
+            self._lost = self._loop.create_future()
+            await self._lost
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Clean up."""
+        super().connection_lost(exc)
+        self._ending = None
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
 
     def close(self) -> None:
         """End after the request it is on; at once if there is none, where aiohttp goes deaf."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from proxy.servingconfig import HeadersConfig, LimitsConfig, TokensConfig
 from tests.scenes import RunningProxy, call, config_for, proxy_before, request_head, running
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from proxy.config import Config
     from proxy.emulator.server import Emulator
 
@@ -133,6 +136,53 @@ async def test_a_drain_refuses_what_comes_anew_and_finishes_the_rest(emulator: E
 
 
 REVOKING = TokensConfig(revoke_on_exit=True)
+
+
+@asynccontextmanager
+async def callers_who_do_not_read(
+    proxy: RunningProxy, emulator: Emulator
+) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Have answers under way until one is written, but not all of it has left the proxy."""
+    writers: list[asyncio.StreamWriter] = []
+    readers = []
+    for size in range(100_000, 20_000_000, 40_000):
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, limit=1024)
+        writers.append(writer)
+        writer.write(request_head(target=f"/_emulator/bytes/{size}", tag=first(emulator)))
+        await reader.readuntil(b"\r\n\r\n")
+        readers.append(reader)
+        async with asyncio.timeout(5):
+            while proxy.app.parts.in_flight.count:  # noqa: ASYNC110  # the proxy tells nobody
+                await asyncio.sleep(0.001)
+        if proxy.app.parts.listeners[0].unsent:
+            break
+    yield readers
+    for writer in writers:
+        writer.close()
+
+
+async def test_a_drain_waits_for_the_last_bytes_of_answers(emulator: Emulator) -> None:
+    async with (
+        proxy_before(emulator) as proxy,
+        callers_who_do_not_read(proxy, emulator) as readers,
+    ):
+        drain = asyncio.ensure_future(proxy.app.drain())
+        await asyncio.sleep(0.2)
+        assert not drain.done()
+        sizes = [len(await reader.read()) for reader in readers]
+
+        assert await drain
+    assert sizes == list(range(100_000, 100_000 + 40_000 * len(sizes), 40_000))
+
+
+async def test_a_drain_does_not_wait_for_ever_for_them(emulator: Emulator) -> None:
+    shutdown = ShutdownConfig(max_drain=0.1)
+    async with (
+        proxy_before(emulator, shutdown=shutdown) as proxy,
+        callers_who_do_not_read(proxy, emulator),
+    ):
+        assert not await proxy.app.drain()
+        assert proxy.log("proxy.cut_off")[0]["in_flight"] == 1
 
 
 async def test_a_drain_revokes_what_was_minted(emulator: Emulator) -> None:
