@@ -7,7 +7,7 @@ all in use, or that an idle connection was closed under us says nothing of the A
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.errors import (
     UpstreamBrokenError,
@@ -18,38 +18,56 @@ from proxy.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from proxy.circuit import Circuit
-    from proxy.upstream import Upstream, UpstreamRequest, UpstreamResponse
+    from proxy.upstream import UpstreamRequest, UpstreamResponse
+
+
+class Engine(Protocol):
+    """What sends, and asks and tells a breaker about it."""
+
+    async def send(
+        self, request: UpstreamRequest, breaker: Breaker | None = None
+    ) -> UpstreamResponse:
+        """Send once and wait for the head of the answer."""
 
 
 class Breaker:
-    """An `upstream.Upstream` in front of another one."""
+    """An `upstream.Upstream` in front of an engine.
 
-    def __init__(self, upstream: Upstream, *, circuit: Circuit, now: Callable[[], float]) -> None:
-        self._upstream = upstream
+    It sends itself along instead of waiting for what comes: each coroutine in which a request waits
+    costs it a place in memory, which is cold by the time the answer comes.
+    """
+
+    def __init__(self, engine: Engine, *, circuit: Circuit, now: Callable[[], float]) -> None:
+        self._engine = engine
         self._circuit = circuit
         self._now = now
 
-    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+    def send(self, request: UpstreamRequest) -> Coroutine[Any, Any, UpstreamResponse]:
         """Send once, or raise `CircuitOpenError` without sending."""
-        circuit = self._circuit
+        return self._engine.send(request, self)
+
+    def admit(self, request: UpstreamRequest) -> int:
+        """Let it be sent; how it ended is told with this number.
+
+        Raises:
+            CircuitOpenError: it must not.
+        """
         is_light = request.body is None and not request.is_write
-        number = circuit.admit(now=self._now(), is_light=is_light)
-        try:
-            response = await self._upstream.send(request)
-        except UpstreamError as error:
-            if is_about_api(error):
-                circuit.failed(number, now=self._now(), is_late=is_late(error))
-            else:
-                circuit.left(number, now=self._now())
-            raise
-        except BaseException:
-            circuit.left(number, now=self._now())
-            raise
-        circuit.answered()
-        return response
+        return self._circuit.admit(now=self._now(), is_light=is_light)
+
+    def answered(self) -> None:
+        """There is an answer."""
+        self._circuit.answered()
+
+    def failed(self, number: int, error: BaseException) -> None:
+        """There will be none."""
+        if isinstance(error, UpstreamError) and is_about_api(error):
+            self._circuit.failed(number, now=self._now(), is_late=is_late(error))
+        else:
+            self._circuit.left(number, now=self._now())
 
 
 def is_about_api(error: UpstreamError) -> bool:

@@ -267,7 +267,7 @@ def encode_head(request: UpstreamRequest) -> bytes:
         framing = b"Content-Length: %d\r\n\r\n" % request.length
     else:
         framing = b"\r\n" if request.body is None else b"Transfer-Encoding: chunked\r\n\r\n"
-    lines = request.block
+    lines = request.lines.write() if request.lines is not None else b""
     if request.headers:
         lines += b"".join([b"%b: %b\r\n" % header for header in request.headers])
     return b"%b %b HTTP/1.1\r\n%b%b" % (request.method.encode(), request.target, lines, framing)

@@ -7,7 +7,7 @@ further. Whatever else happened to a write, it was sent once and the caller lear
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -18,16 +18,18 @@ from proxy.errors import (
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
+from proxy.headeredits import header_edits
 from proxy.headers import single
 from proxy.upstream import UpstreamRequest
 from proxy.verdicts import INSPECT_LIMIT, UNAUTHORIZED, may_be_about_token, says_token_is_bad
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from proxy.access import TokenKey
     from proxy.bodies import CallerBody
     from proxy.cached import CachedToken
+    from proxy.headers import Prepared
     from proxy.outcome import Journal
     from proxy.tokens import Tokens
     from proxy.upstream import Upstream, UpstreamResponse
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 FIRST_REFUSAL = 400
 YOUNG_SECONDS = 10.0  # a token refused at this age may not be known everywhere yet
 YOUNG_PAUSE_SECONDS = 0.5
+Repair = Literal["wait", "renew"]
+"""What is done about a refused token before the request goes out again."""
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -45,8 +49,10 @@ class Job(msgspec.Struct, kw_only=True):
     """Whose token; `None` is the app's own signature."""
     method: str
     target: bytes
-    headers: Callable[[bytes], bytes]
-    """Gives the header lines to send, from the value of `Authorization`."""
+    prepared: Prepared
+    """The headers to send, but for what is new in each request."""
+    watched: Sequence[tuple[bytes, bytes]] | None = None
+    """The headers that were received, if somebody watches what becomes of them."""
     body: CallerBody | None
     length: int | None
     changes_state: bool
@@ -69,6 +75,28 @@ class Job(msgspec.Struct, kw_only=True):
     def may_wait(self) -> bool:
         """Whether to send it with the same token a moment later is harmless in any case."""
         return self.can_be_sent_again and not self.changes_state
+
+
+class HeaderLines(msgspec.Struct, kw_only=True, eq=False):
+    """The header lines of one attempt, to be written when there is a connection for it.
+
+    It knows no job: a job knows it, and only the garbage collector would find the two.
+    """
+
+    prepared: Prepared
+    authorization: bytes
+    journal: Journal
+    watched: Sequence[tuple[bytes, bytes]] | None
+
+    __repr__ = object.__repr__  # not what is secret in it
+
+    def write(self) -> bytes:
+        """Give the lines; note what became of those that were received, if somebody watches."""
+        journal = self.journal
+        new = self.authorization, journal.request_id.encode("ascii"), journal.trace.traceparent
+        if self.watched is not None:
+            journal.header_edits = header_edits(self.watched, self.prepared.lines(*new))
+        return self.prepared.block(*new)
 
 
 class Opened(msgspec.Struct, kw_only=True):
@@ -104,29 +132,86 @@ class Forwarder:
     async def open(self, job: Job, journal: Journal) -> Opened:
         """Get the API's answer up to its head; whoever gets it must close it.
 
+        All in one coroutine, as far as a request waits in it: see `breaker.Breaker`.
+
         Raises:
             MintError: no token could be had.
             UpstreamError: no answer could be had.
             CallerError: the caller left or stopped while sending its body.
         """
-        if job.key is None:
-            opened, _ = await self._attempt(job, self._signature(), journal)
-            return opened
-        cached = await self._token(job.key, journal)
-        opened, refused = await self._attempt(job, cached.authorization, journal)
-        if refused and job.may_wait and self._may_be_too_young(cached):
-            opened.response.close()
-            await self._pause(YOUNG_PAUSE_SECONDS)
-            cached, opened, refused = await self._again(job, job.key, journal)
+        repair: Repair | None = None
+        while True:
+            cached = None
+            if job.key is not None:
+                cached = self._tokens.at_hand(job.key) or await self._token(job.key, journal)
+            request = self._begin(job, cached, journal)
+            began = journal.sent_at = self._clock()
+            if job.announce is not None and job.changes_state and not journal.attempts:
+                await job.announce(journal)
+            journal.attempts += 1
+            try:
+                response = await self._upstream.send(request)
+            except UpstreamError as error:
+                if not self._may_retry(job, error, journal):
+                    raise
+                response = await self._retry(job, request, journal, first=error)
+            journal.first_byte = self._clock() - began
+            if response.status < FIRST_REFUSAL and repair is None:
+                return Opened(response=response)
+            opened, refused = await judge(response)
+            if job.key is None or cached is None:
+                return opened
+            repair = self._choose_repair(job, job.key, cached, refused=refused, last=repair)
+            if repair is None:
+                return opened
+            response.close()
+            if repair == "wait":
+                await self._pause(YOUNG_PAUSE_SECONDS)
+            job.attempt = None
+
+    def _begin(self, job: Job, cached: CachedToken | None, journal: Journal) -> UpstreamRequest:
+        """Make what is sent, with this token or with the app's own signature."""
+        if job.body is not None and journal.attempts:
+            job.body.rewind()
+        if cached is None:
+            authorization = self._signature()
+        else:
+            authorization = cached.authorization
+            journal.token = cached.token.fingerprint
+            journal.token_generation = cached.generation
+            journal.organization = cached.token.organization
+        job.attempt = UpstreamRequest(
+            method=job.method,
+            target=job.target,
+            lines=HeaderLines(
+                prepared=job.prepared,
+                authorization=authorization,
+                journal=journal,
+                watched=job.watched,
+            ),
+            body=job.body,
+            length=job.length,
+            is_write=job.changes_state,
+        )
+        return job.attempt
+
+    def _choose_repair(
+        self, job: Job, key: TokenKey, cached: CachedToken, *, refused: bool, last: Repair | None
+    ) -> Repair | None:
+        """Count what came of the last repair; say what is done before it is sent again, if it is.
+
+        One wait at most, and one renewal.
+        """
+        if last == "renew":
+            if refused:
+                self._tokens.refused(key, cached.generation)
+            self._replayed("refused-again" if refused else "healed")
+            return None
+        if last == "wait":
             self._replayed("young-refused" if refused else "young-healed")
-        if not refused or not self._heals(job, job.key, cached):
-            return opened
-        opened.response.close()
-        cached, opened, refused = await self._again(job, job.key, journal)
-        if refused:
-            self._tokens.refused(job.key, cached.generation)
-        self._replayed("refused-again" if refused else "healed")
-        return opened
+        elif refused and job.may_wait and self._may_be_too_young(cached):
+            return "wait"
+        return "renew" if refused and self._heals(job, key, cached) else None
 
     def _may_be_too_young(self, cached: CachedToken) -> bool:
         """Whether the API issued the token so lately that it may not know it everywhere yet."""
@@ -142,64 +227,21 @@ class Forwarder:
             return False
         return True
 
-    async def _again(
-        self, job: Job, key: TokenKey, journal: Journal
-    ) -> tuple[CachedToken, Opened, bool]:
-        """Send from the start, with the token that is the right one now."""
-        job.attempt = None
-        cached = await self._token(key, journal)
-        if job.body is not None:
-            job.body.rewind()
-        return cached, *await self._attempt(job, cached.authorization, journal)
-
     async def _token(self, key: TokenKey, journal: Journal) -> CachedToken:
-        cached = self._tokens.at_hand(key)
-        if cached is None:
-            began = self._clock()
-            try:
-                cached = await self._tokens.get(key)
-            finally:
-                journal.token_wait += self._clock() - began
-        journal.token = cached.token.fingerprint
-        journal.token_generation = cached.generation
-        journal.organization = cached.token.organization
-        return cached
+        """Wait for a token."""
+        began = self._clock()
+        try:
+            return await self._tokens.get(key)
+        finally:
+            journal.token_wait += self._clock() - began
 
-    async def _attempt(
-        self, job: Job, authorization: bytes, journal: Journal
-    ) -> tuple[Opened, bool]:
-        """Send with this credential; say whether the API refused it."""
-        job.attempt = request = UpstreamRequest(
-            method=job.method,
-            target=job.target,
-            block=job.headers(authorization),
-            body=job.body,
-            length=job.length,
-            is_write=job.changes_state,
-        )
-        began = journal.sent_at = self._clock()
-        if job.announce is not None and job.changes_state and not journal.attempts:
-            await job.announce(journal)
-        journal.attempts += 1
-        try:
-            response = await self._upstream.send(request)
-        except CircuitOpenError:
+    @staticmethod
+    def _may_retry(job: Job, error: UpstreamError, journal: Journal) -> bool:
+        """Whether it may be sent once more after this; what was not sent at all is not counted."""
+        if isinstance(error, CircuitOpenError):
             journal.attempts -= 1  # nothing was attempted
-            raise
-        except UpstreamError as error:
-            if not (
-                job.can_be_sent_again and may_send_again(error, changes_state=job.changes_state)
-            ):
-                raise
-            response = await self._retry(job, request, journal, first=error)
-        journal.first_byte = self._clock() - began
-        if response.status < FIRST_REFUSAL:
-            return Opened(response=response), False
-        try:
-            return await judge(response)
-        except BaseException:
-            response.close()
-            raise
+            return False
+        return job.can_be_sent_again and may_send_again(error, changes_state=job.changes_state)
 
     async def _retry(
         self, job: Job, request: UpstreamRequest, journal: Journal, *, first: UpstreamError
@@ -235,14 +277,21 @@ def may_send_again(error: UpstreamError, *, changes_state: bool) -> bool:
 
 
 async def judge(response: UpstreamResponse) -> tuple[Opened, bool]:
-    """Read as much of the answer as is needed to say whether it refuses the token."""
+    """Read as much of the answer as is needed to say whether it refuses the token.
+
+    Whatever keeps it from that ends the answer.
+    """
     if response.status == UNAUTHORIZED:
         return Opened(response=response), True
     if not may_be_about_token(response.status, response.headers):
         return Opened(response=response), False
     prefix = bytearray()
-    while len(prefix) <= INSPECT_LIMIT and (data := await response.read()):
-        prefix += data
+    try:
+        while len(prefix) <= INSPECT_LIMIT and (data := await response.read()):
+            prefix += data
+    except BaseException:
+        response.close()
+        raise
     small = len(prefix) <= INSPECT_LIMIT
     encoding = single(response.headers, b"content-encoding")
     refused = small and says_token_is_bad(bytes(prefix), encoding=encoding)

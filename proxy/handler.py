@@ -21,7 +21,6 @@ from proxy.errors import (
     UpstreamTimeoutError,
 )
 from proxy.forward import Job
-from proxy.headeredits import header_edits
 from proxy.headers import given_ids
 from proxy.hops import count_down
 from proxy.outcome import CALLER_GONE_STATUS, Journal
@@ -194,7 +193,7 @@ class Handler:
             answer.edit = rewrite_links(rules.links, request, target=target)
         if self._trail is not None:
             await self._trail.admit(journal)
-        job = self._make_job(key, request, rules, target=target, journal=journal, answer=answer)
+        job = self._make_job(key, request, rules, target=target, answer=answer)
         if rules.guard is None or not job.changes_state:
             return self._forward(job, journal, answer)
         return self.guard.serve(
@@ -213,27 +212,18 @@ class Handler:
         rules: Rules,
         *,
         target: Target,
-        journal: Journal,
         answer: Answer,
     ) -> Job:
         """Say what is to be sent, but for the token."""
         body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
         if body is not None and self._trail is not None:
             body.digest = self._trail.new_digest()
-        request_id = journal.request_id.encode("ascii")
-
-        def edited(authorization: bytes) -> bytes:
-            prepared = self._prepare(request, rules)
-            new = authorization, request_id, journal.trace.traceparent
-            if self._watchers:
-                journal.header_edits = header_edits(request.raw_headers, prepared.lines(*new))
-            return prepared.block(*new)
-
         return Job(
             key=key,
             method=request.method,
             target=target.forwarded.encode("utf-8", "surrogateescape"),
-            headers=edited,
+            prepared=self._prepare(request, rules),
+            watched=request.raw_headers if self._watchers else None,
             body=body,
             length=length,
             changes_state=target.operation.changes_state,

@@ -22,6 +22,7 @@ from proxy.slots import Slots
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proxy.breaker import Breaker
     from proxy.dialing import Address
     from proxy.upstream import UpstreamRequest, UpstreamResponse
     from proxy.upstreamconfig import TimeoutsConfig
@@ -79,7 +80,7 @@ class Pool:
         self._is_own = is_own
         self._limit = connections
         self._idle: deque[Connection] = deque()
-        self._slots = Slots(connections, patience=timeouts.pool)
+        self._slots = Slots(connections, patience=timeouts.pool, late=_busy)
         self._active: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
 
@@ -108,37 +109,56 @@ class Pool:
         """Requests that wait for one of the connections to come free."""
         return self._slots.waiting
 
-    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send once on a pooled or new connection and wait for the head of the answer."""
-        if not self._slots.take():
-            result = "left"
-            try:
-                await self._slots.wait()  # first come, first served
-                result = "ok"
-            except TimeoutError:
-                result = "busy"
-                raise UpstreamBusyError("all connections to the API are in use") from None
-            finally:
-                self._watcher.waited(result)
+    async def send(
+        self, request: UpstreamRequest, breaker: Breaker | None = None
+    ) -> UpstreamResponse:
+        """Send once on a pooled or new connection and wait for the head of the answer.
+
+        A `breaker` is asked before, and told how it ended.
+        """
+        number = breaker.admit(request) if breaker is not None else 0
+        turn: asyncio.Future[None] | None = None
+        connection: Connection | None = None
         try:
-            connection = None if request.fresh else self._pop(is_write=request.is_write)
+            if not self._slots.take():
+                turn = self._slots.queue()  # first come, first served
+                await turn
+                turn = None
+                self._watcher.waited("ok")
+            if not request.fresh:
+                connection = self._pop(is_write=request.is_write)
             if connection is None:
                 self._make_room()
                 connection = await self._connect()
-        except BaseException:
-            self._slots.give_back()
-            raise
-        self._active.add(connection)
-        try:
+            self._active.add(connection)
             reply = connection.begin(request)
             if request.body is not None:
                 await connection.upload(reply, request.body, chunked=request.length is None)
             while not reply.head_done:
                 await reply.arrival()
         except BaseException as error:
-            connection.abort("error" if isinstance(error, UpstreamError) else "left")
+            self._give_up(error, turn, connection)
+            if breaker is not None:
+                breaker.failed(number, error)
             raise
+        if breaker is not None:
+            breaker.answered()
         return reply
+
+    def _give_up(
+        self,
+        error: BaseException,
+        turn: asyncio.Future[None] | None,
+        connection: Connection | None,
+    ) -> None:
+        """Clean up behind a request: it still waits in turn, has a place only, or a connection."""
+        if turn is not None:
+            self._slots.leave(turn)
+            self._watcher.waited("busy" if isinstance(error, UpstreamBusyError) else "left")
+        elif connection is None:
+            self._slots.give_back()
+        else:
+            connection.abort("error" if isinstance(error, UpstreamError) else "left")
 
     def _make_room(self) -> None:
         """Close what has been idle the longest: all together may not be more than the limit."""
@@ -225,3 +245,7 @@ class Pool:
             self._reaper = None
         for connection in (*self._idle, *self._active):
             connection.abort("stop")
+
+
+def _busy() -> UpstreamBusyError:
+    return UpstreamBusyError("all connections to the API are in use")

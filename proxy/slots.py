@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # uvloop rounds to the millisecond: without this, a timer that comes a little early comes twice.
 SLACK_SECONDS = 0.001
@@ -17,9 +21,12 @@ SLACK_SECONDS = 0.001
 class Slots:
     """First come, first served: a place that is given back goes to whoever waits the longest."""
 
-    def __init__(self, most: int, *, patience: float) -> None:
-        """Let nobody wait for more than `patience` seconds."""
+    def __init__(
+        self, most: int, *, patience: float, late: Callable[[], Exception] = TimeoutError
+    ) -> None:
+        """Let nobody wait for more than `patience` seconds; then they get what `late` makes."""
         self._patience = patience
+        self._late = late
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.waiting = 0
@@ -34,11 +41,10 @@ class Slots:
         self.free -= 1
         return True
 
-    async def wait(self) -> None:
-        """Take a place when it is our turn.
+    def queue(self) -> asyncio.Future[None]:
+        """Give what to await for a place; whoever does not get it to its end says `leave`.
 
-        Raises:
-            TimeoutError: it took longer than there is patience.
+        It raises what `late` makes when it took longer than there is patience.
         """
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
@@ -47,21 +53,22 @@ class Slots:
         if self._timer is None:
             self._timer = loop.call_at(due, self._lose_patience, loop)
         self.waiting += 1
-        try:
-            await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.give_back()  # it came too late for us
-            self._pass_over()
-            raise
-        finally:
+        return turn
+
+    def leave(self, turn: asyncio.Future[None]) -> None:
+        """Wait no longer, whatever the reason; a place that comes too late is given on."""
+        if turn.cancelled() or turn.cancel():
             self.waiting -= 1
+        elif turn.exception() is None:
+            self.give_back()
+        self._pass_over()
 
     def give_back(self) -> None:
         """Leave a place to whoever waits for one."""
         while self._waiting:
             _, turn = self._waiting.popleft()
             if not turn.done():
+                self.waiting -= 1
                 turn.set_result(None)
                 return
         self.free += 1
@@ -83,6 +90,7 @@ class Slots:
         while waiting and (waiting[0][0] <= now or waiting[0][1].done()):
             _, turn = waiting.popleft()
             if not turn.done():
-                turn.set_exception(TimeoutError())
+                self.waiting -= 1
+                turn.set_exception(self._late())
         if waiting:
             self._timer = loop.call_at(waiting[0][0], self._lose_patience, loop)

@@ -37,14 +37,21 @@ class Body(Protocol):
         """Give the next bytes, or nothing at the end."""
 
 
+class Lines(Protocol):
+    """Header lines to be sent; a request that waits for a connection should hold little."""
+
+    def write(self) -> bytes:
+        """Give them as they are sent, each with its end; asked when there is a connection."""
+
+
 class UpstreamRequest(msgspec.Struct, kw_only=True, eq=False):
     """What is sent. Framing is not among the headers: the connection makes its own."""
 
     method: str
     target: bytes
     headers: Sequence[tuple[bytes, bytes]] = ()
-    block: bytes = b""
-    """Header lines as they are sent, each with its end; they come before `headers`."""
+    lines: Lines | None = None
+    """More headers, which come before `headers`."""
     body: Body | None = None
     length: int | None = None
     """Length of the body in bytes; `None` with a body means chunked, without one no framing."""

@@ -32,12 +32,21 @@ class Api:
         self.fate: BaseException | None = None
         self.hold: asyncio.Event | None = None
 
-    async def send(self, _request: UpstreamRequest) -> UpstreamResponse:
+    async def send(
+        self, request: UpstreamRequest, breaker: Breaker | None = None
+    ) -> UpstreamResponse:
+        assert breaker is not None
+        number = breaker.admit(request)
         self.asked += 1
-        if self.hold is not None:
-            await self.hold.wait()
-        if self.fate is not None:
-            raise self.fate
+        try:
+            if self.hold is not None:
+                await self.hold.wait()
+            if self.fate is not None:
+                raise self.fate  # noqa: TRY301  # as it would come from below
+        except BaseException as error:
+            breaker.failed(number, error)
+            raise
+        breaker.answered()
         return cast("UpstreamResponse", None)
 
 

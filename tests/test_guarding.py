@@ -18,6 +18,7 @@ from proxy.clocks import Clocks
 from proxy.duplicates import ENTRIES_SHARE
 from proxy.forward import Job
 from proxy.guarding import READ_AHEAD, describe
+from proxy.headers import Prepared
 from proxy.listenerconfig import ListenerConfig
 from proxy.policyconfig import PolicyConfig, RuleConfig
 from proxy.servingconfig import LimitsConfig
@@ -478,7 +479,7 @@ async def test_what_is_read_ahead_is_in_the_record_even_if_it_is_not_sent() -> N
         key=None,
         method="POST",
         target=b"/",
-        headers=lambda _: b"",
+        prepared=Prepared([], []),
         body=source,
         length=5,
         changes_state=True,

@@ -9,7 +9,9 @@ from typing import cast
 
 import pytest
 
+from proxy.breaker import Breaker
 from proxy.errors import (
+    CircuitOpenError,
     UpstreamBrokenError,
     UpstreamBusyError,
     UpstreamTimeoutError,
@@ -17,6 +19,7 @@ from proxy.errors import (
 )
 from proxy.pool import IDLE_SECONDS, PROVEN_SECONDS
 from proxy.reply import Reply
+from proxy.upstream import UpstreamRequest
 from tests.scenes import (
     Clock,
     Noted,
@@ -313,6 +316,85 @@ async def test_a_connection_that_comes_free_serves_who_waits() -> None:
             await whole(first)
 
             assert await whole(await second) == b"{}"
+
+
+async def test_who_leaves_when_its_turn_has_come_lets_the_next_have_it() -> None:
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, connections=1) as pool:
+            first = await pool.send(upstream_request())
+            second = asyncio.ensure_future(pool.send(upstream_request()))
+            third = asyncio.ensure_future(pool.send(upstream_request()))
+            await asyncio.sleep(0)
+
+            await whole(first)
+            second.cancel()
+
+            assert await whole(await third) == b"{}"
+            assert second.cancelled()
+
+    assert len(api.heads) == 2
+
+
+# -- what a circuit breaker is asked and told -----------------------------------------------------
+
+
+class Told(Breaker):
+    """Lets all pass, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.admitted = 0
+        self.heard: list[object] = []
+
+    def admit(self, request: UpstreamRequest) -> int:
+        if request.fresh:
+            raise CircuitOpenError("closed for repairs")
+        self.admitted += 1
+        return self.admitted
+
+    def answered(self) -> None:
+        self.heard.append("answered")
+
+    def failed(self, number: int, error: BaseException) -> None:
+        self.heard.append((number, type(error)))
+
+
+async def test_a_breaker_hears_of_an_answer() -> None:
+    told = Told()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url) as pool:
+            await whole(await pool.send(upstream_request(), told))
+
+    assert (told.admitted, told.heard) == (1, ["answered"])
+
+
+async def test_a_breaker_hears_of_every_failure_with_its_number() -> None:
+    told = Told()
+    async with scripted_upstream(hanging) as api:
+        with pool_to(api.url, connections=1, pool=0.02, first_byte=0.2) as pool:
+            slow = asyncio.ensure_future(pool.send(upstream_request(), told))
+            leaving = asyncio.ensure_future(pool.send(upstream_request(), told))
+            late = asyncio.ensure_future(pool.send(upstream_request(), told))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.wait([slow, leaving, late])
+    with pool_to(NOBODY) as pool, pytest.raises(UpstreamUnreachableError):
+        await pool.send(upstream_request(), told)
+
+    assert told.heard == [
+        (2, asyncio.CancelledError),
+        (3, UpstreamBusyError),
+        (1, UpstreamTimeoutError),
+        (4, UpstreamUnreachableError),
+    ]
+
+
+async def test_what_a_breaker_does_not_admit_takes_no_place_and_is_not_heard_of_again() -> None:
+    told = Told()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(api.url, connections=1) as pool, pytest.raises(CircuitOpenError):
+            await pool.send(upstream_request(fresh=True), told)
+
+    assert (api.heads, told.heard) == ([], [])
 
 
 async def test_idle_connections_make_room_for_new_ones() -> None:
