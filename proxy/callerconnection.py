@@ -16,7 +16,6 @@ from proxy.errors import CallerTimeoutError, ProxyError
 from proxy.intake import Intake
 from proxy.otherend import NOBODY, peer_behind
 from proxy.request import Request, unreadable
-from proxy.requesthead import HeadRules
 from proxy.turns import WAITING_MOST, Turns
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
     from proxy.peers import Peer
     from proxy.places import Places
+    from proxy.repeating import Sections
+    from proxy.requesthead import HeadRules
     from proxy.servingconfig import LimitsConfig
     from proxy.turns import Refuse
 
@@ -53,7 +54,8 @@ class CallerConnection(Turns):
         server: Server,
         *,
         refuse: Refuse,
-        tag: str,
+        rules: HeadRules,
+        sections: Sections,
         limits: LimitsConfig,
         places: Places,
         named: str | None = None,
@@ -67,7 +69,7 @@ class CallerConnection(Turns):
             patience=limits.body_timeout,
             **options,
         )
-        self._intake = Intake(HeadRules(uri=limits.uri, headers=limits.headers, tag=tag))
+        self._intake = Intake(rules, sections)
         self._limits = limits
         self._places = places
         self._named = named

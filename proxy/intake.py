@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import BadRequestError
 from proxy.framing import Chunked, Sized
-from proxy.repeating import Repeating
+from proxy.repeating import Repeating, Sections
 from proxy.requesthead import END, Head, HeadRules, check_begun, read_head
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ class Intake:
 
     __slots__ = ("_looked", "_repeating", "_rules", "framing", "held", "is_deaf")
 
-    def __init__(self, rules: HeadRules) -> None:
+    def __init__(self, rules: HeadRules, sections: Sections | None = None) -> None:
+        """Read by `rules`; header lines that come again are shared with who has the `sections`."""
         self._rules = rules
         self.held = b""
         """Bytes that no request has taken yet; of a head that is not whole, all of it."""
@@ -35,7 +36,7 @@ class Intake:
         """How many of them are known to hold no whole head."""
         self.framing: Framing | None = None
         """How the body ends that is being read, if one is: the next bytes belong to it."""
-        self._repeating = Repeating()
+        self._repeating = Repeating(sections if sections is not None else Sections())
         self.is_deaf = False
         """Whether nothing that comes now can be a request (RFC 9112, 9.6)."""
 

@@ -17,6 +17,8 @@ from proxy.callerconnection import CallerConnection
 from proxy.errors import BindError
 from proxy.fronting import Fronted
 from proxy.places import Places
+from proxy.repeating import Sections
+from proxy.requesthead import HeadRules
 from proxy.tcpsockets import open_tcp
 from proxy.unixsockets import DEFAULT_MODE, UnixSocket, open_unix
 
@@ -97,7 +99,8 @@ class Listener:
         self._server = CallerServer(
             respond,
             refuse=refuse,
-            tag=tag,
+            rules=HeadRules(uri=limits.uri, headers=limits.headers, tag=tag),
+            sections=Sections(),
             access_log=None,
             limits=limits,
             places=places or Places(limits.connections),

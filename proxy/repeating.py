@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from proxy.requesthead import Head, check_sizes
 
@@ -22,15 +23,35 @@ EVERYDAY_WORDS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 EVERYDAY = {word.encode("ascii"): word for word in EVERYDAY_WORDS}
 
 
+class Sections:
+    """Header lines that connections of one listener repeat, each kept once for all of them.
+
+    With a thousand connections that send the same, what belongs to each would not stay in the
+    processor's cache. They go with the last connection that repeats them.
+    """
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[tuple[bool, bytes], Section] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._known)
+
+    def shared(self, section: Section) -> Section:
+        """Give the one that all use whose lines are these, byte for byte."""
+        return self._known.setdefault((section.is_old, section.written), section)
+
+
 class Repeating:
     """The last header lines of a connection, and what they say; they go with it."""
 
-    __slots__ = ("_section", "_written")
+    __slots__ = ("_is_shared", "_section", "_sections")
 
-    def __init__(self) -> None:
-        self._written = b""
-        """With the empty line after them."""
+    def __init__(self, sections: Sections) -> None:
+        """Share with other connections what comes a second time."""
+        self._sections = sections
         self._section: Section | None = None
+        self._is_shared = False
 
     def read(self, data: bytes, rules: HeadRules) -> tuple[Head, int] | None:
         """Give the head at the beginning, and where it ends, if it ends in the same lines.
@@ -42,7 +63,7 @@ class Repeating:
         if section is None:
             return None
         line = EVERYDAY_LINE.match(data)
-        if line is None or not data.startswith(self._written, line.end()):
+        if line is None or not data.startswith(section.written, line.end()):
             return None
         word, target, version = line.groups()
         method = EVERYDAY.get(word)
@@ -50,7 +71,10 @@ class Repeating:
             return None
         if len(target) > rules.uri:
             check_sizes(len(target), 0, rules)
-        return Head(method, target.decode("ascii"), section), line.end() + len(self._written)
+        if not self._is_shared:
+            self._section = section = self._sections.shared(section)
+            self._is_shared = True
+        return Head(method, target.decode("ascii"), section), line.end() + len(section.written)
 
     def keep(self, data: bytes, head: Head) -> None:
         """Remember the lines of `data`, a whole head, unless another line could change them."""
@@ -60,8 +84,9 @@ class Repeating:
         if len(written) > WRITTEN_MOST:
             self.forget()
         else:
-            self._written, self._section = written, head.section
+            head.section.written = written
+            self._section, self._is_shared = head.section, False
 
     def forget(self) -> None:
         """Remember nothing."""
-        self._written, self._section = b"", None
+        self._section, self._is_shared = None, False

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 END = b"\r\n\r\n"
 LINES_MOST = 128  # header lines in a request
+NOTES_MOST = 16  # of header lines; those of four reloads, or of one and its request
 LONGEST_LENGTH = 2**63 - 1  # what a signed 64-bit integer holds: as far as servers agree
 LINE_OVERHEAD = 64  # bytes of a request line besides its target: the longest method and version
 
@@ -51,10 +52,23 @@ class HeadRules(msgspec.Struct, frozen=True, kw_only=True):
     tag: str
 
 
+class Notes(dict[Any, Any]):
+    """What was derived from header lines, by who derived it from them.
+
+    A reload brings new ones who do, and lines may live on: so at some time all are forgotten.
+    """
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if len(self) >= NOTES_MOST:
+            self.clear()
+        super().__setitem__(key, value)
+
+
 class Section:
     """What the header lines of a request say, whatever its request line asks for."""
 
     __slots__ = (
+        "__weakref__",
         "_codings",
         "_hosts",
         "_lengths",
@@ -67,12 +81,15 @@ class Section:
         "is_old",
         "length",
         "notes",
+        "written",
     )
 
     def __init__(self) -> None:
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.notes: dict[Any, Any] = {}
+        self.notes: dict[Any, Any] = Notes()
         """Room for what others derive from the header lines."""
+        self.written = b""
+        """The lines themselves, with the empty line after them, if they are remembered."""
         self.is_old = False
         """Whether it is HTTP/1.0."""
         self.is_last = False

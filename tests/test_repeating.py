@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from proxy.errors import ProxyError, UriTooLongError
 from proxy.intake import Intake
-from proxy.repeating import EVERYDAY, WRITTEN_MOST
-from proxy.requesthead import HeadRules
+from proxy.repeating import EVERYDAY, WRITTEN_MOST, Sections
+from proxy.requesthead import NOTES_MOST, HeadRules
 from tests.test_requesthead import BAD_LINES
 
 if TYPE_CHECKING:
@@ -115,6 +115,74 @@ def test_a_request_is_read_as_if_it_were_the_first(
     assert facts(read(intake, data)) == facts(read(Intake(RULES), data))
 
 
+@given(heads, heads, st.booleans())
+@example(head_of(b"GET / HTTP/1.0"), GET, True)
+def test_a_request_is_read_as_if_nobody_else_had_sent_its_lines(
+    before: bytes,
+    data: bytes,
+    repeated: bool,  # noqa: FBT001
+) -> None:
+    sections = Sections()
+    if repeated:
+        data = data[: data.find(b"\r\n")] + before[before.find(b"\r\n") :]
+    others = [Intake(RULES, sections), Intake(RULES, sections)]
+    for other in others:
+        for _ in range(2):
+            read(other, before)
+    intake = Intake(RULES, sections)
+
+    for _ in range(3):
+        fresh = Intake(RULES)
+        fresh.is_deaf = intake.is_deaf
+        assert facts(read(intake, data)) == facts(read(fresh, data))
+
+
+def test_lines_that_two_connections_repeat_are_shared_until_both_have_gone() -> None:
+    sections = Sections()
+    one, other = Intake(RULES, sections), Intake(RULES, sections)
+
+    assert must(one, GET).section is not must(other, GET).section
+    assert len(sections) == 0, "what comes once is nobody else's"
+    shared = must(one, GET).section.notes
+    shared["what"] = "ever"
+    assert must(other, GET).section.notes is shared
+    assert must(other, head_of(b"POST /x HTTP/1.1")).section.notes is shared
+
+    one.forget()
+    assert len(sections) == 1
+    must(other, head_of(b"GET / HTTP/1.1", HOST + b"X: y\r\n"))
+    assert len(sections) == 0
+
+
+@pytest.mark.parametrize(
+    "differing",
+    [
+        pytest.param(head_of(b"GET / HTTP/1.0"), id="another version"),
+        pytest.param(head_of(b"GET / HTTP/1.1", HOST.replace(b"inst-1", b"inst-2")), id="value"),
+        pytest.param(head_of(b"GET / HTTP/1.1", HOST.replace(b"X-Tag", b"x-tag")), id="spelling"),
+        pytest.param(head_of(b"GET / HTTP/1.1", HOST.replace(b": i", b":i")), id="white space"),
+    ],
+)
+def test_lines_that_differ_in_a_byte_are_not_shared(differing: bytes) -> None:
+    sections = Sections()
+    one, other = Intake(RULES, sections), Intake(RULES, sections)
+
+    for _ in range(2):
+        ours, theirs = must(one, GET), must(other, differing)
+
+    assert ours.section is not theirs.section
+    assert ours.section.notes is not theirs.section.notes
+
+
+def test_notes_that_reloads_have_left_behind_are_forgotten() -> None:
+    notes = must(Intake(RULES), GET).section.notes
+    for number in range(10 * NOTES_MOST):
+        notes[object()] = number
+
+        assert notes
+        assert len(notes) <= NOTES_MOST
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_read_as_if_it_were_the_first(method: bytes, version: bytes) -> None:
@@ -196,5 +264,4 @@ def test_nothing_is_remembered_when_it_is_over() -> None:
     read(intake, GET)
     intake.forget()
 
-    assert intake._repeating._written == b""
     assert intake._repeating._section is None
