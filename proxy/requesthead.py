@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 END = b"\r\n\r\n"
 LINES_MOST = 128  # header lines in a request
-NOTES_MOST = 16  # of header lines; those of four reloads, or of one and its request
+NOTES_MOST = 16  # on header lines; each reload brings three more
 LONGEST_LENGTH = 2**63 - 1  # what a signed 64-bit integer holds: as far as servers agree
 LINE_OVERHEAD = 64  # bytes of a request line besides its target: the longest method and version
 
