@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import httptools
 import msgspec
 
-from proxy.answerhead import BODILESS, FIRST_FINAL_STATUS, AnswerHead, read_answer_head
+from proxy.answerhead import BODILESS, AnswerHead, read_answer_head, skip_interim
 from proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
 from proxy.passingback import CONTENT_LENGTH
 
@@ -72,8 +72,8 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     _begun: list[bytes] = []
     """What came so far, until the head is whole."""
     _begun_size: int = 0
-    _passed: int = 0
-    """How much of it was interim answers."""
+    _interim: bytes | None = b""
+    """What may be an interim response and is not whole; None once the final head has begun."""
 
     def __post_init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -188,23 +188,34 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             return False
         self.answered = True
         in_head = not self.head_done
-        if in_head:
-            data = bytes(data)  # of a body the parser makes a copy by itself
-            self._begun.append(data)
-            self._begun_size += len(data)
         try:
+            if in_head:
+                data = bytes(data)  # of a body the parser makes a copy by itself
+                self._begun_size += len(data)
+                if self._interim is not None:
+                    data = self._without_interim(self._interim + data)
+                self._begun.append(data)
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except (ValueError, httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.fail(self.broken("what the API sent is not HTTP that can be passed on"))
             return False
         if in_head:
             if not self.head_done:
                 return self._may_grow()
-            self._begun.clear()
-            if self.method == "HEAD" and self._begun_size > self.head.end:
+            if self.method == "HEAD" and sum(map(len, self._begun)) > self.head.end:
                 self._spoil()
+            self._begun.clear()
         self.wake()
         return True
+
+    def _without_interim(self, data: bytes) -> bytes:
+        """Give what the parser gets: nothing while an interim response may still be going on."""
+        at = skip_interim(data)
+        if at is None:
+            self._interim = data
+            return b""
+        self._interim = None
+        return data[at:] if at else data
 
     def _may_grow(self) -> bool:
         """Whether a head that is not over may go on."""
@@ -232,11 +243,11 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             self._spoil()
 
     def on_headers_complete(self) -> None:
-        """Decide how the body ends (RFC 9112, 6.3); interim answers are passed over."""
+        """Decide how the body ends (RFC 9112, 6.3)."""
         if self.head_done:
             return
         parser = self._parser
-        head = read_answer_head(b"".join(self._begun), self._passed)
+        head = read_answer_head(b"".join(self._begun))
         if (
             head is None
             or head.line.status != parser.get_status_code()
@@ -244,9 +255,6 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
         ):
             raise ValueError("nobody asked for this")  # ends the parsing: `feed` says how
         status = head.line.status
-        if status < FIRST_FINAL_STATUS:
-            self._passed = head.end
-            return
         self.status, self.head = status, head
         self.head_done = True
         keep_alive = parser.should_keep_alive()
@@ -260,15 +268,13 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the body, without framing."""
-        if not self.head_done:
-            raise ValueError("an interim answer has no body")  # llhttp takes one for some
         if not self.complete:
             self._chunks.append(data)
             self.buffered += len(data)
 
     def on_message_complete(self) -> None:
-        """The end of the answer, or of an interim one."""
-        if self.head_done and not self.complete:
+        """The end of the answer."""
+        if not self.complete:
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()
 

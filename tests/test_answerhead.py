@@ -9,7 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.answerhead import LINES_KEPT, AnswerHead, read_answer_head, read_status_line
+from proxy.answerhead import (
+    LINES_KEPT,
+    AnswerHead,
+    read_answer_head,
+    read_status_line,
+    skip_interim,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +56,7 @@ def test_an_api_that_invents_phrases_fills_no_memory() -> None:
 
 
 def head(*lines: bytes, first: bytes = b"HTTP/1.1 200 OK") -> AnswerHead:
-    read = read_answer_head(b"\r\n".join([first, *lines, b"", b""]), 0)
+    read = read_answer_head(b"\r\n".join([first, *lines, b"", b""]))
     assert read is not None
     return read
 
@@ -76,7 +82,6 @@ def test_the_length_of_a_body_is_told_by_one_header(lines: list[bytes], *, told:
     [
         pytest.param([b" Chunked "], b"HTTP/1.1 200 OK", True, id="chunked"),
         pytest.param([b"chunked"], b"HTTP/1.0 200 OK", False, id="in 1.0"),
-        pytest.param([b"chunked"], b"HTTP/1.1 103 Early", False, id="interim"),
         pytest.param([b"chunked", b"chunked"], b"HTTP/1.1 200 OK", False, id="twice"),
         pytest.param([b"gzip"], b"HTTP/1.1 200 OK", False, id="gzip"),
         pytest.param([b"gzip, chunked"], b"HTTP/1.1 200 OK", False, id="gzip in chunks"),
@@ -127,8 +132,46 @@ def test_a_head_that_llhttp_takes_says_the_same_to_us(pieces: list[bytes], befor
     if not taken.is_whole:
         return
 
-    read = read_answer_head(data, 0)
+    read = read_answer_head(data)
 
     assert read is not None
     assert (read.line.status, read.line.reason) == (parser.get_status_code(), taken.reason)
     assert read.headers == taken.headers
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "at"),
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\n", 0, id="none"),
+        pytest.param(EARLY, None, id="one, and nothing behind it"),
+        pytest.param(EARLY + b"HTTP/1.1 2", len(EARLY), id="one"),
+        pytest.param(b"\r\n" + EARLY * 3 + b"\r\nHTTP/1.1 2", 4 + 3 * len(EARLY), id="several"),
+        pytest.param(EARLY + b"HTTP/1.1 ", None, id="perhaps another one"),
+        pytest.param(b"\r", None, id="half an empty line"),
+        pytest.param(b"", None, id="nothing"),
+        pytest.param(b"SSH-2", 0, id="another protocol"),
+        pytest.param(b"HTTP/2.0 1", 0, id="another version"),
+    ],
+)
+def test_the_final_answer_begins_behind_interim_ones(data: bytes, at: int | None) -> None:
+    assert skip_interim(data) == at
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"HTTP/1.1 101 Switching\r\n\r\n", id="101"),
+        pytest.param(b"HTTP/1.1 1000 OK\r\n\r\n", id="no status"),
+        pytest.param(b"HTTP/1.1 100 OK\n", id="bare LF"),
+        pytest.param(b"HTTP/1.1 100 OK\r\nA: b\rC", id="bare CR"),
+        pytest.param(b"HTTP/1.1 100 OK\r\nHTTP/1.1 200 OK\r\n\r\n", id="a status line in it"),
+        pytest.param(b"HTTP/1.1 100 OK\r\nA: b\0\r\n\r\n", id="NUL"),
+        pytest.param(b"HTTP/1.1 100 OK\r\n: b\r\n\r\n", id="no name"),
+    ],
+)
+def test_an_interim_answer_that_is_malformed_is_an_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="interim response is malformed"):
+        skip_interim(data)

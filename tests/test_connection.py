@@ -281,6 +281,27 @@ def test_a_connection_that_is_closed_leaves_no_timer_behind(
     run(scene())
 
 
+@pytest.mark.parametrize("when", ["before the body", "after the body"])
+async def test_the_answer_to_an_upload_comes_behind_interim_ones(when: str) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\nConnection: close\r\nContent-Length: 9\r\n\r\n"
+
+    async def script(visit: Visit, _head: bytes) -> None:
+        if when == "before the body":
+            await visit.say(interim * 2)
+        await visit.reader.readexactly(3)
+        if when == "after the body":
+            await visit.say(interim * 2)
+        await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+
+    async with scripted_upstream(script) as api:
+        with pool_to(api.url) as pool:
+            for _ in range(2):
+                request = upstream_request("POST", body=Parts(b"abc"), length=3)
+                assert await whole(await pool.send(request)) == b"done"
+
+    assert api.visits == 1
+
+
 async def test_interim_answers_do_not_stop_the_clock() -> None:
     async def script(visit: Visit, _head: bytes) -> None:
         await visit.say(b"HTTP/1.1 102 Processing\r\n\r\n")

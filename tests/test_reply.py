@@ -303,6 +303,60 @@ async def test_header_bytes_stay_as_they_are() -> None:
     ]
 
 
+INTERIM = [
+    pytest.param(b"Connection: close\r\n", id="close"),
+    pytest.param(b"Connection: upgrade, close\r\nUpgrade: h2c\r\n", id="upgrade"),
+    pytest.param(b"Content-Length: 5\r\n", id="length"),
+    pytest.param(b"Content-Length: 0\r\n", id="no length"),
+    pytest.param(b"Content-Length: x\r\nContent-Length: 7\r\n", id="bad lengths"),
+    pytest.param(b"Transfer-Encoding: chunked\r\n", id="chunked"),
+    pytest.param(b"Transfer-Encoding: gzip\r\nContent-Length: 3\r\n", id="gzip"),
+    pytest.param(b"Trailer: x\r\nX-Odd : y\r\nX-Empty:\r\n", id="odd lines"),
+    pytest.param(b"Link: </x>; rel=preload\r\n" * 500, id="many"),
+]
+
+
+@pytest.mark.parametrize("fields", INTERIM)
+@pytest.mark.parametrize("line", [b"HTTP/1.1 100 Continue", b"HTTP/1.1 199", b"HTTP/1.0 102 x"])
+async def test_an_interim_answer_says_nothing_about_the_connection_or_a_body(
+    line: bytes, fields: bytes
+) -> None:
+    """RFC 9110, 15.2 and RFC 9112, 9.6: `close` is about the final response (cpp-httplib#661)."""
+    interim = line + b"\r\n" + fields + b"\r\n"
+    for pieces in (
+        [interim + interim + LENGTH],
+        [interim, LENGTH],
+        [interim[:-1], interim[-1:] + interim + LENGTH[:3], LENGTH[3:]],
+    ):
+        reply = make()
+        for piece in pieces:
+            assert reply.feed(piece)
+
+        await head_of(reply)
+        assert reply.status == 200
+        assert reply.headers == [(b"Content-Length", b"5")]
+        assert await whole(reply) == b"hello"
+        assert reply.is_clean
+
+
+async def test_interim_answers_before_one_to_head_are_no_surplus() -> None:
+    reply = make("HEAD")
+    reply.feed(b"HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n")
+    reply.feed(b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+
+    assert await whole(reply) == b""
+    assert reply.is_clean
+
+
+async def test_interim_answers_without_end_are_not_collected() -> None:
+    reply = make()
+    while reply.feed(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000):
+        pass
+
+    with pytest.raises(UpstreamBrokenError, match="without end"):
+        await head_of(reply)
+
+
 async def test_nothing_of_an_interim_answer_or_a_trailer_is_among_the_headers() -> None:
     reply = make()
     reply.feed(b"HTTP/1.1 103 Early\r\nLink: </x>\r\n\r\n" + TRAILERS)
