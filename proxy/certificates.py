@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.errors import StartError
+from proxy.files import has_mark, pem_of, read_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,10 +129,14 @@ def _encoded(public: PublicKeyTypes) -> bytes:
 
 def _read(path: Path, *, key: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST + 1)
-    except OSError as exc:
-        raise StartError(f"{key}: {path} cannot be read: {exc.strerror}") from None
-    if len(data) > MOST:
-        raise StartError(f"{key}: {path} is over {MOST >> 20} MiB, which no certificate or key is")
-    return data
+        raw = read_bytes(path, limit=MOST)
+    except ValueError as exc:
+        raise StartError(f"{key}: {path} {exc}") from None
+    # OpenSSL reads the file once more, and knows neither a byte order mark nor base64 of PEM.
+    text = raw.decode("latin-1")
+    if has_mark(raw) or pem_of(text) != text:
+        raise StartError(
+            f"{key}: {path} is not plain PEM: it has a byte order mark, or is the base64 of PEM;"
+            " write the PEM itself, as UTF-8 text without a mark"
+        )
+    return raw

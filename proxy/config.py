@@ -51,7 +51,7 @@ class AppConfig:
     ] = None
     private_key: Annotated[
         Secret | None,
-        Key(of.SECRET, "The private key itself, in place of a file; line breaks may be `\\n`."),
+        Key(of.KEY_TEXT, "The private key itself, in place of a file; line breaks may be `\\n`."),
     ] = None
 
     def __post_init__(self) -> None:

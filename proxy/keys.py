@@ -6,11 +6,8 @@ What is found and what is needed is said in the error; the key itself never is.
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
-import os
 import re
-import stat
 from typing import TYPE_CHECKING, Protocol
 
 import jwt
@@ -23,8 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.errors import KeyUnusableError
+from proxy.files import PIPE_SECONDS, pem_of, read_text
 from proxy.rsanumbers import belong_together
 from proxy.sealing import derive
+from proxy.secret import in_quotes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +33,7 @@ MIN_BITS = 2048  # RFC 7518, 3.3: RS256 needs a key of 2048 bits or more
 SOURCE = "app.private_key_file"
 MAX_FILE_BYTES = 64 * 1024
 NEEDED = "an RSA private key as PEM (PKCS#1 or PKCS#8, not encrypted) is needed"
+BINARY = "holds binary data, perhaps DER"
 LABEL = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----")
 # Bundles hold certificates or parameters, too, and before the key.
 PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----(.*?)-----END \1-----", re.DOTALL)
@@ -110,46 +110,28 @@ def load_key_file(path: Path, *, source: str = SOURCE, may_wait: bool = False) -
 
 
 def read_key_file(path: Path, *, source: str = SOURCE, may_wait: bool = False) -> str:
-    """Read a PEM file of sensible size.
+    """Read a PEM file of sensible size, or one that holds the base64 of PEM.
 
     Raises:
         KeyUnusableError: it is missing, unreadable, too large, or binary.
     """
-    opener = None if may_wait else _open_regular
+    patience = PIPE_SECONDS if may_wait else 0.0
     try:
-        with open(path, "rb", opener=opener) as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise KeyUnusableError(
-            f"{source} {path} cannot be read: {exc.strerror}; {NEEDED}"
-        ) from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise KeyUnusableError(f"{source} {path} is over 64 KiB; {NEEDED}")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise KeyUnusableError(
-            f"{source} {path} holds binary data, perhaps DER; {NEEDED}"
-        ) from None
-
-
-def _open_regular(path: str, flags: int) -> int:
-    """Open without waiting for whoever writes into a pipe; then look at what it is."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-    raise OSError(number, "Is a directory" if number == errno.EISDIR else "Not a regular file")
+        text = read_text(path, limit=MAX_FILE_BYTES, patience=patience, binary=BINARY)
+    except ValueError as exc:
+        raise KeyUnusableError(f"{source} {path} {exc}; {NEEDED}") from None
+    return pem_of(text)
 
 
 def parse_signing_key(text: str, *, source: str) -> SigningKey:
     r"""Read PEM text; newlines may be escaped (`\n`) or lost, as `.env` files and shells do.
 
+    Base64 of PEM is read too.
+
     Raises:
         KeyUnusableError: says what was found in `source` and what is needed.
     """
+    text = pem_of(text)
     pem = _repair(text)
     if pem is None:
         raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}")
@@ -187,6 +169,8 @@ def _describe(text: str) -> str:
     if not text.strip():
         return "nothing"
     labels = LABEL.findall(text)
+    if not labels and in_quotes(text.strip()):
+        return "a text in quotes, which must be removed"
     if not labels:
         return "no PEM block (-----BEGIN … PRIVATE KEY-----)"
     if "ENCRYPTED" in text:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from proxy.errors import KeyUnusableError
+from proxy.files import signature, signature_of
 from proxy.keys import NEEDED, load_key_file, parse_signing_key
 
 if TYPE_CHECKING:
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proxy.config import AppConfig
+    from proxy.files import Signature
     from proxy.keys import SigningKey
 
 IN_DIRECTORY = "app.private_keys_dir"
 FILES_MOST = 100  # more are no directory of keys, but the wrong one
-
-Look = tuple[int, ...]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: Look | None = None
+        self._seen: Signature | None = None
         self._is_first = True
         self._told: str | None = None  # the fingerprint of the key last told; none after an alarm
 
@@ -100,7 +100,7 @@ class KeyFile:
 
         A pipe gives its key once, at start; opening it again would wait for a writer for ever.
         """
-        seen = look(self._path)
+        seen = signature(self._path)
         if seen == self._seen and not self._is_first:
             return None
         may_wait, self._seen, self._is_first = self._is_first, seen, False
@@ -117,7 +117,7 @@ class KeyFile:
 class _File(msgspec.Struct, frozen=True, kw_only=True):
     """A file in a directory, as last read; if it became unusable, with the key it held before."""
 
-    look: Look | None
+    look: Signature | None
     key: SigningKey | None
     error: KeyUnusableError | None = None
 
@@ -166,7 +166,7 @@ class KeyDirectory:
         self._seen, self._in_alarm = seen, True
         return Reading(rejected=(*others, error))
 
-    def _list(self) -> dict[str, Look | None]:
+    def _list(self) -> dict[str, Signature | None]:
         """Say of each file how it looks; directories and links to nothing are no files.
 
         Raises:
@@ -182,7 +182,7 @@ class KeyDirectory:
             raise KeyUnusableError(
                 f"{IN_DIRECTORY} {self._path} holds over {FILES_MOST} files; is it the right one?"
             )
-        looks: dict[str, Look | None] = {}
+        looks: dict[str, Signature | None] = {}
         for name in names:
             path = self._path / name
             try:
@@ -193,10 +193,10 @@ class KeyDirectory:
                 looks[name] = None  # reading will say why
                 continue
             if not stat.S_ISDIR(found.st_mode):
-                looks[name] = _look_of(found)
+                looks[name] = signature_of(found)
         return looks
 
-    def _file(self, name: str, seen: Look | None) -> _File:
+    def _file(self, name: str, seen: Signature | None) -> _File:
         """Read a file if it has changed."""
         before = self._files.get(name)
         if before is not None and before.look == seen:
@@ -224,16 +224,3 @@ class KeyDirectory:
 def good_keys(files: Iterable[_File]) -> set[str]:
     """Give the fingerprints of the keys that are in these files now."""
     return {file.key.fingerprint for file in files if file.key is not None and file.error is None}
-
-
-def look(path: Path) -> Look | None:
-    """Say how a file looks without opening it; `None` for what is no regular file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return _look_of(found) if stat.S_ISREG(found.st_mode) else None
-
-
-def _look_of(found: os.stat_result) -> Look:
-    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import msgspec
 
 from proxy import units
-from proxy.secretkinds import KeyHash, SecretText, StoreUrl
+from proxy.secret import QUOTED, in_quotes
+from proxy.secretkinds import KeyHash, KeyText, SecretText, StoreUrl
 from proxy.showing import shown
 
 if TYPE_CHECKING:
@@ -265,6 +266,8 @@ def take(kind: Kind, raw: object) -> tuple[Any, list[tuple[str, str]]]:
     """Read a value, and instead of raising list what is wrong: where inside it, and a sentence."""
     if isinstance(raw, str) and not raw.strip():
         return None, [("", "is empty; give it a value or leave it out")]
+    if isinstance(raw, str) and in_quotes(raw.strip()) and not isinstance(kind, KeyText):
+        return None, [("", f"{quoted(kind, raw)} {QUOTED}")]
     if isinstance(kind, ListOf) and isinstance(raw, list | tuple):
         taken = [take(kind.item, each) for each in raw]
         wrong = [(f"[{at}]", text) for at, (_, found) in enumerate(taken) for _, text in found]

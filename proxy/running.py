@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, BinaryIO
 import uvloop
 
 from proxy.app import App
+from proxy.files import signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from proxy.config import Config
+    from proxy.files import Signature
 
 OK, FAILED = 0, 1
 TERMINATED = 128 + signal.SIGTERM  # what a shell reports of a process that the signal killed
@@ -42,7 +44,7 @@ class _Program:
         *,
         load: Callable[[], Config],
         file: Path | None,
-        seen: tuple[int, int, int] | None,
+        seen: Signature | None,
         stream: BinaryIO,
     ) -> None:
         self._config = config
@@ -102,11 +104,5 @@ class _Program:
                 app.reload(self._load)
 
 
-def _look(file: Path | None) -> tuple[int, int, int] | None:
-    if file is None:
-        return None
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+def _look(file: Path | None) -> Signature | None:
+    return signature(file) if file is not None else None

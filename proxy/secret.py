@@ -9,6 +9,12 @@ import hashlib
 import hmac
 from typing import NoReturn
 
+QUOTES = "\"'"
+QUOTED = (
+    "is in quotes, and they would be part of the value: docker --env-file and Kubernetes keep them;"
+    " remove them"
+)
+
 
 class Secret:
     """Text that leaves only through `reveal()`."""
@@ -52,3 +58,28 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled")
+
+
+def parse_secret(text: str) -> Secret:
+    """Read a secret of one text, as a file or a variable holds it.
+
+    A byte order mark at the beginning and one line break at the end are not part of it.
+
+    Raises:
+        ValueError: with the rest of a sentence that must not show the text.
+    """
+    text = text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
+    if not text.strip():
+        raise ValueError("is empty")
+    if in_quotes(text.strip()):
+        raise ValueError(QUOTED)
+    if text != text.strip():
+        raise ValueError("begins or ends with a blank or an empty line; remove it")
+    if not text.replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
+        raise ValueError("holds characters that cannot be printed, or is not UTF-8 text")
+    return Secret(text)
+
+
+def in_quotes(text: str) -> bool:
+    """Tell whether a whole text stands in quotes, which a shell would have removed."""
+    return len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES

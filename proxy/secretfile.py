@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.errors import StartError
-from proxy.secret import Secret
+from proxy.files import PIPE_SECONDS, read_text, signature
+from proxy.secret import parse_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from proxy.secret import Secret
 
 MOST = 4096  # bytes; whatever is longer is another file
 NEEDED = "the text of one secret is needed"
@@ -29,46 +32,28 @@ class SecretFile:
         self._path = path
         self._key = key
         self._rejected = rejected
-        self._seen = self._look()  # before it is read, so that no change is missed
+        self._seen = signature(path)  # before it is read, so that no change is missed
         self._secret = read_secret(path, key=key)
 
     def __call__(self) -> Secret:
         """Give the secret."""
-        seen = self._look()
+        seen = signature(self._path)
         if seen != self._seen:
             self._seen = seen
             try:
-                self._secret = read_secret(self._path, key=self._key)
+                self._secret = read_secret(self._path, key=self._key, patience=0)
             except StartError as error:
                 self._rejected(error)
         return self._secret
 
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
 
-
-def read_secret(path: Path, *, key: str) -> Secret:
-    """Read a secret; one line break at its end is not part of it.
+def read_secret(path: Path, *, key: str, patience: float = PIPE_SECONDS) -> Secret:
+    """Read a secret; a byte order mark and one line break at its end are not part of it.
 
     Raises:
-        StartError: the file cannot be read, is empty, too long, or not text.
+        StartError: the file cannot be read, is empty, too long, in quotes, or not text.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MOST + 1)
-    except OSError as exc:
-        raise StartError(f"{key}: {path} cannot be read: {exc.strerror}; {NEEDED}") from None
-    if len(raw) > MOST:
-        raise StartError(f"{key}: {path} is over {MOST // 1024} KiB; {NEEDED}")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        raise StartError(f"{key}: {path} is not UTF-8 text; {NEEDED}") from None
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        raise StartError(f"{key}: {path} is empty; {NEEDED}")
-    return Secret(text)
+        return parse_secret(read_text(path, limit=MOST, patience=patience))
+    except ValueError as exc:
+        raise StartError(f"{key}: {path} {exc}; {NEEDED}") from None

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from proxy.secret import Secret
+from proxy.secret import Secret, parse_secret
 from proxy.storeurl import EXAMPLE, read_store_url
 
 Schema: TypeAlias = dict[str, Any]
@@ -35,13 +35,23 @@ class SecretText(msgspec.Struct, frozen=True):
             return raw
         if not isinstance(raw, str):
             raise ValueError("is not text")
-        return Secret(raw)
+        return self.parse(raw)
+
+    def parse(self, text: str) -> Secret:
+        return parse_secret(text)
 
     def write(self, value: Secret) -> str:  # noqa: ARG002 - that is the point
         return "***"
 
     def schema(self) -> Schema:
         return {"type": "string", "minLength": 1}
+
+
+class KeyText(SecretText, frozen=True):
+    """A private key as text; `keys` finds the PEM in it, in quotes as well."""
+
+    def parse(self, text: str) -> Secret:
+        return Secret(text)
 
 
 class StoreUrl(msgspec.Struct, frozen=True):
@@ -54,8 +64,9 @@ class StoreUrl(msgspec.Struct, frozen=True):
             raw = raw.reveal()
         if not isinstance(raw, str):
             raise ValueError("is not text")
-        read_store_url(raw)
-        return Secret(raw)
+        secret = parse_secret(raw)
+        read_store_url(secret.reveal())
+        return secret
 
     def write(self, value: Secret) -> str:
         return re.sub(r"//[^/]*@", "//***@", value.reveal())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from proxy.kinds import ListOf
+from proxy.secret import in_quotes
 from proxy.secretkinds import SecretText
 from proxy.settings import PREFIX, Key, Path, dotted, find, leaves, parts, variable
 from proxy.tree import Mapping, Sequence, plain
@@ -118,7 +119,7 @@ class Found(msgspec.Struct):
             self._add_text(path, known[1], text, source=f"flag {known[1].flag or name}")
 
     def _add_text(self, path: Path, key: Key, text: str, *, source: str) -> None:
-        if isinstance(key.kind, ListOf):
+        if isinstance(key.kind, ListOf) and not in_quotes(text.strip()):
             items = [each.strip() for each in text.split(",")] if text.strip() else []
             self.add(path, Given(items, source))
             return

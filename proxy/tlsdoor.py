@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.certificates import Identity, read_identity
 from proxy.errors import StartError
-from proxy.keysources import look
+from proxy.files import signature
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from proxy.keysources import Look
+    from proxy.files import Signature
     from proxy.listenerconfig import TlsConfig
 
 
@@ -76,6 +76,6 @@ class TlsDoor(ssl.SSLContext):
         """Begin a handshake."""
         return self.current().context.wrap_bio(*args, **named)
 
-    def _look(self) -> tuple[Look | None, ...]:
+    def _look(self) -> tuple[Signature | None, ...]:
         paths = (self._tls.cert, self._tls.key, self._tls.client_ca)
-        return tuple(look(path) for path in paths if path is not None)
+        return tuple(signature(path) for path in paths if path is not None)

@@ -14,7 +14,7 @@ from proxy.kinds import (
     Switch,
     Text,
 )
-from proxy.secretkinds import KeyHash, SecretText, StoreUrl
+from proxy.secretkinds import KeyHash, KeyText, SecretText, StoreUrl
 
 # RFC 9110, 5.6.2.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"  # noqa: S105 - of HTTP grammar, not a password
@@ -106,6 +106,7 @@ SWITCH = Switch()
 FILE = PathText()
 DIRECTORY = PathText(example="/etc/icr-proxy/keys")
 SECRET = SecretText()
+KEY_TEXT = KeyText()
 STORE_URL = StoreUrl()
 LEVEL = Choice(("debug", "info", "warning", "error"))
 FORMAT = Choice(("auto", "json", "console"))

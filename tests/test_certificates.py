@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,36 @@ def test_what_is_not_pem_is_named(tmp_path: Path, name: str, data: bytes) -> Non
     found = complaint(tls)
 
     assert found.startswith(f"{KEY}.{name}: {tmp_path / name} does not hold")
+
+
+@pytest.mark.parametrize("name", ["cert", "key", "client_ca"])
+@pytest.mark.parametrize(
+    "dress",
+    [
+        lambda pem: b"\xef\xbb\xbf" + pem,
+        lambda pem: pem.decode().encode("utf-16"),
+        base64.b64encode,
+    ],
+    ids=["byte order mark", "UTF-16", "base64"],
+)
+def test_pem_in_a_form_that_openssl_does_not_read_is_named(
+    tmp_path: Path, name: str, dress: Callable[[bytes], bytes]
+) -> None:
+    issued = server_certificate()
+    files = {"client_ca": authority().cert_pem, "cert": issued.cert_pem, "key": issued.key_pem}
+
+    found = complaint(written(tmp_path, **(files | {name: dress(files[name])})))
+
+    assert found.startswith(f"{KEY}.{name}: {tmp_path / name} is not plain PEM")
+
+
+@pytest.mark.parametrize("name", ["cert", "key", "client_ca"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    tls = written(tmp_path, client_ca=authority().cert_pem)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+
+    assert complaint(tls).endswith("cannot be read: Not a regular file")
 
 
 def test_another_certificates_key_is_told(tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding,
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
 
 from proxy.errors import KeyUnusableError
-from proxy.keys import SigningKey, fingerprint, load_key_file, parse_signing_key
+from proxy.keyfiles import encoding_of
+from proxy.keys import (
+    SigningKey,
+    fingerprint,
+    load_key_file,
+    parse_signing_key,
+    read_key_file,
+)
 from tests.scenes import app_key_pem
 
 PLAIN = serialization.NoEncryption()
@@ -95,6 +102,15 @@ DRESSES: dict[str, Callable[[str], str]] = {
     "a certificate after it": lambda text: text + certificate(),
     "the public key before it": lambda text: public(PublicFormat.SubjectPublicKeyInfo) + text,
     "blank lines between": lambda text: text.replace("\n", "\n\n"),
+    "base64 of it (a Secret's data)": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 in lines": lambda text: base64.encodebytes(text.encode()).decode(),
+    "base64 in escaped lines": lambda text: (
+        base64.encodebytes(text.encode()).decode().replace("\n", "\\n")
+    ),
+    "base64 with a mark, of it with a mark": lambda text: (
+        "\ufeff" + base64.b64encode(text.encode("utf-8-sig")).decode() + "\r\n"
+    ),
+    "base64 of UTF-16": lambda text: base64.b64encode(text.encode("utf-16")).decode(),
     "slashes escaped (JSON)": lambda text: text.replace("/", "\\/"),
 }
 
@@ -279,6 +295,43 @@ def test_a_wrong_file_is_named_for_what_it_is(
 
     assert caught.value.detail.startswith(f"app.private_key_file {path} {found}")
     assert "an RSA private key as PEM" in caught.value.detail
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("base64_of_it", [False, True], ids=["PEM", "base64"])
+def test_a_key_file_is_read_in_the_encodings_of_windows(
+    tmp_path: Path, encoding: str, *, base64_of_it: bool
+) -> None:
+    path = tmp_path / "app.pem"
+    text = app_key_pem()
+    path.write_text(
+        base64.b64encode(text.encode()).decode() if base64_of_it else text, encoding=encoding
+    )
+
+    assert load_key_file(path).fingerprint == parse_signing_key(text, source="t").fingerprint
+    assert encoding_of(read_key_file(path)) == encoding_of(text)
+
+
+def test_quotes_around_base64_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "app.pem"
+    quoted = '"' + base64.b64encode(app_key_pem().encode()).decode() + '"'
+    path.write_text(quoted)
+
+    with pytest.raises(KeyUnusableError, match="holds a text in quotes") as caught:
+        load_key_file(path)
+
+    assert quoted[1:40] not in caught.value.detail
+
+
+def test_a_pipe_into_which_nobody_writes_does_not_stop_the_start_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    monkeypatch.setattr("proxy.keys.PIPE_SECONDS", 0.01)
+
+    with pytest.raises(KeyUnusableError, match="nobody wrote into the pipe"):
+        load_key_file(path, may_wait=True)
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:

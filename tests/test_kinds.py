@@ -146,3 +146,14 @@ def test_the_example_of_a_kind_is_fine_and_its_schema_an_object(kind: Kind) -> N
 
 def test_the_example_of_a_list_shows_an_item() -> None:
     assert ListOf(WORD).example == "[abc]"
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize(
+    "kind", [vocabulary.APP_ID, vocabulary.BASE_URL, vocabulary.FILE, vocabulary.HOSTS]
+)
+def test_quotes_around_a_value_are_named_as_the_mistake(kind: Kind, quote: str) -> None:
+    """`docker --env-file` keeps them, and `app.id` would take them."""
+    _, ((_, complaint),) = take(kind, f"{quote}https://a{quote}")
+
+    assert "is in quotes" in complaint

@@ -69,7 +69,7 @@ LAYERS = """
     peers repeating secret showing tree units
     alarm slots
     auditchain breakoff consolelog places presence recent requesthead rsanumbers sealing
-    clocks errors leftout moments randomness storescripts tracecontext
+    clocks errors files leftout moments randomness storescripts tracecontext
     __init__
 """
 PURE = """

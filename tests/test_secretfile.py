@@ -1,3 +1,6 @@
+import os
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,8 +31,14 @@ def change(file: Path, content: bytes) -> None:
         (b"s", "s"),
         (b"s\n", "s"),
         (b"s\r\n", "s"),
-        (b"s\n\n", "s\n"),
-        (b" s \n", " s "),
+        (b"s t\n", "s t"),
+        (b"first\nsecond\n", "first\nsecond"),
+        (b"\xef\xbb\xbfs\n", "s"),
+        ("\ufeffs\r\n".encode("utf-16-le"), "s"),
+        ("\ufeffs\r\n".encode("utf-16-be"), "s"),
+        ("\ufeffschlüssel\n".encode("utf-32-le"), "schlüssel"),
+        (b'say "s"', 'say "s"'),
+        (b"'", "'"),
         ("schlüssel\n".encode(), "schlüssel"),
         (b"x" * MOST, "x" * MOST),
     ],
@@ -50,9 +59,24 @@ def test_one_line_break_at_the_end_is_not_part_of_it(
         (b"\n", "is empty"),
         (b"\r\n", "is empty"),
         (b"x" * (MOST + 1), "is over 4 KiB"),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"\xff\xfe", "is empty"),
+        (b"\xef\xbb\xbf\r\n", "is empty"),
+        (b" \t \n", "is empty"),
+        (b"\xff\xfd", "is not UTF-8 text"),
+        ("schlüssel".encode("latin-1"), "is not UTF-8 text"),
+        ("schlüssel".encode("utf-16-le"), "is not UTF-8 text"),
+        ("planted".encode("utf-16-le"), "holds NUL characters"),
+        (b"planted\0", "holds NUL characters"),
+        (b"planted \n", "begins or ends with a blank"),
+        (b"planted\n\n", "begins or ends with a blank"),
+        (b"\tplanted", "begins or ends with a blank"),
+        ("planted\u200b".encode(), "cannot be printed"),
+        (b"plan\x1bted", "cannot be printed"),
+        (b'"planted"\n', "is in quotes"),
+        (b"'planted'\r\n", "is in quotes"),
+        (b'\xef\xbb\xbf"planted" \n', "is in quotes"),
+        (b'""', "is in quotes"),
     ],
-    ids=["nothing", "a line break", "another", "too long", "binary"],
 )
 def test_a_file_without_a_secret_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "s"
@@ -62,6 +86,33 @@ def test_a_file_without_a_secret_is_refused(tmp_path: Path, content: bytes, word
         read_secret(path, key=KEY)
 
     assert caught.value.detail.startswith(f"{KEY}: {path} ")
+    assert "planted" not in caught.value.detail
+
+
+@pytest.mark.parametrize("found", ["directory", "pipe nobody writes into", "not ours to read"])
+def test_what_is_no_readable_file_is_refused_and_not_waited_for(tmp_path: Path, found: str) -> None:
+    path = tmp_path / "s"
+    if found == "directory":
+        path.mkdir()
+    elif found == "not ours to read":
+        path.symlink_to("/proc/self/mem")
+    else:
+        os.mkfifo(path)
+
+    with pytest.raises(StartError, match="cannot be read: "):
+        read_secret(path, key=KEY, patience=0.01)
+
+
+def test_a_pipe_gives_its_secret_once_at_start(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b"first\n",))
+    writer.start()
+
+    secret = SecretFile(path, key=KEY)
+    writer.join()
+
+    assert [secret().reveal() for _ in range(2)] == ["first", "first"]
 
 
 def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
@@ -124,3 +175,15 @@ def test_a_swapped_link_is_noticed(file: Path, tmp_path: Path) -> None:
     swap.replace(link)
 
     assert secret().reveal() == "second"
+
+
+def test_a_copy_that_keeps_size_and_time_is_noticed(file: Path, tmp_path: Path) -> None:
+    """`cp -p` sets the modification time back; the change time tells."""
+    secret = SecretFile(file, key=KEY)
+    other = tmp_path / "other"
+    other.write_bytes(b"other\n")
+    shutil.copystat(file, other)
+
+    shutil.copy2(other, file)
+
+    assert secret().reveal() == "other"

@@ -9,7 +9,7 @@ import pytest
 from proxy.callerkeys import new_key
 from proxy.kinds import Kind, ListOf, take
 from proxy.secret import Secret
-from proxy.secretkinds import KeyHash, SecretText, StoreUrl
+from proxy.secretkinds import KeyHash, KeyText, SecretText, StoreUrl
 
 HASH = "sha256:" + "0a" * 32
 KEY = new_key()
@@ -55,6 +55,41 @@ def test_what_is_not_is_refused_without_being_shown(kind: Kind, raw: object) -> 
     assert complaint.startswith("*** is not")
     assert KEY not in complaint
     assert "hunter2" not in complaint
+
+
+@pytest.mark.parametrize("kind", [SecretText(), StoreUrl()], ids=["secret", "store"])
+@pytest.mark.parametrize(
+    "dress", ["{}\n", "{}\r\n", "\ufeff{}", "\ufeff{}\r\n"], ids=["LF", "CR LF", "mark", "all"]
+)
+def test_a_mark_and_a_line_break_at_the_end_are_not_part_of_it(kind: Kind, dress: str) -> None:
+    assert take(kind, dress.format(URL)) == (Secret(URL), [])
+
+
+@pytest.mark.parametrize("kind", [SecretText(), StoreUrl()], ids=["secret", "store"])
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        pytest.param(f'"{URL}"', "is in quotes", id="double quotes"),
+        pytest.param(f"'{URL}'\n", "is in quotes", id="single quotes"),
+        pytest.param(f"\ufeff'{URL}'", "is in quotes", id="quotes behind a mark"),
+        pytest.param(f"{URL} ", "ends with a blank", id="blank at the end"),
+        pytest.param(f"{URL}\udcff", "is not UTF-8 text", id="another encoding"),
+        pytest.param(f"{URL}\0", "cannot be printed", id="NUL"),
+        pytest.param("\ufeff\n", "is empty", id="a mark alone"),
+        pytest.param(" ", "is empty", id="blank"),
+    ],
+)
+def test_a_mistake_in_a_secret_is_named_without_it(kind: Kind, raw: str, words: str) -> None:
+    _, ((_, complaint),) = take(kind, raw)
+
+    assert words in complaint
+    assert "hunter2" not in complaint
+
+
+def test_a_key_as_text_stays_as_it_is() -> None:
+    """`keys` finds the PEM in it, whatever is around."""
+    assert take(KeyText(), '"-----BEGIN') == (Secret('"-----BEGIN'), [])
+    assert take(KeyText(), '"-----BEGIN"\n') == (Secret('"-----BEGIN"\n'), [])
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"\r\n"])

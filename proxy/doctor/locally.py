@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy.doctor.findings import Finding
 from proxy.errors import KeyUnusableError
+from proxy.files import pem_of
 from proxy.keyfiles import encoding_of
 from proxy.keys import read_key_file
 from proxy.keysources import load_keys
@@ -58,7 +59,7 @@ def describe(key: SigningKey, *more: str) -> str:
 def _key_text(app: AppConfig) -> str:
     """Give the text of the key once more, or none: a pipe gives it only once."""
     if app.private_key is not None:
-        return app.private_key.reveal()
+        return pem_of(app.private_key.reveal())
     with suppress(KeyUnusableError):
         return read_key_file(app.private_key_file) if app.private_key_file is not None else ""
     return ""

@@ -1,0 +1,146 @@
+"""Text files that the configuration names: read with a limit, decoded, compared by `stat`.
+
+Editors and shells on Windows write a byte order mark or UTF-16, so both are read. A named pipe
+without a writer must not stop the start for ever.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import errno
+import os
+import select
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Signature = tuple[int, ...]
+
+PIPE_SECONDS = 10.0  # at start, for whoever writes into a pipe, as in `--private-key-file <(…)`
+BINARY = "is not UTF-8 text"
+# The mark of UTF-32 begins with that of UTF-16, so it comes first.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def signature(path: Path) -> Signature | None:
+    """Return what changes when the file changes; `None` for what is no regular file.
+
+    `stat` follows symbolic links, so the swap that Kubernetes makes in a mounted secret is seen.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return signature_of(found) if stat.S_ISREG(found.st_mode) else None
+
+
+def signature_of(found: os.stat_result) -> Signature:
+    """Return the signature; with the change time, because `cp -p` keeps the modification time."""
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def read_bytes(path: Path, *, limit: int, patience: float = 0.0) -> bytes:
+    """Read a file of at most `limit` bytes.
+
+    With `patience`, a pipe or a device is read too; its writer may be silent for so many seconds.
+
+    Raises:
+        ValueError: with the rest of a sentence that begins with the path.
+    """
+    try:
+        raw = _read(path, limit=limit, patience=patience)
+    except OSError as exc:
+        raise ValueError(f"cannot be read: {exc.strerror}") from None
+    if len(raw) > limit:
+        raise ValueError(f"is over {_shown(limit)}")
+    return raw
+
+
+def read_text(path: Path, *, limit: int, patience: float = 0.0, binary: str = BINARY) -> str:
+    """Read a text file as `read_bytes` does, and decode it."""
+    return decode(read_bytes(path, limit=limit, patience=patience), binary=binary)
+
+
+def read_pem(path: Path, *, limit: int, patience: float = 0.0) -> str:
+    """Read a file of PEM, or of its base64; comments around PEM may be in any encoding."""
+    raw = read_bytes(path, limit=limit, patience=patience)
+    return pem_of(decode(raw) if has_mark(raw) else raw.decode("latin-1"))
+
+
+def has_mark(raw: bytes) -> bool:
+    """Tell whether a file begins with a byte order mark."""
+    return raw.startswith(tuple(mark for mark, _ in MARKS))
+
+
+def decode(raw: bytes, *, binary: str = BINARY) -> str:
+    """Decode UTF-8, or UTF-16 and UTF-32 with a byte order mark; the mark is removed.
+
+    Raises:
+        ValueError: with the rest of a sentence; it is not text.
+    """
+    encoding = next((name for mark, name in MARKS if raw.startswith(mark)), "utf-8")
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError:
+        raise ValueError(binary) from None
+    if "\0" in text:
+        raise ValueError("holds NUL characters; save it as UTF-8 text")
+    return text
+
+
+def pem_of(text: str) -> str:
+    r"""Return the PEM text of which `text` is the base64, or else `text` itself.
+
+    People put the base64 from a Kubernetes Secret's `data` into a file or a variable. Line breaks
+    in it may be escaped (`\n`).
+    """
+    if "-----BEGIN" in text:
+        return text
+    joined = "".join(text.replace("\\n", "").replace("\\r", "").lstrip("\ufeff").split())
+    try:
+        found = decode(base64.b64decode(joined, validate=True))
+    except (ValueError, binascii.Error):
+        return text
+    return found if "-----BEGIN" in found else text
+
+
+def _read(path: Path, *, limit: int, patience: float) -> bytes:
+    # Not blocking: opening a pipe would otherwise wait for a writer for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode) and not patience:
+            raise OSError(errno.EINVAL, "Not a regular file")
+        return _read_all(descriptor, limit=limit, patience=patience)
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(descriptor: int, *, limit: int, patience: float) -> bytes:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    found = bytearray()
+    while len(found) <= limit:
+        if not poller.poll(patience * 1000):
+            raise OSError(errno.ETIMEDOUT, f"nobody wrote into the pipe for {patience:g} s")
+        piece = os.read(descriptor, limit + 1 - len(found))
+        if not piece:
+            break
+        found += piece
+    return bytes(found)
+
+
+def _shown(limit: int) -> str:
+    return f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
