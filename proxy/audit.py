@@ -19,6 +19,7 @@ from proxy.auditthread import Awaited
 from proxy.auditwaits import Waits
 from proxy.errors import AuditUnavailableError
 from proxy.moments import stamp
+from proxy.queryredaction import QueryRedaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,7 @@ class Trail:
             hashlib.sha256 if config.body_digests else NoneType
         )
         """Gives what a body is hashed with, if it is to be; asked twice by each request."""
-        self._redact = frozenset(name.lower() for name in config.redact_query)
+        self._redact = QueryRedaction(config.redact_query)
         self._send = put
         self._watcher = watcher
         self._now = now

@@ -6,14 +6,13 @@ so that a person can read the file.
 """
 
 from typing import Annotated, Any, get_type_hints
-from urllib.parse import unquote_plus
 
 import msgspec
 
 from proxy.moments import milliseconds, stamp
 from proxy.outcome import Journal, Outcome, printable
+from proxy.queryredaction import QueryRedaction
 
-HIDDEN = "***"
 # Stands where a field of a request's record must be given though it follows some that need not be.
 # Such an order needs defaults, unless fields go by name, and that costs five times as much.
 ALWAYS: Any = object()
@@ -164,7 +163,7 @@ KINDS = (
 FORMAT = 1
 
 
-def intent_of(journal: Journal, *, redact: frozenset[str], now: float) -> Intent:
+def intent_of(journal: Journal, *, redact: QueryRedaction, now: float) -> Intent:
     """Record what a request is about to do."""
     path, query = _split(journal.target, redact=redact)
     return Intent(
@@ -187,7 +186,7 @@ def intent_of(journal: Journal, *, redact: frozenset[str], now: float) -> Intent
     )
 
 
-def request_of(outcome: Outcome, *, redact: frozenset[str]) -> Request:
+def request_of(outcome: Outcome, *, redact: QueryRedaction) -> Request:
     """Record how a request ended."""
     path, query = _split(outcome.target, redact=redact)
     first_byte = outcome.first_byte
@@ -273,20 +272,9 @@ def _decision(outcome: Outcome) -> str | None:
     return "allowed" if outcome.would_refuse is None else "reported"
 
 
-def _split(target: str | None, *, redact: frozenset[str]) -> tuple[str, str | None]:
+def _split(target: str | None, *, redact: QueryRedaction) -> tuple[str, str | None]:
     if target is None:
         return "", None
-    path, mark, query = printable(target).partition("?")
-    if not mark:
-        return path, None
-    return path, redacted(query, names=redact) if redact else query
-
-
-def redacted(query: str, *, names: frozenset[str] | None) -> str:
-    """Hide the values of these parameters, or of all; names are lower case."""
-    shown = []
-    for part in query.split("&"):
-        name, mark, _ = part.partition("=")
-        hide = mark and (names is None or unquote_plus(name).lower() in names)
-        shown.append(f"{name}={HIDDEN}" if hide else part)
-    return "&".join(shown)
+    path, mark, query = target.partition("?")
+    # Redacted as it was sent: what `printable` escapes could no longer be read as a name.
+    return printable(path), printable(redact(query)) if mark else None

@@ -20,6 +20,7 @@ from proxy.auditrecord import Record, Stop, request_of
 from proxy.logs import where
 from proxy.moments import stamp
 from proxy.outcome import Outcome
+from proxy.queryredaction import QueryRedaction
 
 if TYPE_CHECKING:
     import asyncio
@@ -111,7 +112,7 @@ class TrailThread:
             StartError: there is nowhere to.
         """
         self._writer = self.open_writer()
-        self._redact = frozenset(name.lower() for name in self.config.redact_query)
+        self._redact = QueryRedaction(self.config.redact_query)
         self._synced_at = self._told_at = self.clock()
         self._thread = threading.Thread(target=self._run, name="audit-trail", daemon=True)
         self._thread.start()

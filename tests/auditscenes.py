@@ -11,6 +11,7 @@ from proxy.auditfiles import list_segments
 from proxy.auditrecord import request_of
 from proxy.auditwriter import TrailWriter
 from proxy.outcome import Journal, Outcome
+from proxy.queryredaction import QueryRedaction
 from proxy.secret import Secret
 from proxy.tracecontext import continue_trace
 from tests.scenes import Clock
@@ -55,7 +56,7 @@ def outcome_of(**changed: Any) -> Outcome:
 
 def record_of(**changed: Any) -> Request:
     """Give the record of that."""
-    return request_of(outcome_of(**changed), redact=frozenset())
+    return request_of(outcome_of(**changed), redact=QueryRedaction(()))
 
 
 def read_of(number: int) -> Request:

@@ -67,13 +67,13 @@ LAYERS = """
     proxyprotocol
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers repeating secret showing tree units
-    alarm slots
+    alarm queryredaction slots
     auditchain breakoff consolelog places presence recent requesthead rsanumbers sealing
     clocks errors files leftout moments randomness storescripts tracecontext
     __init__
 """
 PURE = """
-    presence sealing sharedentry sharednotice storescripts storeurl
+    presence queryredaction sealing sharedentry sharednotice storescripts storeurl
     binds peers proxyprotocol
     auditchain auditconfig auditrecord
     admission basic callerconfig callerkeys callers lateness secretkinds

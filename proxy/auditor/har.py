@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from proxy import __version__
-from proxy.auditrecord import HIDDEN, redacted
+from proxy.queryredaction import HIDDEN, QueryRedaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proxy.auditor.reading import Entry
+
+_HIDE_ALL = QueryRedaction(None)
 
 
 def as_har(records: Iterable[Entry], *, base_url: str, redact: bool) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def _start(time: str, duration: float) -> str:
 def _request(record: Entry, *, base_url: str, redact: bool) -> dict[str, Any]:
     query = record.get("query")
     if query is not None and redact:
-        query = redacted(query, names=None)
+        query = _HIDE_ALL(str(query))
     pairs = parse_qsl(query or "", keep_blank_values=True)
     return {
         "method": record.get("method"),
@@ -97,7 +99,7 @@ def hidden(record: Entry) -> Entry:
     """Give a record less what `as_har` hides, for other forms of export."""
     shown = dict(record)
     if shown.get("query") is not None:
-        shown["query"] = redacted(str(shown["query"]), names=None)
+        shown["query"] = _HIDE_ALL(str(shown["query"]))
     for name in ("peer", "caller"):
         if shown.get(name) is not None:
             shown[name] = HIDDEN
