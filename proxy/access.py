@@ -58,5 +58,7 @@ class AccessToken:
     fingerprint: str
     organization: str | None = None
     permissions: Mapping[str, str] = field(default_factory=dict)
+    is_expiry_told: bool = True
+    """Whether the API told its end, and the proxy understood it."""
     is_shared: bool = False
     """Whether another replica had it made."""

@@ -155,6 +155,7 @@ class App:
         self.parts.sampling.reads = config.logs.sample_reads
         for handler, listener in zip(self.parts.handlers, config.listeners, strict=True):
             handler.rules = build_rules(config, listener)
+        self.parts.calls.headers = self._revoker.headers = app_headers(config)
         if self.parts.auditing is not None:
             self.parts.auditing.reloaded(config, waiting=waiting)
         log.info("config.reloaded", restart_needed_for=list(waiting))

@@ -13,19 +13,24 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.clockskew import learn_skew
+from proxy.contentcoding import content_codings, decode
 from proxy.errors import (
     CircuitOpenError,
+    ContentCodingError,
     MintBrokenError,
     MintBusyError,
     MintCircuitOpenError,
     MintError,
+    MintFailedError,
     MintLoopError,
     MintTimeoutError,
     MintTlsError,
     MintUnreachableError,
     UpstreamBusyError,
+    UpstreamCertificateError,
     UpstreamError,
     UpstreamLoopError,
+    UpstreamMalformedError,
     UpstreamTimeoutError,
     UpstreamTlsError,
     UpstreamUnreachableError,
@@ -51,12 +56,19 @@ JWT_REUSE_SECONDS = 60.0  # one signature serves a burst of calls; well inside i
 SKEW_WORTH_RETRYING = 5.0  # a 401 is put down to the clock if that was off by more than this
 OWN_MARK = b"x-icr-proxy-error"  # on what an icr-proxy answers itself, and on nothing else
 NO_JWT = ("", 0.0, b"")  # fingerprint of its key, when signed by the API's clock, header value
-# Why nothing came of a call; what is in none of these rows broke off.
-NO_ANSWER: tuple[tuple[type[UpstreamError], type[MintError], str], ...] = (
-    (UpstreamLoopError, MintLoopError, "its name leads back to an icr-proxy (upstream.address)"),
-    (UpstreamUnreachableError, MintUnreachableError, "it cannot be reached"),
-    (UpstreamTlsError, MintTlsError, "its certificate or the TLS handshake failed"),
-    (UpstreamError, MintBrokenError, "the connection broke off"),
+# Why nothing came of a call, and whether that passes; what is in no other row broke off.
+NO_ANSWER: tuple[tuple[type[UpstreamError], type[MintError], str, bool], ...] = (
+    (
+        UpstreamLoopError,
+        MintLoopError,
+        "its name leads back to an icr-proxy (upstream.address)",
+        False,
+    ),
+    (UpstreamUnreachableError, MintUnreachableError, "it cannot be reached", True),
+    (UpstreamCertificateError, MintTlsError, "its certificate is not trusted", False),
+    (UpstreamTlsError, MintTlsError, "its certificate or the TLS handshake failed", True),
+    (UpstreamMalformedError, MintBrokenError, "its answer is not HTTP", False),
+    (UpstreamError, MintBrokenError, "the connection broke off", True),
 )
 
 
@@ -102,7 +114,8 @@ class AppCalls:
         self._app_id = app_id
         self._signers = signers
         self._upstream = upstream
-        self._headers = tuple(headers)
+        self.headers = tuple(headers)
+        """Sent with each call, beside the signature."""
         self._now = now
         self._skewed = skewed
         self._jwt = NO_JWT
@@ -155,7 +168,7 @@ class AppCalls:
         request = UpstreamRequest(
             method=method,
             target=target,
-            headers=(*self._headers, (b"Authorization", authorization)),
+            headers=(*self.headers, (b"Authorization", authorization)),
             length=0 if method == "POST" else None,
         )
         number, asked_at = next(self._numbers), self._now()
@@ -168,6 +181,8 @@ class AppCalls:
             if response.status in refusals and self._jwt[2] == authorization:
                 self._jwt = NO_JWT
             body = await read_limited(response, limit=limit)
+            if body is not None and response.status in SUCCESS:  # of others nobody reads the body
+                body = decode(body, content_codings(response.headers), limit=limit)
         finally:
             response.close()
         return AppAnswer(
@@ -226,8 +241,11 @@ def no_answer(error: UpstreamError, *, wanted: str) -> MintError:
     if isinstance(error, CircuitOpenError):
         detail = f"the API has failed many times in a row; {wanted} is not asked for at the moment"
         return MintCircuitOpenError(detail, retry_after=error.retry_after)
-    kind, why = next(row[1:] for row in NO_ANSWER if isinstance(error, row[0]))
-    return kind(f"the API could not be asked for {wanted}: {why}")
+    if isinstance(error, ContentCodingError):
+        detail = f"the API's answer has a content coding that cannot be undone: {error.detail}"
+        return MintFailedError(f"{detail}; it was asked for {wanted}", reason="malformed")
+    kind, why, passes = next(row[1:] for row in NO_ANSWER if isinstance(error, row[0]))
+    return kind(f"the API could not be asked for {wanted}: {why}", is_transient=passes)
 
 
 async def send_repeatable(upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:

@@ -105,7 +105,11 @@ class AppSession:
         """
         rules = build_rules(self.config, self.config.listeners[0])
         headers = rules.headers.edit(
-            ((b"Accept", b"application/json"), (b"User-Agent", USER_AGENT)),
+            (
+                (b"Accept", b"application/json"),
+                (b"Accept-Encoding", b"identity"),
+                (b"User-Agent", USER_AGENT),
+            ),
             authorization=authorization,
             request_id=b"icr-proxy-doctor",
             traceparent=NO_TRACE,

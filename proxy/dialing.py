@@ -14,6 +14,7 @@ import msgspec
 from proxy.addresses import split_address
 from proxy.errors import (
     StartError,
+    UpstreamCertificateError,
     UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
@@ -92,7 +93,10 @@ async def dial(
         raise UpstreamTimeoutError("connecting to the API took too long") from None
     except (ssl.SSLError, ssl.CertificateError) as exc:
         await _refuse_loop(address, is_own)
-        raise UpstreamTlsError("the API's certificate or TLS handshake failed") from exc
+        kind = UpstreamTlsError
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            kind = UpstreamCertificateError
+        raise kind("the API's certificate or TLS handshake failed") from exc
     except OSError as exc:
         # Refused is the port; whoever hangs up later does so in the middle of the handshake.
         if address.tls is not None and isinstance(exc, HUNG_UP):

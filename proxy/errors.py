@@ -30,6 +30,11 @@ MintReason = Literal[
     "failed",
 ]
 
+# The reasons that pass by themselves. Waiting mends none of the others.
+TRANSIENT_REASONS: frozenset[MintReason] = frozenset(
+    {"timeout", "unreachable", "tls", "broken", "busy", "circuit-open", "status-5xx", "failed"}
+)
+
 # Why a caller was not let in, in one word: what metrics count by. The caller is not told it.
 CallerReason = Literal["missing", "malformed", "unknown", "certificate", "conflict"]
 
@@ -213,14 +218,26 @@ class MintError(ProxyError):
         *,
         reason: MintReason | None = None,
         retry_after: float | None = None,
+        is_transient: bool | None = None,
     ) -> None:
-        """Keep the sentence for the caller, and the word for whoever counts."""
+        """Keep the sentence for the caller, and the word for whoever counts.
+
+        `is_transient` says whether the failure passes by itself, where the reason does not tell.
+        """
         super().__init__(detail, retry_after=retry_after)
         self.reason: MintReason = reason or self.default_reason
+        self.is_transient = (
+            self.reason in TRANSIENT_REASONS if is_transient is None else is_transient
+        )
 
     def again(self, *, retry_after: float | None) -> MintError:
         """Give a new exception that says the same: one raised twice mixes up tracebacks."""
-        return type(self)(self.detail, reason=self.reason, retry_after=retry_after)
+        return type(self)(
+            self.detail,
+            reason=self.reason,
+            retry_after=retry_after,
+            is_transient=self.is_transient,
+        )
 
 
 class InstallationRefusedError(MintError):
@@ -323,8 +340,20 @@ class UpstreamTlsError(UpstreamError):
     """The API's certificate or the TLS handshake failed."""
 
 
+class UpstreamCertificateError(UpstreamTlsError):
+    """The API's certificate is not trusted, expired, or for another name."""
+
+
 class UpstreamBrokenError(UpstreamError):
     """The connection broke, or what came over it is not HTTP."""
+
+
+class UpstreamMalformedError(UpstreamBrokenError):
+    """What came over the connection is not HTTP."""
+
+
+class ContentCodingError(UpstreamMalformedError):
+    """The content coding of an answer is unknown, or the body is damaged."""
 
 
 class UpstreamTimeoutError(UpstreamError):

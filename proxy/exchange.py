@@ -35,8 +35,17 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT = 64 * 1024  # bytes; a real answer has under one KiB
 LONGEST_LIFETIME = 7200.0  # seconds: two hours (D); example values of `expiresAt` are placeholders
+# Of a token whose end the API does not tell, or not in a way that can be understood. Short, because
+# the token may end at any time; long enough that one mint serves many requests.
+ASSUMED_LIFETIME = 600.0
 RETRY_AFTER_MOST = 3600.0  # seconds
 ABOUT_INSTALLATION = frozenset({403, 404})
+# RFC 9110, 15.5.9 and RFC 8470, 5.2, and RFC 6585, 4: the same request may succeed later.
+TRANSIENT_STATUSES = frozenset({408, 425, 429})
+# `datetime` knows no second 60, and RFC 3339, 5.7 does.
+LEAP_SECOND = re.compile(r"(?<=[T ]\d\d:\d\d:)60")
+# What stands for an offset in ISO 8601 or in other languages' habits, and `datetime` does not take.
+OFFSETS = ((" UTC", "Z"), (" GMT", "Z"), (" +", "+"), (" -", "-"), ("\N{MINUS SIGN}", "-"))
 # What a status means that is about nothing in particular, by its first digit.
 BY_HUNDREDS: dict[int, MintReason] = {3: "redirect", 4: "status-4xx", 5: "status-5xx"}
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -46,8 +55,10 @@ class TokenAnswer(msgspec.Struct, rename="camel"):
     """What is used of the API's `AppAccessToken` and `InstallationAccessToken`."""
 
     token: str | None = None
-    expires_at: str | None = None
     installation_id: str | None = None
+    is_active: object = None
+    # A shape that is not understood shortens the token's life and must not stop a mint.
+    expires_at: object = None
     # Shown to people and nothing else, so another shape must not stop a mint.
     organization_id: object = None
     permissions: object = None
@@ -96,20 +107,23 @@ def judge(key: TokenKey, answer: AppAnswer, *, now: float) -> AccessToken:
             "the API's answer to a token request is far too large", reason="too-large"
         )
     found = parse_answer(answer.body)
-    secret = Secret(usable(found.token))
+    secret = Secret(usable(found))
     if found.installation_id is not None and not is_same(found.installation_id, key.installation):
         raise MintFailedError(
             "the API issued a token for another installation", reason="wrong-installation"
         )
-    expires_at = answer.asked_at + LONGEST_LIFETIME
-    if found.expires_at is not None:
-        expires_at = min(expires_at, parse_time(found.expires_at) - answer.skew)
+    told = parse_time(found.expires_at)
+    if told is None:
+        expires_at = answer.asked_at + ASSUMED_LIFETIME
+    else:
+        expires_at = min(told - answer.skew, answer.asked_at + LONGEST_LIFETIME)
     if expires_at <= now:
         raise MintFailedError("the API issued a token that has expired already", reason="expired")
     return AccessToken(
         secret=secret,
         minted_at=now,
         expires_at=expires_at,
+        is_expiry_told=told is not None,
         fingerprint=secret.fingerprint,
         organization=text_or_none(found.organization_id),
         permissions=levels(found.permissions),
@@ -139,7 +153,12 @@ def refusal(key: TokenKey, answer: AppAnswer, *, server_now: float) -> MintError
             retry_after=wait,
         )
     reason = BY_HUNDREDS.get(status // 100, "malformed")
-    return MintFailedError("the API failed to issue a token", reason=reason, retry_after=wait)
+    return MintFailedError(
+        "the API failed to issue a token",
+        reason=reason,
+        retry_after=wait,
+        is_transient=True if status in TRANSIENT_STATUSES else None,
+    )
 
 
 def parse_answer(body: bytes) -> TokenAnswer:
@@ -156,32 +175,33 @@ def parse_answer(body: bytes) -> TokenAnswer:
         ) from None
 
 
-def usable(token: str | None) -> str:
-    """Pass a token that is fit for a header.
+def usable(found: TokenAnswer) -> str:
+    """Give the token of an answer, if it is fit for a header and active.
 
     Raises:
         MintFailedError: it is not.
     """
+    token = found.token
     if not token or not token.isascii() or not all("!" <= char <= "~" for char in token):
         raise MintFailedError("the API's answer holds no usable token", reason="no-token")
+    if found.is_active is False:
+        raise MintFailedError("the API issued a token that is not active", reason="no-token")
     return token
 
 
-def parse_time(text: str) -> float:
-    """Seconds since the epoch of an ISO 8601 time, with or without milliseconds.
-
-    Raises:
-        MintFailedError: it is not a time, or names no zone.
-    """
+def parse_time(told: object) -> float | None:
+    """Seconds since the epoch of a time in RFC 3339 or ISO 8601; `None` if it has no zone."""
+    if not isinstance(told, str):
+        return None
+    text = told.strip().upper()  # RFC 3339, 5.6: `T` and `Z` may be lower case
+    for written, meant in OFFSETS:
+        text = text.replace(written, meant)
+    text, leaps = LEAP_SECOND.subn("59", text)
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return moment.timestamp()
+        return moment.timestamp() + leaps if moment.tzinfo is not None else None
     except (ValueError, OverflowError):
-        pass
-    raise MintFailedError(
-        "the API issued a token whose expiry cannot be understood", reason="malformed"
-    )
+        return None
 
 
 def text_or_none(found: object) -> str | None:

@@ -14,7 +14,6 @@ from proxy.errors import (
     InstallationRefusedError,
     MintBusyError,
     MintCircuitOpenError,
-    MintLoopError,
 )
 from proxy.recent import Recent
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from proxy.access import TokenKey
     from proxy.errors import MintError
 
-# What waiting does not mend.
-LASTING = (AppKeyRefusedError, InstallationRefusedError, MintLoopError)
 BACKOFF_FIRST = 1.0  # seconds until a failed mint is tried again, doubled each time
 BACKOFF_MOST = 30.0
 PATIENT_SECONDS = 1.0  # between two tries while a caller waits for a short failure to pass
@@ -46,7 +43,7 @@ class Failure(msgspec.Struct, kw_only=True):
     @property
     def may_pass(self) -> bool:
         """Whether it is of the kind that passes by itself."""
-        return not isinstance(self.error, LASTING)
+        return self.error.is_transient
 
     @property
     def next_try(self) -> float:

@@ -11,6 +11,7 @@ from proxy.compiling import upstream_host
 from proxy.dialing import parse_address
 from proxy.directory import Directory
 from proxy.exchange import Exchange
+from proxy.headers import VERSION
 from proxy.installations import list_installations
 from proxy.pool import Pool
 from proxy.upstreamreports import CircuitReports, PoolReports
@@ -116,5 +117,9 @@ def app_headers(config: Config) -> tuple[tuple[bytes, bytes], ...]:
     return (
         (b"Host", upstream_host(config.upstream.base_url)),
         (b"Accept", b"application/json"),
+        # Without it any coding is acceptable (RFC 9110, 12.5.3).
+        (b"Accept-Encoding", b"identity"),
         (b"User-Agent", USER_AGENT),
+        # The documentation shows it on all app endpoints (D).
+        (VERSION, config.upstream.api_version.encode("ascii")),
     )

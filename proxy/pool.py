@@ -11,6 +11,7 @@ from proxy.connection import RECEIVED_MOST, Connection
 from proxy.dialing import dial
 from proxy.errors import (
     UpstreamBusyError,
+    UpstreamCertificateError,
     UpstreamError,
     UpstreamLoopError,
     UpstreamTimeoutError,
@@ -36,6 +37,7 @@ PROVEN_SECONDS = 0.5
 CONNECT_RESULTS: dict[type[UpstreamError], str] = {
     UpstreamTimeoutError: "timeout",
     UpstreamTlsError: "tls",
+    UpstreamCertificateError: "tls",
     UpstreamUnreachableError: "unreachable",
     UpstreamLoopError: "unreachable",
 }

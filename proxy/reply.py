@@ -13,7 +13,7 @@ import httptools
 import msgspec
 
 from proxy.answerhead import BODILESS, AnswerHead, read_answer_head, skip_interim
-from proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
+from proxy.errors import UpstreamBrokenError, UpstreamMalformedError, UpstreamTimeoutError
 from proxy.passingback import CONTENT_LENGTH
 
 if TYPE_CHECKING:
@@ -173,6 +173,12 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             detail, sent=self.sent, answered=self.answered, reused=self.reused
         )
 
+    def malformed(self, detail: str) -> UpstreamMalformedError:
+        """Say that it is not HTTP, with the same facts."""
+        return UpstreamMalformedError(
+            detail, sent=self.sent, answered=self.answered, reused=self.reused
+        )
+
     def late(self, detail: str) -> UpstreamTimeoutError:
         """Say that it took too long, with the same facts."""
         return UpstreamTimeoutError(
@@ -197,7 +203,7 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
                 self._begun.append(data)
             self._parser.feed_data(data)
         except (ValueError, httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.fail(self.broken("what the API sent is not HTTP that can be passed on"))
+            self.fail(self.malformed("what the API sent is not HTTP that can be passed on"))
             return False
         if in_head:
             if not self.head_done:
@@ -221,7 +227,7 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
         """Whether a head that is not over may go on."""
         if self._begun_size <= HEAD_LIMIT:
             return True
-        self.fail(self.broken("the API sent a head without end"))
+        self.fail(self.malformed("the API sent a head without end"))
         return False
 
     def _spoil(self) -> None:

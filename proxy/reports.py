@@ -38,6 +38,7 @@ class TokenReports:
         self._log = log
         self._metrics = metrics
         self._mint_span = mint_span
+        self._is_expiry_missed = False
         self._lookups = metrics.lookups.numbers
         self._lookups.update(dict.fromkeys(LOOKUPS, 0))
 
@@ -69,6 +70,13 @@ class TokenReports:
             lifetime_s=round(cached.token.expires_at - cached.token.minted_at, 3),
             duration_ms=round(seconds * 1000, 3),
         )
+        if not cached.token.is_expiry_told and not self._is_expiry_missed:
+            self._is_expiry_missed = True  # told once: each mint would repeat it
+            self._log.warning(
+                "token.expiry_unknown",
+                installation=key.installation,
+                lifetime_s=round(cached.token.expires_at - cached.token.minted_at, 3),
+            )
 
     def mint_failed(self, key: TokenKey, error: MintError, seconds: float) -> None:
         """Count and log a token that did not arrive."""

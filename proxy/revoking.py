@@ -48,7 +48,8 @@ class Revoker:
     ) -> None:
         """Revoke through `upstream`, which has so many connections; each may take `timeout`."""
         self._upstream = upstream
-        self._headers = tuple(headers)
+        self.headers = tuple(headers)
+        """Sent with each request, beside the token."""
         self._timeout = timeout
         self._at_once = min(AT_ONCE, connections)
 
@@ -80,7 +81,7 @@ class Revoker:
         request = UpstreamRequest(
             method="DELETE",
             target=TARGET,
-            headers=(*self._headers, (b"Authorization", authorization)),
+            headers=(*self.headers, (b"Authorization", authorization)),
         )
         try:
             async with asyncio.timeout(self._timeout):

@@ -8,11 +8,12 @@ on every 403 would double the load of every real permission error.
 from __future__ import annotations
 
 import re
-import zlib
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from proxy.contentcoding import content_codings, decode
+from proxy.errors import ContentCodingError
 from proxy.headers import single
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 UNAUTHORIZED = 401
 FORBIDDEN = 403
 INSPECT_LIMIT = 4096  # bytes; the error bodies seen have about a hundred
-GZIP = 16 + zlib.MAX_WBITS
 
 ABOUT_TOKEN = re.compile(r"\b(?:token|jwt|bearer)\b", re.IGNORECASE)
 BAD = re.compile(
@@ -50,7 +50,7 @@ def may_be_about_token(status: int, headers: Sequence[tuple[bytes, bytes]]) -> b
 def says_token_is_bad(body: bytes, *, encoding: bytes | None) -> bool:
     """Read the message of a 403's body; what cannot be understood is not about the token."""
     if encoding is not None:
-        opened = _inflate(body, encoding.strip().lower())
+        opened = _opened(body, encoding)
         if opened is None:
             return False
         body = opened
@@ -62,12 +62,10 @@ def says_token_is_bad(body: bytes, *, encoding: bytes | None) -> bool:
     return bool(ABOUT_TOKEN.search(text) and BAD.search(text) and not ABOUT_PERMISSION.search(text))
 
 
-def _inflate(body: bytes, encoding: bytes) -> bytes | None:
-    """Look into a compressed copy; what is passed on stays compressed."""
-    if encoding not in (b"gzip", b"x-gzip", b"deflate"):
-        return body if encoding == b"identity" else None
-    inflater = zlib.decompressobj(zlib.MAX_WBITS if encoding == b"deflate" else GZIP)
+def _opened(body: bytes, encoding: bytes) -> bytes | None:
+    """Look into a decoded copy; what is passed on stays encoded."""
+    codings = content_codings([(b"content-encoding", encoding)])
     try:
-        return inflater.decompress(body, INSPECT_LIMIT * 4)
-    except zlib.error:
+        return decode(body, codings, limit=INSPECT_LIMIT * 4)
+    except ContentCodingError:
         return None

@@ -70,6 +70,32 @@ async def test_a_reload_names_what_needs_a_restart_and_leaves_it(
     assert proxy.log("config.reloaded")[0]["restart_needed_for"] == ["upstream.base_url"]
 
 
+async def test_each_call_of_our_own_carries_the_api_version_once(emulator: Emulator) -> None:
+    """The documentation shows it on all app endpoints (D); a reload may change it."""
+    config = config_for(
+        emulator.base_url,
+        app_id=emulator.app_id,
+        key=emulator.private_key_pem,
+        tokens=TokensConfig(revoke_on_exit=True),
+        listener={"untagged": "app"},
+    )
+    one = emulator.world.installations[first(emulator)]
+    async with running(config) as proxy:
+        by_organization = f"X-ICR-Organization-Id: {one.organization.id}\r\n"
+        await call(proxy.port, request_head(target="/projects", tag=None, extra=by_organization))
+        await call(proxy.port, request_head(target="/projects", tag=None))
+        other = replace(config.upstream, api_version="2024-01-01")
+        proxy.app.reload(lambda: replace(config, upstream=other))
+        await proxy.app.drain()
+
+    own = [seen for seen in emulator.world.requests if seen.target.startswith("/app/")]
+    assert {seen.method for seen in own} == {"GET", "POST", "DELETE"}
+    assert [(seen.method, seen.values("x-icr-api-version")) for seen in own] == [
+        (seen.method, ["2024-01-01" if seen.method == "DELETE" else "2023-06-16"]) for seen in own
+    ]
+    assert {tuple(seen.values("accept-encoding")) for seen in own} == {("identity",)}
+
+
 async def test_a_bad_configuration_changes_nothing_and_says_so(proxy: RunningProxy) -> None:
     before = proxy.app.config
 

@@ -15,18 +15,22 @@ from proxy.appcalls import PERHAPS_REFUSED, AppAnswer, AppCalls, no_answer
 from proxy.dialing import parse_address
 from proxy.errors import (
     CircuitOpenError,
+    ContentCodingError,
     MintBrokenError,
     MintBusyError,
     MintCircuitOpenError,
     MintError,
+    MintFailedError,
     MintLoopError,
     MintTimeoutError,
     MintTlsError,
     MintUnreachableError,
     UpstreamBrokenError,
     UpstreamBusyError,
+    UpstreamCertificateError,
     UpstreamError,
     UpstreamLoopError,
+    UpstreamMalformedError,
     UpstreamTimeoutError,
     UpstreamTlsError,
     UpstreamUnreachableError,
@@ -693,22 +697,31 @@ async def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "reason"),
+    ("error", "kind", "reason", "passes"),
     [
-        (UpstreamTimeoutError("x"), MintTimeoutError, "timeout"),
-        (UpstreamBusyError("x"), MintBusyError, "busy"),
-        (CircuitOpenError("x"), MintCircuitOpenError, "circuit-open"),
-        (UpstreamUnreachableError("x"), MintUnreachableError, "unreachable"),
-        (UpstreamTlsError("x"), MintTlsError, "tls"),
-        (UpstreamBrokenError("x"), MintBrokenError, "broken"),
-        (UpstreamError("x"), MintBrokenError, "broken"),
+        (UpstreamTimeoutError("x"), MintTimeoutError, "timeout", True),
+        (UpstreamBusyError("x"), MintBusyError, "busy", True),
+        (CircuitOpenError("x"), MintCircuitOpenError, "circuit-open", True),
+        (UpstreamUnreachableError("x"), MintUnreachableError, "unreachable", True),
+        (UpstreamLoopError("x"), MintLoopError, "loop", False),
+        (UpstreamTlsError("x"), MintTlsError, "tls", True),
+        (UpstreamCertificateError("x"), MintTlsError, "tls", False),
+        (UpstreamBrokenError("x"), MintBrokenError, "broken", True),
+        (UpstreamMalformedError("x"), MintBrokenError, "broken", False),
+        (ContentCodingError("x"), MintFailedError, "malformed", False),
+        (UpstreamError("x"), MintBrokenError, "broken", True),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_no_answer_has_one_reason(error: UpstreamError, kind: type[MintError], reason: str) -> None:
+def test_no_answer_has_one_reason(
+    error: UpstreamError,
+    kind: type[MintError],
+    reason: str,
+    passes: bool,  # noqa: FBT001
+) -> None:
     found = no_answer(error, wanted="a token")
 
-    assert (type(found), found.reason) == (kind, reason)
+    assert (type(found), found.reason, found.is_transient) == (kind, reason, passes)
     assert "a token" in found.detail
 
 

@@ -35,6 +35,20 @@ async def test_the_clock_is_read_without_any_credential(emulator: Emulator) -> N
     assert not emulator.world.requests[-1].values("authorization")
 
 
+async def test_each_call_of_a_command_carries_the_api_version_once(emulator: Emulator) -> None:
+    async with AppSession(config_before(emulator)) as session:
+        await session.measure_skew()
+        found = await session.list_installations()
+        token = await session.exchange.mint(TokenKey(found[0].id))
+        authorization = b"Bearer " + token.secret.reveal().encode()
+        await session.read_as_installation(b"/projects", authorization=authorization)
+        await session.revoke(authorization)
+
+    for seen in emulator.world.requests:
+        assert seen.values("x-icr-api-version") == ["2023-06-16"]
+        assert seen.values("accept-encoding") == ["identity"]
+
+
 async def test_what_is_signed_afterwards_is_signed_by_the_apis_clock(emulator: Emulator) -> None:
     emulator.world.shift_clock(-3600)
 

@@ -22,6 +22,7 @@ from proxy.dialing import parse_address
 from proxy.errors import (
     StartError,
     UpstreamBrokenError,
+    UpstreamCertificateError,
     UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
@@ -154,6 +155,7 @@ async def test_a_certificate_that_proves_nothing_is_refused_before_a_byte_is_sen
             await pool.send(upstream_request())
 
     assert api.heads == []
+    assert isinstance(caught.value, UpstreamCertificateError)
     assert not caught.value.sent
 
 

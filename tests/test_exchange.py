@@ -1,6 +1,8 @@
 import asyncio
+import gzip
 import json
 import traceback
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -265,7 +267,22 @@ async def test_a_token_carries_what_the_api_says_about_it() -> None:
         pytest.param("2023-11-15T00:13:20Z", 7200.0, id="two hours, as documented"),
         pytest.param("2023-12-14T22:13:20Z", 7200.0, id="a month, as in the examples"),
         pytest.param("9999-12-31T23:59:59Z", 7200.0, id="for ever"),
-        pytest.param(None, 7200.0, id="not said"),
+        pytest.param("2023-11-14t23:13:20z", 3600.0, id="small letters"),
+        pytest.param("2023-11-14 23:13:20Z", 3600.0, id="a blank for T"),
+        pytest.param("2023-11-14T23:12:60Z", 3580.0, id="a leap second"),
+        pytest.param("2023-11-14T23:12:60.5Z", 3580.5, id="in a leap second"),
+        pytest.param("2023-11-14T23:13:20.1Z", 3600.1, id="one digit"),
+        pytest.param("2023-11-14T23:13:20.123456789Z", 3600.123456, id="nanoseconds"),
+        pytest.param("2023-11-14T23:13:20.123456789012Z", 3600.123456, id="picoseconds"),
+        pytest.param("2023-11-14T23:13:20,5Z", 3600.5, id="a comma"),
+        pytest.param("2023-11-14T23:13:20+00:00", 3600.0, id="offset of nothing"),
+        pytest.param("2023-11-14T23:13:20-00:00", 3600.0, id="offset unknown"),
+        pytest.param("2023-11-14T18:43:20-0430", 3600.0, id="no colon"),
+        pytest.param("2023-11-15T00:13:20+01", 3600.0, id="hours alone"),
+        pytest.param("2023-11-14T22:13:20\u221201:00", 3600.0, id="a real minus"),
+        pytest.param("2023-11-14 23:13:20 +0000", 3600.0, id="Ruby"),
+        pytest.param("2023-11-14 23:13:20 UTC", 3600.0, id="UTC in words"),
+        pytest.param("20231114T231320Z", 3600.0, id="ISO 8601, basic"),
     ],
 )
 async def test_a_token_lives_until_its_end_or_two_hours(
@@ -274,6 +291,38 @@ async def test_a_token_lives_until_its_end_or_two_hours(
     token = await mint(always(answer(body=minted(expiresAt=expires))))
 
     assert token.expires_at - token.minted_at == pytest.approx(lifetime, abs=1e-6)
+    assert token.is_expiry_told
+
+
+@pytest.mark.parametrize(
+    "expires",
+    [
+        pytest.param(None, id="null"),
+        pytest.param("", id="empty"),
+        pytest.param("2023-11-14T23:13:20", id="no zone"),
+        pytest.param("2023-11-15", id="a date"),
+        pytest.param("tomorrow", id="words"),
+        pytest.param(1_700_003_600, id="seconds since the epoch"),
+        pytest.param(1_700_003_600_000, id="milliseconds since the epoch"),
+        pytest.param(3600.5, id="a number of seconds"),
+        pytest.param(True, id="a boolean"),
+        pytest.param({"seconds": 1}, id="an object"),
+        pytest.param(["2023-11-14T23:13:20Z"], id="a list"),
+        pytest.param("2023-02-30T00:00:00Z", id="no such day"),
+        pytest.param("0001-01-01T00:00:00+24:00", id="no such offset"),
+    ],
+)
+async def test_a_token_whose_end_is_not_understood_lives_ten_minutes(expires: object) -> None:
+    token = await mint(always(answer(body=minted(expiresAt=expires))))
+
+    assert token.expires_at - token.minted_at == pytest.approx(600.0)
+    assert not token.is_expiry_told
+
+
+async def test_a_token_whose_end_is_not_told_lives_ten_minutes() -> None:
+    token = await mint(always(answer(body=without("expiresAt"))))
+
+    assert token.expires_at - token.minted_at == pytest.approx(600.0)
 
 
 @pytest.mark.parametrize(
@@ -342,11 +391,8 @@ USELESS: dict[str, object] = {
     "permissions nested without end": b'{"token":"crs_planted","permissions":' + b"[" * 10_000,
     "expired": minted(token=PLANTED, expiresAt="2023-11-14T22:13:19Z"),
     "expiring now": minted(token=PLANTED, expiresAt="2023-11-14T22:13:20Z"),
-    "expiry without a zone": minted(token=PLANTED, expiresAt="2023-11-14T23:13:20"),
-    "expiry a date": minted(token=PLANTED, expiresAt="2023-11-15"),
-    "expiry in words": minted(token=PLANTED, expiresAt="tomorrow"),
-    "expiry empty": minted(token=PLANTED, expiresAt=""),
-    "expiry a number": minted(token=PLANTED, expiresAt=1_700_003_600),
+    "expired in a leap second": minted(token=PLANTED, expiresAt="2023-11-14T22:12:60z"),
+    "not active": minted(token=PLANTED, isActive=False),
     "expiry before the calendar": minted(token=PLANTED, expiresAt="0001-01-01T00:00:00+23:59"),
     "expiry beyond the calendar": minted(token=PLANTED, expiresAt="9999-12-31T23:59:59-23:59"),
 }
@@ -493,7 +539,7 @@ async def test_the_status_is_a_reason(status: int, reason: str) -> None:
         (b"", "malformed"),
         (b"[]", "malformed"),
         (minted(token=1), "malformed"),
-        (minted(expiresAt="tomorrow"), "malformed"),
+        (minted(isActive=False), "no-token"),
         (without("token"), "no-token"),
         (minted(token=None), "no-token"),
         (minted(token=""), "no-token"),
@@ -512,6 +558,127 @@ async def test_what_is_wrong_with_an_answer_is_a_reason(body: object, reason: st
     error = await fail(always(head + raw))
 
     assert error.reason == reason
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+async def test_a_status_that_passes_is_transient(status: int) -> None:
+    error = await fail(always(answer(status)))
+
+    assert error.is_transient
+
+
+@pytest.mark.parametrize(
+    "status",
+    [300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 409, 410, 418, 422, 451, 499, 600],
+)
+async def test_a_status_that_lasts_is_not_transient(status: int) -> None:
+    error = await fail(always(answer(status, headers="Retry-After: 1\r\n")))
+
+    assert not error.is_transient
+    assert not error.again(retry_after=None).is_transient
+
+
+@pytest.mark.parametrize(
+    "body",
+    [body for name, body in USELESS.items() if name != "expiry beyond the calendar"],
+    ids=[name for name in USELESS if name != "expiry beyond the calendar"],
+)
+async def test_a_useless_answer_is_not_transient(body: object) -> None:
+    error = await fail(always(answer(body=body)))
+
+    assert not error.is_transient
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", id="not HTTP"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000, id="a head without end"),
+    ],
+)
+async def test_what_is_not_http_is_not_transient(said: bytes) -> None:
+    error = await fail(always(said))
+
+    assert (error.reason, error.is_transient) == ("broken", False)
+
+
+# -- content codings ------------------------------------------------------------------------------
+
+PLAIN = json.dumps(minted()).encode()
+BARE_DEFLATE = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        pytest.param("gzip", gzip.compress(PLAIN), id="gzip"),
+        pytest.param("GZip", gzip.compress(PLAIN), id="gzip in capitals"),
+        pytest.param("x-gzip", gzip.compress(PLAIN), id="x-gzip"),
+        pytest.param("gzip", gzip.compress(PLAIN[:9]) + gzip.compress(PLAIN[9:]), id="two members"),
+        pytest.param("gzip", gzip.compress(PLAIN) + b"\0\0junk", id="gzip and more"),
+        pytest.param("deflate", zlib.compress(PLAIN), id="deflate"),
+        pytest.param(
+            "deflate", BARE_DEFLATE.compress(PLAIN) + BARE_DEFLATE.flush(), id="bare deflate"
+        ),
+        pytest.param("identity", PLAIN, id="identity"),
+        pytest.param("", PLAIN, id="empty"),
+        pytest.param("gzip, identity", gzip.compress(PLAIN), id="gzip and identity"),
+        pytest.param("deflate, gzip", gzip.compress(zlib.compress(PLAIN)), id="both"),
+        pytest.param(
+            "deflate\r\nContent-Encoding: gzip", gzip.compress(zlib.compress(PLAIN)), id="two lines"
+        ),
+    ],
+)
+async def test_a_coded_answer_is_read(coding: str, body: bytes) -> None:
+    token = await mint(always(answer(body=body, headers=f"Content-Encoding: {coding}\r\n")))
+
+    assert token.secret.reveal() == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        pytest.param("br", PLAIN, id="unknown"),
+        pytest.param("gzip", PLAIN, id="not gzip"),
+        pytest.param("deflate", PLAIN, id="not deflate"),
+        pytest.param("gzip", gzip.compress(PLAIN)[:-4], id="cut off in its checksum"),
+        pytest.param("gzip", gzip.compress(PLAIN)[:30], id="cut off"),
+        pytest.param("gzip", gzip.compress(PLAIN)[:-8] + b"\0" * 8, id="wrong checksum"),
+        pytest.param("deflate", zlib.compress(PLAIN)[:30], id="deflate cut off"),
+        pytest.param("gzip", b"", id="nothing"),
+        pytest.param(", ".join(["gzip"] * 5), gzip.compress(PLAIN), id="too many codings"),
+        pytest.param("gzip", gzip.compress(b"") * 20, id="too many members"),
+    ],
+)
+async def test_a_coded_answer_that_cannot_be_decoded_is_told_as_such(
+    coding: str, body: bytes
+) -> None:
+    raw = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b"
+
+    error = await fail(always(raw % (coding.encode(), len(body), body)))
+
+    assert (error.reason, error.is_transient) == ("malformed", False)
+    assert "content coding" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("coding", "bomb"),
+    [
+        pytest.param("gzip", gzip.compress(b" " * 50_000_000), id="gzip"),
+        pytest.param("deflate", zlib.compress(b" " * 50_000_000), id="deflate"),
+        pytest.param("gzip, gzip", gzip.compress(gzip.compress(b" " * 50_000_000)), id="twice"),
+    ],
+)
+async def test_a_bomb_is_not_blown_up(coding: str, bomb: bytes) -> None:
+    error = await fail(always(answer(body=bomb, headers=f"Content-Encoding: {coding}\r\n")))
+
+    assert (error.reason, error.is_transient) == ("too-large", False)
+
+
+async def test_the_coding_of_a_refusal_does_not_matter() -> None:
+    error = await fail(always(answer(404, b"x", headers="Content-Encoding: br\r\n")))
+
+    assert type(error) is InstallationRefusedError
 
 
 @pytest.mark.parametrize("status", [403, 404])

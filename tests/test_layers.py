@@ -58,8 +58,8 @@ LAYERS = """
     admission callers consistency credentials headeredits headers minting probing problems
     routes settings tags timeline vocabulary
     delivery fates links
-    access cached circuit failures inflight intake issued kinds latencies policy rationing
-    secretfile upstream
+    access cached circuit contentcoding failures inflight intake issued kinds latencies policy
+    rationing secretfile upstream
     secretkinds
     storeurl
     ownplaces
@@ -80,7 +80,8 @@ PURE = """
     links moments
     duplicates fates frames gate headeredits latencies timeline
     answerhead
-    access addresses breaker browsers cached circuit config consistency credentials errors failures
+    access addresses breaker browsers cached circuit config consistency contentcoding credentials
+    errors failures
     framing headers hops intake issued kinds listenerconfig masking minting operations outcome paths
     passingback places policy policyconfig problems rationing recent reference reloading repeating
     requesthead routes rsanumbers secret servingconfig settings showing sources tags tracecontext

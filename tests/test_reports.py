@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from proxy.access import AccessToken, TokenKey
@@ -148,6 +150,18 @@ def test_mints_of_the_apps_own_token_are_counted_apart(
 
     assert value(metrics, "token_mints_total", kind="app", result="ok") == 1
     assert value(metrics, "token_mints_total", kind="app", result="failed") == 1
+
+
+def test_a_token_whose_end_is_unknown_is_told_once(tokens: TokenReports, heard: Heard) -> None:
+    found = cached()
+    found.token = replace(found.token, is_expiry_told=False)
+
+    tokens.minted(ONE, found, 0.25)
+    tokens.minted(TokenKey("in-2"), found, 0.25)
+
+    assert [line for line in heard.lines if line[1] != "token.minted"] == [
+        ("warning", "token.expiry_unknown", {"installation": "in-1", "lifetime_s": 7200.0})
+    ]
 
 
 @pytest.mark.parametrize("result", ["dropped", "stale", "limited"])

@@ -20,6 +20,7 @@ from proxy.errors import (
     MintCircuitOpenError,
     MintError,
     MintFailedError,
+    MintLoopError,
     MintTimeoutError,
 )
 from proxy.secret import Secret
@@ -1169,7 +1170,22 @@ async def test_after_an_outage_the_next_one_is_waited_for_again(patient: Stage) 
     assert (await patient.tokens.get(ONE)).generation == cached.generation + 1
 
 
-@pytest.mark.parametrize("error", [InstallationRefusedError("x"), AppKeyRefusedError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        InstallationRefusedError("x"),
+        AppKeyRefusedError("x"),
+        MintFailedError("x", reason="status-4xx"),
+        MintFailedError("x", reason="redirect", retry_after=1.0),
+        MintFailedError("x", reason="malformed"),
+        MintFailedError("x", reason="no-token"),
+        MintFailedError("x", reason="too-large"),
+        MintFailedError("x", reason="wrong-installation"),
+        MintFailedError("x", reason="expired"),
+        MintLoopError("x"),
+    ],
+    ids=lambda error: error.reason,
+)
 async def test_what_does_not_pass_by_itself_is_told_at_once(
     patient: Stage, error: MintError
 ) -> None:
@@ -1179,6 +1195,13 @@ async def test_what_does_not_pass_by_itself_is_told_at_once(
 
     assert type(told) is type(error)
     assert patient.clock.at == NOW
+    assert len(patient.mints.asked) == 1
+
+
+async def test_a_4xx_that_passes_is_waited_for(patient: Stage) -> None:
+    patient.mints.answers.append(MintFailedError("x", reason="status-4xx", is_transient=True))
+
+    assert await patient.get() == "crs_2"
 
 
 async def test_an_api_that_says_when_to_come_back_is_not_asked_before(patient: Stage) -> None:
