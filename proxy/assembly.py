@@ -38,6 +38,7 @@ from proxy.reports import ClockReports, KeyReports, TokenReports
 from proxy.sharingparts import build_replicas
 from proxy.tokens import Tokens
 from proxy.trails import build_auditing
+from proxy.upstreamreports import TrustReports
 
 if TYPE_CHECKING:
     import logging
@@ -110,7 +111,13 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     auditing = build_auditing(config, log=log, metrics=metrics, feed=feed, clocks=clocks)
     keys = build_keys(config, observers=observers, auditing=auditing, clocks=clocks)
     own_places = OwnPlaces()
-    pool = build_pool(config, metrics=metrics, clocks=clocks, is_own=own_places.includes)
+    pool = build_pool(
+        config,
+        metrics=metrics,
+        clocks=clocks,
+        is_own=own_places.includes,
+        trust_watcher=TrustReports(log=log, metrics=metrics),
+    )
     circuit = build_circuit(config, log=log, metrics=metrics, clocks=clocks)
     upstream = pool if circuit is None else Breaker(pool, circuit=circuit, now=clocks.clock)
     calls = build_calls(

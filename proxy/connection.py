@@ -8,6 +8,7 @@ what is sent, the framing is our own, and an answer ends exactly once (see `repl
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import ssl
 from typing import TYPE_CHECKING, cast
@@ -60,6 +61,10 @@ class Connection(asyncio.BufferedProtocol):
         self._alarm = Alarm(loop)
         self._waits = select.poll()
         self.idle_since = 0.0
+        self.expires_at = math.inf
+        """When it is too old for another request, by the pool's clock."""
+        self.tls: ssl.SSLContext | None = None
+        """What the API's certificate was verified by."""
         self.reused = False
 
     # -- what the pool uses -----------------------------------------------------------------------

@@ -13,19 +13,20 @@ import msgspec
 
 from proxy.addresses import split_address
 from proxy.errors import (
-    StartError,
     UpstreamCertificateError,
     UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
+from proxy.truststore import TrustStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from proxy.connection import Connection
+    from proxy.truststore import TrustWatcher
 
 HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 LOOP = "the API's name leads back to this proxy; set upstream.address to where the API is"
@@ -36,12 +37,24 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     port: int
-    tls: ssl.SSLContext | None
+    trust: TrustStore | None
+    """What its certificate is verified against; `None` without TLS."""
     name: str
     """What its certificate must name; another than `host` if that is only where to connect."""
 
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What the next handshake uses."""
+        return self.trust.context if self.trust is not None else None
 
-def parse_address(base_url: str, *, ca_file: Path | None, address: str | None = None) -> Address:
+
+def parse_address(
+    base_url: str,
+    *,
+    ca_file: Path | None,
+    address: str | None = None,
+    watcher: TrustWatcher | None = None,
+) -> Address:
     """Take apart a base URL that `config` has checked; certificates are always verified.
 
     `address` is where to connect in place of what the URL says, with or without a port.
@@ -50,18 +63,10 @@ def parse_address(base_url: str, *, ca_file: Path | None, address: str | None = 
         StartError: `ca_file` cannot be read or holds no certificate.
     """
     url = urlsplit(base_url)
-    tls = None
-    if url.scheme == "https":
-        try:
-            tls = ssl.create_default_context(cafile=ca_file)
-        except (OSError, ssl.SSLError) as exc:
-            raise StartError(
-                f"upstream.ca_file: {ca_file} is not a file of PEM certificates"
-            ) from exc
-        tls.hostname_checks_common_name = False  # nor has it counted since RFC 9525
-    name, port = url.hostname or "", url.port or (443 if tls else 80)
+    trust = TrustStore(ca_file, watcher=watcher) if url.scheme == "https" else None
+    name, port = url.hostname or "", url.port or (443 if trust else 80)
     host, other_port = split_address(address) if address is not None else (name, None)
-    return Address(host=host, port=other_port or port, tls=tls, name=name)
+    return Address(host=host, port=other_port or port, trust=trust, name=name)
 
 
 async def dial(

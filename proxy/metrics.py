@@ -120,6 +120,9 @@ class Metrics:
         self.duplicates = counter("duplicates", "What the duplicate guard did.", "result")
         self.connects = counter("upstream_connects", "Connections made to the API.", "result")
         self.closes = counter("upstream_closes", "Connections to the API closed.", "reason")
+        self.ca_reloads = counter(
+            "upstream_ca_reloads", "Changes of upstream.ca_file, and if they are in use.", "result"
+        )
         self.waiting = gauge("upstream_waiting", "Requests that wait for a connection.")
         self.waits = Tally(
             "icr_proxy_upstream_waits", "Requests that waited for a connection.", "result"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.keyring import KeyRing
     from proxy.logs import Log
     from proxy.metrics import Metrics
+    from proxy.truststore import TrustWatcher
     from proxy.upstream import Upstream
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
@@ -36,19 +37,30 @@ def build_pool(
     metrics: Metrics,
     clocks: Clocks,
     is_own: Callable[[str, int], bool] = lambda _host, _port: False,
+    trust_watcher: TrustWatcher | None = None,
 ) -> Pool:
     """Make the connections to the API; none is opened yet.
 
     `is_own` tells whether an address is this proxy's own.
+
+    Raises:
+        StartError: `upstream.ca_file` cannot be used.
     """
     upstream = config.upstream
     return Pool(
-        parse_address(upstream.base_url, ca_file=upstream.ca_file, address=upstream.address),
+        parse_address(
+            upstream.base_url,
+            ca_file=upstream.ca_file,
+            address=upstream.address,
+            watcher=trust_watcher,
+        ),
         timeouts=upstream.timeouts,
         connections=upstream.connections,
         now=clocks.clock,
         watcher=PoolReports(metrics=metrics),
         is_own=is_own,
+        max_age=upstream.max_connection_age,
+        random=clocks.random,
     )
 
 

@@ -34,6 +34,10 @@ IDLE_SECONDS = 4.0
 # A write is never sent again when the API closes an idle connection under us, so it goes out on a
 # connection that answered a moment ago, or on a new one.
 PROVEN_SECONDS = 0.5
+# How often the file of the authorities is looked at, by `stat`, while requests are sent.
+LOOK_SECONDS = 1.0
+# By how much the greatest age of a connection differs, so that not all are made anew at once.
+JITTER = 0.2
 CONNECT_RESULTS: dict[type[UpstreamError], str] = {
     UpstreamTimeoutError: "timeout",
     UpstreamTlsError: "tls",
@@ -72,14 +76,22 @@ class Pool:
         now: Callable[[], float],
         watcher: PoolWatcher,
         is_own: Callable[[str, int], bool] = lambda _host, _port: False,
+        max_age: float = 0.0,
+        random: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Connect to `address`, unless `is_own` says that it is this proxy's own."""
+        """Connect to `address`, unless `is_own` says that it is this proxy's own.
+
+        No request begins on a connection older than `max_age` seconds; 0 is no limit.
+        """
         self._address = address
         self._timeouts = timeouts
         self._buffer = memoryview(bytearray(RECEIVED_MOST))
         self._now = now
         self._watcher = watcher
         self._is_own = is_own
+        self._max_age = max_age
+        self._random = random
+        self._look_at = now() + LOOK_SECONDS
         self._limit = connections
         self._idle: deque[Connection] = deque()
         self._slots = Slots(connections, patience=timeouts.pool, late=_busy)
@@ -169,11 +181,17 @@ class Pool:
 
     def _pop(self, *, is_write: bool) -> Connection | None:
         now = self._now()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self.refresh_trust()
         while self._idle:
             connection = self._idle.pop()
             age = now - connection.idle_since
+            outdated = self._outdated(connection, now=now)
             if age >= IDLE_SECONDS:
                 connection.abort("idle")
+            elif outdated is not None:
+                connection.abort(outdated)
             elif not connection.is_quiet:
                 connection.abort("dirty")
             elif is_write and age >= PROVEN_SECONDS:
@@ -184,8 +202,20 @@ class Pool:
                 return connection
         return None
 
+    def refresh_trust(self) -> None:
+        """Read the authorities again if their file has changed."""
+        if self._address.trust is not None:
+            self._address.trust.refresh()
+
+    def _outdated(self, connection: Connection, *, now: float) -> str | None:
+        """Say why no further request may begin on a connection; `None` if one may."""
+        if connection.tls is not self._address.tls:
+            return "trust"
+        return "age" if now >= connection.expires_at else None
+
     async def _connect(self) -> Connection:
         result = "left"
+        tls = self._address.tls
         try:
             connection = await dial(
                 self._address,
@@ -199,6 +229,9 @@ class Pool:
             raise
         finally:
             self._watcher.connected(result)
+        connection.tls = tls
+        if self._max_age:
+            connection.expires_at = self._now() + self._max_age * (1 - JITTER * self._random())
         return connection
 
     def _new_connection(self) -> Connection:
@@ -216,8 +249,14 @@ class Pool:
             return
         self._active.remove(connection)
         self._slots.give_back()
-        if connection.is_open:
-            connection.idle_since = self._now()
+        if not connection.is_open:
+            return
+        now = self._now()
+        outdated = self._outdated(connection, now=now)
+        if outdated is not None:
+            connection.abort(outdated)
+        else:
+            connection.idle_since = now
             self._idle.append(connection)
             if self._reaper is None:
                 self._schedule_reaper()

@@ -9,6 +9,7 @@ redis-py before 4.5.5).
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from redis.exceptions import ConnectionError as UnreachableError
 from redis.exceptions import TimeoutError as LateError
 
 from proxy import storescripts as scripts
+from proxy.truststore import read_authorities
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -210,8 +212,10 @@ def _client(address: StoreAddress, *, ca_file: Path | None, timeout: float) -> R
             "ssl": True,
             "ssl_cert_reqs": "required",
             "ssl_check_hostname": True,
-            "ssl_ca_certs": str(ca_file) if ca_file is not None else None,
+            "ssl_exclude_verify_flags": [ssl.VerifyFlags.VERIFY_X509_STRICT],  # as `truststore`
         }
+    if address.is_encrypted and ca_file is not None:
+        encryption["ssl_ca_data"] = read_authorities(ca_file, key="tokens.shared_ca_file")
     return Redis(
         host=address.host,
         port=address.port,

@@ -96,8 +96,9 @@ class _Program:
 
     async def _watch(self, app: App) -> None:
         """Reload when the file changes, also by the symlink swap of a Kubernetes ConfigMap."""
-        while self._file is not None:
+        while True:
             await asyncio.sleep(WATCH_SECONDS)
+            app.parts.pool.refresh_trust()
             now = _look(self._file)
             if now != self._seen:
                 self._seen = now

@@ -22,6 +22,8 @@ CLOSES = (
     "closed",  # the API closed it while it was idle
     "dirty",  # something came on it that was no answer, or perhaps its end, unseen until now
     "limit",  # to make room for a new one
+    "age",  # it is older than `upstream.max_connection_age`
+    "trust",  # it was verified against authorities that `upstream.ca_file` no longer holds
     "last",  # the API's answer said that it is the last, or had no other end
     "unsent",  # the API answered before it had taken the whole request
     "error",  # it broke, or took too long

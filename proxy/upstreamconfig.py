@@ -79,12 +79,22 @@ class UpstreamConfig:
         Path | None,
         Key(
             of.FILE,
-            "PEM file of the authorities to trust; empty trusts the system's.",
+            "PEM file of the authorities to trust; empty trusts the system's. A changed file is"
+            " picked up.",
             example="/etc/icr-proxy/ca.pem",
         ),
     ] = None
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
     connections: Annotated[int, Key(of.COUNT, "Connections to the API at the same time.")] = 100
+    max_connection_age: Annotated[
+        float,
+        Key(
+            of.DURATION_OR_NONE,
+            "No request begins on a connection older than this, so that changed addresses are"
+            " seen; up to a fifth less, by chance. 0 is no limit.",
+            example="5m",
+        ),
+    ] = 300.0
     circuit: CircuitConfig = field(default_factory=CircuitConfig)
 
     def __post_init__(self) -> None:

@@ -9,11 +9,31 @@ from proxy.upstream import CLOSES
 
 if TYPE_CHECKING:
     from proxy.circuit import Circuit
+    from proxy.errors import StartError
     from proxy.logs import Log
     from proxy.metrics import Metrics
 
 CONNECTS = ("ok", "timeout", "tls", "unreachable", "left")
+RELOADS = ("ok", "rejected")
 WAITS = ("ok", "busy", "left")
+
+
+class TrustReports:
+    """A `truststore.TrustWatcher`."""
+
+    def __init__(self, *, log: Log, metrics: Metrics) -> None:
+        self._log = log
+        self._reloads = {result: metrics.ca_reloads.labels(result) for result in RELOADS}
+
+    def renewed(self) -> None:
+        """Tell that other authorities are trusted from now on."""
+        self._reloads["ok"].inc()
+        self._log.info("upstream.ca_renewed")
+
+    def rejected(self, error: StartError) -> None:
+        """Tell, loudly, that the file is not what is in use."""
+        self._reloads["rejected"].inc()
+        self._log.error("upstream.ca_rejected", detail=error.detail)
 
 
 class PoolReports:

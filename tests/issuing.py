@@ -71,8 +71,12 @@ def issue(
     by: Issued | None = None,
     names: tuple[x509.GeneralName, ...] = (),
     days: tuple[float, float] = (-1, 1),
+    is_plain: bool = False,
 ) -> Issued:
-    """Make a certificate that is valid from one day to the other, counted from today."""
+    """Make a certificate that is valid from one day to the other, counted from today.
+
+    A plain one has neither key usage nor key identifiers.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)  # noqa: TID251  # certificates have real dates
@@ -90,8 +94,9 @@ def issue(
     own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     signing = by.key if by else key
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
-    builder = builder.add_extension(own, critical=False).add_extension(issuer, critical=False)
-    if by is None:
+    if not is_plain:
+        builder = builder.add_extension(own, critical=False).add_extension(issuer, critical=False)
+    if by is None and not is_plain:
         builder = builder.add_extension(SIGNS_CERTIFICATES, critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -351,6 +351,8 @@ def pool_to(
     ca_file: Path | None = None,
     now: Callable[[], float] = time.monotonic,
     watcher: Noted | None = None,
+    max_age: float = 0.0,
+    random: Callable[[], float] = lambda: 0.0,
     **timeouts: float,
 ) -> Iterator[Pool]:
     """Give connections to an upstream, and check at the end that every one came back."""
@@ -360,6 +362,8 @@ def pool_to(
         connections=connections,
         now=now,
         watcher=watcher or Noted(),
+        max_age=max_age,
+        random=random,
     )
     yield pool
     assert pool.active == 0, "a connection was not given back"

@@ -69,6 +69,7 @@ LAYERS = """
     peers repeating secret showing tree units
     alarm queryredaction slots
     auditchain breakoff consolelog places presence recent requesthead rsanumbers sealing
+    truststore
     clocks errors files leftout moments randomness storescripts tracecontext
     __init__
 """

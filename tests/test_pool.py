@@ -645,3 +645,55 @@ async def test_cancelling_gives_back_the_slot_at_every_phase(phase: str) -> None
 
             assert all(task.cancelled() for task in tasks)
             assert pool.idle == 0
+
+
+# -- greatest age ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_write", [False, True], ids=["read", "write"])
+@pytest.mark.parametrize(
+    ("max_age", "random", "gap", "requests", "visits"),
+    [
+        pytest.param(10.0, 0.0, 0.4, 25, 1, id="younger"),
+        pytest.param(10.0, 0.0, 0.4, 27, 2, id="too old"),
+        pytest.param(10.0, 1.0, 0.4, 21, 1, id="jittered, younger"),
+        pytest.param(10.0, 1.0, 0.4, 22, 2, id="jittered, too old"),
+        pytest.param(0.0, 0.0, 0.4, 60, 1, id="no limit"),
+    ],
+)
+async def test_steady_traffic_gets_a_new_connection_when_the_old_one_is_too_old(
+    *, max_age: float, random: float, gap: float, requests: int, visits: int, is_write: bool
+) -> None:
+    """Else a name that leads elsewhere by now would not be asked for again."""
+    clock, seen = Clock(), Noted()
+    async with scripted_upstream(plainly) as api:
+        with pool_to(
+            api.url, now=clock, watcher=seen, max_age=max_age, random=lambda: random
+        ) as pool:
+            for _ in range(requests):
+                await whole(await pool.send(upstream_request(is_write=is_write)))
+                clock.at += gap
+
+    assert api.visits == visits
+    assert [each for each in seen.closes if each != "stop"] == ["age"] * (visits - 1)
+
+
+async def test_an_answer_that_is_under_way_is_not_cut_by_age() -> None:
+    go = asyncio.Event()
+
+    async def slowly(visit: Visit, _head: bytes) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        await go.wait()
+        await visit.say(b"world")
+
+    clock, seen = Clock(), Noted()
+    async with scripted_upstream(slowly) as api:
+        with pool_to(api.url, now=clock, watcher=seen, max_age=10.0) as pool:
+            reply = await pool.send(upstream_request())
+            clock.at += 100
+            go.set()
+
+            assert await whole(reply) == b"helloworld"
+            assert pool.idle == 0
+
+    assert seen.closes == ["age"]

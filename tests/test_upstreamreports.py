@@ -1,8 +1,9 @@
 import pytest
 
 from proxy.circuit import Circuit
+from proxy.errors import StartError
 from proxy.metrics import Metrics
-from proxy.upstreamreports import CircuitReports, PoolReports
+from proxy.upstreamreports import CircuitReports, PoolReports, TrustReports
 from tests.fakes import Heard
 
 
@@ -45,3 +46,18 @@ def test_every_change_of_the_circuit_is_counted_and_told(metrics: Metrics) -> No
     ]
     for state in ("open", "half_open", "closed"):
         assert value(metrics, "circuit_transitions_total", to=state) == 1
+
+
+def test_a_change_of_authorities_is_counted_and_told(metrics: Metrics) -> None:
+    heard = Heard()
+    reports = TrustReports(log=heard, metrics=metrics)
+
+    reports.renewed()
+    reports.rejected(StartError("upstream.ca_file: /ca.pem is empty"))
+
+    assert heard.lines == [
+        ("info", "upstream.ca_renewed", {}),
+        ("error", "upstream.ca_rejected", {"detail": "upstream.ca_file: /ca.pem is empty"}),
+    ]
+    for result in ("ok", "rejected"):
+        assert value(metrics, "upstream_ca_reloads_total", result=result) == 1
