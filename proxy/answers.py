@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import hashlib
     from collections.abc import Callable, Sequence
 
-    from aiohttp import StreamReader
-
     from proxy.passingback import PassedBack
     from proxy.problems import Problem
     from proxy.request import Request
@@ -111,7 +109,9 @@ class Answer:
             else:
                 self._chunked = True
                 section += b"\r\nTransfer-Encoding: chunked"
-        if self._closing() or (request.body_exists and _is_left(request.content)):
+        # If a body is unfinished the caller should know (RFC 9110, 10.1.1): it may wait for a
+        # go-ahead that will not come.
+        if self._closing() or request.is_unfinished:
             self.keep_alive = False
         self._head = b"HTTP/1.1 %d %b%b\r\n%b" % (
             status, reason, section, CONNECTION[self.keep_alive, is_old],
@@ -184,11 +184,3 @@ class Answer:
             raise CallerTimeoutError("the caller stopped reading") from None
         except ConnectionError as exc:
             raise CallerGoneError("the caller closed the connection") from exc
-
-
-def _is_left(body: StreamReader) -> bool:
-    """Whether some of a request's body is not read, and will not be for long.
-
-    The caller should know (RFC 9110, 10.1.1): it may be waiting for a go-ahead that will not come.
-    """
-    return not body.is_eof() or body.exception() is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from proxy import binds
@@ -183,6 +184,10 @@ class App:
             unsent = sum(listener.unsent for listener in parts.listeners)
             parts.log.warning("proxy.cut_off", in_flight=parts.in_flight.count or unsent)
             finished = False
+        with suppress(TimeoutError):  # they have their answers; nothing of them is cut off
+            async with asyncio.timeout_at(end):
+                for listener in parts.listeners:
+                    await listener.until_left()
         if self.config.tokens.revoke_on_exit:
             await self._revoke(end)
         return finished

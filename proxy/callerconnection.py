@@ -123,6 +123,7 @@ class CallerConnection(Turns):
             if intake.framing is not None:
                 self._read_body()
             elif intake.is_deaf or self._close or self._force_close:
+                self._note_discarded(len(intake.held))
                 intake.drop()
             elif len(self._waiting) >= WAITING_MOST:
                 if not self._buffer_paused:
@@ -136,8 +137,7 @@ class CallerConnection(Turns):
 
         What it asked for is cancelled. One that would read on (`nc -N`) looks just the same.
         """
-        if self._left is not None and not self._left.done():
-            self._left.set_result(None)
+        self._note_left()
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -179,6 +179,12 @@ class CallerConnection(Turns):
             self._waiter.set_result(None)
 
     # -- ending -----------------------------------------------------------------------------------
+
+    def _discard(self) -> None:
+        """Take nothing for a request any more, neither what is held here."""
+        self._intake.drop()
+        self._stop_head_timer()
+        super()._discard()
 
     def _end_with(self, error: ProxyError) -> None:
         """Answer so when its turn comes, and hear nothing more."""

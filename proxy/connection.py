@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 RECEIVED_MOST = 384 * 1024  # bytes at a time
+LOOKS_MOST = 3  # rounds of the event loop; both loops read in the first or second one
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -179,12 +180,27 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(data)
 
     async def _send_body(self, reply: Reply, body: Body, *, chunked: bool) -> None:
-        while data := await body.read():
+        is_begun = False
+        while (data := await body.read()) or chunked:
+            if is_begun:
+                await self._read_before_writing(reply)
+            is_begun = True
             self._write(reply, b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+            if not data:  # and the chunk without data was the last one
+                return
             if self._paused_writing:
                 await self._drain(reply)
-        if chunked:
-            self._write(reply, b"0\r\n\r\n")
+
+    async def _read_before_writing(self, reply: Reply) -> None:
+        """Let the event loop read first, if something has arrived.
+
+        An API that answers early may close the connection at once, which resets it. A write to a
+        connection that is reset loses the answer that was received before.
+        """
+        for _ in range(LOOKS_MOST):
+            if reply.complete or self._paused_reading or not self._waits.poll(0):
+                return
+            await asyncio.sleep(0)
 
     async def _drain(self, reply: Reply) -> None:
         self._writable = self._loop.create_future()

@@ -173,6 +173,11 @@ class Listener:
         for each in self._callers:
             await each.until_sent()
 
+    async def until_left(self) -> None:
+        """Wait for callers that still send behind their answer; only after `stop_accepting`."""
+        for each in self._callers:
+            await each.until_left()
+
     @property
     def _callers(self) -> list[CallerConnection]:
         return cast("list[CallerConnection]", self._server.connections)

@@ -76,6 +76,12 @@ class Request:
         """Whether it came over TLS."""
         return self.protocol.ssl_context is not None
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether some of its body has not arrived, or nobody can say where it ends."""
+        content = self.content
+        return self.body_exists and (not content.is_eof() or content.exception() is not None)
+
     def first(self, name: bytes) -> str:
         """Give the first value of a header, whose name is given in lower case, or nothing."""
         for key, value in self.raw_headers:

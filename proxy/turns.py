@@ -11,7 +11,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp.web_protocol import PayloadAccessError, RequestHandler, RequestPayloadError
+from aiohttp.web_protocol import PayloadAccessError, RequestHandler
 
 from proxy.breakoff import break_off
 from proxy.errors import CallerError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Awaitable, Callable
 
-    from aiohttp import StreamReader
     from aiohttp.web import Server
 
     from proxy.answers import Answer
@@ -30,7 +29,11 @@ if TYPE_CHECKING:
     Respond = Callable[[Request], Awaitable[Answer]]
     Refuse = Callable[[Request, ProxyError], Awaitable[Answer]]
 
-LINGER_SECONDS = 1.0  # how long what a refused caller still sends is read and thrown away
+# A lingering close (RFC 9112, 9.6): what a caller sends after its answer is read and discarded, for
+# so long in all, with pauses of so long, and so many bytes at most.
+LINGER_SECONDS = 8.0
+LINGER_IDLE_SECONDS = 2.0
+LINGER_BYTES = 256 * 1024 * 1024
 WAITING_MOST = 8  # requests of a connection that wait for their turn; then it is not read from
 
 
@@ -44,7 +47,7 @@ class NoParser:
 class Turns(RequestHandler):
     """A connection on which somebody else puts requests into `_waiting`."""
 
-    __slots__ = ("_ending", "_left", "_lost", "_patience", "_refuse", "_waiting")
+    __slots__ = ("_discarded", "_ending", "_left", "_lost", "_patience", "_refuse", "_waiting")
 
     def __init__(
         self,
@@ -63,6 +66,9 @@ class Turns(RequestHandler):
         self._refuse = refuse
         self._patience = patience
         self._left: asyncio.Future[None] | None = None
+        """Whom `_linger` waits for, while it does."""
+        self._discarded = 0
+        """Bytes that arrived and belong to no request."""
         self._ending: asyncio.Transport | None = None
         """What is closed, and has still to send something."""
         self._lost: asyncio.Future[None] | None = None
@@ -84,7 +90,6 @@ class Turns(RequestHandler):
                         answer = await respond(request)
                     else:
                         answer = await self._refuse(request, request.broken)
-                        await self._linger()
                 except CallerError:
                     break  # nobody is there any more, or nobody reads
                 except Exception as error:  # noqa: BLE001  # another answer would follow what was sent
@@ -92,13 +97,14 @@ class Turns(RequestHandler):
                     break
                 finally:
                     self._end_turn()
+                sends_on = request.broken is not None or request.is_unfinished
                 if request.body_exists:
-                    await self._pass_over(request.content)
-                if self._close or not answer.keep_alive:
+                    request.content.set_exception(PayloadAccessError())
+                if sends_on or self._close or not answer.keep_alive:
+                    if sends_on or request.keep_alive:
+                        await self._linger(sends_on=sends_on)
                     break
                 self._stay_open()
-        except RequestPayloadError:
-            self.force_close()  # malformed, and read only to be thrown away
         except BaseException:
             self.force_close()
             raise
@@ -125,17 +131,6 @@ class Turns(RequestHandler):
             self.transport.close()
         self._end_in_time(self.transport)
 
-    async def _pass_over(self, body: StreamReader) -> None:
-        """Read on for a while what nobody wanted of a body; without its end, nothing can follow."""
-        if not body.is_eof() and not self._force_close:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LINGER_SECONDS):
-                    while not body.is_eof():
-                        await body.readany()
-            if not body.is_eof() and not self._force_close:
-                self.close()
-        body.set_exception(PayloadAccessError())
-
     def _stay_open(self) -> None:
         """Wait for the next request, but not for ever: one timer looks when the last answer was."""
         if self._force_close:
@@ -149,16 +144,49 @@ class Turns(RequestHandler):
         if self.transport is not None:
             await self._drain_helper()
 
-    async def _linger(self) -> None:
-        """Say goodbye and read on a while: a reset would destroy the answer on its way."""
+    async def _linger(self, *, sends_on: bool) -> None:
+        """Read on and discard for a while before closing: the caller may still be sending.
+
+        Closed with unread bytes, the connection would be reset, and a caller that reads only after
+        it has sent would lose the answer. Over TLS, only closing tells a caller that there is no
+        more, so there it must be known that the caller `sends_on`.
+        """
         transport = self.transport
-        if transport is None or not transport.can_write_eof():
+        if transport is None or transport.is_closing():
             return
-        self._left = self._loop.create_future()
-        with suppress(TimeoutError, OSError):  # the caller may have ended the connection by now
-            transport.write_eof()
-            async with asyncio.timeout(LINGER_SECONDS):
-                await self._left
+        if transport.can_write_eof():
+            with suppress(OSError):  # the caller may have ended the connection by now
+                transport.write_eof()
+        elif not sends_on:
+            return
+        self._left = left = self._loop.create_future()
+        self._discard()
+        end, before = self._loop.time() + LINGER_SECONDS, -1
+        while self._discarded != before and not left.done():
+            before = self._discarded
+            rest = max(0.0, end - self._loop.time())
+            await asyncio.wait((left,), timeout=min(rest, LINGER_IDLE_SECONDS))
+            if not rest:
+                break
+        self._left = None
+
+    def _discard(self) -> None:
+        """Take nothing for a request any more, and read on if reading was paused."""
+        self._waiting.clear()
+        if self._reading_paused:
+            self.resume_reading()
+        if self._buffer_paused:
+            self._resume_reading_if_drained()
+
+    def _note_discarded(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > LINGER_BYTES:
+            self._note_left()
+
+    def _note_left(self) -> None:
+        """End the lingering, if there is any."""
+        if self._left is not None and not self._left.done():
+            self._left.set_result(None)
 
     def force_close(self) -> None:
         """Close, and do not wait for ever for the caller to take what was written."""
@@ -180,8 +208,16 @@ class Turns(RequestHandler):
     async def until_sent(self) -> None:
         """Wait for the end of a connection that ends, if there is something to send before it."""
         if self.unsent:
-            self._lost = self._loop.create_future()
-            await self._lost
+            await self._until_lost()
+
+    async def until_left(self) -> None:
+        """Wait for the end of a connection whose caller may still be sending."""
+        if self._left is not None:
+            await self._until_lost()
+
+    async def _until_lost(self) -> None:
+        self._lost = self._loop.create_future()
+        await self._lost
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Clean up."""

@@ -429,7 +429,7 @@ class Gone:
     method = "GET"
     version = HttpVersion11
     keep_alive = True
-    body_exists = False
+    is_unfinished = False
     transport: asyncio.Transport | None = None
 
     def __init__(self, transport: Any = None) -> None:

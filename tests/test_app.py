@@ -17,7 +17,15 @@ from proxy.config import ShutdownConfig
 from proxy.errors import BindError, ConfigError
 from proxy.policyconfig import PolicyConfig
 from proxy.servingconfig import HeadersConfig, LimitsConfig, TokensConfig
-from tests.scenes import RunningProxy, call, config_for, proxy_before, request_head, running
+from tests.scenes import (
+    RunningProxy,
+    call,
+    config_for,
+    proxy_before,
+    read_answer,
+    request_head,
+    running,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -199,6 +207,42 @@ async def test_a_drain_waits_for_the_last_bytes_of_answers(emulator: Emulator) -
 
         assert await drain
     assert sizes == list(range(100_000, 100_000 + 40_000 * len(sizes), 40_000))
+
+
+@asynccontextmanager
+async def a_refused_upload(proxy: RunningProxy) -> AsyncIterator[asyncio.StreamWriter]:
+    """Have a caller that sends on behind its answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(request_head("POST", tag=None, extra="Content-Length: 99999999\r\n"))
+    assert (await read_answer(reader)).status == 400
+    yield writer
+    writer.close()
+
+
+async def test_a_drain_waits_for_callers_that_still_send(emulator: Emulator) -> None:
+    async with proxy_before(emulator) as proxy, a_refused_upload(proxy) as writer:
+        drain = asyncio.ensure_future(proxy.app.drain())
+        for _ in range(10):
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        assert not drain.done()
+        writer.close()
+
+        assert await drain
+
+
+async def test_a_drain_does_not_wait_for_ever_for_callers_that_still_send(
+    emulator: Emulator,
+) -> None:
+    shutdown = ShutdownConfig(max_drain=0.1)
+    async with (
+        proxy_before(emulator, shutdown=shutdown) as proxy,
+        a_refused_upload(proxy),
+        asyncio.timeout(1),
+    ):
+        assert await proxy.app.drain()
+        assert not proxy.log("proxy.cut_off")
 
 
 async def test_a_drain_does_not_wait_for_ever_for_them(emulator: Emulator) -> None:

@@ -430,7 +430,11 @@ async def test_a_refused_caller_that_still_sends_can_read_why() -> None:
     assert rest == b""
 
 
-async def test_what_a_refused_caller_sends_is_not_read_for_ever() -> None:
+async def test_what_a_refused_caller_sends_is_not_read_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.turns.LINGER_SECONDS", 0.3)
+
     async with proxy_with() as proxy, connected(proxy) as (_, writer):
         writer.write(b"nonsense\r\n\r\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -11,6 +12,7 @@ from contextvars import ContextVar
 import pytest
 import uvloop
 
+from proxy import turns
 from proxy.answers import Answer
 from proxy.errors import CallerTimeoutError
 from proxy.listeners import Listener
@@ -153,43 +155,99 @@ def test_a_listener_that_closes_does_not_wait_for_ever(run: Run) -> None:
     run(scene())
 
 
-@on_both_loops
-def test_what_nobody_wanted_of_a_body_is_passed_over(run: Run) -> None:
-    async def scene() -> None:
-        async with listening(answer_early) as (_, reader, writer):
-            writer.write(request_head("POST", extra="Content-Length: 5\r\n") + b"ab")
-            first = await read_answer(reader)
-            writer.write(b"cde" + request_head())
-            second = await read_answer(reader)
+HEAD_OF_UPLOAD = request_head("POST", extra="Content-Length: 200000\r\n")
+HEAD_OF_CHUNKS = request_head("POST", extra="Transfer-Encoding: chunked\r\n")
 
-        assert (first.body, second.body) == (b"ok", b"ok")
+
+@on_both_loops
+@pytest.mark.parametrize(
+    ("head", "piece", "count"),
+    [
+        pytest.param(HEAD_OF_UPLOAD, b"x" * 10_000, 20, id="sized"),
+        pytest.param(HEAD_OF_UPLOAD, b"x" * 10_000, 12, id="more than a buffer, and not all"),
+        pytest.param(HEAD_OF_UPLOAD, b"x" * 10_000, 40, id="more than announced"),
+        pytest.param(HEAD_OF_CHUNKS, b"5\r\nhello\r\n", 30, id="chunked"),
+        pytest.param(HEAD_OF_CHUNKS, b"not a chunk", 30, id="malformed"),
+        pytest.param(request_head(), b"nonsense\r\n\r\n", 30, id="garbage"),
+        pytest.param(b"", b"GET /" + b"a" * 9000, 30, id="too long"),
+        pytest.param(HEAD_OF_UPLOAD, request_head() * 1000, 30, id="pipelined"),
+    ],
+)
+def test_a_caller_that_reads_only_after_it_has_sent_gets_an_early_answer(
+    run: Run, head: bytes, piece: bytes, count: int
+) -> None:
+    """RFC 9112, 9.6: closed with unread bytes, the connection would be reset (yarp#1501)."""
+
+    async def respond(request: Request) -> Answer:
+        if request.body_exists:  # and a part of it has come, so that somebody waits for the rest
+            reading = asyncio.ensure_future(request.content.readany())
+            await asyncio.sleep(0)
+            reading.cancel()
+        return await answer(request)
+
+    async def scene() -> None:
+        async with listening(respond) as (listener, reader, writer):
+            raw = writer.get_extra_info("socket")
+            writer.write(head)
+            for _ in range(count):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.002)
+            assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            assert (await read_answer(reader)).status == 200
+            assert listener.connections == 1
+            writer.close()
+            while listener.connections:  # noqa: ASYNC110  # the listener tells nobody
+                await asyncio.sleep(0.005)
 
     run(scene())
 
 
-async def answer_early(request: Request) -> Answer:
-    """Answer without a look at the body, and let the connection go on."""
-    made = await answer(request)
-    made.keep_alive = True
-    return made
+@on_both_loops
+def test_nothing_follows_a_body_that_nobody_read(run: Run) -> None:
+    async def scene() -> None:
+        async with listening(answer) as (listener, reader, writer):
+            writer.write(HEAD_OF_UPLOAD + b"ab")
+            first = await read_answer(reader)
+            writer.write(b"c" * 199_998 + request_head())
+
+            assert first.values(b"Connection") == [b"close"]
+            assert await reader.read() == b""
+            assert listener._server.requests_count == 1
+
+    run(scene())
 
 
 @pytest.mark.parametrize(
-    "rest",
+    ("constant", "limit", "pause"),
     [
-        pytest.param(b"", id="never comes"),
-        pytest.param(b"zz\r\n", id="is malformed"),
+        pytest.param("LINGER_SECONDS", 0.2, 0.01, id="time"),
+        pytest.param("LINGER_BYTES", 300_000, 0.0, id="bytes"),
+        pytest.param("LINGER_IDLE_SECONDS", 0.05, 0.2, id="silence"),
     ],
 )
-async def test_nothing_follows_a_body_without_an_end(rest: bytes) -> None:
-    head = request_head("POST", extra="Transfer-Encoding: chunked\r\n")
-    async with listening(answer_early) as (_, reader, writer):
-        writer.write(head + b"1\r\na\r\n")
-        await read_answer(reader)
-        writer.write(rest)
-        got = await reader.read()
+async def test_what_is_discarded_is_bounded(
+    constant: str, limit: float, pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, constant, limit)
 
-    assert got == b""
+    async def send_on(writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(b"a" * 65536)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    async with listening(answer) as (_, _reader, writer):
+        writer.write(request_head("POST", extra="Content-Length: 9999999999\r\n"))
+        with pytest.raises(ConnectionError):
+            await send_on(writer)
+
+
+async def test_an_unread_body_that_was_whole_does_not_end_the_connection() -> None:
+    async with listening(answer) as (_, reader, writer):
+        for _ in range(3):
+            writer.write(request_head("POST", extra="Content-Length: 2\r\n") + b"ab")
+            assert (await read_answer(reader)).values(b"Connection") == []
 
 
 @pytest.mark.parametrize(
