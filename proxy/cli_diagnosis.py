@@ -100,11 +100,11 @@ def _examine(file: Path | None, options: dict[str, Any], tell: Any) -> int:
 
 
 def _installation(given: str | None) -> str | None:
-    from proxy.tags import is_id  # noqa: PLC0415
+    from proxy.identifiers import canonical_id, is_id  # noqa: PLC0415
 
     if given is not None and not is_id(given.encode("utf-8", "surrogateescape")):
         raise click.UsageError("--installation takes an ID: 1 to 64 letters, digits, - or _")
-    return given
+    return None if given is None else canonical_id(given)
 
 
 def show(finding: Finding) -> None:

@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.access import TokenKey
+from proxy.identifiers import canonical_id, is_id
 from proxy.pages import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, OK, Page, json_page
-from proxy.tags import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ class Control:
         installation = found[1] if found[2] else found[3]
         if not is_id(installation.encode("utf-8", "surrogateescape")):
             return _refusal(BAD_REQUEST, "An installation's ID is 1 to 64 letters, digits, - or _.")
-        return self._throw(found[2] or found[4], installation, peer=peer.address)
+        return self._throw(found[2] or found[4], canonical_id(installation), peer=peer.address)
 
     def _quit(self, peer: Peer) -> Page:
         if not peer.is_local:

@@ -26,6 +26,7 @@ from proxy.errors import (
     MintTimeoutError,
     UpstreamError,
 )
+from proxy.identifiers import canonical_id
 from proxy.secret import Secret
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ LONGEST_LIFETIME = 7200.0  # seconds: two hours (D); example values of `expiresA
 # the token may end at any time; long enough that one mint serves many requests.
 ASSUMED_LIFETIME = 600.0
 RETRY_AFTER_MOST = 3600.0  # seconds
+BAD_REQUEST = 400
 ABOUT_INSTALLATION = frozenset({403, 404})
 # RFC 9110, 15.5.9 and RFC 8470, 5.2, and RFC 6585, 4: the same request may succeed later.
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
@@ -48,7 +50,6 @@ LEAP_SECOND = re.compile(r"(?<=[T ]\d\d:\d\d:)60")
 OFFSETS = ((" UTC", "Z"), (" GMT", "Z"), (" +", "+"), (" -", "-"), ("\N{MINUS SIGN}", "-"))
 # What a status means that is about nothing in particular, by its first digit.
 BY_HUNDREDS: dict[int, MintReason] = {3: "redirect", 4: "status-4xx", 5: "status-5xx"}
-UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class TokenAnswer(msgspec.Struct, rename="camel"):
@@ -125,17 +126,14 @@ def judge(key: TokenKey, answer: AppAnswer, *, now: float) -> AccessToken:
         expires_at=expires_at,
         is_expiry_told=told is not None,
         fingerprint=secret.fingerprint,
-        organization=text_or_none(found.organization_id),
+        organization=id_or_none(found.organization_id),
         permissions=levels(found.permissions),
     )
 
 
 def is_same(found: str, asked: str | None) -> bool:
-    """Tell whether both name one installation; a UUID may be spelled in either case."""
-    if asked is None or found == asked:
-        return found == asked
-    are_uuids = UUID.fullmatch(found) is not None and UUID.fullmatch(asked) is not None
-    return are_uuids and found.lower() == asked.lower()
+    """Tell whether both name one installation."""
+    return asked is not None and canonical_id(found) == canonical_id(asked)
 
 
 def refusal(key: TokenKey, answer: AppAnswer, *, server_now: float) -> MintError:
@@ -153,6 +151,12 @@ def refusal(key: TokenKey, answer: AppAnswer, *, server_now: float) -> MintError
             retry_after=wait,
         )
     reason = BY_HUNDREDS.get(status // 100, "malformed")
+    if status == BAD_REQUEST:  # what an unsupported version gets (D-old)
+        return MintFailedError(
+            "the API took the request for a token for a bad one; check upstream.api_version",
+            reason=reason,
+            retry_after=wait,
+        )
     return MintFailedError(
         "the API failed to issue a token",
         reason=reason,
@@ -204,9 +208,9 @@ def parse_time(told: object) -> float | None:
         return None
 
 
-def text_or_none(found: object) -> str | None:
-    """Keep a name for people if it is one."""
-    return found if isinstance(found, str) else None
+def id_or_none(found: object) -> str | None:
+    """Keep an ID if it is text; it is only shown."""
+    return canonical_id(found) if isinstance(found, str) else None
 
 
 def levels(found: object) -> dict[str, str]:

@@ -15,7 +15,7 @@ import msgspec
 
 from proxy.appcalls import PERHAPS_REFUSED, SUCCESS, no_answer
 from proxy.errors import AppKeyRefusedError, MintFailedError, UpstreamError
-from proxy.tags import is_id
+from proxy.identifiers import canonical_id, is_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -134,7 +134,10 @@ def read_page(answer: Answer) -> _Page:
             "the API refused the app's signature; check app.id, the private key and the clock"
         )
     if answer.status not in SUCCESS:
-        raise MintFailedError(f"the API answered {answer.status} instead of the installations")
+        raise MintFailedError(
+            f"the API answered {answer.status} instead of the installations",
+            reason="status-4xx" if answer.status == BAD_REQUEST else None,
+        )
     if answer.body is None:
         raise MintFailedError("the API's list of installations is far too large")
     try:
@@ -154,8 +157,8 @@ def read_entry(raw: bytes | msgspec.Raw) -> Installation | None:
     organization = entry.organization or _Organization()
     known = organization.id is not None and is_id(organization.id.encode())
     return Installation(
-        id=entry.id,
-        organization_id=organization.id if known else None,
+        id=canonical_id(entry.id),
+        organization_id=canonical_id(organization.id) if organization.id and known else None,
         organization_name=_name(organization.full_name) or _name(organization.name),
         permissions=_permissions(entry.permissions),
     )

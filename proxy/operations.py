@@ -16,6 +16,8 @@ from typing import Final
 
 import msgspec
 
+from proxy.identifiers import canonical_id
+
 
 class Operation(msgspec.Struct, frozen=True):
     """What a request asks of the API; `changes_state` errs towards True."""
@@ -183,10 +185,10 @@ _ORGANIZATION: Final = re.compile(
 
 
 def organization_of(target: str) -> str | None:
-    """Give the organization (or entity) id that a target names, its letters as received.
+    """Give the organization (or entity) ID that a target names, in its one spelling.
 
-    Takes the target, not the decision path, because ids keep their case. A target that is not
+    Takes the target, not the decision path, because IDs keep their case. A target that is not
     written plainly names nobody: a credential must not be chosen by one reading of it.
     """
     found = _ORGANIZATION.fullmatch(target)
-    return None if found is None else found[1] or found[2]
+    return None if found is None else canonical_id(found[1] or found[2])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proxy.access import TokenKey
+from proxy.identifiers import canonical_id
 from proxy.sealing import seal, unseal
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ class Notice(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> TokenKey:
-        """Whose token."""
-        return TokenKey(self.installation)
+        """Whose token. An older version may spell an ID as a caller did."""
+        named = self.installation
+        return TokenKey(None if named is None else canonical_id(named))
 
 
 def write_notice(notice: Notice, *, channel: str, sealing_key: bytes, nonce: bytes) -> bytes:

@@ -13,16 +13,13 @@ import msgspec
 
 from proxy.basic import is_basic, read_basic
 from proxy.errors import InstallationInvalidError
+from proxy.identifiers import canonical_id, is_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 Header = tuple[bytes, bytes]
 
-# The ID ends up in the path of a request signed with the App JWT, hence the strict alphabet.
-ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
-# What broken callers send instead of an ID; no installation is called so.
-NOT_AN_ID = frozenset({b"undefined", b"null", b"none", b"nan"})
 # `/~<id>/rest`; some clients escape the tilde (RFC 3986, 2.3 says that they need not).
 PREFIX = re.compile(r"/(?:~|%7[Ee])([^/?#]*)(.*)", re.DOTALL)
 
@@ -126,13 +123,8 @@ class TagReader:
             yield Tag(organization=read_id(value, where=where, what="organization"))
 
 
-def is_id(value: bytes) -> bool:
-    """Tell whether it may be the ID of anything."""
-    return ID.fullmatch(value) is not None and value.lower() not in NOT_AN_ID
-
-
 def read_id(value: bytes, *, where: str, what: str = "installation") -> str:
-    """Give an ID that is fit for a path.
+    """Give an ID that is fit for a path, in its one spelling.
 
     Raises:
         InstallationInvalidError: it is not; the value itself is never repeated.
@@ -141,7 +133,7 @@ def read_id(value: bytes, *, where: str, what: str = "installation") -> str:
         raise InstallationInvalidError(
             f"{where} must hold the ID of one {what}: 1 to 64 letters, digits, - or _"
         )
-    return value.decode("ascii")
+    return canonical_id(value.decode("ascii"))
 
 
 def _at_most_one(values: list[bytes], *, name: str) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxy import addresses, binds
+from proxy.identifiers import canonical_id
 from proxy.kinds import (
     Choice,
     Count,
@@ -64,7 +65,7 @@ _OWNED = _FRAMING | {
 def _installation_id(text: str) -> str:
     if text.lower() in _NO_INSTALLATION:
         raise ValueError("is what broken callers send, not an installation ID")
-    return text
+    return canonical_id(text)
 
 
 def _tag_header(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proxy.errors import WebhookRefusedError
-from proxy.tags import is_id
+from proxy.identifiers import canonical_id, is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,4 +93,4 @@ def _parse(data: str) -> Event:
 
 def _installation(found: object) -> str | None:
     named = found.get("id") if isinstance(found, dict) else None
-    return named if isinstance(named, str) and is_id(named.encode()) else None
+    return canonical_id(named) if isinstance(named, str) and is_id(named.encode()) else None

@@ -319,3 +319,13 @@ async def test_an_api_that_stalls_gives_no_list() -> None:
     async with scripted_upstream(answer) as upstream:
         with pytest.raises(MintTimeoutError):
             await fetch(upstream.url, first_byte=0.1)
+
+
+def test_an_id_in_uuid_form_has_one_spelling() -> None:
+    low = "3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11"
+    entry = {"id": low.upper(), "organization": {"id": low.upper()}}
+
+    found = read_entry(json.dumps(entry).encode())
+
+    assert found is not None
+    assert (found.id, found.organization_id) == (low, low)

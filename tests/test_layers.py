@@ -70,7 +70,7 @@ LAYERS = """
     alarm queryredaction slots
     auditchain breakoff consolelog places presence recent requesthead rsanumbers sealing
     truststore
-    clocks errors files leftout moments randomness storescripts tracecontext
+    clocks errors files identifiers leftout moments randomness storescripts tracecontext
     __init__
 """
 PURE = """
@@ -83,7 +83,8 @@ PURE = """
     answerhead
     access addresses breaker browsers cached circuit config consistency contentcoding credentials
     errors failures
-    framing headers hops intake issued kinds listenerconfig masking minting operations outcome paths
+    framing headers hops identifiers intake issued kinds listenerconfig masking minting operations
+    outcome paths
     passingback places policy policyconfig problems rationing recent reference reloading repeating
     requesthead routes rsanumbers secret servingconfig settings showing sources tags tracecontext
     tree units upstream upstreamconfig verdicts vocabulary webhooks

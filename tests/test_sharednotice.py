@@ -31,3 +31,11 @@ def test_a_notice_is_read_by_whoever_has_the_key() -> None:
 )
 def test_nobody_else_makes_us_drop_a_token(data: object, channel: str, keys: list[bytes]) -> None:
     assert read_notice(data, channel=channel, keys=keys) is None
+
+
+def test_a_notice_of_an_older_version_is_about_the_same_installation() -> None:
+    spelled = "3B0C9F0E-7D4B-4B59-8F0E-2B1F0F6F8C11"
+
+    notice = Notice(sender="one", installation=spelled, fingerprint=None)
+
+    assert notice.key == TokenKey(spelled.lower())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import InstallationInvalidError
 from proxy.paths import is_app_path
-from proxy.tags import Header, Tag, TagReader, is_id
+from proxy.tags import Header, Tag, TagReader
 
 BY_ID, BY_ORGANIZATION = "X-ICR-Installation-Id", "X-ICR-Organization-Id"
 ALL = ("header", "path", "userinfo")
@@ -53,35 +53,6 @@ def refusal(*headers: Header, kinds: tuple[str, ...] = ALL, prefix: Tag | None =
     with pytest.raises(InstallationInvalidError) as caught:
         read(*headers, kinds=kinds, prefix=prefix)
     return caught.value.detail
-
-
-# -- what an ID is --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "is_one"),
-    [
-        (b"3b0c9a52-0f3e-4d0e-9a55-3d1f0e4b7f10", True),
-        (b"a", True),
-        (b"_-", True),
-        (b"x" * 64, True),
-        (b"x" * 65, False),
-        (b"", False),
-        (b"a\n", False),
-        (b" a", False),
-        (b"a/b", False),
-        (b"..", False),
-        (b"a%2fb", False),
-        ("é".encode(), False),
-        (b"\xff", False),
-        (b"a\0", False),
-        (b"nullable", True),
-        *((word.encode(), False) for word in BROKEN),
-    ],
-    ids=repr,
-)
-def test_an_id_has_a_strict_alphabet(value: bytes, is_one: bool) -> None:  # noqa: FBT001
-    assert is_id(value) == is_one
 
 
 # -- by header ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from proxy import fates
+from proxy.auditor.reading import installation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +76,7 @@ class Movement:
         get = self.record.get
         return {
             "time": str(get("time", ""))[:23],
-            "installation": get("installation") or "",
+            "installation": installation_of(self.record),
             "organization": get("organization") or "",
             "operation": get("operation", ""),
             "method": get("method", ""),
@@ -125,7 +126,7 @@ def sum_up(movements: Iterable[Movement]) -> list[dict[str, Any]]:
         record = movement.record
         key = (
             movement.day,
-            record.get("installation") or "",
+            installation_of(record),
             record.get("organization") or "",
             record.get("operation", ""),
         )

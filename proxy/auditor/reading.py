@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from proxy.identifiers import canonical_id
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
@@ -84,7 +86,10 @@ class Wanted:
             record.get("kind") in self.kinds
             and (self.since is None or record.get("time", "") >= self.since)
             and (self.until is None or record.get("time", "") < self.until)
-            and (self.installation is None or record.get("installation") == self.installation)
+            and (
+                self.installation is None
+                or installation_of(record) == canonical_id(self.installation)
+            )
             and (self.request_id is None or record.get("request_id") == self.request_id)
             and (self.method is None or record.get("method") == self.method)
             and (self.caller is None or self.caller in (record.get("caller"), record.get("peer")))
@@ -98,6 +103,11 @@ class Wanted:
     def among(self, records: Iterable[Entry]) -> Iterator[Entry]:
         """Give those of them that are."""
         return (record for record in records if self.matches(record))
+
+
+def installation_of(record: Entry) -> str:
+    """Give the installation of a record, if any. Older records spell an ID as the caller did."""
+    return canonical_id(str(record.get("installation") or ""))
 
 
 def _has_status(record: Entry, status: str) -> bool:

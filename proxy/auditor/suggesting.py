@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proxy import operations
+from proxy.auditor.reading import installation_of
 from proxy.paths import decision_path
 from proxy.policy import Policy, Rule, Subject
 
@@ -52,7 +53,7 @@ def suggest(records: Iterable[Entry], *, per_installation: bool = True) -> Sugge
     asked = [record for record in records if record.get("kind") == "request"]
     users: dict[tuple[str, str | None], set[str]] = {}
     for record in filter(_is_needed, asked):
-        users.setdefault(_what(record), set()).add(str(record.get("installation") or ""))
+        users.setdefault(_what(record), set()).add(installation_of(record))
     grouped: dict[frozenset[str], list[tuple[str, str | None]]] = {}
     for what, who in users.items():
         grouped.setdefault(frozenset(who) if per_installation else frozenset(), []).append(what)
@@ -145,7 +146,7 @@ def _subject(record: Entry) -> Subject:
         ),
         method=str(record.get("method")),
         path=decision_path(str(record.get("path") or "/")),
-        installation=record.get("installation"),
+        installation=installation_of(record) or None,
         listener=str(record.get("listener")),
     )
 

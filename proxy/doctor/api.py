@@ -22,6 +22,7 @@ KEY_REMEDY = (
     "compare app.id and the key's fingerprint with the app's page in the registry:"
     " the key may belong to another app or environment (production, sandbox), or be deleted"
 )
+VERSION_REMEDY = "set upstream.api_version to a version that the API's documentation names"
 
 
 async def clock(case: Case) -> AsyncIterator[Finding]:
@@ -64,8 +65,11 @@ async def signature(case: Case) -> AsyncIterator[Finding]:
     except AppKeyRefusedError:
         yield Finding("app JWT", "fail", "the API refuses the app's signature", KEY_REMEDY)
     except MintError as error:
+        case.is_bad_request = error.reason == "status-4xx"
         remedy = "ask again later; if it stays so, look at what answers at upstream.base_url"
-        yield Finding("app JWT", "fail", error.detail, remedy)
+        yield Finding(
+            "app JWT", "fail", error.detail, VERSION_REMEDY if case.is_bad_request else remedy
+        )
     else:
         yield Finding("app JWT", "ok", f"the API takes the signature of app {case.config.app.id}")
 

@@ -29,6 +29,8 @@ class Case:
     """Whether all installations are tried, however many."""
     listed: list[Installation] = field(default_factory=list)
     minted: dict[str, AccessToken] = field(default_factory=dict)
+    is_bad_request: bool = False
+    """Whether the API took the app's own calls for bad requests, as of an unknown version."""
 
     @property
     def config(self) -> Config:

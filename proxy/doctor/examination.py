@@ -35,7 +35,7 @@ STEPS = (
     Step("app JWT", api.signature, needs=("key", "TLS")),
     Step("installations", api.installations, needs=("app JWT",)),
     Step("token", tokens.tokens, needs=("app JWT",)),
-    Step("API version", tokens.version, needs=("app JWT",)),
+    Step("API version", tokens.version, needs=("TLS",)),
 )
 
 

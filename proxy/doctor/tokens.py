@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy.access import TokenKey
 from proxy.appcalls import SUCCESS
-from proxy.doctor.api import KEY_REMEDY
+from proxy.doctor.api import KEY_REMEDY, VERSION_REMEDY
 from proxy.doctor.findings import Finding
 from proxy.errors import (
     AppKeyRefusedError,
@@ -14,7 +14,7 @@ from proxy.errors import (
     MintError,
     UpstreamError,
 )
-from proxy.tags import is_id
+from proxy.identifiers import is_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -84,6 +84,10 @@ async def version(case: Case) -> AsyncIterator[Finding]:
     usable = [token for token in case.minted.values() if token.organization]
     asked = case.config.upstream.api_version
     organization = usable[0].organization if usable else None
+    if case.is_bad_request:  # what an unsupported version gets (D-old)
+        detail = f"{asked} seems unsupported: the API takes our own calls for bad requests"
+        yield Finding("API version", "fail", detail, VERSION_REMEDY)
+        return
     if organization is None or not is_id(organization.encode()):
         yield Finding("API version", "skip", f"{asked} not tried: no token to try it with")
         return
@@ -104,8 +108,8 @@ def judge_version(status: int, *, asked: str, target: str) -> Finding:
     if status in SUCCESS:
         return Finding("API version", "ok", f"{asked} is accepted: {answered}")
     if status == BAD_REQUEST:  # what an unsupported version gets (D-old)
-        remedy = "set upstream.api_version to a version that the API's documentation names"
-        return Finding("API version", "fail", f"{asked} seems unsupported: {answered}", remedy)
+        detail = f"{asked} seems unsupported: {answered}"
+        return Finding("API version", "fail", detail, VERSION_REMEDY)
     if status in TOKEN_REFUSED:
         remedy = f"look at the installation's permissions in the registry, {MANDATORY} above all"
         return Finding("API version", "fail", f"the token is refused: {answered}", remedy)

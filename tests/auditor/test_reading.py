@@ -83,3 +83,16 @@ def test_what_is_no_moment_and_no_status_is_refused() -> None:
     with pytest.raises(ValueError, match="is no status"):
         read_status("abc")
     assert read_status("4xx") == "4xx"
+
+
+@pytest.mark.parametrize("recorded", ["low", "high"])
+@pytest.mark.parametrize("wanted", ["low", "high"])
+def test_an_installation_is_found_however_its_id_is_spelled(recorded: str, wanted: str) -> None:
+    spelled = {
+        "low": "3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11",
+        "high": "3B0C9F0E-7D4B-4B59-8F0E-2B1F0F6F8C11",
+    }
+
+    record = RECORD | {"installation": spelled[recorded]}
+
+    assert Wanted(installation=spelled[wanted]).matches(record)
