@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from proxy.gate import Gate
     from proxy.request import Request
 
+STATUS = "/status"
 INDEX = "/healthz /startupz /readyz /metrics /status"
 CONSOLE = "/ in a browser is the console; it reads /events /facts and POST /explain"
 SWITCHES = "POST /tokens/ID/drop /installations/ID/block /installations/ID/unblock /quit"
@@ -69,7 +70,7 @@ class Admin:
             # application down with it.
             "/readyz": lambda _: _probe(ready(), "not ready"),
             "/metrics": lambda request: _exposition(metrics, request),
-            "/status": lambda _: Page(
+            STATUS: lambda _: Page(
                 status=OK, content_type=JSON, body=msgspec.json.encode(status())
             ),
         }
@@ -99,9 +100,11 @@ class Admin:
     async def _answer(self, request: Request, path: str) -> Page | Answer:
         received, peer = request.raw_headers, peer_of(request)
         self._keep_out(request, path)
-        if path in self._pages:
+        if path in self._pages and not (path == STATUS and self._gate.asks_for_token):
             return self._page(request, path)
         objection = self._gate.objection(received, peer=peer)
+        if path == STATUS and objection is not None:
+            return json_page(FORBIDDEN, {"message": objection})
         thrown = self._control.answer(request.method, path, peer=peer, objection=objection)
         if thrown is not None:
             return thrown

@@ -58,10 +58,12 @@ class AdminToken:
             ) from None
 
     def withdraw(self) -> None:
-        """Take the file away, unless another proxy has put its own there."""
-        token, self._token = self._token, None
-        if self._path is None or token is None:
+        """Take the file away, unless another proxy has put its own there.
+
+        The token stays in force until the port is closed.
+        """
+        if self._path is None or self._token is None:
             return
-        with suppress(OSError):
-            if self._path.read_text() == token.reveal() + "\n":
+        with suppress(OSError, UnicodeDecodeError):
+            if self._path.read_text() == self._token.reveal() + "\n":
                 self._path.unlink()

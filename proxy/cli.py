@@ -178,11 +178,22 @@ def health(admin: str, *, ready: bool) -> None:
 
 @commands.command("quit", cls=Command, epilog="run-the-job; icr-proxy quit")
 @admin_option
-def quit_(admin: str) -> None:
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    envvar="ICR_PROXY_ADMIN__TOKEN_FILE",
+    metavar="FILE",
+    help="The proxy's admin.token_file, if it has one; also ICR_PROXY_ADMIN__TOKEN_FILE.",
+)
+def quit_(admin: str, token_file: Path | None) -> None:
     """Tell a proxy on this machine to stop, as SIGTERM does. Exits with 0 if it will, or 1."""
-    from proxy.probing import ask  # noqa: PLC0415
+    from proxy.probing import ask, token_header  # noqa: PLC0415
 
-    said = ask(_bind(admin), "/quit", method="POST")
+    try:
+        headers = token_header(token_file)
+    except StartError as error:
+        raise click.ClickException(error.detail) from None
+    said = ask(_bind(admin), "/quit", method="POST", headers=headers)
     if said is not None:
         raise click.ClickException(said)
     click.echo("quitting")

@@ -228,7 +228,11 @@ def _token_state(config: Config, explanation: Explanation) -> TokenState | None:
     from proxy.tokenstate import ask_token_state  # noqa: PLC0415
 
     return ask_token_state(
-        config.admin.bind, key, app=config.app.id, upstream=config.upstream.base_url
+        config.admin.bind,
+        key,
+        app=config.app.id,
+        upstream=config.upstream.base_url,
+        token_file=config.admin.token_file,
     )
 
 

@@ -129,8 +129,8 @@ class AdminConfig:
         Path | None,
         Key(
             of.FILE,
-            "File into which each start writes a new token that opens console and switches to"
-            " other machines.",
+            "File into which each start writes a new token; all but probes and metrics then takes"
+            " that token, from this machine too.",
             example="/run/icr-proxy/admin.token",
         ),
     ] = None

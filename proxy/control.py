@@ -1,7 +1,8 @@
 """The switches on the admin port: drop a token, block an installation, unblock it, quit.
 
-Who may throw them is decided by `gate`: whoever asks on this machine, or knows the admin token. The
-port may be open to the network for scraping. To quit one must be on this machine, token or not.
+Who may throw them is decided by `gate`: whoever knows the admin token, or, where there is none,
+whoever asks on this machine. The port may be open to the network for scraping. To quit one must be
+on this machine, token or not.
 """
 
 from __future__ import annotations

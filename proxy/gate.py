@@ -1,7 +1,10 @@
 """Who may look closely on the admin port, and who may throw its switches.
 
-Probes, metrics and status are for whoever reaches the port. What shows requests as they pass, or
-changes something, is for this machine, or for whoever can read the file with the admin token.
+Probes and metrics are for whoever reaches the port. Where `admin.token_file` is set, everything
+else takes the token in it, on this machine too: other users and containers share the loopback
+address.
+Without that file, the status is open, and what shows requests as they pass, or changes something,
+is for this machine.
 """
 
 from __future__ import annotations
@@ -29,12 +32,15 @@ class Gate:
     """The rules of one admin port."""
 
     def __init__(self, bind: str, *, token: Callable[[], Secret | None]) -> None:
-        """Guard the port bound to `bind`; `token` gives what opens it from elsewhere, if any."""
+        """Guard the port bound to `bind`; `token` gives the admin token, if there is one."""
         place = binds.host_and_port(bind)
-        # Of a socket of systemd's, only opening it tells who can connect.
-        self._is_local = not binds.is_reachable(bind) and binds.systemd_name(bind) is None
         self._names = frozenset({"localhost", *(place[:1] if place is not None else ())})
         self._token = token
+
+    @property
+    def asks_for_token(self) -> bool:
+        """Whether there is an admin token, so that it is needed."""
+        return self._token() is not None
 
     def knows(self, headers: Sequence[Header]) -> bool:
         """Whether the admin token is there, and right (compared in constant time)."""
@@ -66,7 +72,7 @@ class Gate:
             return None
         if any(name.lower() == TOKEN for name, _ in headers):
             return "The admin token is not right: each start of the proxy writes a new one."
-        if self._token() is not None and not self._is_local:
+        if self.asks_for_token:
             return "The admin token is needed: send what is in admin.token_file."
         if not peer.is_local:
             return (

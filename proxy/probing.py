@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 from proxy import binds
 from proxy.addresses import bracketed
+from proxy.secretfile import read_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # asked, not bound
 ASK_SECONDS = 2.0
 PAUSE_SECONDS = 0.1
 OK = 200
+TOKEN = "X-ICR-Proxy-Admin-Token"  # noqa: S105  # the name of the header
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -45,11 +48,24 @@ def connection_to(bind: str) -> tuple[http.client.HTTPConnection, str]:
     return http.client.HTTPConnection(host, port, timeout=ASK_SECONDS), f"{bracketed(host)}:{port}"
 
 
-def ask(bind: str, path: str, *, method: str = "GET") -> str | None:
+def token_header(token_file: Path | None) -> dict[str, str]:
+    """Make the header that the admin port asks for, of the token in that file, if there is one.
+
+    Raises:
+        StartError: the file cannot be read.
+    """
+    if token_file is None:
+        return {}
+    return {TOKEN: read_secret(token_file, key="admin.token_file", patience=0).reveal()}
+
+
+def ask(
+    bind: str, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+) -> str | None:
     """Give `None` if the admin port says yes, else what it says or why it cannot be asked."""
     connection, where = connection_to(bind)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=dict(headers or {}))
         response = connection.getresponse()
         said = _legible(response.read(200)) or f"HTTP {response.status}"
     except (OSError, http.client.HTTPException) as exc:

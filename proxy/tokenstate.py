@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proxy import binds
-from proxy.probing import connection_to
+from proxy.errors import StartError
+from proxy.probing import connection_to, token_header
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from proxy.access import TokenKey
 
 STATUS_LIMIT = 8 * 1024 * 1024  # bytes; a thousand tokens have half a megabyte
-OK = 200
+OK, FORBIDDEN = 200, 403
+UNANSWERED = (
+    StartError,
+    OSError,
+    http.client.HTTPException,
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+)
 
 
 class ShownToken(msgspec.Struct):
@@ -47,23 +57,35 @@ class TokenState:
     token: ShownToken | None = None
 
 
-def ask_token_state(bind: str, key: TokenKey, *, app: str, upstream: str) -> TokenState:
+def ask_token_state(
+    bind: str, key: TokenKey, *, app: str, upstream: str, token_file: Path | None = None
+) -> TokenState:
     """Ask the admin port at `bind`; whatever happens, there is a sentence."""
     place = binds.host_and_port(bind)
     if binds.systemd_name(bind) is not None or (place is not None and place[1] == 0):
         return TokenState(known=False, sentence="not asked: the admin port is not fixed")
     connection, where = connection_to(bind)
     try:
-        status = msgspec.json.decode(_read(connection), type=ShownStatus)
-    except OSError:
-        return TokenState(known=False, sentence=f"unknown: no proxy answers at {where}")
-    except (http.client.HTTPException, msgspec.DecodeError, UnicodeDecodeError):
-        return TokenState(known=False, sentence=f"unknown: what answers at {where} is no icr-proxy")
+        status = msgspec.json.decode(
+            _read(connection, headers=token_header(token_file)), type=ShownStatus
+        )
+    except UNANSWERED as error:
+        return TokenState(known=False, sentence=f"unknown: {_why(error, where=where)}")
     if (status.app, status.upstream) != (app, upstream):
         return TokenState(
             known=False, sentence=f"unknown: the proxy at {where} serves another app or API"
         )
     return token_state(status, key, where=f"at {where}")
+
+
+def _why(error: Exception, *, where: str) -> str:
+    if isinstance(error, StartError):
+        return error.detail
+    if isinstance(error, PermissionError):
+        return f"{where} wants another admin token"
+    if isinstance(error, OSError):
+        return f"no proxy answers at {where}"
+    return f"what answers at {where} is no icr-proxy"
 
 
 def token_state(status: ShownStatus, key: TokenKey, *, where: str) -> TokenState:
@@ -82,10 +104,12 @@ def token_state(status: ShownStatus, key: TokenKey, *, where: str) -> TokenState
     return TokenState(known=True, sentence=shown, token=token)
 
 
-def _read(connection: http.client.HTTPConnection) -> bytes:
+def _read(connection: http.client.HTTPConnection, *, headers: dict[str, str]) -> bytes:
     try:
-        connection.request("GET", "/status")
+        connection.request("GET", "/status", headers=headers)
         response = connection.getresponse()
+        if response.status == FORBIDDEN:
+            raise PermissionError
         if response.status != OK:
             raise http.client.HTTPException
         return response.read(STATUS_LIMIT)

@@ -91,11 +91,12 @@ def config_for(base_url: str, *, app_id: str = "app", key: str = "", **sections:
     upstream = sections.pop("upstream", {})
     listener = sections.pop("listener", {})
     app = sections.pop("app", None)
+    admin = sections.pop("admin", None)
     return Config(
         app=app or AppConfig(id=app_id, private_key=Secret(key or app_key_pem())),
         upstream=UpstreamConfig(base_url=base_url, **upstream),
         listeners=(ListenerConfig(**({"bind": "127.0.0.1:0"} | listener)),),
-        admin=AdminConfig(bind="127.0.0.1:0"),
+        admin=admin or AdminConfig(bind="127.0.0.1:0"),
         **sections,
     )
 

@@ -184,24 +184,31 @@ async def test_no_answer_lets_another_origin_read_it(proxy: RunningProxy) -> Non
     assert not [name for name, _ in answer.headers if name.lower().startswith(b"access-control")]
 
 
-async def test_on_an_open_port_with_a_token_file_the_token_is_needed(tmp_path: Path) -> None:
-    """Probes and metrics are as open as before."""
+@pytest.mark.parametrize("bind", ["0.0.0.0:0", "127.0.0.1:0"])
+async def test_with_a_token_file_the_token_is_needed(tmp_path: Path, bind: str) -> None:
+    """On loopback, too, where other users are; probes and metrics are as open as before."""
     file = tmp_path / "token"
-    async with running(config_with(bind="0.0.0.0:0", token_file=file)) as proxy:
+    async with running(config_with(bind=bind, token_file=file)) as proxy:
         right = f"X-ICR-Proxy-Admin-Token: {file.read_text().strip()}"
-        paths = [("HEAD", "/events"), ("GET", "/facts"), ("POST", SWITCHES[1])]
+        paths = [
+            ("HEAD", "/events"),
+            ("GET", "/facts"),
+            ("GET", "/status"),
+            ("POST", SWITCHES[1]),
+            ("POST", "/quit"),
+        ]
 
         without = [(await ask(proxy, *each)).status for each in paths]
         wrong = [(await ask(proxy, *each, right + "x")).status for each in paths]
         given = [(await ask(proxy, *each, right)).status for each in paths]
         open_to_all = [
             (await ask(proxy, "GET", path)).status
-            for path in ("/healthz", "/metrics", "/status", "/")
+            for path in ("/healthz", "/startupz", "/readyz", "/metrics", "/")
         ]
         seen = json.dumps(proxy.log())
 
-        assert (without, wrong, given) == ([403] * 3, [403] * 3, [200] * 3)
-        assert open_to_all == [200] * 4
+        assert (without, wrong, given) == ([403] * 5, [403] * 5, [200] * 5)
+        assert open_to_all == [200] * 5
         assert file.read_text().strip() not in seen
     assert not file.exists()
 
@@ -211,7 +218,8 @@ async def test_the_token_is_in_no_answer(tmp_path: Path) -> None:
     async with running(config_with(token_file=file)) as proxy:
         token = file.read_text().strip().encode()
         bodies = [
-            (await ask(proxy, "GET", path)).body for path in ("/", "/status", "/facts", "/metrics")
+            (await ask(proxy, "GET", path, f"X-ICR-Proxy-Admin-Token: {token.decode()}")).body
+            for path in ("/", "/status", "/facts", "/metrics")
         ]
 
     assert token

@@ -24,7 +24,8 @@ def gate(bind: str, *, token: bytes | None = None) -> Gate:
     ("bind", "token", "headers", "peer"),
     [
         pytest.param(LOCAL, None, CURL, HERE, id="curl on this machine"),
-        pytest.param(LOCAL, TOKEN, CURL, HERE, id="a token is not needed on loopback"),
+        pytest.param(LOCAL, TOKEN, (*CURL, GIVEN), HERE, id="loopback, with its token"),
+        pytest.param(LOCAL, TOKEN, (*PAGE, GIVEN), HERE, id="the console, with its token"),
         pytest.param(LOCAL, None, PAGE, HERE, id="the console"),
         pytest.param(
             LOCAL, None, (*PAGE, (b"Origin", b"http://127.0.0.1:9090")), HERE, id="its buttons"
@@ -34,7 +35,10 @@ def gate(bind: str, *, token: bytes | None = None) -> Gate:
             OPEN, TOKEN, (*CURL, GIVEN), HERE, id="an open port with its token, from here"
         ),
         pytest.param(OPEN, TOKEN, (*CURL, GIVEN), THERE, id="… and from elsewhere"),
-        pytest.param("unix:/run/a.sock", TOKEN, CURL, "unix:uid=0", id="a Unix socket"),
+        pytest.param("unix:/run/a.sock", None, CURL, "unix:uid=0", id="a Unix socket"),
+        pytest.param(
+            "unix:/run/a.sock", TOKEN, (*CURL, GIVEN), "unix:uid=0", id="… with its token"
+        ),
         pytest.param(
             OPEN,
             TOKEN,
@@ -55,6 +59,12 @@ def test_who_may_come_closer(bind: str, token: bytes | None, headers: Headers, p
         pytest.param(OPEN, None, (*CURL, GIVEN), THERE, "is not right", id="a token of nobody"),
         pytest.param(OPEN, TOKEN, CURL, HERE, "token is needed", id="a mesh makes all look local"),
         pytest.param(OPEN, TOKEN, CURL, THERE, "token is needed", id="no token"),
+        pytest.param(LOCAL, TOKEN, CURL, HERE, "token is needed", id="no token on loopback"),
+        pytest.param(LOCAL, TOKEN, PAGE, HERE, "token is needed", id="the console without it"),
+        pytest.param("[::1]:9090", TOKEN, CURL, "::1", "token is needed", id="IPv6"),
+        pytest.param(
+            "unix:/a.sock", TOKEN, CURL, "unix:uid=0", "token is needed", id="a Unix socket"
+        ),
         pytest.param("systemd:0", TOKEN, CURL, HERE, "token is needed", id="a socket of systemd's"),
         pytest.param(OPEN, TOKEN, (*CURL, GIVEN, GIVEN), HERE, "is not right", id="two tokens"),
         pytest.param(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from proxy.access import TokenKey
+from proxy.config import AdminConfig
 from proxy.emulator.server import Emulator
 from proxy.tokenstate import TokenState, ask_token_state
 from tests.doctor.tls_front import serving
-from tests.scenes import RunningProxy, call, request_head
+from tests.scenes import RunningProxy, call, config_for, request_head, running
 
 
-async def ask(proxy: RunningProxy, installation: str, *, app: str = "") -> TokenState:
+async def ask(
+    proxy: RunningProxy, installation: str, *, app: str = "", token_file: Path | None = None
+) -> TokenState:
     config = proxy.app.config
     return await asyncio.to_thread(
         ask_token_state,
@@ -21,6 +26,7 @@ async def ask(proxy: RunningProxy, installation: str, *, app: str = "") -> Token
         TokenKey(installation),
         app=app or config.app.id,
         upstream=config.upstream.base_url,
+        token_file=token_file,
     )
 
 
@@ -57,6 +63,22 @@ async def test_a_proxy_of_another_app_is_not_believed(proxy: RunningProxy) -> No
 
     assert not found.known
     assert "another app" in found.sentence
+
+
+async def test_the_admin_token_is_sent_if_there_is_a_file_for_it(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    admin = AdminConfig(bind="127.0.0.1:0", token_file=file)
+    async with running(config_for("http://127.0.0.1:9", admin=admin)) as proxy:
+        asked = partial(ask, proxy, "i")
+        right, none, missing = (
+            await asked(token_file=file),
+            await asked(),
+            await asked(token_file=tmp_path / "other"),
+        )
+
+    assert right.sentence.startswith("none at 127.0.0.1:")
+    assert (none.known, "wants another admin token" in none.sentence) == (False, True)
+    assert (missing.known, "other cannot be read" in missing.sentence) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ async function listen() {
     attempt = 0;
     live("on", "live");
     if (!known.facts) loadFacts();
+    if (!known.status) look();
     ended = await read(response.body.getReader()) || ended;
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -249,7 +250,9 @@ async function throwSwitch(path, button) {
 
 async function look() {  // once, right after a switch was thrown
   try {
-    known.status = await (await ask("/status")).json();
+    const response = await ask("/status");
+    if (!response.ok) return;
+    known.status = await response.json();
     known.statusAt = performance.now();
     dirty.add("status").add("installations");
     schedule();

@@ -82,6 +82,22 @@ async def test_an_idle_proxy_answers_quit_before_it_goes(
     assert (answer.status, code) == (200, 0)
 
 
+async def test_the_command_quit_sends_the_admin_token(emulator: Emulator, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    bare = {k: v for k, v in environment(emulator, tmp_path).items() if "ICR_PROXY_" not in k}
+    async with program_before(emulator, tmp_path, ICR_PROXY_ADMIN__TOKEN_FILE=str(file)) as program:
+        there = ["quit", "--admin", program.admin]
+
+        without = await run_to_end(there, bare)
+        wrong = await run_to_end([*there, "--token-file", str(tmp_path / "none")], bare)
+        given = await run_to_end([*there, "--token-file", str(file)], bare)
+
+        assert await program.end() == 0
+    assert (without[0], "admin token is needed" in without[2]) == (1, True)
+    assert (wrong[0], "none cannot be read" in wrong[2]) == (1, True)
+    assert given[:2] == (0, "quitting\n")
+
+
 async def test_a_signal_after_quit_is_the_first_one(emulator: Emulator, tmp_path: Path) -> None:
     """A job quits its sidecar, and then the pod is deleted: what is in flight still finishes."""
     async with (
