@@ -1,7 +1,10 @@
-"""The authorities that Kubernetes is told to believe when it calls the webhook.
+"""The CA bundle of the webhook: the authorities that the API server trusts when it calls it.
 
-Each injector has one of its own, and several may serve at once: replicas, or the old and the new
-one during an update. So each adds its own to those that are there, and the oldest leave.
+Each injector has an authority of its own, whose key never leaves its pod, and adds it to those that
+are there. So the bundle is a list in order of use: what is added, or renews its place, goes to the
+front, and what is beyond the last place is dropped. An injector renews its place when it has moved
+into the second half, so a living one is never dropped, as long as all of them fit into the first
+half. Those of pods that have ended move back and leave.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -18,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from proxy.errors import ClusterError
 from proxy.localca import is_ours
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-MOST = 8  # authorities in a bundle: more than replicas, few enough to read
+# Authorities in a bundle, of about 800 bytes each. The chart allows 20 replicas; in a rolling
+# update one more serves, and those that end serve for some seconds longer.
+ROOM = 64
+FRONT = ROOM // 2
 
 
 class ClientConfig(msgspec.Struct, rename="camel"):
@@ -64,15 +67,21 @@ def read_configuration(body: bytes) -> Configuration:
     return found
 
 
+def lacks(found: Configuration, own: bytes) -> bool:
+    """Tell whether any webhook does not trust our authority (PEM)."""
+    mine = x509.load_pem_x509_certificate(own)
+    return any(mine not in _certificates(each) for each in found.webhooks)
+
+
 def missing_from(found: Configuration, own: bytes, *, now: float) -> list[dict[str, Any]]:
-    """Write the JSON patch that adds our authority (PEM) wherever it is missing; empty if nowhere.
+    """Write the JSON patch that puts our authority (PEM) in front; empty if it is near the front.
 
     It fails, instead of undoing what somebody else did, if the object has changed meanwhile.
     """
     changes = [
         {"op": "add", "path": f"/webhooks/{at}/clientConfig/caBundle", "value": bundle}
         for at, webhook in enumerate(found.webhooks)
-        if (bundle := _with(webhook.client_config.ca_bundle or "", own, now=now)) is not None
+        if (bundle := _with(webhook, own, now=now)) is not None
     ]
     if not changes:
         return []
@@ -80,21 +89,22 @@ def missing_from(found: Configuration, own: bytes, *, now: float) -> list[dict[s
     return [{"op": "replace", "path": "/metadata/resourceVersion", "value": version}, *changes]
 
 
-def _with(encoded: str, own: bytes, *, now: float) -> str | None:
-    there = list(_living(encoded, now=now))
+def _with(webhook: Webhook, own: bytes, *, now: float) -> str | None:
+    there = _certificates(webhook)
     mine = x509.load_pem_x509_certificate(own)
-    if mine in there:
+    if mine in there[:FRONT]:
         return None
-    there.sort(key=lambda each: each.not_valid_before_utc, reverse=True)
-    pem = b"".join(each.public_bytes(Encoding.PEM) for each in (mine, *there[: MOST - 1]))
+    at = dt.datetime.fromtimestamp(now, dt.UTC)
+    others = [
+        each for each in there if each != mine and is_ours(each) and each.not_valid_after_utc > at
+    ]
+    pem = b"".join(each.public_bytes(Encoding.PEM) for each in (mine, *others[: ROOM - 1]))
     return base64.b64encode(pem).decode()
 
 
-def _living(encoded: str, *, now: float) -> Iterator[x509.Certificate]:
-    """Read the authorities that were made by injectors and are not over."""
+def _certificates(webhook: Webhook) -> list[x509.Certificate]:
+    encoded = webhook.client_config.ca_bundle or ""
     try:
-        found = x509.load_pem_x509_certificates(base64.b64decode(encoded, validate=True))
+        return x509.load_pem_x509_certificates(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError):
-        return
-    at = dt.datetime.fromtimestamp(now, dt.UTC)
-    yield from (each for each in found if is_ours(each) and each.not_valid_after_utc > at)
+        return []

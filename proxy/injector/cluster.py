@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proxy.errors import ClusterError
-from proxy.injector.bundle import missing_from, read_configuration
+from proxy.injector.bundle import ROOM, lacks, missing_from, read_configuration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from proxy.injector.bundle import Configuration
@@ -26,8 +26,10 @@ HOST, PORT = "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/"
 ASK_SECONDS = 10.0
 ANSWER_MOST = 4 << 20  # bytes; objects are at most 1.5 MiB
-OK, CONFLICT = 200, 409
-TRIES = 5  # when others change the object at the same time
+OK, NOT_FOUND, CONFLICT = 200, 404, 409
+# A conflict means that another writer was faster, so of N injectors that start together the last
+# one has N - 1 conflicts.
+TRIES = ROOM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +40,35 @@ class Cluster:
     port: int
     account: Path
 
-    def publish(self, webhook: str, own: bytes, *, now: float) -> bool:
-        """See to it that a webhook configuration believes our authority; say if that is new.
+    def publish(
+        self, webhook: str, own: bytes, *, now: float, on_missing: Callable[[], None]
+    ) -> bool:
+        """Put our authority into a webhook configuration unless it is there; say if that is new.
+
+        `on_missing` is called as soon as the authority is found to be missing. From then on, and
+        until this returns, the API server does not trust this injector.
 
         Raises:
             ClusterError: it cannot be done; the sentence says why.
         """
+        was_missing = False
         for _ in range(TRIES):
-            patch = missing_from(self._find(webhook), own, now=now)
+            found = self._find(webhook)
+            if found is None or lacks(found, own):
+                was_missing = True
+                on_missing()
+            if found is None:
+                raise _refused(NOT_FOUND, f"get {webhook}")
+            patch = missing_from(found, own, now=now)
             if not patch or self._change(webhook, patch):
-                return bool(patch)
+                return was_missing
         raise ClusterError(f"{webhook} is changed by somebody else all the time")
 
-    def _find(self, webhook: str) -> Configuration:
+    def _find(self, webhook: str) -> Configuration | None:
+        """Get it; None if there is none."""
         status, body = self._ask("GET", WEBHOOKS + webhook)
+        if status == NOT_FOUND:
+            return None
         if status != OK:
             raise _refused(status, f"get {webhook}")
         return read_configuration(body)
@@ -69,9 +86,11 @@ class Cluster:
         try:
             # Read each time: Kubernetes renews the token, of which an hour is the rule.
             token = (self.account / "token").read_text("ascii").strip()
-            trust = ssl.create_default_context(cafile=self.account / "ca.crt")
             connection = http.client.HTTPSConnection(
-                self.host, self.port, timeout=ASK_SECONDS, context=trust
+                self.host,
+                self.port,
+                timeout=ASK_SECONDS,
+                context=trusting(self.account / "ca.crt"),
             )
             try:
                 authorization = {"Authorization": f"Bearer {token}"}
@@ -84,6 +103,19 @@ class Cluster:
             # Not the text of a ValueError: http.client quotes a malformed header's value.
             why = getattr(exc, "strerror", None) or type(exc).__name__
             raise ClusterError(f"the Kubernetes API cannot be asked: {why}") from None
+
+
+def trusting(ca_file: Path) -> ssl.SSLContext:
+    """Trust the cluster's CA as kubectl and the kubelet do.
+
+    From Python 3.13 on the default context also demands key usage and key identifiers of each
+    certificate (VERIFY_X509_STRICT). The CAs of many clusters have none: of MicroK8s until 2026,
+    of old EKS clusters, of all that were made by plain `openssl req -x509`. Signatures, names and
+    dates are still verified.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def cluster_around(environ: Mapping[str, str], *, account: Path) -> Cluster:

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from proxy.listenerconfig import TlsConfig
     from proxy.logs import Log
 
-LOOK_SECONDS = 60.0
+# How often the bundle is looked at. Somebody may replace the webhook object, and until our
+# authority is put back no pod that asks for a proxy can start. A look is one GET.
+LOOK_SECONDS = 10.0
+RETRY_SECONDS = 1.0  # after a failure; then twice as long each time, up to the above
 NO_TAG = "X-ICR-Installation-Id"  # requests here have none; a name is needed for mistakes in one
 
 
@@ -61,6 +64,8 @@ class Injector:
         self._log = log
         self._now = now
         self._published = setting.webhook is None
+        self._is_ready_told = False
+        self._pem: bytes | None = None
         self._stack = AsyncExitStack()
         self.address = setting.bind
         """As bound: a port 0 is replaced by the real one."""
@@ -90,26 +95,37 @@ class Injector:
             )
             authority = Authority(folder, setting.names, now=self._now, copy=setting.ca_file)
             tls = authority.tls
-        listener = self._listener(tls, pem=authority.pem if authority else None)
+            self._pem = authority.pem
+        listener = self._listener(tls)
         await listener.open()
         stack.push_async_callback(listener.close)
         self.address = listener.address
-        # The authority's certificate is in the line, so that it can be had without asking.
+        self._log.info("injector.listening", listener=self.address)
+        if self._published:
+            self._tell_ready()
+        if authority is not None:
+            task = asyncio.get_running_loop().create_task(self._watch(authority), name="injector")
+            stack.push_async_callback(_ended, task)
+
+    def _tell_ready(self) -> None:
+        """Log it, the first time; the line has the authority, so that it can be had from there."""
+        if self._is_ready_told:
+            return
+        self._is_ready_told = True
         self._log.info(
             "injector.ready",
             listener=self.address,
             mode=self._defaults.mode,
             on_conflict=self._defaults.on_conflict,
-            ca=authority.pem.decode() if authority else None,
+            ca=self._pem.decode() if self._pem else None,
         )
-        if authority is not None:
-            task = asyncio.get_running_loop().create_task(self._watch(authority), name="injector")
-            stack.push_async_callback(_ended, task)
 
-    def _listener(self, tls: TlsConfig, *, pem: bytes | None) -> Listener:
+    def _listener(self, tls: TlsConfig) -> Listener:
         bind = self._setting.bind
         reports = TlsReports(log=self._log, listener=bind, now=self._now)
-        webhook = Webhook(self._defaults, pem=pem, ready=lambda: self._published, log=self._log)
+        webhook = Webhook(
+            self._defaults, pem=self._pem, ready=lambda: self._published, log=self._log
+        )
         return Listener(
             bind,
             respond=webhook,
@@ -121,25 +137,51 @@ class Injector:
         )
 
     async def _watch(self, authority: Authority) -> None:
-        """Renew the certificate before it ends; keep the API believing in our authority."""
+        """Renew the certificate before it ends; keep our authority in the webhook's bundle."""
+        failures = 0
         while True:
-            try:
-                authority.renew_if_due()
-                await self._publish(authority)
-            except StartError as error:
-                self._log.error("injector.failing", detail=error.detail)
-            except Exception as error:  # noqa: BLE001  # this task's one place: it tries again
-                self._log.error("injector.crashed", **where(error))
-            await asyncio.sleep(self._setting.look_seconds)
+            failures = 0 if await self._look(authority) else failures + 1
+            await asyncio.sleep(pause(failures, look_seconds=self._setting.look_seconds))
+
+    async def _look(self, authority: Authority) -> bool:
+        """Do it once; say if all is well."""
+        try:
+            authority.renew_if_due()
+            await self._publish(authority)
+        except StartError as error:
+            self._log.error("injector.failing", detail=error.detail)
+            return False
+        except Exception as error:  # noqa: BLE001  # this task's one place: it tries again
+            self._log.error("injector.crashed", **where(error))
+            return False
+        return True
 
     async def _publish(self, authority: Authority) -> None:
         cluster, webhook = self._setting.cluster, self._setting.webhook
         if cluster is None or webhook is None:
             return
-        is_new = await asyncio.to_thread(cluster.publish, webhook, authority.pem, now=self._now())
+        is_new = await asyncio.to_thread(
+            cluster.publish,
+            webhook,
+            authority.pem,
+            now=self._now(),
+            on_missing=self._on_missing,
+        )
         self._published = True
         if is_new:
             self._log.info("injector.published", webhook=webhook)
+        self._tell_ready()
+
+    def _on_missing(self) -> None:
+        """Be not ready, so that the API server calls another injector (called in a thread)."""
+        self._published = False
+
+
+def pause(failures: int, *, look_seconds: float) -> float:
+    """Give the seconds until the next look, after so many failures in a row."""
+    if failures == 0:
+        return look_seconds
+    return min(look_seconds, RETRY_SECONDS * 2.0 ** min(failures - 1, 10))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from proxy.injector.cluster import WEBHOOKS, Cluster
 from tests.injector.pods import Manifest, applied
-from tests.issuing import authority, server_certificate
+from tests.issuing import Issued, authority, server_certificate
 
 TOKEN = "sa-token-1"
 
@@ -54,15 +54,19 @@ def configuration() -> Manifest:
 
 
 @contextmanager
-def api_server(folder: Path) -> Iterator[Api]:
+def api_server(
+    folder: Path, *, ca: Issued | None = None, certificate: Issued | None = None
+) -> Iterator[Api]:
     """Serve as `kubernetes.default.svc` does, to whoever shows the right token."""
+    ca = ca or authority()
+    certificate = certificate or server_certificate(by=ca)
     account = folder / "account"
     account.mkdir()
     (account / "token").write_text(TOKEN)
-    (account / "ca.crt").write_bytes(authority().cert_pem)
+    (account / "ca.crt").write_bytes(ca.cert_pem)
     server = Server(("127.0.0.1", 0), Handler)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*server_certificate().write(folder, "api"))
+    context.load_cert_chain(*certificate.write(folder, "api"))
     server.socket = context.wrap_socket(server.socket, server_side=True)
     cluster = Cluster(host="127.0.0.1", port=server.server_address[1], account=account)
     api = server.api = Api(cluster, configuration())

@@ -10,12 +10,13 @@ from cryptography import x509
 
 from proxy import localca
 from proxy.errors import ClusterError
-from proxy.injector.bundle import MOST, missing_from, read_configuration
+from proxy.injector.bundle import FRONT, ROOM, lacks, missing_from, read_configuration
 from tests.injector.pods import Manifest, applied
 from tests.issuing import authority
 
 NOW = dt.datetime(2026, 11, 25, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
+REPLICAS = 20  # the maximum of the chart's schema (tests/chart/check_injector.py)
 
 
 def made(folder: Path, name: str, *, at: dt.datetime = NOW) -> bytes:
@@ -81,11 +82,54 @@ def test_where_it_is_there_nothing_is_to_be_done(tmp_path: Path) -> None:
     assert missing_from(found, own, now=NOW.timestamp()) == []
 
 
-def test_of_many_the_oldest_leave(tmp_path: Path) -> None:
+def test_of_many_those_leave_that_were_not_renewed_for_longest(tmp_path: Path) -> None:
     own = made(tmp_path, "own")
-    others = [made(tmp_path, f"{day}", at=NOW - day * DAY) for day in range(1, MOST + 2)]
+    others = [made(tmp_path, f"{at}") for at in range(ROOM + 1)]
 
-    assert after(configuration(encoded(*reversed(others))), own) == [[own, *others[: MOST - 1]]]
+    assert after(configuration(encoded(*others)), own) == [[own, *others[: ROOM - 1]]]
+
+
+def test_an_old_one_that_lives_moves_to_the_front_before_it_would_leave(tmp_path: Path) -> None:
+    own = made(tmp_path, "own", at=NOW - 300 * DAY)
+    others = [made(tmp_path, f"{at}") for at in range(FRONT)]
+
+    assert after(configuration(encoded(*others, own)), own) == [[own, *others]]
+
+
+def test_in_the_first_half_nothing_is_written(tmp_path: Path) -> None:
+    own = made(tmp_path, "own", at=NOW - 300 * DAY)
+    others = [made(tmp_path, f"{at}") for at in range(FRONT - 1)]
+
+    assert after(configuration(encoded(*others, own)), own) == [[*others, own]]
+
+
+def test_no_living_one_is_pushed_out_by_twenty_replicas_and_roll_outs(tmp_path: Path) -> None:
+    """The most that the chart allows: old and new pods together, five times in a row.
+
+    After each pod's start all that live look once, the worst placed last; then nobody writes.
+    """
+    stored = configuration(None)
+    living: list[bytes] = []
+
+    def look(own: bytes) -> int:
+        nonlocal stored
+        found = read_configuration(json.dumps(stored).encode())
+        patch = missing_from(found, own, now=NOW.timestamp())
+        stored = applied(stored, patch)
+        return len(patch)
+
+    def missing() -> list[bytes]:
+        found = read_configuration(json.dumps(stored).encode())
+        return [own for own in living if lacks(found, own)]
+
+    for pod in range(5 * REPLICAS):
+        living.append(made(tmp_path, f"{pod}"))
+        look(living[-1])
+        assert missing() == []
+        living = living[-REPLICAS:]
+        assert all(look(own) == 0 for own in living) or missing() == []
+
+    assert [look(own) for own in living] == [0] * REPLICAS
 
 
 def test_authorities_of_others_and_dead_ones_leave(tmp_path: Path) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-from collections.abc import Iterator
+import socket
+import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from proxy import localca
 from proxy.errors import ClusterError
-from proxy.injector.cluster import Cluster, cluster_around
+from proxy.injector.cluster import Cluster, cluster_around, trusting
 from tests.injector.clusters import TOKEN, Api, api_server
-from tests.issuing import authority
+from tests.issuing import authority, issue
 
 NAME = "icr-proxy-injector"
 NOW = dt.datetime.now(dt.UTC)  # noqa: TID251  # certificates have real dates
@@ -31,8 +34,10 @@ def own(tmp_path: Path) -> bytes:
     return localca.make(tmp_path / "own", ["localhost"], now=NOW).ca.read_bytes()
 
 
-def publish(api: Api, own: bytes, *, name: str = NAME) -> bool:
-    return api.cluster.publish(name, own, now=NOW.timestamp())
+def publish(
+    api: Api, own: bytes, *, name: str = NAME, on_missing: Callable[[], None] = lambda: None
+) -> bool:
+    return api.cluster.publish(name, own, now=NOW.timestamp(), on_missing=on_missing)
 
 
 def test_the_api_believes_our_authority_afterwards(api: Api, own: bytes) -> None:
@@ -59,7 +64,7 @@ def test_when_somebody_else_was_faster_it_looks_again(api: Api, own: bytes) -> N
 
 
 def test_it_does_not_fight_for_ever(api: Api, own: bytes) -> None:
-    api.conflicts = 100
+    api.conflicts = 1000
 
     with pytest.raises(ClusterError, match="is changed by somebody else all the time"):
         publish(api, own)
@@ -78,6 +83,24 @@ def test_a_refusal_is_told(api: Api, own: bytes, statuses: list[int], sentence: 
 
     with pytest.raises(ClusterError, match=sentence):
         publish(api, own)
+
+
+def test_a_missing_authority_is_told_before_it_is_put_there(api: Api, own: bytes) -> None:
+    asked_before: list[list[str]] = []
+
+    publish(api, own, on_missing=lambda: asked_before.append(api.asked.copy()))
+    publish(api, own, on_missing=lambda: asked_before.append(api.asked.copy()))
+
+    assert asked_before == [[f"GET {NAME}"]]
+
+
+def test_without_a_configuration_the_authority_is_missing(api: Api, own: bytes) -> None:
+    told: list[bool] = []
+
+    with pytest.raises(ClusterError, match="404"):
+        publish(api, own, name="nobody", on_missing=lambda: told.append(True))
+
+    assert told == [True]
 
 
 def test_a_configuration_that_is_missing_is_told(api: Api, own: bytes) -> None:
@@ -118,7 +141,56 @@ def test_an_api_that_is_not_there_is_told(api: Api, own: bytes) -> None:
     nowhere = replace(api.cluster, port=1)
 
     with pytest.raises(ClusterError, match="cannot be asked: "):
-        nowhere.publish(NAME, own, now=NOW.timestamp())
+        nowhere.publish(NAME, own, now=NOW.timestamp(), on_missing=lambda: None)
+
+
+# -- whom it trusts -------------------------------------------------------------------------------
+
+
+def test_a_cluster_ca_without_key_usage_and_identifiers_is_trusted(
+    tmp_path: Path, own: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such CAs are in use: canonical/microk8s#4864, kubernetes-client/python#2394."""
+    bare = issue("a cluster's CA", is_plain=True)
+    default = ssl.create_default_context
+
+    def as_of_python_3_13(*, cafile: Path) -> ssl.SSLContext:
+        context = default(cafile=cafile)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    with api_server(tmp_path, ca=bare) as api:
+        monkeypatch.setattr(ssl, "create_default_context", as_of_python_3_13)
+        assert publish(api, own) is True
+
+    context = trusting(api.account / "ca.crt")
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.check_hostname is True
+
+
+def test_such_a_ca_fails_where_python_is_strict(tmp_path: Path) -> None:
+    """Otherwise the test above would pass on any CA."""
+    bare = issue("a cluster's CA", is_plain=True)
+    with api_server(tmp_path, ca=bare) as api:
+        strict = ssl.create_default_context(cafile=api.account / "ca.crt")
+        strict.verify_flags |= ssl.VERIFY_X509_STRICT
+        with (
+            pytest.raises(ssl.SSLCertVerificationError),
+            socket.create_connection((api.cluster.host, api.cluster.port)) as plain,
+        ):
+            strict.wrap_socket(plain, server_hostname="localhost")
+
+
+def test_a_certificate_for_another_name_is_still_refused(tmp_path: Path, own: bytes) -> None:
+    bare = issue("a cluster's CA", is_plain=True)
+    other = issue("elsewhere", by=bare, names=(x509.DNSName("elsewhere"),))
+    with (
+        api_server(tmp_path, ca=bare, certificate=other) as api,
+        pytest.raises(ClusterError, match="cannot be asked: "),
+    ):
+        publish(api, own)
+
+    assert api.asked == []
 
 
 # -- where it is ----------------------------------------------------------------------------------

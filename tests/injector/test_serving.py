@@ -16,14 +16,18 @@ import pytest
 
 from proxy.app import SYSTEM_CLOCKS
 from proxy.errors import StartError
-from proxy.injector.serving import Injector, Setting, serve
+from proxy.injector.serving import Injector, Setting, pause, serve
 from proxy.listenerconfig import TlsConfig
-from tests.injector.clusters import api_server
+from tests.injector.clusters import Api, api_server
 from tests.injector.pods import ASKED, DEFAULTS, pod, review
 from tests.issuing import authority, server_certificate, trusting
 from tests.scenes import Clock, RawAnswer, read_answer
 
 SIGNED = Setting(bind="127.0.0.1:0", names=("localhost", "127.0.0.1"), look_seconds=0.02)
+
+
+def published_at(api: Api, **more: Any) -> Setting:
+    return replace(SIGNED, webhook="icr-proxy-injector", cluster=api.cluster, **more)
 
 
 class Heard:
@@ -129,6 +133,11 @@ async def test_the_api_is_told_and_then_it_is_ready(tmp_path: Path) -> None:
         bundle = api.stored["webhooks"][0]["clientConfig"]["caBundle"]
 
     assert answer.status == 200
+    assert [name for name, _ in heard.lines] == [
+        "injector.listening",
+        "injector.published",
+        "injector.ready",
+    ]
     assert told == {"webhook": "icr-proxy-injector"}
     assert base64.b64decode(bundle).decode() == pem
 
@@ -161,15 +170,57 @@ async def test_while_the_api_says_no_it_serves_and_is_not_ready(tmp_path: Path) 
     heard = Heard()
     with api_server(tmp_path) as api:
         (api.account / "token").write_text("expired")
-        setting = replace(SIGNED, webhook="icr-proxy-injector", cluster=api.cluster)
+        setting = published_at(api, ca_file=tmp_path / "ca.pem")
         async with injector(setting, heard) as found:
             told = await heard.until("injector.failing")
-            trust = believing((await heard.until("injector.ready"))["ca"])
+            trust = believing((tmp_path / "ca.pem").read_text())
             ready = await ask(found.address, GET % b"/readyz", trust=trust)
             alive = await ask(found.address, GET % b"/healthz", trust=trust)
 
     assert told == {"detail": "the Kubernetes API answered 401 to: get icr-proxy-injector"}
     assert (ready.status, alive.status) == (503, 200)
+    assert "injector.ready" not in [name for name, _ in heard.lines]
+
+
+async def test_while_its_authority_cannot_be_put_back_it_is_not_ready(tmp_path: Path) -> None:
+    """After `kubectl replace` of the webhook, whoever would call it would not trust it."""
+    heard = Heard()
+    with api_server(tmp_path) as api:
+        async with injector(published_at(api), heard) as found:
+            trust = believing((await heard.until("injector.ready"))["ca"])
+            api.conflicts = 1_000_000
+            api.stored["webhooks"][0]["clientConfig"].pop("caBundle")
+            await heard.until("injector.failing")
+            missing = await ask(found.address, GET % b"/readyz", trust=trust)
+            api.conflicts = 0
+            api.changed.clear()
+            await api.until_changed()
+            async with asyncio.timeout(20):
+                while (await ask(found.address, GET % b"/readyz", trust=trust)).status != 200:
+                    pass
+
+    assert missing.status == 503
+    assert [name for name, _ in heard.lines].count("injector.ready") == 1
+
+
+async def test_an_api_that_comes_back_is_asked_again_soon(tmp_path: Path) -> None:
+    """It starts while the API is away; a look a minute later would be too late."""
+    heard = Heard()
+    with api_server(tmp_path) as api:
+        api.statuses = [500, 500]
+        async with injector(published_at(api, look_seconds=3600.0), heard):
+            async with asyncio.timeout(20):
+                await heard.until("injector.ready")
+
+    assert [name for name, _ in heard.lines].count("injector.failing") == 2
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"),
+    [(0, 10.0), (1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 10.0), (5000, 10.0)],
+)
+def test_it_waits_longer_after_each_failure(failures: int, seconds: float) -> None:
+    assert pause(failures, look_seconds=10.0) == seconds
 
 
 async def test_a_mistake_of_ours_does_not_end_the_watch(tmp_path: Path) -> None:

@@ -202,7 +202,6 @@ async def test_in_a_cluster_it_makes_itself_believed(tmp_path: Path) -> None:
         words = ("--self-signed", "--for", "127.0.0.1", "--patch-webhook", "icr-proxy-injector")
         account = ("--service-account", str(api.account))
         async with running(*words, *account, around=around) as injector:
-            await injector.program.until("injector.published")
             bundle = api.stored["webhooks"][0]["clientConfig"]["caBundle"]
             injector.trust = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
             ready = await injector.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
