@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+EVERY_ADDRESS = "*"  # as a host to listen on: of IPv4 and of IPv6
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HIGHEST_PORT = 65535
 _LONGEST_NAME = 253  # RFC 1035, 2.3.4, without the final dot
@@ -54,14 +56,16 @@ def _ipv6(text: str) -> str:
 
 
 def split_bind(bind: str) -> tuple[str, int]:
-    """Part `host:port` or `[v6]:port` into a host without brackets and a port."""
+    """Part `host:port`, `[v6]:port` or `*:port` into a host without brackets and a port."""
     host, colon, port = bind.rpartition(":")
     if not colon or not _PORT.fullmatch(port) or int(port) > _HIGHEST_PORT:
         raise ValueError("is not an address to listen on; write host:port, as in 127.0.0.1:8080")
-    if host in ("", "*"):
+    if host == EVERY_ADDRESS:
+        return host, int(port)
+    if not host:
         raise ValueError(
             f"leaves open who may connect; write 127.0.0.1:{port} for this machine only,"
-            f" or 0.0.0.0:{port} for every network"
+            f" 0.0.0.0:{port} for every IPv4 network, or *:{port} for every network"
         )
     if ":" in host and not host.startswith("["):
         raise ValueError(f"is ambiguous; write an IPv6 address in brackets, as in [::1]:{port}")
@@ -161,6 +165,8 @@ def collide(one: str, other: str) -> bool:
 
 
 def _covers(wildcard: str, host: str) -> bool:
+    if wildcard == EVERY_ADDRESS:
+        return True
     if wildcard == "0.0.0.0":  # noqa: S104 - compared, not bound
         return ":" not in host
     return wildcard == "::" and ":" in host

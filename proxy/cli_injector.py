@@ -29,10 +29,10 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option(
     "--listen",
-    default="0.0.0.0:8443",
+    default="*:8443",
     show_default=True,
     metavar="HOST:PORT",
-    help="Where the API server reaches it.",
+    help="Where the API server reaches it; * is every address, of IPv4 and of IPv6.",
 )
 @click.option("--tls-cert", type=FILE, metavar="FILE", help="Certificate; read anew if changed.")
 @click.option("--tls-key", type=FILE, metavar="FILE", help="Its private key.")

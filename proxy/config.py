@@ -117,7 +117,7 @@ class AdminConfig:
         str,
         Key(
             of.BIND,
-            "Where to listen; no credential leaves here, so 0.0.0.0 is fine for scraping.",
+            "Where to listen; no credential leaves here, so *:9090 is fine for scraping.",
             flag="--admin",
             example="127.0.0.1:9090",
         ),

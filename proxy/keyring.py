@@ -57,7 +57,7 @@ class Unwatched:
 
 
 class KeyRing:
-    """The keys of an app; what changes in a file is noticed when the next token is minted.
+    """The keys of an app; a changed file is taken up by `look`, and when the next token is minted.
 
     A key that the API refused goes behind the others for some minutes, provided that it took
     another one; if it refuses all, that says nothing of any of them (see `appcalls`).
@@ -90,6 +90,10 @@ class KeyRing:
     def states(self) -> dict[str, str]:
         """How each key stands, the newest first."""
         return {key.fingerprint: self._state(key.fingerprint) for key in self._keys}
+
+    def look(self) -> None:
+        """Take up what has changed in the files, so that a rotation is seen without a mint."""
+        self._read()
 
     def current(self) -> SigningKey:
         """Give the key to sign with."""

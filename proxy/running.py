@@ -70,7 +70,7 @@ class _Program:
             # would come after 700 objects more than there were, and look at all that is under way:
             # with 1,000 connections, a twelfth of all time.
             gc.set_threshold(COLLECT_AFTER, 10, 10)
-            watcher = loop.create_task(self._watch(app), name="watch-config")
+            watcher = loop.create_task(self._watch(app), name="watch-files")
             await self._stop.wait()
             watcher.cancel()
             drain = loop.create_task(app.drain(), name="drain")
@@ -95,10 +95,14 @@ class _Program:
         return is_new
 
     async def _watch(self, app: App) -> None:
-        """Reload when the file changes, also by the symlink swap of a Kubernetes ConfigMap."""
+        """Take up changed files: of the configuration, of the app's keys, of `upstream.ca_file`.
+
+        Kubernetes changes those of a ConfigMap or a Secret by the swap of a symbolic link.
+        """
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             app.parts.pool.refresh_trust()
+            app.parts.keys.look()
             now = _look(self._file)
             if now != self._seen:
                 self._seen = now

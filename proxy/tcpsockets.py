@@ -1,7 +1,9 @@
 """TCP sockets that listen: one for each address that a host has.
 
 IPv6 sockets take IPv6 only, whatever the system's default is: `[::]` would otherwise take IPv4
-callers as well, and who had restricted the IPv4 side would not know. For both, write two listeners.
+callers as well, and who had restricted the IPv4 side would not know. `*` is both, by a socket of
+each family, so that IPv4 callers keep their IPv4 addresses (they would be `::ffff:10.0.0.7`). A
+machine that has only one of the families listens on that one.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from proxy.addresses import bracketed
+from proxy.addresses import EVERY_ADDRESS, bracketed
 from proxy.errors import BindError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Place = tuple[socket.AddressFamily, str]
+
+WILDCARDS = [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]  # noqa: S104  # asked for by `*`
 
 # A name such as localhost often has an IPv6 address on machines that have no IPv6.
 NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -51,6 +55,8 @@ async def open_tcp(host: str, port: int, *, backlog: int) -> list[socket.socket]
 
 
 async def _resolve(host: str) -> list[Place]:
+    if host == EVERY_ADDRESS:
+        return WILDCARDS
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     places = ((family, str(address[0])) for family, _, _, _, address in found)

@@ -63,6 +63,7 @@ def test_what_is_no_host_is_refused(raw: str, rule: str) -> None:
         pytest.param("LocalHost:80", "localhost:80", id="name"),
         pytest.param("[::]:80", "[::]:80", id="ipv6"),
         pytest.param("[0::1]:80", "[::1]:80", id="ipv6-shortened"),
+        pytest.param("*:8080", "*:8080", id="both-families"),
     ],
 )
 def test_an_address_to_listen_on_is_read(raw: str, bind: str) -> None:
@@ -79,7 +80,9 @@ def test_an_address_to_listen_on_is_read(raw: str, bind: str) -> None:
         pytest.param("127.0.0.1:080", "write host:port", id="leading-zero"),
         pytest.param("127.0.0.1:http", "write host:port", id="port-name"),
         pytest.param(":8080", "127.0.0.1:8080 for this machine only", id="no-host"),
-        pytest.param("*:8080", "0.0.0.0:8080 for every network", id="star"),
+        pytest.param(":8080", r"\*:8080 for every network", id="no-host-either"),
+        pytest.param("[*]:8080", "is malformed", id="star-in-brackets"),
+        pytest.param("*.example:80", "is not a host", id="star-in-a-name"),
         pytest.param("::1:8080", r"\[::1\]:8080", id="ipv6-without-brackets"),
         pytest.param("a b:80", "is not a host", id="bad-host"),
     ],
@@ -209,6 +212,10 @@ def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -
         pytest.param("127.0.0.1:80", "0.0.0.0:80", True, id="second-covers-first"),
         pytest.param("0.0.0.0:80", "127.0.0.1:80", True, id="first-covers-second"),
         pytest.param("[::]:80", "[::1]:80", True, id="ipv6-covers"),
+        pytest.param("*:80", "127.0.0.1:80", True, id="both-families-cover-ipv4"),
+        pytest.param("[::]:80", "*:80", True, id="both-families-cover-ipv6"),
+        pytest.param("*:80", "*:80", True, id="both-families-twice"),
+        pytest.param("*:80", "*:81", False, id="both-families-other-port"),
     ],
 )
 def test_binds_collide_if_one_takes_the_others_port(one: str, other: str, taken: bool) -> None:  # noqa: FBT001

@@ -20,6 +20,7 @@ HASH = f"sha256:{1:064x}"
     ("bind", "exposed", "fine"),
     [
         pytest.param("0.0.0.0:80", False, False, id="all-ipv4"),
+        pytest.param("*:80", False, False, id="both-families"),
         pytest.param("[::]:80", False, False, id="all-ipv6"),
         pytest.param("10.0.0.1:80", False, False, id="one-address"),
         pytest.param("proxy.example:80", False, False, id="a-name-may-mean-anything"),

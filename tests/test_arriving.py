@@ -16,6 +16,7 @@ CONFIG = Config(
     listeners=(
         ListenerConfig(bind="127.0.0.1:8080"),
         ListenerConfig(bind="0.0.0.0:8081", exposed=True),
+        ListenerConfig(bind="*:8082", exposed=True),
     ),
 )
 
@@ -31,6 +32,7 @@ CONFIG = Config(
         pytest.param(
             "http://gateway:8081", "0.0.0.0:8081", "/", b"gateway:8081", id="another listener"
         ),
+        pytest.param("http://[::1]:8082/p", "*:8082", "/p", b"[::1]:8082", id="of both families"),
         pytest.param(
             "http://127.0.0.1:8080?q", "127.0.0.1:8080", "/?q", b"127.0.0.1:8080", id="no path"
         ),

@@ -63,6 +63,7 @@ def test_a_bind_is_of_one_kind() -> None:
     ("bind", "reachable"),
     [
         ("0.0.0.0:80", True),
+        ("*:80", True),
         ("proxy.example:80", True),
         ("localhost:80", False),
         ("unix:/x", False),

@@ -95,6 +95,21 @@ def test_a_key_in_the_configuration_needs_no_file(heard: Heard) -> None:
     assert heard.events == [f"loaded {ring.fingerprint}"]
 
 
+def test_a_look_takes_up_a_changed_file_and_a_second_one_says_nothing(
+    path: Path, ring: KeyRing, heard: Heard
+) -> None:
+    put(path, another_pem())
+    before = len(heard.events)
+
+    ring.look()
+    told = heard.events[before:]
+    ring.look()
+
+    assert told == [f"loaded {fingerprint_of(another_pem())}"]
+    assert len(heard.events) == before + 1
+    assert ring.fingerprint == fingerprint_of(another_pem())
+
+
 def test_a_ring_without_a_watcher_works(path: Path) -> None:
     ring = KeyRing(AppConfig(id="app", private_key_file=path), now=Clock())
     put(path, "rubbish")

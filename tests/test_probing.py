@@ -144,8 +144,14 @@ def test_silence_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("listening", "bind"),
-    [("127.0.0.1", "0.0.0.0"), ("::1", "[::]"), ("::1", "[::1]"), ("127.0.0.1", "localhost")],
-    ids=["IPv4 everywhere", "IPv6 everywhere", "IPv6", "name"],
+    [
+        ("127.0.0.1", "0.0.0.0"),
+        ("::1", "[::]"),
+        ("127.0.0.1", "*"),
+        ("::1", "[::1]"),
+        ("127.0.0.1", "localhost"),
+    ],
+    ids=["IPv4 everywhere", "IPv6 everywhere", "everywhere", "IPv6", "name"],
 )
 def test_every_bind_can_be_asked(listening: str, bind: str) -> None:
     with AdminPort(OK, host=listening) as admin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -115,3 +116,37 @@ async def test_the_ipv6_wildcard_takes_no_ipv4_callers(opened: list[socket.socke
         socket.create_connection(("127.0.0.1", port), timeout=5)
     with socket.create_connection(("::1", port), timeout=5):
         pass
+
+
+async def test_a_star_is_every_address_of_both_families(opened: list[socket.socket]) -> None:
+    opened += await open_tcp("*", 0, backlog=2)
+    port = opened[0].getsockname()[1]
+
+    assert [each.getsockname()[:2] for each in opened] == [("0.0.0.0", port), ("::", port)]
+    for family, address in (V4, V6):
+        with socket.socket(family) as caller:
+            caller.connect((address, port))
+            [place] = [each for each in opened if each.family == family]
+            accepted, peer = place.accept()
+            accepted.close()
+            assert peer[0] == address
+
+
+@pytest.mark.parametrize("missing", [socket.AF_INET, socket.AF_INET6])
+async def test_a_star_is_what_there_is_on_a_machine_with_one_family(
+    monkeypatch: pytest.MonkeyPatch, opened: list[socket.socket], missing: socket.AddressFamily
+) -> None:
+    """Pods of a cluster without IPv6 have none, and those of one without IPv4 the reverse."""
+    plain = tcpsockets._open
+
+    def of_one_family(family: socket.AddressFamily, *words: Any, **more: Any) -> socket.socket:
+        if family == missing:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return plain(family, *words, **more)
+
+    monkeypatch.setattr(tcpsockets, "_open", of_one_family)
+    opened += await open_tcp("*", 0, backlog=1)
+
+    assert [each.family for each in opened] == [
+        family for family in (socket.AF_INET, socket.AF_INET6) if family != missing
+    ]

@@ -6,6 +6,7 @@ accepted here is what the proxy will accept when it starts.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PREFIX = "icr-proxy/"
 INJECT, INJECTED = "inject", "injected"
+# The chart's own: pods of a gateway, and those that have its sidecar templates.
+RESTART = "restart"
 CONFIG_FOLDER, KEYS_FOLDER = "/etc/icr-proxy/config", "/etc/icr-proxy/keys"
 CONFIG_FILE = f"{CONFIG_FOLDER}/icr-proxy.yaml"
 PORT, ADMIN_PORT = 8080, 9090
@@ -107,11 +110,11 @@ class Wish:
 
 
 def ours(annotations: Mapping[str, str]) -> dict[str, str]:
-    """Give what is addressed to us, without the prefix."""
+    """Give what is addressed to the injector, without the prefix."""
     return {
         name.removeprefix(PREFIX): text
         for name, text in annotations.items()
-        if name.startswith(PREFIX)
+        if name.startswith(PREFIX) and name != PREFIX + RESTART
     }
 
 
@@ -170,7 +173,7 @@ def _missing(
 def _with_variables(
     wish: Wish, said: Mapping[str, str], *, app_id: str | None
 ) -> Wish | tuple[str, ...]:
-    host = "0.0.0.0" if wish.admin_exposed else "127.0.0.1"  # noqa: S104  # to be scraped, by wish
+    host = "*" if wish.admin_exposed else "127.0.0.1"
     variables = {
         "ICR_PROXY_APP__PRIVATE_KEYS_DIR": KEYS_FOLDER,
         "ICR_PROXY_ADMIN__BIND": f"{host}:{wish.admin_port}",
@@ -187,5 +190,28 @@ def _with_variables(
         try:
             load(file=None, environ=variables, flags={})
         except ConfigError as error:
-            return tuple(f"the annotations do not go together: {each}" for each in error.problems)
+            return tuple(map(_together, error.problems))
     return replace(wish, variables=tuple(sorted(variables.items())))
+
+
+# Which annotation a variable comes from, if not as it stands.
+_VARIABLES: Mapping[str, str] = {
+    "ICR_PROXY_APP__PRIVATE_KEYS_DIR": "key-secret",
+    "ICR_PROXY_ADMIN__BIND": "admin-port",
+    "ICR_PROXY_LISTENERS__0__BIND": "port",
+} | {each.variable: name for name, each in ANNOTATIONS.items() if each.variable is not None}
+_VARIABLE = re.compile(r"(?:environment variable )?(ICR_PROXY_[A-Z0-9_]+)")
+
+
+def _together(problem: str) -> str:
+    """Say what the proxy would say at its start, in the names that the pod's author has used."""
+
+    def named(found: re.Match[str]) -> str:
+        name = _VARIABLES.get(found[1])
+        return found[0] if name is None else f"annotation {PREFIX}{name}"
+
+    text = _VARIABLE.sub(named, problem)
+    return (
+        f"the annotations do not go together: {text}; a key that has no annotation can be set in a"
+        f" ConfigMap ({PREFIX}config-map)"
+    )

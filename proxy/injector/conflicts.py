@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.injector.sidecar import CONFIG_VOLUME, KEYS_VOLUME, NAME
+from proxy.injector.sidecar import NAME, VOLUMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def conflicts(pod: Pod, wish: Wish) -> Iterator[str]:
         yield f"the pod has a container {NAME} of its own; rename it, or do without injection"
     yield from _ports(pod, wish)
     for each in spec.volumes or ():
-        if each.name in (KEYS_VOLUME, CONFIG_VOLUME):
+        if each.name in VOLUMES:
             yield f"the pod has a volume {each.name} of its own; rename it"
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy import vocabulary as of
-from proxy.injector.annotations import ANNOTATIONS, INJECT, INJECTED, PREFIX, ours, read_wish
+from proxy.injector.annotations import INJECT, INJECTED, PREFIX, ours, read_wish
 from proxy.injector.conflicts import conflicts, weaknesses
 from proxy.injector.patching import patch
 from proxy.injector.pods import read_pod
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 POD = Kind(group="", version="v1", kind="Pod")
 FORBIDDEN, UNPROCESSABLE = 403, 422
+NAME_MOST = 63  # characters of an annotation's name, without its prefix
 
 
 def decide(request: Request, defaults: Defaults) -> Verdict:
@@ -75,10 +76,12 @@ def _inject(pod: Pod, said: Mapping[str, str], defaults: Defaults) -> Verdict:
 
 
 def _not_asked(said: Mapping[str, str]) -> Verdict:
-    wishes = sorted(set(said) & set(ANNOTATIONS) - {INJECTED})
+    wishes = sorted(set(said) - {INJECTED})
     if not wishes:
         return Verdict(result="untouched")
-    return _untouched(f'icr-proxy: {PREFIX}{wishes[0]} does nothing without {PREFIX}inject: "true"')
+    return _untouched(
+        f'icr-proxy: {PREFIX}{wishes[0][:NAME_MOST]} does nothing without {PREFIX}inject: "true"'
+    )
 
 
 def _says_no(said: Mapping[str, str]) -> bool:

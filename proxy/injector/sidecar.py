@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 NAME = "icr-proxy"
 KEYS_VOLUME, CONFIG_VOLUME = "icr-proxy-keys", "icr-proxy-config"
+# Kubernetes mounts the token of the pod's service account into every container that has no mount of
+# its own there. The proxy needs none, so it gets an empty folder; the others keep theirs.
+NO_TOKEN_VOLUME, TOKEN_FOLDER = (
+    "icr-proxy-no-token",
+    "/var/run/secrets/kubernetes.io/serviceaccount",
+)
+VOLUMES = (KEYS_VOLUME, CONFIG_VOLUME, NO_TOKEN_VOLUME)
 NOBODY = 65532  # whom the image runs as
 # The files are root's, and the pod may have no group of nobody's; no other container has the mount.
 READABLE = 0o444
@@ -70,6 +77,7 @@ def volumes(wish: Wish) -> list[Manifest]:
     made: list[Manifest] = [{"name": KEYS_VOLUME, "secret": keys}]
     if wish.config_map:
         made.append({"name": CONFIG_VOLUME, "configMap": {"name": wish.config_map}})
+    made.append({"name": NO_TOKEN_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
     return made
 
 
@@ -77,6 +85,7 @@ def _mounts(wish: Wish) -> list[tuple[str, str]]:
     mounts = [(KEYS_VOLUME, KEYS_FOLDER)]
     if wish.config_map:
         mounts.append((CONFIG_VOLUME, CONFIG_FOLDER))
+    mounts.append((NO_TOKEN_VOLUME, TOKEN_FOLDER))
     return mounts
 
 

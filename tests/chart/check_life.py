@@ -20,7 +20,7 @@ from proxy.emulator.settings import EmulatorSettings
 from proxy.keys import parse_signing_key
 from tests.chart.rendering import Manifest, helm4, only, pods
 from tests.scenes import app_key_pem, call, request_head
-from tests.stories.program import Program, program_run, run_to_end
+from tests.stories.program import GUARD_SECONDS, Program, program_run, run_to_end
 from tests.test_keyring import another_pem
 
 MOUNTS, VOLUME = "/etc/icr-proxy", "/var/lib/icr-proxy"
@@ -44,6 +44,9 @@ class Mount:
                 (self._folder / name).symlink_to(f"..data/{name}")
         (self._folder / "..data_tmp").symlink_to(data.name)
         (self._folder / "..data_tmp").rename(self._folder / "..data")
+        for each in self._folder.iterdir():
+            if not each.name.startswith("..") and each.name not in files:
+                each.unlink()
 
 
 @dataclass
@@ -150,6 +153,27 @@ async def test_of_the_keys_in_a_secret_the_last_by_name_signs_and_nothing_restar
 
         assert await running.ask(which=1) == 200
         assert active in await running.metrics()
+
+
+async def test_a_rotation_is_seen_on_a_pod_that_mints_nothing(tmp_path: Path) -> None:
+    """The runbook, on a quiet pod: the new key is there after step 1, the old one gone after 3."""
+    old, new = (
+        parse_signing_key(pem, source="a key").fingerprint for pem in (app_key_pem(), another_pem())
+    )
+    async with pod(tmp_path) as running:
+        running.keys.write(**{"2026-11-25.pem": app_key_pem(), "2027-05-25.pem": another_pem()})
+        loaded = await running.program.until("key.loaded")
+        both = await running.metrics()
+        running.keys.write(**{"2027-05-25.pem": another_pem()})
+        async with asyncio.timeout(GUARD_SECONDS):
+            while old in await running.metrics():  # noqa: ASYNC110  # the metrics tell nobody
+                await asyncio.sleep(0.05)
+        left = await running.metrics()
+
+    assert loaded["fingerprint"] == new
+    assert f'icr_proxy_signing_key_info{{fingerprint="{old}",state="active"}} 1.0' in both
+    assert f'icr_proxy_signing_key_info{{fingerprint="{new}",state="standby"}} 1.0' in both
+    assert f'icr_proxy_signing_key_info{{fingerprint="{new}",state="active"}} 1.0' in left
 
 
 async def test_a_trail_is_kept_on_the_volume(tmp_path: Path) -> None:

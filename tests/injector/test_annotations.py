@@ -77,7 +77,7 @@ def test_the_proxy_takes_the_environment_that_is_made() -> None:
 
     assert config.listeners[0].bind == "127.0.0.1:18080"
     assert config.listeners[0].installation == "3b0c9f0e"
-    assert config.admin.bind == "0.0.0.0:19090"
+    assert config.admin.bind == "*:19090"
     assert config.policy.read_only is True
 
 
@@ -135,6 +135,25 @@ def test_what_two_annotations_say_must_go_together() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"untagged": "app"}, ["icr-proxy/untagged", "icr-proxy/installation"]),
+        ({"base-url": "http://emulator.shop"}, ["icr-proxy/base-url"]),
+    ],
+)
+def test_what_does_not_go_together_is_told_in_names_of_annotations(
+    said: dict[str, str], named: list[str]
+) -> None:
+    """Nobody who writes a pod has set a variable; what no annotation says, a ConfigMap can."""
+    (complaint,) = complaints(said)
+
+    assert "ICR_PROXY_" not in complaint
+    assert "variable" not in complaint
+    assert [name for name in named if f"annotation {name}" in complaint] == named
+    assert complaint.endswith("(icr-proxy/config-map)")
+
+
+@pytest.mark.parametrize(
     ("defaults", "named"),
     [
         (Defaults(app_id="a"), ["icr-proxy/key-secret"]),
@@ -155,7 +174,9 @@ def test_what_looks_like_a_key_is_not_shown() -> None:
 
 
 def test_annotations_of_others_are_not_ours() -> None:
-    assert ours({"icr-proxy/port": "1", "icr-proxy-x/port": "2", "port": "3"}) == {"port": "1"}
+    others = {"icr-proxy-x/port": "2", "port": "3", "icr-proxy/restart": "4"}
+
+    assert ours({"icr-proxy/port": "1"} | others) == {"port": "1"}
 
 
 def test_every_example_is_one_that_is_taken() -> None:

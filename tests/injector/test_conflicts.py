@@ -49,6 +49,11 @@ CONFLICTS = [
         id="volume",
     ),
     pytest.param(
+        pod(volumes=[{"name": "icr-proxy-no-token", "emptyDir": {}}]),
+        "the pod has a volume icr-proxy-no-token of its own; rename it",
+        id="another-volume",
+    ),
+    pytest.param(
         pod(hostNetwork=True),
         "the pod has hostNetwork: the proxy's loopback would be the node's, and whoever is on the"
         " node could act as the installation",

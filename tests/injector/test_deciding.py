@@ -64,17 +64,20 @@ def test_a_copied_mark_is_no_proxy() -> None:
         pytest.param(pod({"inject": "false"}), id="no"),
         pytest.param(pod({"inject": "false", "port": "1"}), id="no-with-mistakes"),
         pytest.param(pod({"injected": "0.1.0"}), id="only-the-mark"),
+        pytest.param(pod({"restart": "5a5a"}), id="the-chart's-own"),
     ],
 )
 def test_a_pod_that_does_not_ask_is_left_alone(manifest: Manifest) -> None:
     assert about(manifest) == Verdict(result="untouched", pod="web-5d8f7c-")
 
 
-def test_wishes_without_the_one_that_matters_are_warned_of() -> None:
-    verdict = about(pod({"port": "8081"}))
+@pytest.mark.parametrize("name", ["port", "installation", "inyect"])
+def test_wishes_without_the_one_that_matters_are_warned_of(name: str) -> None:
+    verdict = about(pod({name: "true"}))
 
+    assert verdict.result == "untouched"
     assert verdict.warnings == (
-        'icr-proxy: icr-proxy/port does nothing without icr-proxy/inject: "true"',
+        f'icr-proxy: icr-proxy/{name} does nothing without icr-proxy/inject: "true"',
     )
 
 
@@ -160,7 +163,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
     max_leaves=8,
 )
-NAMES = st.sampled_from(["web", "icr-proxy", "work", "icr-proxy-keys", "~/", ""])
+NAMES = st.sampled_from(
+    ["web", "icr-proxy", "work", "icr-proxy-keys", "icr-proxy-no-token", "~/", ""]
+)
 ANNOTATION = st.sampled_from([f"icr-proxy/{name}" for name in (*ANNOTATIONS, "nope")] + ["other"])
 TEXT = st.sampled_from(["true", "false", "8081", "native", "plain", "a", "60s", ""]) | st.text()
 PORTS = st.lists(

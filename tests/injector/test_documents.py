@@ -12,7 +12,7 @@ import yaml
 
 from proxy import __version__
 from proxy.cli_injector import injector
-from proxy.injector.annotations import ANNOTATIONS, PREFIX
+from proxy.injector.annotations import ANNOTATIONS, PREFIX, RESTART
 from proxy.injector.answering import MUTATE
 from proxy.injector.sidecar import SECURITY
 from tests.injector.pods import Manifest
@@ -86,7 +86,9 @@ def test_the_parts_of_the_example_find_one_another() -> None:
 def test_the_example_asks_about_pods_that_ask() -> None:
     [webhook] = MANIFESTS["MutatingWebhookConfiguration"]["webhooks"]
 
-    assert f"'{PREFIX}inject' in object.metadata.annotations" in str(webhook["matchConditions"])
+    [condition] = webhook["matchConditions"]
+    assert f"name.startsWith('{PREFIX}')" in condition["expression"]
+    assert f"name != '{PREFIX}{RESTART}'" in condition["expression"]
     assert webhook["failurePolicy"] == "Fail"
     assert webhook["sideEffects"] == "None"
 

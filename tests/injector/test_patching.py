@@ -56,7 +56,9 @@ def test_who_said_which_container_kubectl_means_is_not_overruled() -> None:
 
 
 def test_volumes_that_are_there_stay() -> None:
-    assert names(result_of(job_pod(ASKED))["spec"]["volumes"]) == ["work", "icr-proxy-keys"]
+    found = names(result_of(job_pod(ASKED))["spec"]["volumes"])
+
+    assert found == ["work", "icr-proxy-keys", "icr-proxy-no-token"]
 
 
 @pytest.mark.parametrize("nothing", [None, []], ids=["null", "empty"])
@@ -64,7 +66,7 @@ def test_lists_without_items_are_as_good_as_none(nothing: list[object] | None) -
     result = result_of(pod(ASKED, initContainers=nothing, volumes=nothing))
 
     assert names(result["spec"]["initContainers"]) == ["icr-proxy"]
-    assert names(result["spec"]["volumes"]) == ["icr-proxy-keys"]
+    assert names(result["spec"]["volumes"]) == ["icr-proxy-keys", "icr-proxy-no-token"]
 
 
 @pytest.mark.parametrize("name", PODS)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from proxy.injector.annotations import Wish, read_wish
 from proxy.injector.defaults import Defaults
 from proxy.injector.sidecar import container, volumes
@@ -62,8 +64,8 @@ def test_the_key_is_a_secret_that_is_mounted_and_never_written_into_the_pod() ->
     mounts = {"name": "icr-proxy-keys", "mountPath": "/etc/icr-proxy/keys", "readOnly": True}
     secret = {"secretName": "theirs", "defaultMode": 0o444}
 
-    assert found["volumeMounts"] == [mounts]
-    assert volumes(wish_of(key_secret="theirs")) == [{"name": "icr-proxy-keys", "secret": secret}]
+    assert found["volumeMounts"][0] == mounts
+    assert volumes(wish_of(key_secret="theirs"))[0] == {"name": "icr-proxy-keys", "secret": secret}
     assert 'PRIVATE_KEY"' not in json.dumps(found)
     assert all("valueFrom" not in each for each in found["env"])
 
@@ -74,6 +76,20 @@ def test_a_config_map_is_mounted_and_read() -> None:
     assert found["args"] == ["run", "--config", "/etc/icr-proxy/config/icr-proxy.yaml"]
     assert found["volumeMounts"][1]["mountPath"] == "/etc/icr-proxy/config"
     assert volumes(wish_of(config_map="c"))[1]["configMap"] == {"name": "c"}
+
+
+@pytest.mark.parametrize("said", [{}, {"config_map": "c"}, {"mode": "plain"}])
+def test_it_has_no_token_of_the_pods_service_account(said: dict[str, str]) -> None:
+    """Kubernetes mounts it into every container that has no mount of its own at this path."""
+    wish = wish_of(**said)
+
+    [mount] = [
+        each for each in container(wish, DEFAULTS)["volumeMounts"] if "token" in each["name"]
+    ]
+    [volume] = [each for each in volumes(wish) if each["name"] == mount["name"]]
+    assert mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    assert mount["readOnly"] is True
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Mi"}
 
 
 def test_resources_come_from_the_flags() -> None:

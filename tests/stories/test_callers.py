@@ -362,11 +362,12 @@ async def test_webhooks_ask_for_their_signature_and_for_no_key() -> None:
         assert (await call(port, unsigned)).problem["code"] == "webhook-refused"
 
 
-async def test_keys_in_the_open_are_warned_of_at_start() -> None:
-    async with gateway(listener={"bind": "0.0.0.0:0"}) as (proxy, _):
+@pytest.mark.parametrize("bind", ["0.0.0.0:0", "*:0"])
+async def test_keys_in_the_open_are_warned_of_at_start(bind: str) -> None:
+    async with gateway(listener={"bind": bind}) as (proxy, _):
         [line] = proxy.log("callers.unencrypted")
 
-        assert line["listeners"] == ["0.0.0.0:0"]
+        assert line["listeners"] == [bind]
         assert (await call(proxy.port, request_head())).status == 401
 
 

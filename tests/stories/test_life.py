@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proxy.emulator.faults import Fault
+from proxy.keys import parse_signing_key
 from proxy.probing import ask
 from tests.scenes import call, read_answer, request_head
 from tests.stories.program import Program, environment, program_before, run_to_end
+from tests.test_keyring import another_pem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -227,6 +229,20 @@ async def test_a_changed_file_is_noticed_without_a_signal(
 
     # The environment wins over the file, so the listener did not change.
     assert reloaded["restart_needed_for"] == []
+
+
+async def test_a_changed_key_file_is_noticed_before_a_token_is_needed(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """Also where there is no configuration file to watch; without requests nothing is minted."""
+    async with program_before(emulator, tmp_path) as program:
+        (tmp_path / "app.pem").write_text("rubbish")
+        rejected = await program.until("key.rejected")
+        (tmp_path / "app.pem").write_text(another_pem())
+        loaded = await program.until("key.loaded")
+
+    assert "app.pem" in rejected["detail"]
+    assert loaded["fingerprint"] == parse_signing_key(another_pem(), source="test").fingerprint
 
 
 async def test_wait_and_health_tell_by_their_exit_code(emulator: Emulator, tmp_path: Path) -> None:

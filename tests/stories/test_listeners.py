@@ -102,6 +102,40 @@ async def test_only_callers_with_a_certificate_are_served(
     assert unknown[1] == "000"
 
 
+# -- both families --------------------------------------------------------------------------------
+
+
+async def test_a_star_serves_callers_of_both_families(emulator: Emulator, tmp_path: Path) -> None:
+    variables = {
+        "ICR_PROXY_LISTENERS__0__BIND": "*:0",
+        "ICR_PROXY_LISTENERS__0__EXPOSED": "true",
+        "ICR_PROXY_ADMIN__BIND": "*:0",
+    }
+    async with program_before(emulator, tmp_path, **variables) as program:
+        port = program.port
+        served = [
+            await curl(emulator, f"http://{host}:{port}/projects")
+            for host in ("127.0.0.1", "[::1]")
+        ]
+        admin = program.admin.rpartition(":")[2]
+        ready = [
+            await curl(emulator, f"http://{host}:{admin}/readyz") for host in ("127.0.0.1", "[::1]")
+        ]
+
+    assert served == ready == [(0, "200"), (0, "200")]
+
+
+async def test_a_star_needs_the_word_as_any_reachable_address_does(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    env = environment(emulator, tmp_path, ICR_PROXY_LISTENERS__0__BIND="*:0")
+
+    code, _, err = await run_to_end(["run"], env)
+
+    assert code == 2
+    assert '"*:0" of listeners[0].bind can be reached from other machines' in err
+
+
 # -- Unix sockets ---------------------------------------------------------------------------------
 
 
