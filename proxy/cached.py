@@ -24,8 +24,6 @@ class CachedToken:
     authorization: bytes
     due_at: float
     dead_at: float
-    is_dropped: bool = False
-    """Whether somebody has said that it must not be used any more."""
     fresh_from: float = field(init=False)
     """Until `due_at` it is fresh; asked so for each request, which spares it a call."""
 

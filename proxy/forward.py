@@ -13,6 +13,8 @@ import msgspec
 
 from proxy.errors import (
     CircuitOpenError,
+    InstallationBlockedError,
+    MintFailedError,
     UpstreamBrokenError,
     UpstreamError,
     UpstreamTlsError,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 FIRST_REFUSAL = 400
 YOUNG_SECONDS = 10.0  # a token refused at this age may not be known everywhere yet
 YOUNG_PAUSE_SECONDS = 0.5
+OUTDATED_MOST = 3  # tokens of one request that may expire or be dropped before it is sent
 Repair = Literal["wait", "renew"]
 """What is done about a refused token before the request goes out again."""
 
@@ -58,6 +61,8 @@ class Job(msgspec.Struct, kw_only=True):
     changes_state: bool
     announce: Callable[[Journal], Awaitable[None]] | None = None
     """Awaited once, before the first byte of a change goes out."""
+    outdated: int = 0
+    """How many of its tokens expired or were dropped before it could be sent."""
     attempt: UpstreamRequest | None = None
     """What is being sent, or was; none if the API refused its token, and so did not act on it."""
 
@@ -77,12 +82,23 @@ class Job(msgspec.Struct, kw_only=True):
         return self.can_be_sent_again and not self.changes_state
 
 
+class TokenOutdatedError(Exception):
+    """The token was dropped or has expired since the request got it. Nothing was sent."""
+
+
+# What is raised when the first byte should be written.
+NOT_SENT = (TokenOutdatedError, InstallationBlockedError)
+
+
 class HeaderLines(msgspec.Struct, kw_only=True, eq=False):
     """The header lines of one attempt, to be written when there is a connection for it.
 
     It knows no job: a job knows it, and only the garbage collector would find the two.
     """
 
+    tokens: Tokens
+    key: TokenKey | None
+    cached: CachedToken | None
     prepared: Prepared
     authorization: bytes
     journal: Journal
@@ -91,7 +107,21 @@ class HeaderLines(msgspec.Struct, kw_only=True, eq=False):
     __repr__ = object.__repr__  # not what is secret in it
 
     def write(self) -> bytes:
-        """Give the lines; note what became of those that were received, if somebody watches."""
+        """Give the lines; note what became of those that were received, if somebody watches.
+
+        This is the last moment before the first byte leaves. The request may have waited for a
+        connection, for the audit trail, or to be sent again, and a block or a drop may have come.
+
+        Raises:
+            InstallationBlockedError: the installation was blocked meanwhile.
+            TokenOutdatedError: the token must not be used any more.
+        """
+        if (
+            self.cached is not None
+            and self.key is not None
+            and not self.tokens.may_be_sent(self.key, self.cached)
+        ):
+            raise TokenOutdatedError
         journal = self.journal
         new = self.authorization, journal.request_id.encode("ascii"), journal.trace.traceparent
         if self.watched is not None:
@@ -135,7 +165,7 @@ class Forwarder:
         All in one coroutine, as far as a request waits in it: see `breaker.Breaker`.
 
         Raises:
-            MintError: no token could be had.
+            MintError: no token could be had, or the installation was blocked meanwhile.
             UpstreamError: no answer could be had.
             CallerError: the caller left or stopped while sending its body.
         """
@@ -146,15 +176,17 @@ class Forwarder:
                 cached = self._tokens.at_hand(job.key) or await self._token(job.key, journal)
             request = self._begin(job, cached, journal)
             began = journal.sent_at = self._clock()
-            if job.announce is not None and job.changes_state and not journal.attempts:
+            if job.announce is not None and job.changes_state:
                 await job.announce(journal)
+                job.announce = None
             journal.attempts += 1
             try:
                 response = await self._upstream.send(request)
-            except UpstreamError as error:
-                if not self._may_retry(job, error, journal):
-                    raise
-                response = await self._retry(job, request, journal, first=error)
+            except (UpstreamError, *NOT_SENT) as error:
+                retried = await self._retry(job, request, journal, first=error)
+                if retried is None:
+                    continue
+                response = retried
             journal.first_byte = self._clock() - began
             if response.status < FIRST_REFUSAL and repair is None:
                 return Opened(response=response)
@@ -184,6 +216,9 @@ class Forwarder:
             method=job.method,
             target=job.target,
             lines=HeaderLines(
+                tokens=self._tokens,
+                key=job.key,
+                cached=cached,
                 prepared=job.prepared,
                 authorization=authorization,
                 journal=journal,
@@ -235,18 +270,18 @@ class Forwarder:
         finally:
             journal.token_wait += self._clock() - began
 
-    @staticmethod
-    def _may_retry(job: Job, error: UpstreamError, journal: Journal) -> bool:
-        """Whether it may be sent once more after this; what was not sent at all is not counted."""
-        if isinstance(error, CircuitOpenError):
-            journal.attempts -= 1  # nothing was attempted
-            return False
-        return job.can_be_sent_again and may_send_again(error, changes_state=job.changes_state)
-
     async def _retry(
-        self, job: Job, request: UpstreamRequest, journal: Journal, *, first: UpstreamError
-    ) -> UpstreamResponse:
-        """Send once more, on a new connection, what the API provably did not act on."""
+        self, job: Job, request: UpstreamRequest, journal: Journal, *, first: Exception
+    ) -> UpstreamResponse | None:
+        """Send once more, on a new connection, what the API provably did not act on.
+
+        Give nothing if the request needs another token first; raise whatever else went wrong.
+        """
+        if not isinstance(first, UpstreamError) or isinstance(first, CircuitOpenError):
+            take_back(job, journal, first)
+            return None
+        if not (job.can_be_sent_again and may_send_again(first, changes_state=job.changes_state)):
+            raise first
         if job.body is not None:
             job.body.rewind()
         request.fresh = True
@@ -257,9 +292,24 @@ class Forwarder:
         except CircuitOpenError:
             journal.attempts = attempts
             raise first from None  # it was not sent again, so what happened is the first failure
+        except NOT_SENT as error:
+            take_back(job, journal, error)
+            return None
         finally:
             if journal.attempts > attempts:
                 self._replayed("retried")
+
+
+def take_back(job: Job, journal: Journal, error: Exception) -> None:
+    """Count no attempt where no byte was sent; raise the error unless another token helps."""
+    journal.attempts -= 1
+    if not isinstance(error, TokenOutdatedError):
+        raise error
+    job.outdated += 1
+    if job.outdated > OUTDATED_MOST:  # else tokens that live no time at all would be minted on
+        raise MintFailedError(
+            "tokens were dropped or expired before the request could be sent", reason="expired"
+        ) from None
 
 
 def may_send_again(error: UpstreamError, *, changes_state: bool) -> bool:

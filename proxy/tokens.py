@@ -84,6 +84,8 @@ class Tokens:
         self._blocked: set[TokenKey] = set()
         self._mints: dict[TokenKey, asyncio.Task[CachedToken]] = {}
         self._outdated: set[TokenKey] = set()  # whose mint under way began before a drop
+        # The generation up to which no token may be sent any more.
+        self._dropped_up_to: Recent[TokenKey, int] = Recent(config.max_entries)
         self._generation = 0
         self.issued = Issued(max_entries=config.max_entries * ISSUED_SHARE)
         """What may still live at the API; kept only if `tokens.revoke_on_exit` is on."""
@@ -125,8 +127,24 @@ class Tokens:
                 patient = True
                 continue
             # It may have been dropped between the end of the mint and the moment we go on.
-            if not cached.is_dropped:
+            if not self._is_dropped(key, cached):
                 return cached
+
+    def may_be_sent(self, key: TokenKey, cached: CachedToken) -> bool:
+        """Whether a request that was given this token may go out with it; asked before it does.
+
+        Meanwhile the request may have waited for a connection. If not, `get` gives another token.
+
+        Raises:
+            InstallationBlockedError: an operator has blocked the installation since.
+        """
+        if key in self._blocked:
+            self._watcher.looked_up("blocked")
+            raise blocked_error()
+        return not self._is_dropped(key, cached) and self._now() < cached.dead_at
+
+    def _is_dropped(self, key: TokenKey, cached: CachedToken) -> bool:
+        return cached.generation <= self._dropped_up_to.get(key, 0)
 
     def _pause(self, key: TokenKey, *, began: float) -> float | None:
         """Seconds after which asking again may help one who has waited since `began`.
@@ -193,6 +211,7 @@ class Tokens:
             self._watcher.refused(key, generation, "limited")
             return False
         del self._cached[key]
+        self._dropped_up_to[key] = generation
         self._dropped(key, cached.token.fingerprint)
         self._watcher.refused(key, generation, "dropped")
         return True
@@ -203,7 +222,7 @@ class Tokens:
         """Forget the token of `key`, whatever its generation; say if there was one, or one coming.
 
         A mint under way may bring one that was made before this moment, so it is made again for
-        those who wait. A request that has its token keeps it.
+        those who wait. A request that has its token and is not sent yet gets another.
         """
         self._dropped(key, None)
         return self.forget(key)
@@ -215,9 +234,11 @@ class Tokens:
             return False
         if cached is not None:
             del self._cached[key]
-            cached.is_dropped = True
+            self._dropped_up_to[key] = cached.generation
         if fingerprint is not None:
             return True
+        if cached is None:  # a request may still hold a token that has left the cache
+            self._dropped_up_to[key] = self._generation
         self._failures.forgive(key)
         if key in self._mints:
             self._outdated.add(key)

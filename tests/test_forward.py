@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from proxy.access import TokenKey
 from proxy.clocks import Clocks
 from proxy.dialing import parse_address
 from proxy.errors import (
@@ -569,3 +570,195 @@ async def _retire(port: int, chance: random.Random, number: int) -> None:
         pass  # cut off on purpose
     finally:
         writer.close()
+
+
+# -- blocked, dropped or expired while the request waited -----------------------------------------
+
+ONE = TokenKey("inst-1")
+
+
+@dataclass
+class Queue:
+    """A proxy with one connection to the API, which another installation's request holds."""
+
+    proxy: RunningProxy
+    api: ScriptedUpstream
+    clock: Clock
+    gate: asyncio.Event
+
+    async def waiting(self, request: bytes) -> asyncio.Task[RawAnswer]:
+        """Send a request, and see that it waits for the connection."""
+        task = asyncio.ensure_future(call(self.proxy.port, request))
+        while not self.proxy.app.parts.pool.waiting:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+        return task
+
+    @property
+    def tokens(self) -> list[int]:
+        """Which of the tokens minted came with each request that did not hold the connection."""
+        return [
+            int(head.partition(b"Bearer crs_")[2].split(b"\r\n")[0])
+            for head in self.api.heads
+            if b" /hold " not in head and b" /prime " not in head
+        ]
+
+
+@asynccontextmanager
+async def queue() -> AsyncIterator[Queue]:
+    gate = asyncio.Event()
+
+    async def script(visit: Visit, head: bytes) -> None:
+        await body_of(visit, head)
+        if b" /hold " in head:
+            await gate.wait()
+        await visit.say(ok(b"done"))
+
+    clock = Clock(time.time())  # noqa: TID251  # near the API's own time
+    clocks = Clocks(now=clock, clock=time.monotonic, random=random.random)
+    async with scripted_upstream(script) as api:
+        config = config_for(api.url, upstream={"connections": 1})
+        async with running(config, clocks=clocks) as proxy:
+            for tag in ("inst-1", "inst-2"):
+                await call(proxy.port, request_head(target="/prime", tag=tag))
+            held = asyncio.ensure_future(
+                call(proxy.port, request_head(target="/hold", tag="inst-2"))
+            )
+            while b" /hold " not in api.heads[-1]:  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.001)
+            yield Queue(proxy, api, clock, gate)
+            gate.set()
+            await held
+
+
+WAITING = [
+    pytest.param(request_head(), id="a read"),
+    pytest.param(
+        request_head("POST", "/v1/retire", extra=f"Content-Length: {len(RETIRE)}\r\n") + RETIRE,
+        id="a write",
+    ),
+]
+
+
+@pytest.mark.parametrize("request_", WAITING)
+async def test_a_block_stops_what_waits_for_a_connection(request_: bytes) -> None:
+    async with queue() as on:
+        task = await on.waiting(request_)
+        on.proxy.app.parts.tokens.block(ONE)
+        on.gate.set()
+        answer = await task
+
+        assert answer.problem["code"] == "installation-blocked"
+        assert on.tokens == []
+        assert on.proxy.log("request.done")[-1]["attempts"] == 0
+
+
+@pytest.mark.parametrize("request_", WAITING)
+async def test_a_block_of_another_stops_nobody(request_: bytes) -> None:
+    async with queue() as on:
+        task = await on.waiting(request_)
+        on.proxy.app.parts.tokens.block(TokenKey("inst-3"))
+        on.gate.set()
+
+        assert (await task).body == b"done"
+        assert on.tokens == [1]
+
+
+@pytest.mark.parametrize("request_", WAITING)
+async def test_what_waits_goes_out_with_another_token_if_its_own_is_dropped(
+    request_: bytes,
+) -> None:
+    async with queue() as on:
+        task = await on.waiting(request_)
+        on.proxy.app.parts.tokens.drop(ONE)
+        on.gate.set()
+
+        assert (await task).body == b"done"
+        assert on.tokens == [3]
+        assert on.proxy.log("request.done")[-1]["attempts"] == 1
+
+
+async def test_what_waits_with_an_older_token_than_the_one_dropped_gets_another() -> None:
+    async with queue() as on:
+        task = await on.waiting(request_head())
+        tokens = on.proxy.app.parts.tokens
+        tokens._keep(ONE, (await tokens.get(ONE)).token)
+        tokens.drop(ONE)
+        on.gate.set()
+
+        assert (await task).body == b"done"
+        assert on.tokens == [3]
+
+
+async def test_what_waits_until_its_token_is_dead_gets_another() -> None:
+    async with queue() as on:
+        task = await on.waiting(request_head())
+        on.clock.at += 7200.0
+        on.gate.set()
+
+        assert (await task).body == b"done"
+        assert on.tokens == [3]
+
+
+async def test_what_is_dropped_and_then_refused_while_a_request_waits_is_told() -> None:
+    async with queue() as on:
+        task = await on.waiting(request_head())
+        on.proxy.app.parts.tokens.drop(ONE)
+        on.proxy.app.parts.tokens.block(ONE)
+        on.proxy.app.parts.tokens.unblock(ONE)
+        on.gate.set()
+
+        assert (await task).body == b"done"
+        assert on.tokens == [3]
+
+
+async def test_a_block_before_a_retry_stops_it() -> None:
+    """The first attempt went into a connection that the API was closing."""
+    proxies: list[RunningProxy] = []
+    seen: list[bytes] = []
+
+    async def script(visit: Visit, head: bytes) -> None:
+        seen.append(head)
+        if len(seen) == 1:
+            await visit.say(ok(b"done"))
+        else:
+            proxies[0].app.parts.tokens.block(ONE)
+            visit.reset()
+
+    async with scripted_upstream(script) as api, running(config_for(api.url)) as proxy:
+        proxies.append(proxy)
+        await call(proxy.port, request_head())
+        answer = await call(proxy.port, request_head())
+
+        assert answer.problem["code"] == "installation-blocked"
+        assert len(seen) == 2
+        assert proxy.log("request.done")[-1]["attempts"] == 1
+        assert proxy.metric("replays_total", result="retried") == 0
+
+
+async def test_a_block_during_the_pause_for_a_young_token_stops_what_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.forward.YOUNG_PAUSE_SECONDS", 0.01)
+    proxies: list[RunningProxy] = []
+
+    def refuse(_token: int) -> bytes:
+        proxies[0].app.parts.tokens.block(ONE)
+        return json_403(INVALID)
+
+    async with stage(refuse) as on:
+        proxies.append(on.proxy)
+        on.clock.at -= 59
+
+        assert (await on.call()).problem["code"] == "installation-blocked"
+        assert on.tokens == [1]
+
+
+async def test_tokens_that_live_no_time_are_not_minted_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with stage(lambda _token: ok(b"done")) as on:
+        monkeypatch.setattr(on.proxy.app.parts.tokens, "may_be_sent", lambda _key, _cached: False)
+
+        answer = await on.call()
+
+        assert (answer.problem["code"], on.tokens) == ("mint-failed", [])

@@ -770,8 +770,43 @@ async def test_a_dropped_token_is_not_given_again(stage: Stage) -> None:
     dropped = stage.tokens.drop(ONE)
 
     assert dropped
-    assert cached.is_dropped
+    assert not stage.tokens.may_be_sent(ONE, cached)
     assert await stage.get() == "crs_2"
+
+
+async def test_a_token_of_before_a_drop_may_not_be_sent_and_one_of_after_it_may(
+    stage: Stage,
+) -> None:
+    before = await stage.tokens.get(ONE)
+    other = await stage.tokens.get(TWO)
+    stage.tokens.drop(ONE)
+    after = await stage.tokens.get(ONE)
+
+    assert not stage.tokens.may_be_sent(ONE, before)
+    assert stage.tokens.may_be_sent(ONE, after)
+    assert stage.tokens.may_be_sent(TWO, other)
+
+
+async def test_a_refused_token_may_not_be_sent(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+    stage.tokens.refused(ONE, cached.generation)
+
+    assert not stage.tokens.may_be_sent(ONE, cached)
+
+
+async def test_a_token_of_a_blocked_installation_may_not_be_sent(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+    stage.tokens.block(ONE)
+
+    with pytest.raises(InstallationBlockedError):
+        stage.tokens.may_be_sent(ONE, cached)
+
+
+async def test_a_dead_token_may_not_be_sent(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+    stage.clock.at = cached.dead_at
+
+    assert not stage.tokens.may_be_sent(ONE, cached)
 
 
 async def test_there_may_be_nothing_to_drop(stage: Stage) -> None:
