@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from contextlib import suppress
@@ -15,8 +16,10 @@ from proxy.admission import keys_in_the_open
 from proxy.assembly import Parts, build
 from proxy.clocks import Clocks
 from proxy.compiling import build_rules
+from proxy.egress import unused_proxies
 from proxy.errors import ConfigError, ProxyError
 from proxy.outbound import app_headers
+from proxy.permissions import exposed_secrets
 from proxy.probing import EVERYWHERE
 from proxy.reloading import effective, restart_needed
 from proxy.revoking import Revoker
@@ -24,7 +27,7 @@ from proxy.sideports import build_admin, build_webhooks
 from proxy.status import describe_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -44,6 +47,7 @@ class App:
         stream: BinaryIO,
         clocks: Clocks = SYSTEM_CLOCKS,
         on_quit: Callable[[], bool] = lambda: False,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         """Build everything from `config`; log to `stream`.
 
@@ -53,6 +57,7 @@ class App:
             StartError: a file the configuration names cannot be used.
         """
         self.config = config
+        self._environ = environ
         self.parts: Parts = build(config, stream=stream, clocks=clocks)
         self.state = "starting"
         """One of `starting`, `ready`, `draining`, `stopped`."""
@@ -137,9 +142,25 @@ class App:
             upstream=self.config.upstream.base_url,
             read_only=self.config.policy.read_only,
         )
-        in_the_open = keys_in_the_open(self.config.listeners, self.config.callers)
+        self._warn()
+
+    def _warn(self) -> None:
+        """Tell what serves, but not as it should."""
+        log, config = self.parts.log, self.config
+        in_the_open = keys_in_the_open(config.listeners, config.callers)
         if in_the_open:
-            self.parts.log.warning("callers.unencrypted", listeners=list(in_the_open))
+            log.warning("callers.unencrypted", listeners=list(in_the_open))
+        for found in exposed_secrets(config):
+            log.warning(
+                "secret.exposed",
+                key=found.key,
+                file=str(found.path),
+                mode=found.shown_mode,
+                readers=found.readers,
+            )
+        unused = unused_proxies(self._environ, base_url=config.upstream.base_url)
+        if unused:
+            log.warning("upstream.egress_proxy_unused", variables=list(unused))
 
     def reload(self, load: Callable[[], Config]) -> None:
         """Take over what can change without a restart; a bad configuration changes nothing."""

@@ -32,7 +32,7 @@ class AuditConfig:
     key_file: Annotated[
         Path | None,
         Key(
-            of.FILE,
+            of.SECRET_FILE,
             "File with the key of the MACs; empty is a chain of hashes alone.",
             example="/etc/icr-proxy/audit.key",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -118,6 +119,12 @@ def check(file: Path | None, *, schema: bool, **options: Any) -> None:
         read_audit_key(config.audit)
     for key, value in reference.describe(config):
         click.echo(f"{key}: {value}")
+    from proxy.egress import unused_proxies  # noqa: PLC0415
+    from proxy.permissions import exposed_secrets  # noqa: PLC0415
+
+    warnings += map(str, exposed_secrets(config))
+    for name in unused_proxies(os.environ, base_url=config.upstream.base_url):
+        warnings.append(f"{name} in the environment is not used; connections are direct")
     for warning in (*(error.detail for error in reading.rejected), *warnings):
         click.echo(f"Warning: {warning}", err=True)
     found = ", ".join(key.fingerprint for key in reading.keys)

@@ -45,7 +45,11 @@ def _source(command: Callable[..., Any]) -> Callable[..., Any]:
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which records."""
     options = (
-        ("--since", "WHEN", "From then on: 2026-11-25, 2026-11-25T10:00 (UTC), 90m, 12h, 7d."),
+        (
+            "--since",
+            "WHEN",
+            'From then on: 2026-11-25, "2026-11-25 10:00" (UTC), 12h, "3 days ago", yesterday.',
+        ),
         ("--until", "WHEN", "Before then."),
         ("--installation", "ID", "Of this installation."),
         ("--operation", "NAME", "Of this operation; * stands for any characters."),
@@ -61,13 +65,14 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _wanted(options: dict[str, Any], *, kinds: Sequence[str] = ("request",)) -> Wanted:
-    from proxy.auditor.reading import Wanted, read_moment, read_status  # noqa: PLC0415
+    from proxy.auditor.reading import Wanted, read_status  # noqa: PLC0415
 
+    moments = {name: _moment(name, options[name]) for name in ("since", "until")}
+    if moments["since"] and moments["until"] and moments["since"] >= moments["until"]:
+        raise click.UsageError(
+            f"--since ({moments['since']}) is not before --until ({moments['until']})"
+        )
     try:
-        moments = {
-            name: read_moment(options[name], now=_now()) if options[name] else None
-            for name in ("since", "until")
-        }
         status = read_status(options["status"]) if options["status"] else None
     except ValueError as exc:
         raise click.UsageError(f"that {exc}") from None
@@ -79,6 +84,15 @@ def _wanted(options: dict[str, Any], *, kinds: Sequence[str] = ("request",)) -> 
         **{name: options[name] for name in ("installation", "operation", "caller", "request_id")},
         **moments,
     )
+
+
+def _moment(name: str, text: str | None) -> str | None:
+    from proxy.auditor.timespec import read_moment  # noqa: PLC0415
+
+    try:
+        return read_moment(text, now=_now()) if text is not None else None
+    except ValueError as exc:
+        raise click.UsageError(f"--{name} {text!r} {exc}") from None
 
 
 def _records(paths: Sequence[Path], wanted: Wanted) -> Iterator[Entry]:
@@ -186,7 +200,7 @@ def _write(text: str, out: Path | None) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "csv", "markdown", "html"]),
+    type=click.Choice(["text", "csv", "markdown", "html"], case_sensitive=False),
     default="text",
     show_default=True,
     help="Of the report; HTML has charts.",
@@ -227,7 +241,7 @@ def report(paths: tuple[Path, ...], *, form: str, out: Path | None, **options: A
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["har", "csv", "parquet"]),
+    type=click.Choice(["har", "csv", "parquet"], case_sensitive=False),
     default="har",
     show_default=True,
     help="HAR 1.2, CSV, or Parquet (with DuckDB).",

@@ -69,21 +69,21 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--image", metavar="IMAGE", help="The proxy's image.  [default: icr-proxy:VERSION]")
 @click.option(
     "--pull-policy",
-    type=click.Choice(["Always", "IfNotPresent", "Never"]),
+    type=click.Choice(["Always", "IfNotPresent", "Never"], case_sensitive=False),
     default="IfNotPresent",
     show_default=True,
     help="When it is pulled.",
 )
 @click.option(
     "--mode",
-    type=click.Choice(["native", "plain"]),
+    type=click.Choice(["native", "plain"], case_sensitive=False),
     default="native",
     show_default=True,
     help="Kind of sidecar; Kubernetes before 1.29 has only plain ones.",
 )
 @click.option(
     "--on-conflict",
-    type=click.Choice(["refuse", "pass"]),
+    type=click.Choice(["refuse", "pass"], case_sensitive=False),
     default="refuse",
     show_default=True,
     help="What becomes of a pod that has no room for a proxy: none, or one without a proxy.",
@@ -113,14 +113,14 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="info",
     show_default=True,
     help="The least important events to log.",
 )
 @click.option(
     "--log-format",
-    type=click.Choice(["auto", "json", "console"]),
+    type=click.Choice(["auto", "json", "console"], case_sensitive=False),
     default="auto",
     show_default=True,
     help="JSON lines, or for people; auto asks the terminal.",

@@ -39,7 +39,7 @@ class AppConfig:
     private_key_file: Annotated[
         Path | None,
         Key(
-            of.FILE,
+            of.SECRET_FILE,
             "PEM file with the app's RSA private key; a changed file is picked up.",
             flag="--private-key-file",
             example="/etc/icr-proxy/app.pem",
@@ -47,7 +47,10 @@ class AppConfig:
     ] = None
     private_keys_dir: Annotated[
         Path | None,
-        Key(of.DIRECTORY, "Directory of such files, in place of one; the newest is tried first."),
+        Key(
+            of.SECRET_DIRECTORY,
+            "Directory of such files, in place of one; the newest is tried first.",
+        ),
     ] = None
     private_key: Annotated[
         Secret | None,
@@ -161,7 +164,7 @@ class WebhooksConfig:
     ] = None
     secret_file: Annotated[
         Path | None,
-        Key(of.FILE, "File with that secret.", example="/etc/icr-proxy/webhooks.secret"),
+        Key(of.SECRET_FILE, "File with that secret.", example="/etc/icr-proxy/webhooks.secret"),
     ] = None
     exposed: Annotated[
         bool, Key(of.SWITCH, "Confirm that other machines may connect; deliveries are verified.")

@@ -97,6 +97,10 @@ class PathText(msgspec.Struct, frozen=True):
         return {"type": "string", "minLength": 1}
 
 
+class SecretPath(PathText, frozen=True):
+    """The path of a file that holds a secret, or of a directory of such files."""
+
+
 class Switch(msgspec.Struct, frozen=True):
     """True or false."""
 
@@ -118,7 +122,7 @@ class Switch(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """One of a few words."""
+    """One of a few words, which are in small letters; any case is read."""
 
     words: tuple[str, ...]
 
@@ -127,9 +131,10 @@ class Choice(msgspec.Struct, frozen=True):
         return self.words[0]
 
     def read(self, raw: object) -> str:
-        if not isinstance(raw, str) or raw not in self.words:
+        word = raw.strip().lower() if isinstance(raw, str) else ""
+        if word not in self.words:
             raise ValueError(f"is none of {', '.join(self.words)}")
-        return raw
+        return word
 
     def write(self, value: str) -> str:
         return value

@@ -32,7 +32,7 @@ class TlsConfig:
     ] = None
     key: Annotated[
         Path | None,
-        Key(of.FILE, "PEM file with its private key.", example="/etc/icr-proxy/tls/tls.key"),
+        Key(of.SECRET_FILE, "PEM file with its private key.", example="/etc/icr-proxy/tls/tls.key"),
     ] = None
     client_ca: Annotated[
         Path | None,

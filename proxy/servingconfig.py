@@ -48,7 +48,11 @@ class TokensConfig:
     ] = None
     shared_url_file: Annotated[
         Path | None,
-        Key(of.FILE, "File with that URL, in place of it.", example="/etc/icr-proxy/redis.url"),
+        Key(
+            of.SECRET_FILE,
+            "File with that URL, in place of it.",
+            example="/etc/icr-proxy/redis.url",
+        ),
     ] = None
     shared_ca_file: Annotated[
         Path | None,
@@ -61,7 +65,7 @@ class TokensConfig:
     shared_key_file: Annotated[
         Path | None,
         Key(
-            of.FILE,
+            of.SECRET_FILE,
             "File with the secret that seals shared tokens; empty takes the app's private key.",
             example="/etc/icr-proxy/shared.secret",
         ),

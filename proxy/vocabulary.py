@@ -10,6 +10,7 @@ from proxy.kinds import (
     Duration,
     ListOf,
     PathText,
+    SecretPath,
     Share,
     Size,
     Switch,
@@ -106,6 +107,8 @@ DAYS = Count(low=1, high=36_500, example="730")
 SWITCH = Switch()
 FILE = PathText()
 DIRECTORY = PathText(example="/etc/icr-proxy/keys")
+SECRET_FILE = SecretPath()
+SECRET_DIRECTORY = SecretPath(example="/etc/icr-proxy/keys")
 SECRET = SecretText()
 KEY_TEXT = KeyText()
 STORE_URL = StoreUrl()

@@ -17,7 +17,7 @@ from proxy import __version__
 from proxy.cli import ELSEWHERE, commands
 from tests.issuing import server_certificate
 from tests.scenes import app_key_pem
-from tests.stories.program import environment, run_to_end
+from tests.stories.program import environment, program_run, run_to_end
 
 if TYPE_CHECKING:
     from proxy.emulator.server import Emulator
@@ -211,8 +211,30 @@ async def test_the_emulator_says_so_when_its_port_is_taken(emulator: Emulator) -
     assert "cannot start" in err
 
 
+async def test_check_warns_of_what_run_warns_of(emulator: Emulator, tmp_path: Path) -> None:
+    env = environment(emulator, tmp_path, HTTPS_PROXY="http://user:planted@proxy:3128")
+    (tmp_path / "app.pem").chmod(0o644)
+
+    code, _, err = await run_to_end(["check"], env)
+    async with program_run(["run"], env) as program:
+        await program.until("upstream.egress_proxy_unused")
+    quiet = await run_to_end(["check"], env | {"NO_PROXY": "127.0.0.1"})
+
+    assert code == 0
+    assert f"Warning: app.private_key_file: {tmp_path / 'app.pem'} can be read by every" in err
+    assert "Warning: HTTPS_PROXY=http://***@proxy:3128 in the environment is not used" in err
+    told = {line["event"]: line for line in program.lines if line["level"] == "warning"}
+    assert told["secret.exposed"]["mode"] == "0644"
+    assert told["upstream.egress_proxy_unused"]["variables"] == [
+        "HTTPS_PROXY=http://***@proxy:3128"
+    ]
+    assert "planted" not in err + str(program.lines)
+    assert "HTTPS_PROXY" not in quiet[2]
+
+
 async def test_check_reads_the_certificates_of_listeners(tmp_path: Path) -> None:
     cert, key = server_certificate().write(tmp_path)
+    key.chmod(0o600)
     _, other = server_certificate(days=(-2, -1)).write(tmp_path, "old")
     env = bare_environment(
         ICR_PROXY_APP__ID="a",

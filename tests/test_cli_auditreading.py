@@ -78,9 +78,28 @@ def test_sql_is_answered(trail: Path) -> None:
     assert run("query", trail, "--sql", "selec").exit_code == 1
 
 
-@pytest.mark.parametrize("option", [("--since", "yesterday"), ("--status", "many")])
-def test_what_cannot_be_understood_is_said(trail: Path, option: tuple[str, str]) -> None:
-    assert run("query", trail, *option).exit_code == 2
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--since", "soon"), "--since 'soon' is no time; write 2026-10-01,"),
+        (("--until", ""), "--until '' is no time; write 2026-10-01,"),
+        (("--since", "today", "--until", "yesterday"), "is not before --until"),
+        (("--status", "many"), "is no status"),
+    ],
+)
+def test_what_cannot_be_understood_is_said(
+    trail: Path, options: tuple[str, ...], words: str
+) -> None:
+    result = run("query", trail, *options)
+
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("command", ["query", "report", "export", "suggest-policy"])
+@pytest.mark.parametrize("since", ["yesterday", "3 days ago", "2026-10-01", "2h30m", "now"])
+def test_times_are_understood_as_people_write_them(trail: Path, command: str, since: str) -> None:
+    assert run(command, trail, "--since", since).exit_code in (0, 1)
 
 
 def test_a_directory_without_a_trail_is_said(tmp_path: Path) -> None:

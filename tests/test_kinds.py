@@ -37,6 +37,8 @@ ALL = {name: kind for name, kind in vars(vocabulary).items() if name.isupper() a
         pytest.param(Switch(), "yes", True, id="switch-yes"),
         pytest.param(Switch(), "on", True, id="switch-on"),
         pytest.param(Choice(("a", "b")), "b", "b", id="choice"),
+        pytest.param(Choice(("info", "error")), "INFO", "info", id="choice in capitals"),
+        pytest.param(Choice(("info", "error")), "Error", "error", id="choice with a capital"),
         pytest.param(Count(1, 9), "1", 1, id="count-lowest"),
         pytest.param(Count(1, 9), 9, 9, id="count-highest"),
         pytest.param(Duration(zero=True), "0", 0.0, id="duration-zero-allowed"),

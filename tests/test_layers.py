@@ -50,7 +50,7 @@ LAYERS = """
     admintoken browsers config configfile connection gathering installationmetrics keys request
     logs metrics spans verdicts webhooks
     requestcounts
-    auditconfig auditrecord
+    auditconfig auditrecord permissions
     callerconfig listenerconfig policyconfig servingconfig upstreamconfig
     frames recorded reply
     answerhead
@@ -61,7 +61,7 @@ LAYERS = """
     access cached circuit contentcoding failures inflight intake issued kinds latencies policy
     rationing secretfile upstream
     secretkinds
-    storeurl
+    egress storeurl
     ownplaces
     activation binds fronting otherend tcpsockets unixsockets
     proxyprotocol
@@ -82,7 +82,7 @@ PURE = """
     duplicates fates frames gate headeredits latencies timeline
     answerhead
     access addresses breaker browsers cached circuit config consistency contentcoding credentials
-    errors failures
+    egress errors failures
     framing headers hops identifiers intake issued kinds listenerconfig masking minting operations
     outcome paths
     passingback places policy policyconfig problems rationing recent reference reloading repeating

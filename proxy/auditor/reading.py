@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 Entry = dict[str, Any]
 
-_AGO = re.compile(r"([0-9]+)(m|h|d)")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)")
 
 
@@ -33,23 +30,6 @@ def read_records(files: Sequence[Path]) -> Iterator[Entry]:
                     yield decoder.decode(line)
                 except msgspec.DecodeError:
                     continue
-
-
-def read_moment(text: str, *, now: float) -> str:
-    """Read `2026-11-25`, `2026-11-25T10:00` (UTC unless it says otherwise), or `90m`, `12h`, `7d`.
-
-    Gives it as records write it, so that text can be compared.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    ago = _AGO.fullmatch(text)
-    if ago is not None:
-        moment = datetime.fromtimestamp(now, UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-    else:
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    return moment.isoformat(timespec="milliseconds")
 
 
 def read_status(text: str) -> str:

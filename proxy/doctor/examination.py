@@ -27,6 +27,7 @@ class Step:
 
 STEPS = (
     Step("key", locally.key),
+    Step("secret files", locally.secret_files),
     Step("egress proxy", locally.egress),
     Step("DNS", network.names),
     Step("TCP", network.connection, needs=("DNS",)),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from proxy.doctor.findings import Finding
+from proxy.egress import unused_proxies
 from proxy.errors import KeyUnusableError
 from proxy.files import pem_of
 from proxy.keyfiles import encoding_of
 from proxy.keys import read_key_file
 from proxy.keysources import load_keys
+from proxy.permissions import exposed_secrets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from proxy.keys import SigningKey
 
 REMEDY = "download a private key of the app from the registry"
-EGRESS = re.compile(r"(?:https?|all)_proxy", re.IGNORECASE)
 
 
 async def key(case: Case) -> AsyncIterator[Finding]:
@@ -65,22 +65,21 @@ def _key_text(app: AppConfig) -> str:
     return ""
 
 
+async def secret_files(case: Case) -> AsyncIterator[Finding]:
+    """Look for files with keys and secrets that other users can read."""
+    for found in exposed_secrets(case.config):
+        yield Finding("secret files", "warn", str(found), "let the proxy's user alone read it")
+
+
 async def egress(case: Case) -> AsyncIterator[Finding]:
     """Look for a proxy that other programs would use, and this one does not."""
-    names = sorted(name for name, value in case.environ.items() if value and EGRESS.fullmatch(name))
-    exempt = case.environ.get("no_proxy") or case.environ.get("NO_PROXY") or ""
-    if names and not is_exempt(case.host, exempt):
+    unused = unused_proxies(case.environ, base_url=case.config.upstream.base_url)
+    if unused:
         yield Finding(
             "egress proxy",
             "warn",
-            f"not used, although the environment has {' and '.join(names)}",
+            f"not used, although the environment has {' and '.join(unused)}",
             f"allow direct connections from here to {case.host} port {case.port}",
         )
     else:
         yield Finding("egress proxy", "ok", "none is set for the API; connections are direct")
-
-
-def is_exempt(host: str, listed: str) -> bool:
-    """Tell whether a host is in `NO_PROXY`, as most programs read it: names cover what is below."""
-    names = [name.strip().lstrip(".").lower() for name in listed.split(",")]
-    return any(name == "*" or (name and f".{host}".endswith(f".{name}")) for name in names)

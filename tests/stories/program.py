@@ -52,11 +52,17 @@ class Program:
         return self.process.returncode
 
 
+def is_proxy(name: str) -> bool:
+    """Tell whether a variable is about egress proxies."""
+    return name.lower().endswith("_proxy")
+
+
 def environment(emulator: Emulator, folder: Path, **more: str) -> dict[str, str]:
     """Give the variables of a proxy in front of an emulator, on free ports."""
     key = folder / "app.pem"
     key.write_text(emulator.private_key_pem)
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("ICR_")}
+    key.chmod(0o600)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ICR_") and not is_proxy(k)}
     return clean | {
         "ICR_PROXY_APP__ID": emulator.app_id,
         "ICR_PROXY_APP__PRIVATE_KEY_FILE": str(key),
