@@ -19,6 +19,7 @@ from proxy.auditthread import Awaited
 from proxy.auditwaits import Waits
 from proxy.errors import AuditUnavailableError
 from proxy.moments import stamp
+from proxy.outcome import Announcement
 from proxy.queryredaction import QueryRedaction
 
 if TYPE_CHECKING:
@@ -110,11 +111,12 @@ class Trail:
             return
         journal.places -= 1
         self._reserved -= 1
-        kept = self._put_and_wait(intent_of(journal, redact=self._redact, now=self._now()))
+        intent = intent_of(journal, redact=self._redact, now=self._now())
+        journal.intent = Announcement()
+        kept = self._put_and_wait(intent, announcement=journal.intent)
         if not self._refuses and not self._works:
             return
-        journal.intent_seq = await kept
-        if journal.intent_seq is None and self._refuses:
+        if await kept is None and self._refuses:
             raise AuditUnavailableError("the audit trail cannot be written; nothing was sent")
 
     def record(self, outcome: Outcome, *, places: int) -> Kept | None:
@@ -186,9 +188,11 @@ class Trail:
         self._queued += 1
         self._send(entry)
 
-    def _put_and_wait(self, what: Record | Outcome) -> Kept:
+    def _put_and_wait(
+        self, what: Record | Outcome, *, announcement: Announcement | None = None
+    ) -> Kept:
         kept = self._waits.begin()
-        self._put(Awaited(what, kept))
+        self._put(Awaited(what, kept, announcement))
         return kept
 
     def _miss(self, outcome: Outcome) -> None:

@@ -48,7 +48,8 @@ class AuditConfig:
         Literal["refuse", "continue"],
         Key(
             of.REFUSE_OR_CONTINUE,
-            "What happens while records cannot be written: refuse requests, or count what is lost.",
+            "What happens while records cannot be written: refuse requests, or count what is lost."
+            " At a start, if the end of the trail is missing: refuse to start, or record that.",
         ),
     ] = "refuse"
     max_wait: Annotated[
@@ -74,7 +75,8 @@ class AuditConfig:
         Path | None,
         Key(
             of.FILE,
-            "File that holds the newest sequence number and hash; best kept elsewhere.",
+            "File that gets sequence number and hash of the newest record; a start compares the"
+            " trail with it. Best kept elsewhere.",
             example="/mnt/elsewhere/icr-proxy.anchor",
         ),
     ] = None

@@ -1,29 +1,26 @@
-"""Files of the audit trail: their names, how they are opened, and what a crash left of the last.
+"""Files of the audit trail: their names, and how the directory and they are opened.
 
 A file has one writer in its life: every start begins a new one. Nothing is ever written into the
-middle of a file; the only bytes taken away are those of a record that a crash tore.
+middle of a file.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import hashlib
-import mmap
 import os
 import re
 import stat
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from proxy.auditchain import BrokenRecordError, Head, Link, unseal
-from proxy.auditrecord import Repair
 from proxy.errors import StartError
-from proxy.moments import stamp
+from proxy.files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+ROOT = 0
 NAME = re.compile(r"audit-([0-9]{16})-[0-9]{8}T[0-9]{6}Z\.jsonl")
 LOCK = "audit.lock"
 PRIVATE, PRIVATE_DIRECTORY = 0o600, 0o700
@@ -50,12 +47,8 @@ def claim(directory: Path) -> int:
     """
     try:
         directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
-        found = directory.stat()
-        if found.st_mode & OTHERS_MAY_WRITE:
-            raise StartError(
-                f"audit.directory: others may write to {directory}; chmod go-w {directory}"
-            )
-        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        inspect_directory(directory)
+        lock = _open_lock(directory, os.O_RDWR | os.O_CREAT)
     except OSError as exc:
         raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
     try:
@@ -72,11 +65,32 @@ def claim(directory: Path) -> int:
     return lock
 
 
+def inspect_directory(directory: Path) -> None:
+    """Make sure that nobody but us, and root, can change what is in a directory.
+
+    Raises:
+        StartError: somebody can.
+        OSError: it is not there, or cannot be looked at.
+    """
+    found = directory.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
+    if found.st_uid not in (os.geteuid(), ROOT):
+        raise StartError(
+            f"audit.directory: {directory} belongs to user {found.st_uid}, who could replace the"
+            f" files in it; chown it to user {os.geteuid()}, as whom the proxy runs"
+        )
+    if found.st_mode & OTHERS_MAY_WRITE:
+        raise StartError(
+            f"audit.directory: others may write to {directory}; chmod go-w {directory}"
+        )
+
+
 def is_in_use(directory: Path) -> bool:
     """Tell whether some process is writing there now."""
     try:
-        lock = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        lock = _open_lock(directory, os.O_RDONLY)
+    except (OSError, StartError):
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -85,6 +99,19 @@ def is_in_use(directory: Path) -> bool:
     finally:
         os.close(lock)
     return False
+
+
+def _open_lock(directory: Path, flags: int) -> int:
+    """Open the lock file, and never what a link or a second name would make of it."""
+    path = directory / LOCK
+    try:
+        return open_regular(path, flags, mode=PRIVATE, only_name=True)
+    except OSError as exc:
+        if exc.errno not in (errno.ELOOP, errno.EMLINK, errno.EINVAL, errno.ENXIO, errno.EISDIR):
+            raise
+        raise StartError(
+            f"audit.directory: {path} is a link or no regular file; remove it while no proxy runs"
+        ) from None
 
 
 def create(path: Path) -> int:
@@ -102,70 +129,3 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What the processes before left: where the chain goes on, in which file, what was torn."""
-
-    head: Head
-    file: str | None
-    repairs: tuple[Repair, ...]
-
-
-def recover(directory: Path, *, now: float) -> Left:
-    """Find the end of the chain; set aside, beside the file, what a crash tore.
-
-    Raises:
-        StartError: the files cannot be read or changed.
-    """
-    repairs: list[Repair] = []
-    try:
-        for path in reversed(list_segments(directory)):
-            last, torn = _examine(path)
-            if torn or last is None:
-                repairs.append(_set_aside(path, torn, whole=last is None, now=now))
-            if last is not None:
-                return Left(Head(last.seq, last.hash), path.name, tuple(reversed(repairs)))
-    except OSError as exc:
-        raise StartError(f"audit.directory: {exc.filename}: {exc.strerror}") from None
-    return Left(Head(), None, tuple(reversed(repairs)))
-
-
-def _examine(path: Path) -> tuple[Link | None, bytes]:
-    """Give the last whole record and what comes after it."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            return None, b""
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            end = view.rfind(b"\n") + 1
-            while end:
-                start = view.rfind(b"\n", 0, end - 1) + 1
-                try:
-                    return unseal(view[start : end - 1], seals=None), view[end:]
-                except BrokenRecordError:  # zeros that a power cut left, for one
-                    end = start
-            return None, view[:]
-
-
-def _set_aside(path: Path, torn: bytes, *, whole: bool, now: float) -> Repair:
-    aside = path.with_name(f"{path.name}.torn")
-    if whole:
-        path.rename(aside)
-    else:
-        file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
-        try:
-            os.write(file, torn)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        os.truncate(path, path.stat().st_size - len(torn))
-    sync_directory(path.parent)
-    return Repair(
-        time=stamp(now),
-        file=path.name,
-        torn_bytes=len(torn),
-        torn_sha256=hashlib.sha256(torn).hexdigest(),
-        torn_file=aside.name,
-    )

@@ -16,13 +16,12 @@ from prometheus_client.core import Counter, Gauge, GaugeMetricFamily, Histogram
 from proxy import __version__
 from proxy.audit import Trail
 from proxy.audithandover import Handover
+from proxy.auditkey import read_audit_key
 from proxy.auditrecord import Key, Reload, Start, Switch
 from proxy.auditthread import TrailThread
 from proxy.auditwriter import TrailWriter
-from proxy.errors import StartError
 from proxy.moments import stamp
 from proxy.reference import describe
-from proxy.secretfile import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,15 +29,14 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from proxy.auditanchor import Rewind
     from proxy.auditchain import Head
     from proxy.auditconfig import AuditConfig
     from proxy.auditthread import Landed
     from proxy.config import Config
     from proxy.logs import Log
-    from proxy.secret import Secret
 
 HASH_SHOWN = 12  # hex digits: the 48 bits that the metric has
-LEAST_KEY = 32  # characters; `openssl rand -hex 32` gives 64
 
 
 class Auditing:
@@ -62,7 +60,8 @@ class Auditing:
         """
         self._now = now
         self._heard = heard
-        self._key = read_audit_key(config)
+        key_file = config.key_file
+        self._key = None if key_file is None else read_audit_key(key_file, key="audit.key_file")
         self._states: Mapping[str, str] | None = None
         self._is_open = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -88,6 +87,7 @@ class Auditing:
         """
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+        self._reports.opened(rewind=self._thread.rewind, lost_anchor=self._thread.lost_anchor)
         self._is_open = True
         start = Start(time=stamp(self._now()), version=__version__, config=config_digest(config))
         recorded = self.trail.note(start)
@@ -210,6 +210,13 @@ class TrailReports:
             "unrecorded": self._unrecorded,
         }
 
+    def opened(self, *, rewind: Rewind | None, lost_anchor: Path | None) -> None:
+        """Tell how the trail compares with its anchor, if it does not agree."""
+        if rewind is not None:
+            self._log.error("audit.rewound", detail=rewind.detail)
+        if lost_anchor is not None:
+            self._log.warning("audit.anchor_missing", file=str(lost_anchor))
+
     def landed(self, landed: Landed) -> None:
         """Show how an attempt to write went; tell only what changes."""
         if landed.head.seq:
@@ -234,23 +241,6 @@ class TrailReports:
                 hash=landed.head.hash,
                 file=landed.segment,
             )
-
-
-def read_audit_key(config: AuditConfig) -> Secret | None:
-    """Give the key of the MACs, if there is to be one.
-
-    Raises:
-        StartError: the file cannot be used.
-    """
-    if config.key_file is None:
-        return None
-    key = read_secret(config.key_file, key="audit.key_file")
-    if len(key.reveal()) < LEAST_KEY:
-        raise StartError(
-            f"audit.key_file: {config.key_file} holds less than {LEAST_KEY} characters;"
-            " make one with: openssl rand -hex 32"
-        )
-    return key
 
 
 def config_digest(config: Config) -> str:

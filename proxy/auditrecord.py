@@ -74,12 +74,14 @@ class Request(Asked, frozen=True, tag="request"):
     sha256_out: Annotated[
         str | None, _is("SHA-256 of the answer's body as written, if `audit.body_digests`.")
     ] = None
+    intent: Annotated[int | None, _is("Sequence number of its `intent`, if it has one.")] = None
 
 
 class Segment(Record, frozen=True, kw_only=True, tag="segment"):
     """A file of the trail begins; `prev` is the hash of the last record of the file before."""
 
     format: Annotated[int, _is("Version of this format.")]
+    trail: Annotated[str | None, _is("Random ID of the trail, in all of its files.")] = None
     previous: Annotated[str | None, _is("Name of the file before.")] = None
     key: Annotated[str | None, _is("Fingerprint of the MAC key; none: hashes only.")] = None
     pid: Annotated[int, _is("Process that writes it.")]
@@ -135,6 +137,20 @@ class Repair(Record, frozen=True, kw_only=True, tag="repair"):
     torn_file: Annotated[str, _is("File they are in now.")]
 
 
+class Rewound(Record, frozen=True, kw_only=True, tag="rewound"):
+    """A start found that the trail ends before what its anchor knows, or has another record there.
+
+    Records were cut off, or a backup was restored.
+    """
+
+    last: Annotated[int, _is("Number of the last record that was there.")]
+    known_seq: Annotated[int | None, _is("Newest record that the anchor knew, if any.")] = None
+    known_hash: Annotated[str | None, _is("Its hash.")] = None
+    reason: Annotated[
+        str | None, _is("Why, as an operator said by `audit accept`; none: nobody did.")
+    ] = None
+
+
 class Moved(Record, frozen=True, kw_only=True, tag="moved"):
     """Somebody touched the open file from outside; a new one was begun."""
 
@@ -158,7 +174,8 @@ class Gap(Record, frozen=True, kw_only=True, tag="gap"):
 
 
 KINDS = (
-    Request, Intent, Segment, End, Start, Stop, Reload, Key, Switch, Repair, Moved, Pruned, Gap,
+    Request, Intent, Segment, End, Start, Stop, Reload, Key, Switch, Repair, Rewound, Moved,
+    Pruned, Gap,
 )  # fmt: skip
 FORMAT = 1
 
@@ -220,6 +237,7 @@ def request_of(outcome: Outcome, *, redact: QueryRedaction) -> Request:
         None if first_byte is None else milliseconds(first_byte),
         outcome.digest_in,
         outcome.digest_out,
+        outcome.intent_seq,
     )
 
 

@@ -6,8 +6,6 @@ serves many requests.
 
 from __future__ import annotations
 
-import json
-import os
 import queue
 import threading
 from contextlib import suppress
@@ -16,17 +14,19 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 import msgspec
 
+from proxy.auditanchor import AnchorFile
 from proxy.auditrecord import Record, Stop, request_of
 from proxy.logs import where
 from proxy.moments import stamp
-from proxy.outcome import Outcome
+from proxy.outcome import Announcement, Outcome
 from proxy.queryredaction import QueryRedaction
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from proxy.auditanchor import Rewind
     from proxy.auditchain import Head
     from proxy.auditconfig import AuditConfig
 
@@ -47,6 +47,8 @@ class Awaited(msgspec.Struct, frozen=True, gc=False):
 
     what: Record | Outcome
     kept: asyncio.Future[int | None]
+    announcement: Announcement | None = None
+    """Of an intent: gets its number as soon as it is written, whoever still waits."""
 
 
 Entry: TypeAlias = Record | Outcome | Awaited
@@ -77,6 +79,9 @@ class Writer(Protocol):
 
     head: Head
     synced: Head
+    trail: str
+    rewind: Rewind | None
+    lost_anchor: Path | None
 
     @property
     def segment(self) -> str | None:
@@ -105,13 +110,26 @@ class TrailThread:
     _halt: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
+    @property
+    def rewind(self) -> Rewind | None:
+        """How the trail contradicts its anchor, if it does and the proxy goes on all the same."""
+        return self._writer.rewind
+
+    @property
+    def lost_anchor(self) -> Path | None:
+        """The anchor file, if it is not there though the trail is."""
+        return self._writer.lost_anchor
+
     def start(self) -> None:
         """Begin to write.
 
         Raises:
-            StartError: there is nowhere to.
+            StartError: there is nowhere to, or the trail contradicts its anchor.
         """
         self._writer = self.open_writer()
+        self._owes_rewind = self._writer.rewind is not None
+        anchor = self.config.anchor_file
+        self._anchor = AnchorFile(anchor) if anchor is not None else None
         self._redact = QueryRedaction(self.config.redact_query)
         self._synced_at = self._told_at = self.clock()
         self._thread = threading.Thread(target=self._run, name="audit-trail", daemon=True)
@@ -154,8 +172,14 @@ class TrailThread:
         return batch
 
     def _write(self, batch: list[Entry]) -> None:
+        """Write a batch, each outcome after its intent, whose number it tells."""
+        for part in parts_of(batch):
+            if not self._write_part(part):
+                return
+
+    def _write_part(self, part: list[Entry]) -> bool:
         """Write, and go on trying; only a stop makes it give up."""
-        entries, awaited = unwrapped(batch)
+        entries, awaited = unwrapped(part)
         records: list[Record] = []
         while entries:
             began = self.clock()
@@ -168,10 +192,15 @@ class TrailThread:
                 self.tell(self._landed(error=str(where(error))))
             else:
                 seconds = self.clock() - began
+                number_intents(part, last=self._writer.head.seq)
                 self.tell(self._landed(entries=entries, awaited=awaited, seconds=seconds))
-                return
+                if self._owes_rewind:
+                    self._owes_rewind = False
+                    self._publish(rewound=True)
+                return True
             if self._halt.wait(RETRY_SECONDS):
-                return
+                return False
+        return True
 
     def _records(self, entries: Sequence[Record | Outcome]) -> list[Record]:
         redact = self._redact
@@ -214,15 +243,47 @@ class TrailThread:
             self._told_at = now
             self._publish()
 
-    def _publish(self) -> None:
+    def _publish(self, *, rewound: bool = False) -> None:
         """Tell the head to whoever may be a witness of it."""
-        landed = self._landed(periodic=True)
-        if self.config.anchor_file is not None:
+        anchor_error = None
+        if self._anchor is not None:
             try:
-                write_anchor(self.config.anchor_file, landed, now=self.now())
+                self._writer.sync()  # or a power cut would leave an anchor that knows too much
+                self._anchor.publish(
+                    self._writer.synced,
+                    file=self._writer.segment,
+                    trail=self._writer.trail,
+                    now=self.now(),
+                    rewound=rewound,
+                )
             except OSError as error:  # the trail itself is fine
-                landed = msgspec.structs.replace(landed, anchor_error=error.strerror)
-        self.tell(landed)
+                anchor_error = error.strerror or type(error).__name__
+        landed = self._landed(periodic=True)
+        self.tell(msgspec.structs.replace(landed, anchor_error=anchor_error))
+
+
+def parts_of(batch: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Split a batch before each outcome whose intent has no number yet.
+
+    As a rule there is none: an intent is written before its request is sent. But somebody who
+    waits for a slow disk may leave, and with `on_failure: continue` nobody waits for a broken one.
+    """
+    part: list[Entry] = []
+    for entry in batch:
+        what = entry.what if type(entry) is Awaited else entry
+        if type(what) is Outcome and what.intent is not None and what.intent.seq is None and part:
+            yield part
+            part = []
+        part.append(entry)
+    if part:
+        yield part
+
+
+def number_intents(part: Sequence[Entry], *, last: int) -> None:
+    """Tell intents their numbers; `last` is that of the last entry."""
+    for seq, entry in enumerate(part, last - len(part) + 1):
+        if type(entry) is Awaited and entry.announcement is not None:
+            entry.announcement.seq = seq
 
 
 def unwrapped(
@@ -238,21 +299,3 @@ def unwrapped(
         else:
             entries.append(entry)
     return entries, awaited
-
-
-def write_anchor(path: Path, landed: Landed, *, now: float) -> None:
-    """Replace the file that holds the head, so that it is whole at every moment."""
-    text = json.dumps(
-        {
-            "seq": landed.head.seq,
-            "hash": landed.head.hash,
-            "file": landed.segment,
-            "time": stamp(now),
-        }
-    )
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

@@ -7,25 +7,40 @@ chain and file as they were, so that the same records can be tried again.
 from __future__ import annotations
 
 import os
+import secrets
+import shlex
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from proxy.auditanchor import find_rewind, knows_anything
 from proxy.auditchain import Head, Seals, seal_all
-from proxy.auditfiles import claim, create, list_segments, recover, segment_name, sync_directory
-from proxy.auditrecord import FORMAT, End, Moved, Pruned, Record, Segment
+from proxy.auditfiles import (
+    claim,
+    create,
+    inspect_directory,
+    list_segments,
+    segment_name,
+    sync_directory,
+)
+from proxy.auditrecord import FORMAT, End, Moved, Pruned, Record, Rewound, Segment
+from proxy.auditrecovery import recover
+from proxy.errors import StartError
+from proxy.files import write_all
 from proxy.moments import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from proxy.auditanchor import Rewind
     from proxy.auditconfig import AuditConfig
     from proxy.secret import Secret
 
 DAY_SECONDS = 86_400.0
+TRAIL_BYTES = 16
 ENCODE = msgspec.json.Encoder().encode
 
 
@@ -33,12 +48,20 @@ class TrailWriter:
     """The one writer of a directory, until it is closed."""
 
     def __init__(
-        self, directory: Path, *, config: AuditConfig, key: Secret | None, now: Callable[[], float]
+        self,
+        directory: Path,
+        *,
+        config: AuditConfig,
+        key: Secret | None,
+        now: Callable[[], float],
+        reason: str | None = None,
     ) -> None:
         """Claim the directory and find the end of the chain; nothing is written yet.
 
+        `reason` is why a trail that contradicts its anchor is accepted.
+
         Raises:
-            StartError: the directory cannot be used, or is in use.
+            StartError: the directory cannot be used, is in use, or contradicts its anchor.
         """
         self._directory = directory
         self._config = config
@@ -46,12 +69,26 @@ class TrailWriter:
         self._key_name = key.fingerprint if key is not None else None
         self._now = now
         self._lock = claim(directory)
-        left = recover(directory, now=now())
+        try:
+            self.rewind = refused_rewind(config, directory=directory, reason=reason)
+            """How the trail contradicts its anchor; recorded before anything else."""
+            left = recover(directory, now=now())
+        except StartError:
+            os.close(self._lock)
+            raise
+        self.trail = left.trail or secrets.token_hex(TRAIL_BYTES)
+        """ID of the trail."""
+        anchor = config.anchor_file
+        is_lost = anchor is not None and bool(left.head.seq) and not knows_anything(anchor)
+        self.lost_anchor = anchor if is_lost and self.rewind is None else None
+        """The anchor file, if it is not there though the trail is."""
         self.head: Head = left.head
         """The newest record that was written."""
         self.synced: Head = left.head
         """The newest that is known to be on the disk."""
         self._notes: list[Record] = list(left.repairs)  # to be recorded before anything else
+        if self.rewind is not None:
+            self._notes.append(_rewound(self.rewind, last=left.head.seq, reason=reason, now=now()))
         self._previous = left.file
         self._file: int | None = None
         self._inode = (0, 0)
@@ -111,6 +148,7 @@ class TrailWriter:
         header = Segment(
             time=stamp(now),
             format=FORMAT,
+            trail=self.trail,
             previous=self._previous,
             key=self._key_name,
             pid=os.getpid(),
@@ -198,7 +236,7 @@ class TrailWriter:
         if self._file is None:
             raise OSError("no file is open")
         try:
-            _write_all(self._file, data)
+            write_all(self._file, data)
             if sync:
                 os.fsync(self._file)
         except OSError:
@@ -226,7 +264,55 @@ def _what_happened(file: os.stat_result, *, size: int) -> str:
     return "truncated" if file.st_size < size else "appended"
 
 
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
+def _rewound(rewind: Rewind, *, last: int, reason: str | None, now: float) -> Rewound:
+    known = rewind.known
+    return Rewound(
+        time=stamp(now),
+        last=last,
+        known_seq=known.seq if known is not None else None,
+        known_hash=known.hash if known is not None else None,
+        reason=reason,
+    )
+
+
+def inspect_trail(directory: Path, *, config: AuditConfig) -> None:
+    """Look at a trail as a start does, and change nothing.
+
+    Raises:
+        StartError: the proxy would not start with it.
+    """
+    try:
+        inspect_directory(directory)
+    except FileNotFoundError:
+        if not directory.parent.is_dir():
+            raise StartError(
+                f"audit.directory: {directory} cannot be used: {directory.parent} is no directory"
+            ) from None
+    except OSError as exc:
+        raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
+    else:
+        refused_rewind(config, directory=directory)
+
+
+def refused_rewind(
+    config: AuditConfig, *, directory: Path, reason: str | None = None
+) -> Rewind | None:
+    """Compare a trail with its anchor; give how they differ if that is to be recorded.
+
+    Raises:
+        StartError: they differ, and nobody has accepted it; or the trail cannot be read.
+    """
+    if config.anchor_file is None:
+        return None
+    rewind = find_rewind(config.anchor_file, directory=directory)
+    if rewind is None or reason is not None or config.on_failure == "continue":
+        return rewind
+    words = ["icr-proxy", "audit", "accept", str(directory), "--anchor-file"]
+    words += [str(config.anchor_file)]
+    if config.key_file is not None:
+        words += ["--key-file", str(config.key_file)]
+    raise StartError(
+        f"audit.directory: {rewind.detail}; the end of the trail was cut off, or a backup was"
+        " restored. Find out which. To go on from here, and have that recorded, run:"
+        f" {shlex.join(words)} --reason 'why'"
+    )

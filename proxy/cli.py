@@ -114,9 +114,13 @@ def check(file: Path | None, *, schema: bool, **options: Any) -> None:
         read_secret(config.webhooks.secret_file, key="webhooks.secret_file")
     warnings = list(_check_tls(config))
     if config.audit.key_file is not None:
-        from proxy.auditing import read_audit_key  # noqa: PLC0415
+        from proxy.auditkey import read_audit_key  # noqa: PLC0415
 
-        read_audit_key(config.audit)
+        read_audit_key(config.audit.key_file, key="audit.key_file")
+    if config.audit.directory is not None:
+        from proxy.auditwriter import inspect_trail  # noqa: PLC0415
+
+        inspect_trail(config.audit.directory, config=config.audit)
     for key, value in reference.describe(config):
         click.echo(f"{key}: {value}")
     from proxy.egress import unused_proxies  # noqa: PLC0415

@@ -80,13 +80,21 @@ for command in (query, report, export, suggest_policy):
     metavar="SEQ:NUMBER",
     help="The same from the metrics audit_head and audit_head_hash, of one scrape.",
 )
+@click.option(
+    "--accept-rewound",
+    "accepted",
+    multiple=True,
+    metavar="SEQ:HASH",
+    help="A `rewound` record that you know of, and why: it is no finding then.",
+)
 @click.option("--partial", is_flag=True, help="The oldest files are elsewhere; begin with these.")
 @click.option("--json", "as_json", is_flag=True, help="Tell a machine.")
 def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **options: Any) -> None:
     """Say whether a trail is as it was written.
 
-    Exits with 0 if it is, 2 if it was tampered with (with what and where: changed, removed,
-    reordered, inserted, repeated, cut, forged), 1 if that could not be checked.
+    Exits with 0 if it is, also after crashes; 2 if it was tampered with (with what and where:
+    changed, removed, reordered, inserted, repeated, cut, forged, rewound), 1 if that could not be
+    checked, as with the key of another trail.
     """
     from proxy.auditor import telling, verifying  # noqa: PLC0415
 
@@ -94,15 +102,21 @@ def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **option
         keys = verifying.read_keys(options["key_files"])
         witnesses = [_witness(text, base=16) for text in options["heads"]]
         witnesses += [_witness(text, base=10) for text in options["numbers"]]
+        accepted = [_witness(text, base=16) for text in options["accepted"]]
         if options["anchor_file"] is not None:
-            witnesses.append(verifying.read_anchor(options["anchor_file"]))
+            witnesses += verifying.read_anchor(options["anchor_file"])
         total = sum(path.stat().st_size for path in verifying.find_files(paths))
         with _progress(total) as done:
             verdict = verifying.verify(
-                paths, keys=keys, witnesses=witnesses, is_partial=options["partial"], done=done
+                paths,
+                keys=keys,
+                witnesses=witnesses,
+                is_partial=options["partial"],
+                accepted=accepted,
+                done=done,
             )
     except (verifying.UncheckableError, OSError) as error:
-        click.echo(f"NOT CHECKED: {error}", err=True)
+        click.echo(telling.printable(f"NOT CHECKED: {error}"), err=True)
         sys.exit(FAILED)
     if as_json:
         click.echo(json.dumps(telling.as_json(verdict, chain_only=chain_only), indent=2))
@@ -151,6 +165,58 @@ class _Bar:
 
     def __exit__(self, *raised: object) -> None:
         self._bar.__exit__(*raised)
+
+
+@audit.command(
+    cls=Command,
+    epilog="""
+    icr-proxy audit accept DIR --anchor-file icr.anchor --key-file audit.key --reason "disk died"
+    """,
+)
+@click.argument(
+    "directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="ICR_PROXY_AUDIT__DIRECTORY",
+)
+@click.option(
+    "--anchor-file",
+    type=click.Path(path_type=Path),
+    envvar="ICR_PROXY_AUDIT__ANCHOR_FILE",
+    required=True,
+    metavar="FILE",
+    help="`audit.anchor_file` of the proxy.",
+)
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    envvar="ICR_PROXY_AUDIT__KEY_FILE",
+    metavar="FILE",
+    help="`audit.key_file` of the proxy, if it has one.",
+)
+@click.option("--reason", required=True, metavar="TEXT", help="What happened; it is recorded.")
+def accept(directory: Path, *, anchor_file: Path, key_file: Path | None, reason: str) -> None:
+    """Let the proxy start again with a trail that ends before what its anchor knows.
+
+    Use it after a backup was restored, as the user that the proxy runs as. It writes a `rewound`
+    record with your reason; `audit verify` reports that record. Exits with 0, or 2 if the trail
+    cannot be used.
+    """
+    from proxy.auditaccept import accept_rewind  # noqa: PLC0415
+
+    if not reason.strip() or not reason.isprintable():
+        raise click.UsageError("--reason needs a sentence on one line")
+    accepted = accept_rewind(
+        directory, anchor_file=anchor_file, key_file=key_file, reason=reason.strip(), now=_now
+    )
+    if accepted is None:
+        click.echo("Nothing to accept: the trail and its anchor agree.")
+        return
+    click.echo(f"Accepted: {accepted.detail}. Record {accepted.seq} tells why.")
+    click.echo(f"For the auditor: --accept-rewound {accepted.seq}:{accepted.hash[:LEAST_PREFIX]}")
+
+
+def _now() -> float:
+    return time.time()  # noqa: TID251 - of a command, not of the program that serves
 
 
 @audit.command(cls=Command, epilog="icr-proxy audit tail /var/lib/icr-proxy/audit -n 50")

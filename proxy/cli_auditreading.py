@@ -96,9 +96,13 @@ def _moment(name: str, text: str | None) -> str | None:
 
 
 def _records(paths: Sequence[Path], wanted: Wanted) -> Iterator[Entry]:
+    return wanted.among(_all_records(paths))
+
+
+def _all_records(paths: Sequence[Path]) -> Iterator[Entry]:
     from proxy.auditor.reading import read_records  # noqa: PLC0415
 
-    return wanted.among(read_records(_files(paths)))
+    return read_records(_files(paths))
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
@@ -216,7 +220,7 @@ def report(paths: tuple[Path, ...], *, form: str, out: Path | None, **options: A
 
     options["writes"] = True
     wanted = _wanted(options, kinds=("request", "intent"))
-    found = movements.find_movements(_records(paths, wanted))
+    found = movements.find_movements(_all_records(paths), wanted=wanted.matches)
     sums, rows = movements.sum_up(found), [movement.row() for movement in found]
     if form == "csv":
         text = tables.as_csv(rows, movements.COLUMNS)

@@ -114,6 +114,37 @@ def pem_of(text: str) -> str:
     return found if "-----BEGIN" in found else text
 
 
+def open_regular(path: Path, flags: int, *, mode: int = 0o600, only_name: bool = False) -> int:
+    """Open a regular file, and nothing that a link, a pipe or a device makes of its path.
+
+    With `only_name`, a file that has other names (hard links) is refused, too: whoever can make
+    one could have the proxy write into any file that belongs to the proxy.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    # Not blocking: opening a pipe would otherwise wait for its other end for ever.
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, flags, mode)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+        message = os.strerror(number) if number == errno.EISDIR else "Not a regular file"
+        raise OSError(number, message, str(path))
+    if only_name and found.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EMLINK, "The file has other names (hard links)", str(path))
+    return descriptor
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of it, however little each call takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def _read(path: Path, *, limit: int, patience: float) -> bytes:
     # Not blocking: opening a pipe would otherwise wait for a writer for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)

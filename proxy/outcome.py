@@ -15,6 +15,12 @@ PATH_LIMIT = 512  # characters of a path that are kept; a longer one is noise, o
 CALLER_GONE_STATUS = 499  # nginx's number for it; nobody ever receives this status
 
 
+class Announcement(msgspec.Struct, gc=False):
+    """The intent of one request; the audit trail's thread fills in the number of its record."""
+
+    seq: int | None = None
+
+
 class Journal(msgspec.Struct, kw_only=True, gc=False):
     """The outcome in the making: each step of the story writes down what it learnt.
 
@@ -57,12 +63,17 @@ class Journal(msgspec.Struct, kw_only=True, gc=False):
     organization: str | None = None
     digest_in: str | None = None
     digest_out: str | None = None
-    intent_seq: int | None = None
-    """Sequence number of the audit record that announced it."""
+    intent: Announcement | None = None
+    """What announced it in the audit trail."""
     places: int = 0
     """Records that the audit trail has room for on behalf of this request."""
     header_edits: tuple[str, ...] = ()
     """Names of headers that went (`-`), came (`+`) or changed (`~`), if a console was open."""
+
+    @property
+    def intent_seq(self) -> int | None:
+        """Sequence number of the audit record that announced it, once that is written."""
+        return self.intent.seq if self.intent is not None else None
 
     def close(self, *, at: float) -> Outcome:
         """Become an outcome; `at` is the same monotonic clock as `began`.

@@ -96,3 +96,9 @@ def seal(body: bytes, *, after: Head, seals: Seals | None) -> tuple[bytes, Head]
 def kinds_in(directory: Path) -> list[str]:
     """Say which records there are."""
     return [record["kind"] for record in records_in(directory)]
+
+
+def cut_last_line(path: Path, *, lines: int = 1) -> None:
+    """Take whole records off the end of a file, as if they had never been written."""
+    kept = path.read_bytes().splitlines(keepends=True)[:-lines]
+    path.write_bytes(b"".join(kept))

@@ -10,7 +10,7 @@ from proxy.audit import Trail
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
 from proxy.auditrecord import Gap, Intent, Record, Stop
-from proxy.auditthread import Entry, Landed, unwrapped
+from proxy.auditthread import Entry, Landed, number_intents, unwrapped
 from proxy.errors import AuditUnavailableError
 from proxy.outcome import Outcome
 from tests.auditscenes import journal_of, outcome_of
@@ -37,8 +37,9 @@ class Stage:
     def write(self) -> None:
         """Let what has gathered be written."""
         entries, awaited = unwrapped(self.entries)
-        self.entries.clear()
         self.written += len(entries)
+        number_intents(self.entries, last=self.written)
+        self.entries.clear()
         self.trail.landed(
             Landed(entries=entries, awaited=awaited, last=self.written, head=Head(), segment=None)
         )
@@ -115,7 +116,7 @@ async def test_a_connection_does_not_wait_for_ever() -> None:
     scene.write()  # which is too late, and harms nothing
 
 
-async def test_whoever_has_left_gets_no_number() -> None:
+async def test_an_intent_gets_its_number_though_its_caller_has_left() -> None:
     scene = stage(max_wait=60.0)
     journal = journal_of()
     await scene.trail.admit(journal)
@@ -127,7 +128,7 @@ async def test_whoever_has_left_gets_no_number() -> None:
     scene.write()
 
     assert announcing.cancelled()
-    assert journal.intent_seq is None
+    assert journal.intent_seq == 1
 
 
 async def test_without_room_a_request_waits_and_then_goes_on() -> None:

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
 from proxy.auditfiles import list_segments
-from proxy.auditing import TrailReports, config_digest, read_audit_key
+from proxy.auditing import TrailReports, config_digest
+from proxy.auditkey import read_audit_key
 from proxy.auditthread import Landed
 from proxy.config import LogsConfig
 from proxy.errors import ConfigError, StartError
@@ -214,16 +215,15 @@ def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, text: str | None, why
         file.write_text(text)
 
     with pytest.raises(StartError, match=rf"audit\.key_file: .*{why}"):
-        read_audit_key(AuditConfig(directory=tmp_path, key_file=file))
+        read_audit_key(file, key="audit.key_file")
 
 
 def test_a_key_is_one_line_of_text(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("k" * 64 + "\n")
 
-    key = read_audit_key(AuditConfig(directory=tmp_path, key_file=file))
+    key = read_audit_key(file, key="audit.key_file")
 
-    assert key is not None
     assert key.reveal() == "k" * 64
 
 

@@ -16,6 +16,7 @@ from proxy.auditrecord import (
     request_of,
     tagged,
 )
+from proxy.outcome import Announcement
 from proxy.queryredaction import QueryRedaction
 from tests.auditscenes import journal_of, outcome_of, record_of
 
@@ -77,9 +78,10 @@ def test_each_fact_is_in_the_field_of_its_name() -> None:
     facts: dict[str, object] = {name: name for name in texts}
     facts |= {name: number for number, name in enumerate(numbers, 1)}
     journal = journal_of(**facts, target="/path?query", token_wait=0.25, first_byte=0.125)
+    journal.intent = Announcement(9)
     known = {
         **facts,
-        "trace_id": "7" * 32, "path": "/path", "query": "query", "changes_state": True,
+        "trace_id": "7" * 32, "intent": 9, "path": "/path", "query": "query", "changes_state": True,
         "decision": "allowed", "duration_ms": 500.0, "token_wait_ms": 250.0, "first_byte_ms": 125.0,
         "sha256_in": facts.pop("digest_in"), "sha256_out": facts.pop("digest_out"),
     }  # fmt: skip

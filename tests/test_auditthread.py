@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from proxy.auditanchor import Rewind
 from proxy.auditchain import Head
 from proxy.auditconfig import AuditConfig
-from proxy.auditrecord import Record, Stop
-from proxy.auditthread import Awaited, Landed, TrailThread, write_anchor
-from tests.auditscenes import read_of
+from proxy.auditrecord import Intent, Record, Request, Stop, intent_of
+from proxy.auditthread import Awaited, Landed, TrailThread
+from proxy.outcome import Announcement
+from proxy.queryredaction import QueryRedaction
+from tests.auditscenes import journal_of, read_of
 from tests.scenes import Clock
 
 GUARD_SECONDS = 20.0
@@ -28,6 +31,9 @@ class FakeWriter:
     def __init__(self) -> None:
         self.head = self.synced = Head()
         self.segment: str | None = "audit-1"
+        self.trail = "7" * 32
+        self.rewind: Rewind | None = None
+        self.lost_anchor: Path | None = None
         self.batches: list[list[Record]] = []
         self.failures: list[Exception] = []
         self.sync_failures: list[OSError] = []
@@ -180,12 +186,37 @@ def test_the_head_is_told_now_and_then_and_at_the_end(tmp_path: Path) -> None:
     assert json.loads(anchor.read_text())["seq"] == 2
     scene.thread.stop()
 
-    assert json.loads(anchor.read_text()) == {
+    first, second = map(json.loads, anchor.read_text().splitlines())
+    assert first["seq"] == 2
+    assert second == {
         "seq": 3,
         "hash": "a" * 64,
         "file": "audit-1",
         "time": "1970-01-01T00:00:00.000+00:00",
+        "trail": "7" * 32,
     }
+
+
+async def test_an_outcome_tells_the_number_of_its_intent_though_both_wait_together() -> None:
+    """With a broken disk and `on_failure: continue`, nobody waits for the intent."""
+    scene = Stage()
+    journal = journal_of(intent=Announcement())
+    intent = intent_of(journal, redact=QueryRedaction(()), now=0.0)
+    scene.thread.put(
+        [
+            read_of(1),
+            Awaited(intent, asyncio.get_running_loop().create_future(), journal.intent),
+            journal.close(at=0.5),
+            read_of(2),
+        ]
+    )
+    scene.thread.start()
+    scene.thread.stop()
+
+    first, second = scene.writer.batches[:2]
+    assert [type(each) for each in first] == [Request, Intent]
+    assert isinstance(second[0], Request)
+    assert (second[0].changes_state, second[0].intent) == (True, 2)
 
 
 def test_an_anchor_that_cannot_be_written_is_told_and_harms_nothing(tmp_path: Path) -> None:
@@ -196,15 +227,6 @@ def test_an_anchor_that_cannot_be_written_is_told_and_harms_nothing(tmp_path: Pa
 
     assert scene.told[-1].anchor_error == "No such file or directory"
     assert scene.told[-1].error is None
-
-
-def test_an_anchor_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "anchor"
-    for seq in (1, 2):
-        write_anchor(path, Landed(head=Head(seq, "b" * 64), segment=None), now=0.0)
-
-    assert json.loads(path.read_text())["seq"] == 2
-    assert [each.name for each in tmp_path.iterdir()] == ["anchor"]
 
 
 def test_to_stop_what_was_never_started_is_fine() -> None:

@@ -6,17 +6,24 @@ import asyncio
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from proxy.auditanchor import AnchorFile
 from proxy.auditchain import Head
+from proxy.auditconfig import AuditConfig
 from proxy.auditfiles import list_segments
-from proxy.auditthread import Landed, write_anchor
+from proxy.auditkey import read_audit_key
+from proxy.auditthread import TrailThread
+from proxy.auditwriter import TrailWriter
 from proxy.cli import commands
+from proxy.errors import StartError
 from tests.auditor.trails import write_trail
 from tests.auditscenes import KEY, read_of, writer_in
 
@@ -37,7 +44,7 @@ def run(*words: str | Path) -> Result:
 
 def test_a_trail_that_nobody_touched_is_clean(trail: tuple[Path, Head], tmp_path: Path) -> None:
     directory, head = trail
-    write_anchor(tmp_path / "anchor", Landed(head=head, segment=None), now=0.0)
+    AnchorFile(tmp_path / "anchor").publish(head, file=None, trail=None, now=0.0)
 
     result = run(
         "verify", directory, "--key-file", tmp_path / "key", "--anchor-file", tmp_path / "anchor",
@@ -82,6 +89,62 @@ def test_without_the_key_it_is_not_said_to_be_clean(trail: tuple[Path, Head]) ->
 
     assert run("verify", directory).exit_code == 1
     assert run("verify", directory, "--chain-only").exit_code == 0
+
+
+def test_a_wrong_key_is_not_checked(trail: tuple[Path, Head], tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("o" * 64)
+    words = ("verify", trail[0], "--key-file", tmp_path / "other")
+
+    result = run(*words)
+    told = json.loads(run(*words, "--json").output)
+
+    assert result.exit_code == 1
+    assert "NOT CHECKED" in result.output
+    assert "forged" not in result.output
+    assert (told["result"], told["findings"]) == ("not-checked", [])
+    both = run(*words, "--key-file", tmp_path / "key")
+    assert both.exit_code == 0, both.output
+
+
+def test_a_key_that_differs_in_its_line_end_is_the_same(
+    trail: tuple[Path, Head], tmp_path: Path
+) -> None:
+    for end in (b"\n", b"\r\n"):
+        (tmp_path / "key").write_bytes(b"\xef\xbb\xbf" + KEY.reveal().encode() + end)
+
+        assert run("verify", trail[0], "--key-file", tmp_path / "key").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        pytest.param(b"", "is empty", id="empty"),
+        pytest.param(b"k" * 31, "less than 32 characters", id="short"),
+        pytest.param(b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64, "PEM", id="PEM"),
+        pytest.param(b"LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t" * 2, "PEM", id="PEM in base64"),
+        pytest.param(b'{"seq":1,"prev":"' + b"0" * 64, "JSON", id="the trail itself"),
+        pytest.param(b"app:\n  id: 4711\n  key: whatever it is\n", "other text", id="YAML"),
+        pytest.param(b"\xff\x00" * 40, "is not UTF-8 text", id="binary"),
+        pytest.param(b"k" * 10_000, "is over 4 KiB", id="long"),
+    ],
+)
+def test_a_key_file_that_is_no_key_is_refused_at_once(
+    trail: tuple[Path, Head], tmp_path: Path, data: bytes, why: str
+) -> None:
+    (tmp_path / "key").write_bytes(data)
+
+    result = run("verify", trail[0], "--key-file", tmp_path / "key")
+
+    assert result.exit_code == 1
+    assert "NOT CHECKED: --key-file: " in result.output
+    assert why in result.output
+
+
+def test_base64_in_several_lines_is_a_key(tmp_path: Path) -> None:
+    """As `openssl rand -base64 64` writes it."""
+    (tmp_path / "key").write_text("QUJD" * 16 + "\n" + "QUJDRA==\n")
+
+    assert read_audit_key(tmp_path / "key", key="k").reveal().count("\n") == 1
 
 
 def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
@@ -159,3 +222,133 @@ async def test_records_are_shown_as_they_come(trail: tuple[Path, Head]) -> None:
 
     assert first["seq"] == 24
     assert [line["kind"] for line in lines] == ["segment", "request"]
+
+
+# -- a trail whose end is not there any more ------------------------------------------------------
+
+
+@pytest.fixture
+def cut(trail: tuple[Path, Head], tmp_path: Path) -> Path:
+    """Give a trail whose last file is gone, with an anchor that knows better."""
+    directory, head = trail
+    AnchorFile(tmp_path / "anchor").publish(head, file=None, trail=None, now=0.0)
+    list_segments(directory)[-1].unlink()
+    return directory
+
+
+def accept(directory: Path, *words: str) -> Result:
+    place = directory.parent
+    return run(
+        "accept", directory, "--anchor-file", place / "anchor", "--key-file", place / "key", *words
+    )
+
+
+def verify(directory: Path, *words: str) -> Result:
+    place = directory.parent
+    return run(
+        "verify", directory, "--anchor-file", place / "anchor", "--key-file", place / "key", *words
+    )
+
+
+def start(directory: Path, **settings: Any) -> TrailWriter:
+    return writer_in(directory, anchor_file=directory.parent / "anchor", **settings)
+
+
+def test_a_proxy_does_not_start_with_a_cut_trail_and_names_the_command(cut: Path) -> None:
+    before = {path.name: path.read_bytes() for path in cut.glob("audit-*")}
+
+    for _ in range(2):
+        with pytest.raises(StartError, match=r"icr-proxy audit accept .* --reason") as refused:
+            start(cut)
+
+    assert "the trail ends with record 16, but" in str(refused.value)
+    assert {path.name: path.read_bytes() for path in cut.glob("audit-*")} == before
+    assert verify(cut).exit_code == 2
+
+
+def test_an_operator_accepts_a_restored_trail_and_the_auditor_decides(cut: Path) -> None:
+    accepted = accept(cut, "--reason", "disk died, backup of Monday")
+    start(cut).close()
+    again = accept(cut, "--reason", "twice")
+    result = verify(cut)
+
+    assert accepted.exit_code == 0, accepted.output
+    assert "Nothing to accept" in again.output
+    assert result.exit_code == 2
+    assert "rewound" in result.output
+    assert "accepted by an operator: disk died, backup of Monday" in result.output
+    known = re.findall(r"--accept-rewound \S+:[0-9a-f]{12}", accepted.output)[0].split()
+    explained = verify(cut, *known)
+    assert explained.exit_code == 0, explained.output
+    assert "ACCEPTED: " in explained.output
+
+
+def test_to_accept_one_cut_accepts_no_later_one(cut: Path) -> None:
+    first = accept(cut, "--reason", "one").output
+    known = re.findall(r"--accept-rewound \S+:[0-9a-f]{12}", first)[0].split()
+    list_segments(cut)[-1].unlink()
+
+    with pytest.raises(StartError, match="audit accept"):
+        start(cut)
+    accept(cut, "--reason", "two")
+
+    assert verify(cut, *known).exit_code == 2
+
+
+def test_a_proxy_that_goes_on_leaves_a_record_that_is_a_finding(cut: Path) -> None:
+    anchor = cut.parent / "anchor"
+    old = anchor.read_text()
+    thread = TrailThread(
+        open_writer=lambda: start(cut, on_failure="continue"),
+        config=AuditConfig(directory=cut, anchor_file=anchor, on_failure="continue"),
+        now=lambda: 0.0,
+        clock=lambda: 0.0,
+        tell=lambda _landed: None,
+    )
+    thread.start()
+    thread.put([read_of(1)])
+    thread.stop()
+
+    start(cut).close()  # it has been told; nothing stands in the way of later starts
+    result = verify(cut)
+
+    assert thread.rewind is not None
+    assert anchor.read_text().startswith(old)
+    assert result.exit_code == 2
+    assert "nobody accepted that" in result.output
+    assert "cut " not in result.output
+
+
+def test_all_files_gone_is_a_cut_too(cut: Path) -> None:
+    for path in list_segments(cut):
+        path.unlink()
+
+    with pytest.raises(StartError, match="the trail ends with record 0"):
+        start(cut)
+    assert accept(cut, "--reason", "new disk").exit_code == 0
+    start(cut).close()
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "two\nlines"])
+def test_a_reason_is_a_sentence(cut: Path, reason: str) -> None:
+    assert accept(cut, "--reason", reason).exit_code == 2
+
+
+def test_nothing_is_accepted_while_a_proxy_writes(cut: Path) -> None:
+    writer = start(cut, on_failure="continue")
+    result = accept(cut, "--reason", "why")
+    writer.close()
+
+    assert isinstance(result.exception, StartError)
+    assert "in use by process" in str(result.exception)
+
+
+def test_an_anchor_that_cannot_be_written_is_told(cut: Path) -> None:
+    anchor = cut.parent / "anchor"
+    anchor.unlink()
+    anchor.mkdir()
+
+    result = accept(cut, "--reason", "why")
+
+    assert isinstance(result.exception, StartError)
+    assert "cannot be written: " in str(result.exception)

@@ -12,7 +12,7 @@ LAYERS = """
     cli
     cli_audit cli_diagnosis cli_injector cli_keys
     cli_auditreading
-    auditor
+    auditaccept auditor
     appsession cli_options demo doctor injector running
     app
     sideports
@@ -42,10 +42,13 @@ LAYERS = """
     localca
     directory exchange keyfiles keyring pool revoking sources tokens
     dialing
-    auditthread auditwaits auditwriter
+    auditthread auditwaits
+    auditwriter
+    auditanchor
+    auditrecovery
     tlsdoor
     appcalls breaker callerconnection certificates keysources
-    auditfiles
+    auditfiles auditkey
     requestlog turns
     admintoken browsers config configfile connection gathering installationmetrics keys request
     logs metrics spans verdicts webhooks

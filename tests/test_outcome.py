@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.outcome import PATH_LIMIT, Journal, Outcome, printable
+from proxy.outcome import PATH_LIMIT, Announcement, Journal, Outcome, printable
 from proxy.tracecontext import Trace
 
 TRACE = Trace(id="trace", parent=None, span="s", upstream_span="u", flags="00", sampled=False)
@@ -43,7 +43,7 @@ def test_closing_keeps_what_was_learnt() -> None:
         "sent_at": 10.25,
         "places": 1,
         "target": "/v1/retire?a",
-        "intent_seq": 4,
+        "intent": Announcement(4),
         "rule": "default",
         "organization": "org-1",
         "digest_in": "in",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from proxy.auditchain import CLOSES, BrokenRecordError, Link, Seals, follow, unseal
+from proxy.auditchain import CLOSES, OPENS, BrokenRecordError, Link, Seals, follow, unseal
 from proxy.auditor.findings import Checked, Finding
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from proxy.auditor.findings import Kind
 
 USUAL = frozenset({"request", "intent"})
-TOLD = frozenset({"repair", "moved", "gap", "pruned"})
+TOLD = frozenset({"repair", "rewound", "moved", "gap", "pruned"})
 MOST_FINDINGS = 1000  # of one file; a file of another kind would have one for each line
 
 
@@ -27,7 +27,9 @@ def examine(
     """
     *lines, rest = data.split(b"\n")
     checked = Checked(name=name, size=len(data), torn=len(rest))
-    checked.key = _key_of(lines[0]) if lines else None
+    header = _parsed(lines[0]) if lines else {}
+    if header.get("kind") == OPENS:
+        checked.key, checked.trail = _text(header, "key"), _text(header, "trail")
     key = keys.get(checked.key) if checked.key is not None else None
     checked.is_checked = key is not None
     seals = Seals(key) if key is not None else None
@@ -35,16 +37,15 @@ def examine(
     return checked
 
 
-def _key_of(header: bytes) -> str | None:
-    record = _parsed(header)
-    key = record.get("key")
-    return key if record.get("kind") == "segment" and isinstance(key, str) else None
+def _text(record: Mapping[str, Any], name: str) -> str | None:
+    value = record.get(name)
+    return value if isinstance(value, str) else None
 
 
 def _parsed(line: bytes) -> Mapping[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
@@ -74,17 +75,20 @@ class _Walk:
             else:
                 link = self._look_closer(number, line)
             if link is not None and (link.kind not in USUAL or link.seq in self._wanted):
-                self._note(link, line)
+                self._note(number, link, line)
         checked.records = len(seen)
         checked.broken_at_end = self._broken
         self._drop_what_only_moved()
         checked.since = _time(lines[0]) if lines else None
         checked.until = _time(lines[-1]) if lines else None
 
-    def _note(self, link: Link, line: bytes) -> None:
+    def _note(self, number: int, link: Link, line: bytes) -> None:
         self._ended = self._ended or link.kind == CLOSES
+        if link.kind == OPENS and number > 1:
+            self._find("inserted", number, link.seq, "begins a file: two were put together in one")
         if link.kind in TOLD:
-            self._checked.events.append(_parsed(line))
+            told = {"seq": link.seq, "kind": link.kind, "hash": link.hash}
+            self._checked.events.append({**_parsed(line), **told})
         if link.seq in self._wanted:
             self._checked.marks[link.seq] = link.hash
 
@@ -148,5 +152,4 @@ class _Walk:
 
 
 def _time(line: bytes) -> str | None:
-    time = _parsed(line).get("time")
-    return time if isinstance(time, str) else None
+    return _text(_parsed(line), "time")

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
     from proxy.auditchain import Link
 
-Kind = Literal["changed", "removed", "reordered", "inserted", "repeated", "cut", "forged"]
+Kind = Literal[
+    "changed", "removed", "reordered", "inserted", "repeated", "cut", "forged", "rewound"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Witnessed:
     seq: int
     prefix: str
     source: str
+    trail: str | None = None
+    """The trail that it was in, if that is known."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +57,8 @@ class Checked:
     """Bytes after the last line break."""
     key: str | None = None
     """Fingerprint of the key that its header names."""
+    trail: str | None = None
+    """ID of the trail that its header names."""
     is_checked: bool = False
     """Whether the MACs were."""
     findings: list[Finding] = field(default_factory=list)
@@ -78,6 +84,10 @@ class Verdict:
     """Fingerprints of the keys that MACs were checked with."""
     unchecked: tuple[str, ...]
     """Files whose MACs were not."""
+    unbound: tuple[str, ...]
+    """Those of them that no file whose MACs were checked follows: nothing vouches for them."""
+    trail: str | None
+    """ID of the trail."""
     findings: tuple[Finding, ...]
     events: tuple[Mapping[str, Any], ...]
     witnesses: tuple[Witnessed, ...]

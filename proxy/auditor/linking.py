@@ -21,11 +21,14 @@ def judge(
     witnesses: Sequence[Witnessed] = (),
     is_live: bool = False,
     is_partial: bool = False,
+    accepted: Sequence[Witnessed] = (),
+    aside: Sequence[Finding] = (),
 ) -> Verdict:
     """Give the verdict on a trail.
 
     `keys` are the fingerprints of the keys at hand; `is_live`: a process is writing the last file;
-    `is_partial`: the oldest files are known to be elsewhere.
+    `is_partial`: the oldest files are known to be elsewhere; `accepted` are `rewound` records that
+    the auditor knows of; `aside` is what was found about bytes that were set aside.
     """
     ordered = sorted(files, key=_place)
     if is_live and ordered and ordered[-1].first is None and not ordered[-1].findings:
@@ -36,6 +39,9 @@ def judge(
         *_joints(ordered),
         *_ends(ordered, is_live=is_live),
         *_seals(ordered, keys=keys),
+        *_trails(ordered),
+        *_rewinds(ordered, accepted),
+        *aside,
         *_memories(ordered, witnesses),
     ]
     last = next((each.last for each in reversed(ordered) if each.last is not None), None)
@@ -48,6 +54,8 @@ def judge(
         until=next((each.until for each in reversed(ordered) if each.until), None),
         keys=tuple(sorted({each.key for each in ordered if each.is_checked and each.key})),
         unchecked=tuple(each.name for each in ordered if each.key and not each.is_checked),
+        unbound=tuple(_unbound(ordered)),
+        trail=next((each.trail for each in reversed(ordered) if each.trail), None),
         findings=tuple(findings),
         events=tuple(event for each in ordered for event in each.events),
         witnesses=tuple(witnesses),
@@ -84,7 +92,8 @@ def _beginning(files: Sequence[Checked], *, is_partial: bool) -> Iterator[Findin
         if prev != GENESIS:
             yield Finding("changed", first.name, 1, 1, "says that something came before it")
         return
-    pruned = (event["before"] for each in files for event in each.events if "before" in event)
+    told = (event.get("before") for each in files for event in each.events)
+    pruned = (before for before in told if isinstance(before, int))
     if not is_partial and seq > max(pruned, default=1):
         detail = f"records 1 to {seq - 1} are not there, and nothing says that they were deleted"
         yield Finding("removed", first.name, 1, seq, detail)
@@ -110,7 +119,7 @@ def _joint(before: Checked, after: Checked) -> Iterator[Finding]:
     if last is None or first is None:
         return
     broken = before.broken_at_end + (1 if before.torn else 0)
-    if first.seq == last.seq + 1 and not before.broken_at_end:
+    if first.seq == last.seq + 1:
         if first.prev != last.hash:
             detail = f"does not follow from the last record of {before.name}"
             yield Finding("changed", after.name, 1, first.seq, detail)
@@ -135,17 +144,58 @@ def _ends(files: Sequence[Checked], *, is_live: bool) -> Iterator[Finding]:
 
 
 def _seals(files: Sequence[Checked], *, keys: Collection[str]) -> Iterator[Finding]:
-    """What a sealed file follows from is as good as sealed; nothing vouches for what comes last."""
-    if not keys:
+    """Find files without a seal at the end of a sealed trail.
+
+    What a sealed file follows from is as good as sealed; nothing vouches for what comes last. With
+    a wrong key nothing is known: `_unbound` tells that, and it is no finding.
+    """
+    is_wrong_key = any(each.key for each in files) and not any(each.is_checked for each in files)
+    if not keys or is_wrong_key:
         return
     for each in reversed(files):
         if each.is_checked:
             return
-        if each.first is not None:
-            by = f"is sealed with key {each.key}" if each.key else "is not sealed"
-            yield Finding(
-                "forged", each.name, None, None, f"{by}, and nothing sealed with yours follows it"
+        if each.first is not None and each.key is None:
+            detail = "is not sealed, and nothing sealed with your key follows it"
+            yield Finding("forged", each.name, None, None, detail)
+
+
+def _unbound(files: Sequence[Checked]) -> Iterator[str]:
+    for each in reversed(files):
+        if each.is_checked:
+            return
+        if each.key:
+            yield each.name
+
+
+def _trails(files: Sequence[Checked]) -> Iterator[Finding]:
+    """Compare the IDs of the trail; files from before there were any have none."""
+    named = [each for each in files if each.trail is not None]
+    for each in named[1:]:
+        if each.trail != named[0].trail:
+            seq = each.first.seq if each.first is not None else None
+            detail = f"belongs to trail {each.trail}, but {named[0].name} to {named[0].trail}"
+            yield Finding("inserted", each.name, 1, seq, detail)
+
+
+def _rewinds(files: Sequence[Checked], accepted: Sequence[Witnessed]) -> Iterator[Finding]:
+    """Tell where the trail went on though its anchor knew that its end was missing."""
+    for each in files:
+        for event in each.events:
+            seq, digest = event["seq"], event["hash"]
+            if event["kind"] != "rewound" or any(
+                known.seq == seq and digest.startswith(known.prefix) for known in accepted
+            ):
+                continue
+            reason = event.get("reason")
+            known = event.get("known_seq")
+            detail = (
+                f"goes on after record {event.get('last')}, but the anchor"
+                f" {f'knew record {known}' if known is not None else 'could not be read'};"
+                f" {f'accepted by an operator: {reason}' if reason else 'nobody accepted that'}"
+                f" (if it is explained: --accept-rewound {seq}:{digest[:12]})"
             )
+            yield Finding("rewound", each.name, None, seq, detail)
 
 
 def _memories(files: Sequence[Checked], witnesses: Sequence[Witnessed]) -> Iterator[Finding]:
@@ -159,8 +209,13 @@ def _memories(files: Sequence[Checked], witnesses: Sequence[Witnessed]) -> Itera
             yield Finding("cut", name, None, witness.seq, detail)
         elif witness.seq in marks:
             if not marks[witness.seq].startswith(witness.prefix):
-                detail = f"is not the record that {witness.source} knows"
+                detail = f"is not the record that {witness.source} knows{_of(witness, files)}"
                 yield Finding("changed", name, None, witness.seq, detail)
         elif witness.seq >= first:
             detail = f"is missing, but {witness.source} knows it"
             yield Finding("removed", name, None, witness.seq, detail)
+
+
+def _of(witness: Witnessed, files: Sequence[Checked]) -> str:
+    trails = {each.trail for each in files}
+    return f", which is of trail {witness.trail}" if witness.trail not in {None, *trails} else ""

@@ -14,7 +14,7 @@ from proxy import fates
 from proxy.auditor.reading import installation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from proxy.auditor.reading import Entry
 
@@ -46,6 +46,11 @@ _NOT_SENT = frozenset(
         "upstream-unreachable",
     }
 )
+# What cannot change between an intent and its outcome; the token can.
+_KNOWN_BEFORE = (
+    "request_id", "trace_id", "listener", "peer", "caller", "method", "path", "query", "operation",
+    "rule", "installation",
+)  # fmt: skip
 _BY_STATUS: dict[fates.Fate, Fate] = {
     fates.Fate.DONE: "done",
     fates.Fate.REFUSED: "rejected",
@@ -99,24 +104,76 @@ def fate_of(record: Entry) -> Fate:
     return "not sent" if record.get("code") in _NOT_SENT else "unknown"
 
 
-def find_movements(records: Iterable[Entry]) -> list[Movement]:
-    """Pair intents with outcomes; give every change, in the order in which it was recorded."""
-    open_intents: dict[tuple[Any, Any], list[Entry]] = {}
+def find_movements(
+    records: Iterable[Entry], *, wanted: Callable[[Entry], bool] = lambda _record: True
+) -> list[Movement]:
+    """Pair intents with outcomes; give every change that is wanted, in the order of the trail.
+
+    Needs all records of the trail, whatever is wanted: the outcome of an intent may be outside.
+    """
+    pairs = _Pairs()
     found: list[Movement] = []
     for record in records:
-        if record.get("changes_state") is not True:
-            continue
-        name = record.get("request_id"), record.get("trace_id")
-        if record.get("kind") == "intent":
-            open_intents.setdefault(name, []).append(record)
-        elif record.get("kind") == "request":
-            waiting = open_intents.get(name)
+        if record.get("kind") == "request" and record.get("changes_state") is True:
+            pairs.ended(record)
+            if wanted(record):
+                found.append(Movement(record, fate_of(record)))
+        else:
+            pairs.heard(record)
+    found += (Movement(intent, "unknown") for intent in pairs.left() if wanted(intent))
+    return sorted(found, key=lambda movement: movement.record.get("seq", 0))
+
+
+class _Pairs:
+    """Which intents have an outcome.
+
+    A pair is known by the trail and the number of the intent, which the outcome tells: ids are
+    chosen by callers, who may repeat them. Files from before version 0.2 name neither trail nor
+    intent; there, an intent and its outcome agree in all that was known before it was sent.
+    """
+
+    def __init__(self) -> None:
+        self._trail: Any = None
+        self._intents: dict[tuple[Any, Any], Entry] = {}
+        self._ended: set[tuple[Any, Any]] = set()
+        self._old: dict[tuple[Any, ...], list[Entry]] = {}
+        self._old_left: list[Entry] = []
+
+    def heard(self, record: Entry) -> None:
+        """Take note of any record that is no outcome."""
+        kind = record.get("kind")
+        if kind == "segment":
+            self._trail = record.get("trail")
+        elif kind == "start":
+            self._old_left += self._take_old()
+        elif kind == "intent" and self._trail is not None:
+            self._intents[self._trail, record.get("seq")] = record
+        elif kind == "intent":
+            self._old.setdefault(_known_before(record), []).append(record)
+
+    def ended(self, outcome: Entry) -> None:
+        """Take note of an outcome."""
+        if outcome.get("intent") is not None:
+            self._ended.add((self._trail, outcome["intent"]))
+        elif self._trail is None and (outcome.get("attempts") or outcome.get("token")):
+            waiting = self._old.get(_known_before(outcome))
             if waiting:
                 waiting.pop(0)
-            found.append(Movement(record, fate_of(record)))
-    left = (intent for intents in open_intents.values() for intent in intents)
-    found += (Movement(intent, "unknown") for intent in left)
-    return sorted(found, key=lambda movement: movement.record.get("seq", 0))
+
+    def left(self) -> Iterator[Entry]:
+        """Give the intents without an outcome."""
+        yield from (self._intents[key] for key in self._intents if key not in self._ended)
+        yield from self._old_left
+        yield from self._take_old()
+
+    def _take_old(self) -> list[Entry]:
+        left = [intent for waiting in self._old.values() for intent in waiting]
+        self._old.clear()
+        return left
+
+
+def _known_before(record: Entry) -> tuple[Any, ...]:
+    return tuple(record.get(name) for name in _KNOWN_BEFORE)
 
 
 def sum_up(movements: Iterable[Movement]) -> list[dict[str, Any]]:

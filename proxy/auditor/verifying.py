@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
+from proxy.auditanchor import read_history
 from proxy.auditfiles import is_in_use, list_segments
+from proxy.auditkey import read_audit_key
 from proxy.auditor.examining import examine
 from proxy.auditor.findings import Witnessed
 from proxy.auditor.linking import judge
+from proxy.auditor.setaside import compare_aside
 from proxy.errors import StartError
-from proxy.secretfile import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,26 +55,29 @@ def read_keys(paths: Sequence[Path]) -> dict[str, bytes]:
     keys = {}
     for path in paths:
         try:
-            secret = read_secret(path, key="--key-file")
+            secret = read_audit_key(path, key="--key-file")
         except StartError as error:
             raise UncheckableError(error.detail) from None
         keys[secret.fingerprint] = secret.reveal().encode()
     return keys
 
 
-def read_anchor(path: Path) -> Witnessed:
-    """Read what an anchor file knows.
+def read_anchor(path: Path) -> list[Witnessed]:
+    """Read what an anchor file knows: every head since the last that was accepted as rewound.
 
     Raises:
         UncheckableError: it knows nothing.
     """
     try:
-        anchor = json.loads(path.read_bytes())
-        return Witnessed(int(anchor["seq"]), str(anchor["hash"]), str(path))
+        path.lstat()
+        history = read_history(path)
     except OSError as exc:
         raise UncheckableError(f"{path} cannot be read: {exc.strerror}") from None
-    except (ValueError, TypeError, KeyError):
-        raise UncheckableError(f"{path} is not an anchor of an audit trail") from None
+    except ValueError as exc:
+        raise UncheckableError(f"{path} {exc}") from None
+    if not history.heads:
+        raise UncheckableError(f"{path} is not an anchor of an audit trail")
+    return [Witnessed(known.seq, known.hash, str(path), known.trail) for known in history.heads]
 
 
 def verify(
@@ -82,6 +86,7 @@ def verify(
     keys: Mapping[str, bytes],
     witnesses: Sequence[Witnessed] = (),
     is_partial: bool = False,
+    accepted: Sequence[Witnessed] = (),
     done: Callable[[int], None] = lambda _size: None,
 ) -> Verdict:
     """Verify all files; `done` hears how many bytes more have been looked at.
@@ -104,6 +109,8 @@ def verify(
         witnesses=witnesses,
         is_live=is_live or any(map(is_in_use, directories)),
         is_partial=is_partial,
+        accepted=accepted,
+        aside=compare_aside(checked, places={path.parent for path in files}),
     )
 
 

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
-from proxy.auditchain import Head
+from proxy.auditchain import Head, Seals
 from proxy.auditfiles import list_segments
 from proxy.auditor.examining import examine
 from proxy.auditor.findings import Verdict, Witnessed
 from proxy.auditor.linking import judge
 from proxy.secret import Secret
 from tests.auditor.trails import KEYS, Files, read_trail, verdict_on, write_trail
-from tests.auditscenes import read_of, writer_in
+from tests.auditscenes import KEY, cut_last_line, read_of, seal, writer_in
 from tests.scenes import Clock
 
 NEW_KEY = Secret("n" * 64)
@@ -140,7 +142,9 @@ def test_older_keys_need_not_be_at_hand_because_later_seals_bind_what_they_follo
     assert judged(old | new).findings == ()
     assert judged(new).findings == ()
     assert judged(new).unchecked == (names[1],)
-    assert [(each.kind, each.file) for each in judged(old).findings] == [("forged", names[2])]
+    assert judged(old).findings == ()
+    assert judged(old).unbound == (names[2],)
+    assert judged(new).unbound == ()
     assert judged({}).findings == ()
 
 
@@ -149,3 +153,117 @@ def test_there_is_a_verdict_on_nothing() -> None:
 
     assert [each.kind for each in verdict.findings] == ["cut"]
     assert verdict.last is None
+
+
+def test_a_wrong_key_finds_nothing_and_checks_nothing(tmp_path: Path) -> None:
+    """Whoever verifies with the key of another trail must not be told that this one is forged."""
+    write_trail(tmp_path)
+    stranger = {"0123456789ab": b"x" * 64}
+
+    verdict = judge(
+        [examine(name, data, keys=stranger) for name, data in read_trail(tmp_path)],
+        keys=stranger.keys(),
+    )
+
+    assert verdict.findings == ()
+    assert len(verdict.unbound) == 3
+
+
+def test_records_without_a_seal_behind_sealed_ones_are_found(tmp_path: Path) -> None:
+    write_trail(tmp_path, files=1)
+    write_trail(tmp_path, files=1, key=None)
+    last = list_segments(tmp_path)[-1].name
+
+    verdict = verdict_on(read_trail(tmp_path))
+
+    assert [(each.kind, each.file) for each in verdict.findings] == [("forged", last)]
+
+
+def test_all_files_of_a_trail_name_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        write_trail(tmp_path / "one", files=2)
+    write_trail(tmp_path / "other", files=2)
+
+    trails = {
+        place: {json.loads(data.splitlines()[0])["trail"] for _, data in read_trail(place)}
+        for place in (tmp_path / "one", tmp_path / "other")
+    }
+
+    assert [len(ids) for ids in trails.values()] == [1, 1]
+    assert not set.intersection(*trails.values())
+    assert verdict_on(read_trail(tmp_path / "one")).trail in trails[tmp_path / "one"]
+
+
+def test_a_file_of_another_trail_is_found(tmp_path: Path) -> None:
+    write_trail(tmp_path / "one")
+    write_trail(tmp_path / "other")
+    ours, theirs = read_trail(tmp_path / "one"), read_trail(tmp_path / "other")
+
+    verdict = verdict_on([ours[0], theirs[1], ours[2]])
+
+    [finding] = [each for each in verdict.findings if each.kind == "inserted"]
+    assert (finding.file, finding.line) == (theirs[1][0], 1)
+    assert "belongs to trail" in finding.detail
+
+
+@pytest.mark.parametrize("is_ended", [True, False], ids=["ended", "killed"])
+def test_two_files_put_together_are_found(tmp_path: Path, is_ended: bool) -> None:  # noqa: FBT001
+    """After a crash there is no `end` record between them, and the chain goes on."""
+    writer = writer_in(tmp_path)
+    writer.append([read_of(1)], sync=True)
+    writer.close()
+    if not is_ended:
+        cut_last_line(list_segments(tmp_path)[0])
+    again = writer_in(tmp_path)
+    again.append([read_of(2)], sync=True)
+    again.close()
+    (name, first), (_, second) = read_trail(tmp_path)
+
+    verdict = verdict_on([(name, first + second)])
+
+    assert "begins a file: two were put together in one" in str(verdict.findings)
+    assert {each.kind for each in verdict.findings} == {"inserted"}
+
+
+def without_ids(files: Files) -> Files:
+    """Seal a trail anew as a version would have that knew no IDs of trails."""
+    made, head = [], Head()
+    for name, data in files:
+        lines = []
+        for line in data.splitlines():
+            body = re.sub(rb',"trail":"[0-9a-f]{32}"', b"", line[line.index(b'"kind"') :])
+            body = b"{" + body[: body.rindex(b',"hash":"')] + b"}"
+            fresh, head = seal(body, after=head, seals=Seals(KEY.reveal().encode()))
+            lines.append(fresh + b"\n")
+        made.append((name, b"".join(lines)))
+    return made
+
+
+def test_a_trail_of_an_earlier_version_verifies_and_is_continued(tmp_path: Path) -> None:
+    write_trail(tmp_path)
+    for name, data in without_ids(read_trail(tmp_path)):
+        (tmp_path / name).write_bytes(data)
+    old = verdict_on(read_trail(tmp_path))
+
+    for _ in range(2):
+        write_trail(tmp_path, files=1)
+    verdict = verdict_on(read_trail(tmp_path))
+
+    assert (old.findings, old.trail) == ((), None)
+    assert verdict.findings == ()
+    assert verdict.trail is not None
+
+
+def test_a_line_that_was_changed_at_the_end_stays_and_is_found_after_a_start(
+    tmp_path: Path,
+) -> None:
+    write_trail(tmp_path, files=1)
+    [path] = list_segments(tmp_path)
+    data = path.read_bytes().replace(b'"kind":"end"', b'"kind":"enx"')
+    path.write_bytes(data)
+
+    write_trail(tmp_path, files=1)
+    verdict = verdict_on(read_trail(tmp_path))
+
+    assert path.read_bytes() == data
+    assert [(each.kind, each.file) for each in verdict.findings] == [("changed", path.name)]

@@ -72,6 +72,60 @@ def test_an_intent_without_an_outcome_is_of_unknown_fate() -> None:
     ]
 
 
+def segment(seq: int, trail: str | None = "a") -> dict[str, Any]:
+    return {"kind": "segment", "seq": seq} | ({} if trail is None else {"trail": trail})
+
+
+def intent(seq: int, **facts: Any) -> dict[str, Any]:
+    return change(seq, kind="intent", request_id="same") | facts
+
+
+def outcome(seq: int, of: int | None, **facts: Any) -> dict[str, Any]:
+    return change(seq, request_id="same", **({} if of is None else {"intent": of}), **facts)
+
+
+def fates(*records: dict[str, Any], **options: Any) -> list[tuple[int, str]]:
+    return [(each.record["seq"], each.fate) for each in find_movements(records, **options)]
+
+
+def test_an_outcome_is_that_of_the_intent_whose_number_it_has() -> None:
+    """Callers choose ids: a refused request with the same ones must not hide an unknown write."""
+    found = fates(
+        segment(1), intent(2), segment(3), {"kind": "start", "seq": 4},
+        outcome(5, None, attempts=0, status=403), intent(6), outcome(7, 6),
+    )  # fmt: skip
+
+    assert found == [(2, "unknown"), (5, "not sent"), (7, "done")]
+
+
+def test_intents_of_several_trails_are_told_apart() -> None:
+    found = fates(segment(1, "a"), intent(2), segment(1, "b"), intent(2), outcome(3, 2))
+
+    assert found == [(2, "unknown"), (3, "done")]
+
+
+def test_files_may_come_in_any_order() -> None:
+    assert fates(segment(9), outcome(10, 2), segment(1), intent(2)) == [(10, "done")]
+
+
+def test_an_intent_whose_outcome_is_of_another_period_is_not_unknown() -> None:
+    records = (segment(1), intent(2), intent(3), outcome(4, 2))
+
+    found = fates(*records, wanted=lambda record: record["time"] < "2026-11-04")
+
+    assert found == [(3, "unknown")]
+
+
+def test_in_files_of_earlier_versions_a_refused_request_hides_no_write() -> None:
+    found = fates(
+        segment(1, None), intent(2, token="t"), intent(3, path="/other", token="t"),
+        outcome(4, None, attempts=0, status=403), outcome(5, None, path="/other"),
+        segment(6, None), {"kind": "start", "seq": 7}, outcome(8, None),
+    )  # fmt: skip
+
+    assert found == [(2, "unknown"), (4, "not sent"), (5, "done"), (8, "done")]
+
+
 def test_changes_are_summed_up_by_day_and_installation() -> None:
     movements = find_movements(
         [change(1), change(2), change(2, installation="inst-2"), change(2, status=400)]

@@ -17,6 +17,8 @@ VERDICT = Verdict(
     until="now",
     keys=("k1",),
     unchecked=(),
+    unbound=(),
+    trail=None,
     findings=(),
     events=({"kind": "gap", "seq": 9, "time": "t", "lost": 3},),
     witnesses=(Witnessed(7, "a" * 12, "the log"),),
@@ -30,10 +32,18 @@ FOUND = Finding("changed", "audit-1", 17, 1203, "does not have the hash that it 
         pytest.param(VERDICT, False, 0, "CLEAN", id="clean"),
         pytest.param(replace(VERDICT, findings=(FOUND,)), True, 2, "TAMPERED", id="tampered"),
         pytest.param(
-            replace(VERDICT, keys=(), unchecked=("f",)), False, 1, "NOT CHECKED", id="no key"
+            replace(VERDICT, keys=(), unchecked=("f",), unbound=("f",)),
+            False,
+            1,
+            "NOT CHECKED",
+            id="no key",
         ),
         pytest.param(
-            replace(VERDICT, keys=(), unchecked=("f",)), True, 0, "CLEAN", id="hashes will do"
+            replace(VERDICT, keys=(), unchecked=("f",), unbound=("f",)),
+            True,
+            0,
+            "CLEAN",
+            id="hashes will do",
         ),
         pytest.param(replace(VERDICT, keys=()), False, 0, "CLEAN", id="no MACs at all"),
     ],
@@ -70,7 +80,7 @@ def test_what_was_compared_and_what_is_recorded_is_told() -> None:
     [
         (VERDICT, "MACs checked with key k1."),
         (replace(VERDICT, unchecked=("f",)), "of 1 older file only that the later ones follow"),
-        (replace(VERDICT, keys=(), unchecked=("f",)), "the key was not given"),
+        (replace(VERDICT, keys=(), unchecked=("f",), unbound=("f",)), "the key was not given"),
         (replace(VERDICT, keys=()), "There are no MACs"),
         (replace(VERDICT, witnesses=()), "No head was given"),
         (replace(VERDICT, last=None), "no record"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from proxy.auditchain import Head, Seals
 from proxy.auditfiles import list_segments
@@ -39,7 +40,7 @@ def read_trail(directory: Path) -> Files:
     return [(path.name, path.read_bytes()) for path in list_segments(directory)]
 
 
-def verdict_on(files: Files, *, head: Head | None = None, **facts: bool) -> Verdict:
+def verdict_on(files: Files, *, head: Head | None = None, **facts: Any) -> Verdict:
     """Verify files in memory."""
     witnesses = [Witnessed(head.seq, head.hash[:12], "the metrics")] if head is not None else []
     wanted = frozenset(witness.seq for witness in witnesses)
