@@ -6,13 +6,14 @@ A URL may be the address of a listener, or the API's own, as a tool with `HTTP_P
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from proxy import binds
 from proxy.addresses import bracketed
 from proxy.explaining import Question
-from proxy.routes import ABSOLUTE, DEFAULT_PORTS
+from proxy.routes import ABSOLUTE, DEFAULT_PORTS, SERVER_WIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,19 +51,24 @@ def arrive(
         raise ValueError(f"there is no caller {caller}; there is {names}")
     url = url.partition("#")[0]
     absolute = ABSOLUTE.fullmatch(url)
-    if WITHOUT_HOLES.fullmatch(url) is None or not (absolute or url.startswith("/")):
+    is_usual = absolute is not None or url.startswith("/") or (method, url) == SERVER_WIDE
+    if WITHOUT_HOLES.fullmatch(url) is None or not is_usual:
         raise ValueError("the URL must be a path that begins with / or an http(s) URL, no spaces")
+    user = ""
     chosen = _named(config.listeners, listener) if listener is not None else None
     if absolute is None:
         chosen = chosen or config.listeners[0]
         host, target = _own_name(chosen), url
     else:
-        host = absolute[2].rpartition("@")[2]
-        target = url
+        scheme, authority, rest = absolute.groups()
+        user, _, host = authority.rpartition("@")
+        target = f"{scheme}://{host}{rest}"
         if not _is_upstream(config, url):
             chosen = chosen or _on_port(config.listeners, url)
-            target = absolute[3] if absolute[3].startswith("/") else f"/{absolute[3]}"
+            target = rest if rest.startswith("/") else f"/{rest}"
     given = tuple(read_header(line) for line in headers)
+    if user and not any(name.lower() == b"authorization" for name, _ in given):
+        given = (basic_of(user), *given)
     if not any(name.lower() == b"host" for name, _ in given):
         given = ((b"Host", host.encode()), *given)
     return Question(
@@ -85,6 +91,13 @@ def read_header(line: str) -> Header:
     if not colon or NAME.fullmatch(name) is None or VALUE.fullmatch(value) is None:
         raise ValueError("a header is written 'Name: value'")
     return name.encode("ascii"), value.encode("utf-8", "surrogateescape")
+
+
+def basic_of(user: str) -> Header:
+    """Give the header that clients make of the user part of a URL (RFC 7617)."""
+    name, _, password = user.partition(":")
+    credentials = f"{unquote(name)}:{unquote(password)}".encode("utf-8", "surrogateescape")
+    return b"Authorization", b"Basic " + b64encode(credentials)
 
 
 def _named(listeners: Sequence[ListenerConfig], wanted: str) -> ListenerConfig:

@@ -18,6 +18,7 @@ from proxy.errors import (
     CallerGoneError,
     CallerTimeoutError,
 )
+from proxy.headers import refuse_long_body
 
 if TYPE_CHECKING:
     import hashlib
@@ -164,8 +165,7 @@ def open_body(
     length = request.content_length
     if not request.body_exists:
         return None, length
-    if length is not None and limits.body is not None and length > limits.body:
-        raise BodyTooLargeError("the request body is longer than this proxy accepts")
+    refuse_long_body(length, limit=limits.body)
     # Another expectation has been refused; HTTP/1.0 has none (RFC 9110, 10.1.1).
     waits = request.expects and request.version >= HttpVersion11
     first_read = go_on if waits else _nothing

@@ -27,6 +27,7 @@ def build_rules(config: Config, listener: ListenerConfig) -> Rules:
     base_url = config.upstream.base_url
     guarded = config.callers and not listener.anonymous
     return Rules(
+        listener=listener.bind,
         router=Router(
             tags=TagReader(
                 installation=config.headers.installation,

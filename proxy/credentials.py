@@ -1,10 +1,10 @@
-"""From what a request names to whose token it gets, where it does not name the token itself."""
+"""From the organization a request names to the installation whose token it gets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.access import AppSignature, OnOrganization, TokenKey
+from proxy.access import OnOrganization, TokenKey
 from proxy.errors import InstallationRefusedError
 
 if TYPE_CHECKING:
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 async def settle(
-    credential: AppSignature | OnOrganization, *, find: Callable[[str], Awaitable[str | None]]
-) -> TokenKey | None:
-    """Give the key of the token; `None` stands for the app's own signature.
+    credential: OnOrganization, *, find: Callable[[str], Awaitable[str | None]]
+) -> TokenKey:
+    """Give the key of the token.
 
     `find` gives the installation on an organization; asking may take the API's list.
 
@@ -22,8 +22,6 @@ async def settle(
         InstallationRefusedError: the app is not installed on that organization.
         MintError: the list of installations could not be had.
     """
-    if isinstance(credential, AppSignature):
-        return None
     installation = await find(credential.organization)
     if installation is None:
         raise InstallationRefusedError("the app is not installed on that organization")

@@ -1,42 +1,76 @@
-"""What one listener decides by, and what is decided on who asks: is he known, and may he?"""
+"""Decides on one request: is it well-formed, who asks, for whom, and may they?
+
+Pure: `handler` acts on a `Decision`, `explaining` tells it. The order of the checks is a security
+property: what is malformed or comes from a web page is refused before a caller is looked for, an
+unknown caller learns nothing about routes or rules, and headers are prepared last.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-from aiohttp.http import HttpVersion11
 
+from proxy.access import AppSignature, OnOrganization, TokenKey
 from proxy.browsers import is_preflight, preflight
-from proxy.callerconnection import peer_of
-from proxy.errors import PolicyDeniedError
-from proxy.headers import refuse_expectations, refuse_upgrade, single
+from proxy.errors import PolicyDeniedError, ProxyError
+from proxy.headers import idempotency_key, refuse_expectations, refuse_long_body, refuse_upgrade
 from proxy.hops import ALLOWED, count_down
 from proxy.policy import Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Collection, Sequence
 
-    from proxy.access import TokenKey
+    from proxy.access import Credential
     from proxy.browsers import HostGuard, OriginGuard
     from proxy.callers import Callers, Known
     from proxy.guarding import Terms
-    from proxy.headers import RequestHeaders
+    from proxy.headers import Prepared, RequestHeaders
     from proxy.hops import Hops
     from proxy.links import Links
-    from proxy.operations import Operation
-    from proxy.outcome import Journal
+    from proxy.policy import Decision as Verdict
     from proxy.policy import Policy
-    from proxy.request import Request
     from proxy.routes import Router, Target
     from proxy.servingconfig import LimitsConfig
 
 Header = tuple[bytes, bytes]
 
+HTTP_1_1 = (1, 1)
+
+
+class Asked(Protocol):
+    """The head of a request, as far as it is decided on."""
+
+    @property
+    def method(self) -> str:
+        """The method as received."""
+
+    @property
+    def raw_path(self) -> str:
+        """The target as received."""
+
+    @property
+    def raw_headers(self) -> Sequence[Header]:
+        """The header lines as received."""
+
+    @property
+    def notes(self) -> dict[Any, Any]:
+        """What was derived from the same header lines before."""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The version of HTTP."""
+
+    @property
+    def content_length(self) -> int | None:
+        """What its `Content-Length` says, if it has one."""
+
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides, in one value: a reload replaces it as a whole."""
 
+    listener: str
+    """The `bind` of the listener whose rules these are."""
     router: Router
     hosts: HostGuard
     origins: OriginGuard
@@ -51,59 +85,137 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """How many of the traces that begin here are sampled: 0 to 1."""
 
 
-def recognise(
-    callers: Callers, request: Request, *, operation: Operation, journal: Journal
-) -> Known:
-    """Say who asks, where the listener wants to know, and pass what is his to ask.
+class Decision(msgspec.Struct, kw_only=True):
+    """What was decided, up to the check that refused the request, if one did."""
 
-    Raises:
-        CallerUnauthenticatedError: nobody that is known.
-        PolicyDeniedError: somebody who may not ask this, or not here.
+    target: Target | None = None
+    extra: Sequence[Header] = ()
+    """What any answer says to the web page that asks."""
+    own_answer: Sequence[Header] | None = None
+    """Headers of the answer, if the proxy answers by itself and the API is not asked."""
+    caller: Known | None = None
+    credential: Credential | None = None
+    """Whose credential the request names."""
+    key: TokenKey | None = None
+    """Whose token is sent; None is the App JWT, or not known yet."""
+    installation: str | None = None
+    """The installation, if the listener serves it."""
+    verdict: Verdict | None = None
+    """What the policy says."""
+    prepared: Prepared | None = None
+    """The headers to send, if the request may be sent."""
+    refusal: ProxyError | None = None
+
+    def raise_refusal(self) -> None:
+        """Raise the refusal, if there is one; kept anywhere, it would be a reference cycle."""
+        error, self.refusal = self.refusal, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+
+
+def decide(
+    request: Asked, rules: Rules, *, hops: Hops, certificate: Collection[str] = ()
+) -> Decision:
+    """Decide on a request; `certificate` holds the names in the caller's verified certificate.
+
+    If `credential` is an `OnOrganization`, the decision is open: `decide_for` completes it.
     """
-    caller = callers.recognise(request.raw_headers, peer_of(request).names)
-    journal.caller = caller.name
-    caller.admit(operation, listener=journal.listener)
-    return caller
+    decision = Decision()
+    try:
+        _route(decision, request, rules, hops, certificate)
+        credential = decision.credential
+        if isinstance(credential, TokenKey):
+            _authorize(decision, credential, request, rules, hops)
+        elif isinstance(credential, AppSignature):
+            _authorize(decision, None, request, rules, hops)
+    except ProxyError as error:
+        decision.refusal = error.with_traceback(None)  # which would hold this frame, and so a cycle
+    return decision
 
 
-def admit(key: TokenKey | None, caller: Known | None, *, rules: Rules, journal: Journal) -> None:
-    """Pass whom the listener and the caller's own limits let have that token.
+def decide_for(
+    decision: Decision, key: TokenKey | OnOrganization, request: Asked, rules: Rules, *, hops: Hops
+) -> None:
+    """Complete an open decision for the installation that was found.
 
-    `None` stands for the app's own signature.
-
-    Raises:
-        PolicyDeniedError: they do not.
+    With the `OnOrganization` itself, checks of the installation are left out.
     """
-    if key is not None:
+    try:
+        _authorize(decision, key, request, rules, hops)
+    except ProxyError as error:
+        decision.refusal = error.with_traceback(None)
+
+
+def _route(
+    decision: Decision, request: Asked, rules: Rules, hops: Hops, certificate: Collection[str]
+) -> None:
+    """Look at the form of the request; say who asks, and whose credential the request names."""
+    received, method = request.raw_headers, request.method
+    target = decision.target = rules.router.read_target(method, request.raw_path)
+    origin, decision.extra = look_at_form(request, rules, hops=hops)
+    if method == "OPTIONS":
+        decision.own_answer = own_answer(method, received, asks_first=origin is not None)
+        if decision.own_answer is not None:
+            return
+    if rules.callers is not None:
+        caller = decision.caller = rules.callers.recognise(received, certificate)
+        caller.admit(target.operation, listener=rules.listener)
+    decision.credential = rules.router.choose_key(target, received, notes=request.notes)
+
+
+def _authorize(
+    decision: Decision,
+    key: TokenKey | OnOrganization | None,
+    request: Asked,
+    rules: Rules,
+    hops: Hops,
+) -> None:
+    """Ask whether the request may have that token; None stands for the App JWT."""
+    target, caller = decision.target, decision.caller
+    if target is None:
+        raise RuntimeError("a request was authorized before it was routed")
+    if isinstance(key, TokenKey):
         rules.router.admit(key)
-        journal.installation = key.installation
-    if caller is not None:
-        caller.admit_for(journal.installation)
-
-
-def ask_policy(policy: Policy, method: str, *, target: Target, journal: Journal) -> None:
-    """Pass what a rule allows, or only would refuse.
-
-    Raises:
-        PolicyDeniedError: a rule refuses it.
-    """
-    decision = policy.unconditional or policy.decide(
+        decision.key = key
+        decision.installation = key.installation
+    if caller is not None and not isinstance(key, OnOrganization):
+        caller.admit_for(decision.installation)
+    verdict = decision.verdict = rules.policy.unconditional or rules.policy.decide(
         Subject(
             operation=target.operation,
-            method=method,
+            method=request.method,
             path=target.path,
-            installation=journal.installation,
-            listener=journal.listener,
-            caller=journal.caller,
+            installation=decision.installation,
+            listener=rules.listener,
+            caller=caller.name if caller is not None else None,
         )
     )
-    journal.rule = decision.rule
-    if decision.refuses:
-        raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
-    journal.would_refuse = None if decision.allowed else decision.rule
+    if verdict.refuses:
+        raise PolicyDeniedError(f"this proxy's policy forbids it (rule {verdict.rule})")
+    if rules.limits.body is not None:
+        refuse_long_body(request.content_length, limit=rules.limits.body)
+    if rules.guard is not None and target.operation.changes_state:
+        idempotency_key(request.raw_headers)
+    prepared: Prepared | None = request.notes.get(rules.headers)
+    if prepared is None or request.method == "OPTIONS":
+        prepared = _prepare(request, rules, hops)
+    decision.prepared = prepared
 
 
-def check_form(request: Request, hosts: HostGuard) -> None:
+def _prepare(request: Asked, rules: Rules, hops: Hops) -> Prepared:
+    """Edit the headers that came, but once for all requests that come with the same."""
+    received = request.raw_headers
+    via = hops.via(is_old=request.version < HTTP_1_1)
+    if request.method == "OPTIONS":
+        return rules.headers.prepare(count_down("OPTIONS", received) or received, via=via)
+    request.notes[rules.headers] = prepared = rules.headers.prepare(received, via=via)
+    return prepared
+
+
+def check_form(request: Asked, hosts: HostGuard) -> None:
     """Pass a request that asks for nothing but HTTP, and asks us.
 
     Raises:
@@ -114,13 +226,13 @@ def check_form(request: Request, hosts: HostGuard) -> None:
     refuse_expectations(received)
     hosts.check(
         received,
-        required=request.version == HttpVersion11,
+        required=request.version == HTTP_1_1,
         is_overruled=not request.raw_path.startswith(("/", "*")),  # RFC 9112, 3.2.2
     )
 
 
 def look_at_form(
-    request: Request, rules: Rules, *, hops: Hops
+    request: Asked, rules: Rules, *, hops: Hops
 ) -> tuple[bytes | None, Sequence[Header]]:
     """Pass a request whose headers are in order; give the page that asks, and what it is told.
 
@@ -154,15 +266,3 @@ def own_answer(
     if asks_first and is_preflight(method, received):
         return preflight(received)
     return [ALLOWED] if count_down(method, received) is None else None
-
-
-def rewrite_links(
-    links: Links, request: Request, *, target: Target
-) -> Callable[[Sequence[Header]], list[Header]] | None:
-    """Say how links in the answer are turned to the address the caller used, if it is known."""
-    return links.towards(
-        request.raw_path,
-        single(request.raw_headers, b"host"),
-        is_tls=request.secure,
-        installation=target.prefix.installation if target.prefix is not None else None,
-    )

@@ -1,31 +1,35 @@
 """What the proxy would do with a request, told by the rules that would do it. Nothing is sent.
 
-The steps are those of `handler`, in its order; a change there belongs here, too.
+The head is read and decided on by what the proxy reads and decides with, so that they agree.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from proxy.access import AppSignature, OnOrganization, TokenKey
 from proxy.browsers import is_preflight
 from proxy.compiling import build_rules
-from proxy.errors import PolicyDeniedError, ProxyError
-from proxy.headers import check_size, refuse_expectations, refuse_upgrade
-from proxy.policy import Subject
+from proxy.deciding import HTTP_1_1, Decision, decide, decide_for
+from proxy.errors import ProxyError
+from proxy.headers import given_ids
+from proxy.hops import NAME, Hops
 from proxy.problems import kind_of
+from proxy.requesthead import HeadRules, read_head
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from proxy.access import Credential
     from proxy.callers import Known
     from proxy.config import Config
-    from proxy.deciding import Rules
     from proxy.listenerconfig import ListenerConfig
-    from proxy.policy import Decision
+    from proxy.policy import Decision as Verdict
+    from proxy.requesthead import Head
     from proxy.routes import Target
 
 Header = tuple[bytes, bytes]
@@ -34,6 +38,8 @@ Header = tuple[bytes, bytes]
 TOKEN, APP_JWT = b"Bearer crs_placeholder", b"Bearer (App JWT)"
 NEW_ID = b"(new)"
 NEW_TRACE = b"(new, or the caller's trace continued)"
+# Each process chooses its pseudonym at start.
+HOPS = Hops(NAME + b"-(new)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +77,31 @@ class Explanation:
     """What is known when the way of the request ends."""
 
     question: Question
-    target: Target | None = None
-    caller: str | None = None
-    credential: Credential | None = None
-    decision: Decision | None = None
+    decided: Decision = field(default_factory=Decision)
     edits: list[Edit] = field(default_factory=list)
     answered: str = ""
     """Why the proxy would answer by itself, without refusing."""
     refusal: Refusal | None = None
+
+    @property
+    def target(self) -> Target | None:
+        """The target, if it can be read."""
+        return self.decided.target
+
+    @property
+    def caller(self) -> str | None:
+        """The caller, if one was recognised."""
+        return self.decided.caller.name if self.decided.caller is not None else None
+
+    @property
+    def credential(self) -> Credential | None:
+        """Whose credential the request gets."""
+        return self.decided.credential
+
+    @property
+    def decision(self) -> Verdict | None:
+        """What the policy says."""
+        return self.decided.verdict
 
     @property
     def installation(self) -> str | None:
@@ -86,64 +109,81 @@ class Explanation:
         return self.credential.installation if isinstance(self.credential, TokenKey) else None
 
 
+class Arrived:
+    """A request as the proxy would read it; see `deciding.Asked`."""
+
+    def __init__(self, head: Head) -> None:
+        self.method = head.method
+        self.raw_path = head.target
+        self.raw_headers = head.section.headers
+        self.notes: dict[Any, Any] = {}
+        self.version = HTTP_1_1
+        self.content_length = head.section.announced
+
+
+class NamedCaller:
+    """In place of `Callers`: the caller was named and need not show a key."""
+
+    def __init__(self, caller: Known) -> None:
+        self._caller = caller
+
+    def recognise(self, _headers: Iterable[Header], _certificate: Collection[str]) -> Known:
+        """Give the caller."""
+        return self._caller
+
+
 def explain(config: Config, question: Question) -> Explanation:
     """Follow the request to where it is refused, or to the point where it would be sent."""
     explanation = Explanation(question=question)
     try:
-        _follow(build_rules(config, question.listener), explanation)
+        _follow(config, explanation)
     except ProxyError as error:
         kind = kind_of(error)
         explanation.refusal = Refusal(kind.code, kind.status, error.detail)
     return explanation
 
 
-def _follow(rules: Rules, explanation: Explanation) -> None:
+def _follow(config: Config, explanation: Explanation) -> None:
     question = explanation.question
-    received = question.headers
-    target = explanation.target = rules.router.read_target(question.method, question.target)
-    check_size(received, limit=rules.limits.headers)
-    refuse_upgrade(received)
-    refuse_expectations(received)
-    rules.hosts.check(received, required=True)
-    origin = rules.origins.check(received)
-    if origin is not None and is_preflight(question.method, received):
-        explanation.answered = "a browser asks for permission, and its origin is allowed"
-        return
-    caller = _recognise(rules, question)
-    if caller is not None:
-        explanation.caller = caller.name
-        caller.admit(target.operation, listener=question.listener.bind)
-    credential = explanation.credential = rules.router.choose_key(target, received)
-    if isinstance(credential, TokenKey):
-        rules.router.admit(credential)
-    if caller is not None and not isinstance(credential, OnOrganization):
-        caller.admit_for(explanation.installation)
-    decision = explanation.decision = rules.policy.decide(
-        Subject(
-            operation=target.operation,
-            method=question.method,
-            path=target.path,
-            # Which one is on an organization, only the API knows, and it is not asked.
-            installation=explanation.installation,
-            listener=question.listener.bind,
-            caller=explanation.caller,
+    rules = build_rules(config, question.listener)
+    if rules.callers is not None and question.caller is not None:
+        known = rules.callers.named(question.caller)
+        if known is not None:
+            rules = msgspec.structs.replace(rules, callers=NamedCaller(known))
+    request = Arrived(read_head(written(question), _head_rules(config)))
+    decision = explanation.decided = decide(request, rules, hops=HOPS)
+    if isinstance(decision.credential, OnOrganization) and decision.refusal is None:
+        # Which installation is on an organization, only the API knows, and it is not asked.
+        decide_for(decision, decision.credential, request, rules, hops=HOPS)
+    if decision.refusal is not None:
+        raise decision.refusal
+    if decision.own_answer is not None:
+        explanation.answered = _why_answered(request)
+    elif decision.prepared is not None:
+        authorization = APP_JWT if isinstance(decision.credential, AppSignature) else TOKEN
+        request_id, _ = given_ids(request.raw_headers, notes=request.notes)
+        sent = decision.prepared.lines(
+            authorization, request_id.encode("ascii") if request_id else NEW_ID, NEW_TRACE
         )
-    )
-    if decision.refuses:
-        raise PolicyDeniedError(f"this proxy's policy forbids it (rule {decision.rule})")
-    authorization = APP_JWT if isinstance(credential, AppSignature) else TOKEN
-    sent = rules.headers.edit(
-        received, authorization=authorization, request_id=NEW_ID, traceparent=NEW_TRACE
-    )
-    explanation.edits = difference(received, sent)
+        explanation.edits = difference(request.raw_headers, sent)
 
 
-def _recognise(rules: Rules, question: Question) -> Known | None:
-    if rules.callers is None:
-        return None
-    if question.caller is None:
-        return rules.callers.recognise(question.headers, ())
-    return rules.callers.named(question.caller)
+def written(question: Question) -> bytes:
+    """Write the head of the request as it comes over the wire."""
+    line = f"{question.method} {question.target} HTTP/1.1\r\n"
+    lines = (b"%b: %b\r\n" % header for header in question.headers)
+    return line.encode("utf-8", "surrogateescape") + b"".join(lines) + b"\r\n"
+
+
+def _head_rules(config: Config) -> HeadRules:
+    limits = config.limits
+    return HeadRules(uri=limits.uri, headers=limits.headers, tag=config.headers.installation)
+
+
+def _why_answered(request: Arrived) -> str:
+    if is_preflight(request.method, request.raw_headers):
+        return "a browser asks for permission, and its origin is allowed"
+    return "Max-Forwards is 0, so that the request ends at this proxy"
 
 
 def difference(received: Sequence[Header], sent: Sequence[Header]) -> list[Edit]:

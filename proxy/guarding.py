@@ -15,12 +15,12 @@ import msgspec
 from proxy.delivery import is_taken, keep_nothing_back
 from proxy.duplicates import ANSWER_MOST, Ending, Entry, Refused, Replayed, Request, Stored
 from proxy.errors import (
-    BadRequestError,
     DuplicateSuspectedError,
     IdempotencyKeyReusedError,
     OverloadedError,
 )
 from proxy.fates import Fate, fate_of
+from proxy.headers import idempotency_key
 from proxy.passingback import headers_in
 from proxy.receipts import Receipts
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 
 READ_AHEAD = 64 * 1024
-KEY = b"idempotency-key"
 REPLAYED = (b"Idempotency-Replayed", b"true")
 DUPLICATE_OF = b"X-ICR-Proxy-Duplicate-Of"
 WOULD_REFUSE = "duplicate-guard"
@@ -211,9 +210,7 @@ async def describe(job: Job, received: Iterable[Header], journal: Journal) -> Re
         BadRequestError: it has more than one `Idempotency-Key`.
         CallerError: the caller left or stopped while sending its body.
     """
-    keys = [value for name, value in received if name.lower() == KEY]
-    if len(keys) > 1:
-        raise BadRequestError("send the header Idempotency-Key exactly once")
+    key = idempotency_key(received)
     beginning, is_all = b"", True
     if job.body is not None:
         beginning, is_all = await job.body.read_ahead(READ_AHEAD)
@@ -229,7 +226,7 @@ async def describe(job: Job, received: Iterable[Header], journal: Journal) -> Re
         method=job.method,
         target=job.target,
         body=digest.digest(),
-        key=keys[0] if keys and keys[0] else None,
+        key=key,
     )
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from aiohttp.http import HttpVersion11
-
-from proxy.access import TokenKey
+from proxy.access import OnOrganization
 from proxy.answers import PHRASES, Answer
 from proxy.bodies import open_body
 from proxy.browsers import without_origin_headers
 from proxy.callerconnection import peer_of
 from proxy.credentials import settle
-from proxy.deciding import admit, ask_policy, look_at_form, own_answer, recognise, rewrite_links
+from proxy.deciding import decide, decide_for
 from proxy.errors import (
     CallerGoneError,
     CallerUnauthenticatedError,
@@ -21,8 +19,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
 )
 from proxy.forward import Job
-from proxy.headers import given_ids
-from proxy.hops import count_down
+from proxy.headers import given_ids, single
 from proxy.outcome import CALLER_GONE_STATUS, Journal
 from proxy.passingback import headers_in, passed_back
 from proxy.problems import kind_of, problem
@@ -32,16 +29,18 @@ from proxy.tracecontext import SERVING, continue_trace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence, Sized
 
+    from proxy.access import TokenKey
     from proxy.answerhead import AnswerHead
     from proxy.audit import Trail
     from proxy.auditwaits import Kept
-    from proxy.deciding import Rules
+    from proxy.deciding import Decision, Rules
     from proxy.errors import CallerReason
     from proxy.forward import Forwarder
     from proxy.guarding import Guard, Witness
-    from proxy.headers import Prepared
+    from proxy.headers import Header, Prepared
     from proxy.hops import Hops
     from proxy.inflight import InFlight
+    from proxy.links import Links
     from proxy.outcome import Outcome
     from proxy.request import Request
     from proxy.routes import Target
@@ -173,27 +172,27 @@ class Handler:
         Not done from here: each coroutine in which a request waits for the API costs it a place in
         memory, which is cold by the time the answer comes.
         """
-        target = self._read_target(request, rules, journal)
-        origin, answer.extra = look_at_form(request, rules, hops=self._hops)
-        if request.method == "OPTIONS":
-            own = own_answer("OPTIONS", request.raw_headers, asks_first=origin is not None)
-            if own is not None:
-                return self._grant(own, journal, answer)
-        caller = None
-        if rules.callers is not None:
-            caller = recognise(rules.callers, request, operation=target.operation, journal=journal)
-        credential = rules.router.choose_key(target, request.raw_headers, notes=request.notes)
-        if isinstance(credential, TokenKey):
-            key: TokenKey | None = credential
-        else:
-            key = await settle(credential, find=self._find)
-        admit(key, caller, rules=rules, journal=journal)
-        ask_policy(rules.policy, request.method, target=target, journal=journal)
+        certificate = () if rules.callers is None else peer_of(request).names
+        decision = decide(request, rules, hops=self._hops, certificate=certificate)
+        if isinstance(decision.credential, OnOrganization) and decision.refusal is None:
+            self._note(decision, journal, answer)  # the look-up may fail, too
+            key = await settle(decision.credential, find=self._find)
+            decide_for(decision, key, request, rules, hops=self._hops)
+        self._note(decision, journal, answer)
+        if decision.refusal is not None:
+            decision.raise_refusal()
+        if decision.own_answer is not None:
+            return self._grant(decision.own_answer, journal, answer)
+        target, prepared = decision.target, decision.prepared
+        if target is None or prepared is None:
+            raise RuntimeError("a decision without a refusal lacks what is to be sent")
         if rules.links is not None:
             answer.edit = rewrite_links(rules.links, request, target=target)
         if self._trail is not None:
             await self._trail.admit(journal)
-        job = self._make_job(key, request, rules, target=target, answer=answer)
+        job = self._make_job(
+            request, rules, target=target, prepared=prepared, key=decision.key, answer=answer
+        )
         if rules.guard is None or not job.changes_state:
             return self._forward(job, journal, answer)
         return self.guard.serve(
@@ -207,11 +206,12 @@ class Handler:
 
     def _make_job(
         self,
-        key: TokenKey | None,
         request: Request,
         rules: Rules,
         *,
         target: Target,
+        prepared: Prepared,
+        key: TokenKey | None,
         answer: Answer,
     ) -> Job:
         """Say what is to be sent, but for the token."""
@@ -221,8 +221,8 @@ class Handler:
         return Job(
             key=key,
             method=request.method,
-            target=target.forwarded.encode("utf-8", "surrogateescape"),
-            prepared=self._prepare(request, rules),
+            target=target.sent,
+            prepared=prepared,
             watched=request.raw_headers if self._watchers else None,
             body=body,
             length=length,
@@ -230,27 +230,23 @@ class Handler:
             announce=self._announce,
         )
 
-    def _prepare(self, request: Request, rules: Rules) -> Prepared:
-        """Edit the headers that came, but once for all requests that come with the same."""
-        received, notes = request.raw_headers, request.notes
-        known: Prepared | None = notes.get(rules.headers)
-        if known is not None and request.method != "OPTIONS":
-            return known
-        via = self._hops.via(is_old=request.version < HttpVersion11)
-        if request.method == "OPTIONS":
-            return rules.headers.prepare(count_down("OPTIONS", received) or received, via=via)
-        notes[rules.headers] = prepared = rules.headers.prepare(received, via=via)
-        return prepared
-
-    def _read_target(self, request: Request, rules: Rules, journal: Journal) -> Target:
-        """Say what is asked for."""
-        target = rules.router.read_target(request.method, request.raw_path)
-        journal.path = target.forwarded.partition("?")[0]
-        journal.operation = target.operation.name
-        journal.changes_state = target.operation.changes_state
-        if self._trail is not None:
-            journal.target = target.forwarded
-        return target
+    def _note(self, decision: Decision, journal: Journal, answer: Answer) -> None:
+        """Write into the journal what was decided, whatever comes of the request."""
+        answer.extra = decision.extra
+        target, caller, verdict = decision.target, decision.caller, decision.verdict
+        if target is not None:
+            journal.path = target.shown
+            journal.operation = target.operation.name
+            journal.changes_state = target.operation.changes_state
+            if self._trail is not None:
+                journal.target = target.forwarded
+        if caller is not None:
+            journal.caller = caller.name
+        journal.installation = decision.installation
+        if verdict is not None:
+            journal.rule = verdict.rule
+            if not verdict.allowed and not verdict.enforced:
+                journal.would_refuse = verdict.rule
 
     async def _grant(
         self, headers: Sequence[tuple[bytes, bytes]], journal: Journal, answer: Answer
@@ -306,6 +302,18 @@ class Handler:
         except ProxyError:
             journal.status, journal.code = CALLER_GONE_STATUS, "caller-gone"
             answer.abort()
+
+
+def rewrite_links(
+    links: Links, request: Request, *, target: Target
+) -> Callable[[Sequence[Header]], list[Header]] | None:
+    """Say how links in the answer are turned to the address the caller used, if it is known."""
+    return links.towards(
+        request.raw_path,
+        single(request.raw_headers, b"host"),
+        is_tls=request.secure,
+        installation=target.prefix.installation if target.prefix is not None else None,
+    )
 
 
 def _closes() -> bool:

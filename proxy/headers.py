@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.errors import (
     BadRequestError,
+    BodyTooLargeError,
     ExpectationFailedError,
-    HeadersTooLargeError,
     NotImplementedMethodError,
 )
 
@@ -61,7 +61,7 @@ TRACEPARENT = b"traceparent"
 PROXY_ERROR = b"x-icr-proxy-error"
 VIA = (b"Via", b"1.1 icr-proxy")
 
-LINE_OVERHEAD = len(": \r\n")
+IDEMPOTENCY_KEY = b"idempotency-key"
 
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
@@ -166,14 +166,14 @@ def dashed(name: bytes) -> bytes:
     return name.replace(b"_", b"-")
 
 
-def check_size(received: Iterable[Header], *, limit: int) -> None:
-    """Refuse a header section that is too long; the parser only looks at each line.
+def refuse_long_body(length: int | None, *, limit: int | None) -> None:
+    """Refuse a body that is announced as longer than `limit` bytes; None is no limit.
 
     Raises:
-        HeadersTooLargeError: it has more than `limit` bytes.
+        BodyTooLargeError: it is.
     """
-    if sum(len(name) + len(value) + LINE_OVERHEAD for name, value in received) > limit:
-        raise HeadersTooLargeError("the headers are longer than this proxy accepts")
+    if length is not None and limit is not None and length > limit:
+        raise BodyTooLargeError("the request body is longer than this proxy accepts")
 
 
 def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
@@ -189,6 +189,18 @@ def single(headers: Iterable[Header], name: bytes) -> bytes | None:
     """The value of a header that occurs exactly once; `name` in lower case."""
     values = [value for key, value in headers if key.lower() == name]
     return values[0] if len(values) == 1 else None
+
+
+def idempotency_key(received: Iterable[Header]) -> bytes | None:
+    """Give the caller's `Idempotency-Key`, if it is there and not empty.
+
+    Raises:
+        BadRequestError: there is more than one.
+    """
+    keys = [value for name, value in received if name.lower() == IDEMPOTENCY_KEY]
+    if len(keys) > 1:
+        raise BadRequestError("send the header Idempotency-Key exactly once")
+    return keys[0] if keys and keys[0] else None
 
 
 def choose_request_id(received: Iterable[Header], *, fresh: bytes) -> bytes:

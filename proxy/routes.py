@@ -51,6 +51,10 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     prefix: Tag | None = None
     may_reach_app: bool = False
     """Whether any server could take it for `/app`, or for something under it."""
+    sent: bytes = b""
+    """What is forwarded, as bytes."""
+    shown: str = ""
+    """What is forwarded, without its query: for log and metrics."""
 
 
 class Router:
@@ -101,7 +105,15 @@ class Router:
             target = self._from_absolute(method, target)
         target, prefix = self._tags.cut(target)
         path = decision_path(target)
-        return Target(target, path, match(method, path), prefix, is_app_path(target))
+        return Target(
+            target,
+            path,
+            match(method, path),
+            prefix,
+            is_app_path(target),
+            target.encode("utf-8", "surrogateescape"),
+            target.partition("?")[0],
+        )
 
     def _from_absolute(self, method: str, target: str) -> str:
         """Accept what a tool sends that knows only `HTTP_PROXY`, for the API's own host."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from proxy import handler
 from proxy.errors import (
     BadRequestError,
     CallerGoneError,
@@ -17,7 +18,6 @@ from proxy.errors import (
     OverloadedError,
     ProxyError,
 )
-from proxy.handler import Handler
 from proxy.inflight import InFlight
 from proxy.policyconfig import PolicyConfig
 from proxy.request import Request
@@ -356,12 +356,12 @@ async def test_a_mint_outlives_the_caller_that_asked_for_it() -> None:
 async def test_a_caller_that_is_gone_gets_no_refusal(
     error: ProxyError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leave_and_fail(_self: Handler, request: Request, *_: object) -> None:
+    def leave_and_fail(request: Request, *_: object, **__: object) -> None:
         assert request.transport is not None
         request.transport.close()
         raise error
 
-    monkeypatch.setattr(Handler, "_read_target", leave_and_fail)
+    monkeypatch.setattr(handler, "decide", leave_and_fail)
     async with stage(plainly) as (proxy, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request_head())

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from proxy.errors import (
     BadRequestError,
+    BodyTooLargeError,
     ExpectationFailedError,
-    HeadersTooLargeError,
     NotImplementedMethodError,
 )
 from proxy.headers import (
@@ -21,10 +21,11 @@ from proxy.headers import (
     HOP_BY_HOP,
     Header,
     RequestHeaders,
-    check_size,
     choose_request_id,
     given_ids,
+    idempotency_key,
     refuse_expectations,
+    refuse_long_body,
     refuse_upgrade,
     single,
 )
@@ -364,15 +365,28 @@ def test_other_protocols_are_refused_but_not_h2c(headers: list[Header], *, refus
         refuse_upgrade(headers)
 
 
-@pytest.mark.parametrize(("limit", "passes"), [(24, True), (23, False)])
-def test_the_size_of_all_headers_together_is_limited(limit: int, *, passes: bool) -> None:
-    headers = [(b"Host", b"four"), (b"X-A", b"12345")]
+@pytest.mark.parametrize(
+    ("length", "limit"), [(None, 5), (5, 5), (10**9, None)], ids=["unknown", "just", "no limit"]
+)
+def test_a_body_that_is_not_too_long_passes(length: int | None, limit: int | None) -> None:
+    refuse_long_body(length, limit=limit)
 
-    if passes:
-        check_size(headers, limit=limit)
-    else:
-        with pytest.raises(HeadersTooLargeError):
-            check_size(headers, limit=limit)
+
+def test_a_body_that_is_announced_as_too_long_is_refused() -> None:
+    with pytest.raises(BodyTooLargeError):
+        refuse_long_body(6, limit=5)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"), [([], None), ([b""], None), ([b"k"], b"k")], ids=["none", "empty", "one"]
+)
+def test_an_idempotency_key_is_read(values: list[bytes], key: bytes | None) -> None:
+    assert idempotency_key([(b"Idempotency-KEY", value) for value in values]) == key
+
+
+def test_a_second_idempotency_key_is_refused() -> None:
+    with pytest.raises(BadRequestError):
+        idempotency_key([(b"Idempotency-Key", b"k"), (b"idempotency-key", b"k")])
 
 
 @pytest.mark.parametrize("value", [b"100-continue", b"100-Continue", b"100-continue, 100-continue"])
