@@ -127,10 +127,15 @@ def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
     replicas = build_replicas(
         config, mint=exchange.mint, keys=keys, log=log, metrics=metrics, clocks=clocks
     )
-    tokens = build_tokens(
-        config, exchange=exchange, replicas=replicas, observers=observers, clocks=clocks
-    )
     directory = build_directory(config, calls=calls, log=log, clocks=clocks)
+    tokens = build_tokens(
+        config,
+        exchange=exchange,
+        replicas=replicas,
+        directory=directory,
+        observers=observers,
+        clocks=clocks,
+    )
     add_states(metrics, tokens=tokens, pool=pool, calls=calls, clocks=clocks)
     forwarder = Forwarder(
         tokens=tokens,
@@ -211,6 +216,7 @@ def build_tokens(
     *,
     exchange: Exchange,
     replicas: Replicas | None,
+    directory: Directory,
     observers: Observers,
     clocks: Clocks,
 ) -> Tokens:
@@ -227,6 +233,7 @@ def build_tokens(
             **({} if spans is None else {"mint_span": spans.minted}),
         ),
         sleep=asyncio.sleep,
+        listing=directory,
         **({} if replicas is None else {"dropped": replicas.drops.drop}),
     )
 

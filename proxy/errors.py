@@ -19,6 +19,7 @@ MintReason = Literal[
     "broken",
     "busy",
     "circuit-open",
+    "rationed",
     "status-4xx",
     "status-5xx",
     "redirect",
@@ -300,6 +301,25 @@ class MintCircuitOpenError(MintError):
     """No token was asked for: the API is left alone for a moment."""
 
     default_reason = "circuit-open"
+
+
+class MintRationedError(MintError):
+    """No token was asked for: too many unknown installations were asked for in vain."""
+
+    default_reason: MintReason = "rationed"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        reason: MintReason | None = None,
+        retry_after: float | None = None,
+        is_transient: bool | None = None,
+        is_first: bool = False,
+    ) -> None:
+        """Keep also whether it is the first one since the ration was full, for the log."""
+        super().__init__(detail, reason=reason, retry_after=retry_after, is_transient=is_transient)
+        self.is_first = is_first
 
 
 # -- the upstream -------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from proxy.errors import (
     InstallationRefusedError,
     MintBusyError,
     MintCircuitOpenError,
+    MintRationedError,
 )
 from proxy.recent import Recent
 
@@ -82,9 +83,9 @@ class Failures:
     def remember(self, key: TokenKey, error: MintError, *, now: float) -> None:
         """Keep what went wrong.
 
-        That our own connections were all in use says nothing at all.
+        That our own connections were all in use, or that nobody was asked, says nothing at all.
         """
-        if isinstance(error, MintBusyError):
+        if isinstance(error, MintBusyError | MintRationedError):
             return
         about_app = isinstance(error, AppKeyRefusedError)
         last = self._of_app if about_app else self._of.use(key)

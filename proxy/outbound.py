@@ -111,9 +111,8 @@ def build_exchange(config: Config, *, calls: AppCalls, clocks: Clocks) -> Exchan
 def build_directory(config: Config, *, calls: AppCalls, log: Log, clocks: Clocks) -> Directory:
     """Make the map from organizations to installations; nothing is fetched yet."""
 
-    async def fetch() -> dict[str, str]:
-        listed = await list_installations(calls)
-        return {each.organization_id: each.id for each in listed if each.organization_id}
+    async def fetch() -> dict[str, str | None]:
+        return {each.id: each.organization_id for each in await list_installations(calls)}
 
     return Directory(
         fetch=fetch,

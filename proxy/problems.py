@@ -74,6 +74,7 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
     errors.MintBrokenError: Kind("upstream-broken", 502, "API connection broken"),
     errors.MintTimeoutError: Kind("mint-timeout", 504, "Access token timed out"),
     errors.MintBusyError: Kind("overloaded", 503, "Overloaded"),
+    errors.MintRationedError: Kind("overloaded", 503, "Overloaded"),
     errors.MintCircuitOpenError: Kind("circuit-open", 503, "API left alone for a moment"),
     errors.UpstreamError: Kind("upstream-broken", 502, "API connection broken"),
     errors.UpstreamUnreachableError: Kind("upstream-unreachable", 502, "API unreachable"),

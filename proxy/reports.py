@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.errors import MintRationedError
 from proxy.problems import kind_of
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ class TokenReports:
     def mint_failed(self, key: TokenKey, error: MintError, seconds: float) -> None:
         """Count and log a token that did not arrive."""
         self._metrics.mints.labels(key.kind, error.reason).inc()
+        if isinstance(error, MintRationedError):
+            if error.is_first:  # callers could fill the log with the others
+                self._log.warning("token.mints_rationed", installation=key.installation)
+            return
         self._mint_span(installation=key.installation, result=error.reason, took=seconds)
         self._log.warning(
             "token.mint_failed",

@@ -11,11 +11,13 @@ deadline, and cancelling one harms no other.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.cached import CachedToken, keep
 from proxy.errors import (
     InstallationBlockedError,
+    InstallationRefusedError,
     MintCircuitOpenError,
     MintError,
     MintFailedError,
@@ -23,7 +25,7 @@ from proxy.errors import (
 )
 from proxy.failures import Failures
 from proxy.issued import Issued
-from proxy.rationing import Rations
+from proxy.rationing import FailureRation, Rations
 from proxy.recent import Recent
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from proxy.access import AccessToken, TokenKey
     from proxy.servingconfig import TokensConfig
 
+UNKNOWN_AT_ONCE = 20  # mints under way for installations of which nothing is known
 ISSUED_SHARE = 4  # tokens that may live at once, for each in the cache: renewed, dropped, evicted
 
 
@@ -51,6 +54,16 @@ class TokenWatcher(Protocol):
         """The API refused a token: `dropped`, `stale` (another has come) or `limited`."""
 
 
+class Listing(Protocol):
+    """The API's list of installations; `directory.Directory` is one."""
+
+    def knows(self, installation: str) -> bool:
+        """Whether it was in the list when the API was last asked."""
+
+    async def look_up(self, installation: str) -> None:
+        """Ask the API anew, if it is not in the list. Raises MintError."""
+
+
 class Tokens:
     """The cache of one app at one base URL."""
 
@@ -64,10 +77,12 @@ class Tokens:
         watcher: TokenWatcher,
         sleep: Callable[[float], Awaitable[None]] | None = None,
         dropped: Callable[[TokenKey, str | None], None] = lambda _key, _fingerprint: None,
+        listing: Listing | None = None,
     ) -> None:
         """Keep what `mint` gives; with `sleep`, requests wait while short failures of it pass.
 
         `dropped` is told what must not be used any more: the token with a fingerprint, or any.
+        `listing` tells which installations exist when invented ones have used up the ration.
         """
         self._mint = mint
         self._dropped = dropped
@@ -81,6 +96,10 @@ class Tokens:
             max_entries=config.max_entries, negative_ttl=config.negative_ttl, random=random
         )
         self._rations = Rations(max_entries=config.max_entries)
+        self._listing = listing
+        self._failure_ration = FailureRation(now=now())
+        self._turns_of_unknown = asyncio.Semaphore(UNKNOWN_AT_ONCE)
+        self._proven: Recent[TokenKey, bool] = Recent(config.max_entries)
         self._blocked: set[TokenKey] = set()
         self._mints: dict[TokenKey, asyncio.Task[CachedToken]] = {}
         self._outdated: set[TokenKey] = set()  # whose mint under way began before a drop
@@ -281,9 +300,11 @@ class Tokens:
         while True:
             started = self._now()
             try:
-                token = await self._mint(key)
+                token = await self._mint_or_refuse(key)
             except MintError as exc:
                 self._watcher.mint_failed(key, exc, self._now() - started)
+                if isinstance(exc, InstallationRefusedError):
+                    self._proven.pop(key, None)
                 if key not in self._outdated:
                     self._failures.remember(key, exc, now=self._now())
                     raise
@@ -297,6 +318,41 @@ class Tokens:
             if key in self._blocked:
                 raise blocked_error()
 
+    async def _mint_or_refuse(self, key: TokenKey) -> AccessToken:
+        """Mint, unless mints of invented installations have used up the ration.
+
+        Whatever is known to exist is minted at once: it had a token before, or the API lists it.
+        The list is asked for when it matters, and of anything else only so many mints run at once.
+
+        Raises:
+            MintRationedError: it is not asked for.
+        """
+        if not self._is_known(key) and (
+            self._turns_of_unknown.locked() or self._failure_ration.is_used_up(self._now())
+        ):
+            await self._look_up(key)
+        if self._is_known(key):
+            return await self._mint(key)
+        self._failure_ration.check(self._now())
+        async with self._turns_of_unknown:
+            self._failure_ration.check(self._now())  # others may have failed meanwhile
+            try:
+                return await self._mint(key)
+            except MintError as error:
+                self._failure_ration.failed(error)
+                raise
+
+    def _is_known(self, key: TokenKey) -> bool:
+        if key.installation is None or key in self._proven:
+            return True
+        return self._listing is not None and self._listing.knows(key.installation)
+
+    async def _look_up(self, key: TokenKey) -> None:
+        """Have the API's list of installations, if it is not here and can be had."""
+        if self._listing is not None and key.installation is not None:
+            with suppress(MintError):  # then nothing is known of the installation
+                await self._listing.look_up(key.installation)
+
     def _keep(self, key: TokenKey, token: AccessToken) -> CachedToken:
         if self._config.revoke_on_exit:
             self.issued.add(token, now=self._now())
@@ -308,6 +364,7 @@ class Tokens:
             chance=self._random(),
         )
         self._cached[key] = cached
+        self._proven[key] = True
         self._failures.forget(key)
         return cached
 

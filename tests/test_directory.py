@@ -35,13 +35,13 @@ class Api:
         self.gate.set()
         self.begun = asyncio.Event()
 
-    async def __call__(self) -> Mapping[str, str]:
+    async def __call__(self) -> Mapping[str, str | None]:
         self.asked += 1
         self.begun.set()
         await self.gate.wait()
         if self.failures:
             raise self.failures.popleft()
-        return dict(self.installations)
+        return {each: on for on, each in self.installations.items()}
 
 
 @dataclass
@@ -107,7 +107,7 @@ FAILURES = pytest.mark.parametrize(
 
 
 async def test_nothing_is_asked_before_somebody_asks(stage: Stage) -> None:
-    assert stage.directory.organization_of("in-1") is None
+    assert not stage.directory.knows("in-1")
     assert stage.api.asked == 0
 
 
@@ -161,14 +161,14 @@ async def test_a_caller_waits_no_longer_than_it_is_willing_to() -> None:
     await stage.rest()
 
     assert type(error) is MintTimeoutError
-    assert stage.directory.organization_of("in-1") == "org-1"
+    assert stage.directory.knows("in-1")
 
 
 async def test_the_way_back_is_known_as_far_as_the_list_is(stage: Stage) -> None:
     await stage.find()
 
-    assert stage.directory.organization_of("in-1") == "org-1"
-    assert stage.directory.organization_of("in-9") is None
+    assert stage.directory.knows("in-1")
+    assert not stage.directory.knows("in-9")
 
 
 # -- asking again ---------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ async def test_an_organization_that_left_is_not_found_any_more(stage: Stage) -> 
     await stage.rest()
 
     assert await stage.find() is None
-    assert stage.directory.organization_of("in-1") is None
+    assert not stage.directory.knows("in-1")
 
 
 @pytest.mark.parametrize(
@@ -411,3 +411,42 @@ async def test_a_list_that_was_stopped_is_not_taken_for_an_empty_one(stage: Stag
     stage.api.gate.set()
 
     assert await stage.find() == "in-1"
+
+
+# -- installations --------------------------------------------------------------------------------
+
+
+async def test_an_installation_is_known_once_it_was_looked_up(stage: Stage) -> None:
+    assert not stage.directory.knows("in-1")
+
+    await stage.directory.look_up("in-1")
+
+    assert stage.directory.knows("in-1")
+    assert not stage.directory.knows("in-9")
+
+
+async def test_a_known_installation_is_not_asked_for_again(stage: Stage) -> None:
+    await stage.directory.look_up("in-1")
+    stage.clock.at += 3600.0
+    await stage.directory.look_up("in-1")
+
+    assert stage.api.asked == 1
+
+
+async def test_an_unknown_installation_is_asked_for_again_after_ten_seconds(stage: Stage) -> None:
+    await stage.directory.look_up("in-9")
+    await stage.directory.look_up("in-9")
+    before = stage.api.asked
+    stage.clock.at += 10.0
+    stage.api.installations["org-9"] = "in-9"
+    await stage.directory.look_up("in-9")
+
+    assert (before, stage.api.asked) == (1, 2)
+    assert stage.directory.knows("in-9")
+
+
+async def test_a_list_that_cannot_be_had_is_told(stage: Stage) -> None:
+    stage.api.failures.append(MintFailedError("x"))
+
+    with pytest.raises(MintFailedError):
+        await stage.directory.look_up("in-1")

@@ -82,6 +82,7 @@ CONTRACT = {
     errors.MintBrokenError: ("upstream-broken", 502),
     errors.MintTimeoutError: ("mint-timeout", 504),
     errors.MintBusyError: ("overloaded", 503),
+    errors.MintRationedError: ("overloaded", 503),
     errors.MintCircuitOpenError: ("circuit-open", 503),
     errors.UpstreamError: ("upstream-broken", 502),
     errors.UpstreamUnreachableError: ("upstream-unreachable", 502),

@@ -1,5 +1,17 @@
+import pytest
+
 from proxy.access import TokenKey
-from proxy.rationing import Rations
+from proxy.errors import (
+    AppKeyRefusedError,
+    InstallationRefusedError,
+    MintBusyError,
+    MintError,
+    MintFailedError,
+    MintRationedError,
+    MintTimeoutError,
+    MintUnreachableError,
+)
+from proxy.rationing import FailureRation, Rations
 
 ONE, TWO = TokenKey("in-1"), TokenKey("in-2")
 NOW = 1000.0
@@ -51,3 +63,79 @@ def test_the_memory_is_bounded() -> None:
         rations.take(TokenKey(f"in-{number}"), now=NOW)
 
     assert len(rations) == 3
+
+
+def fail_until_used_up(ration: FailureRation, *, at: float) -> int:
+    failed = 0
+    while not ration.is_used_up(at):
+        ration.check(at)
+        ration.failed(InstallationRefusedError("x"))
+        failed += 1
+    return failed
+
+
+def test_fifty_mints_of_unknown_installations_may_fail_at_once() -> None:
+    ration = FailureRation(now=NOW)
+
+    assert fail_until_used_up(ration, at=NOW) == 50
+    with pytest.raises(MintRationedError) as caught:
+        ration.check(NOW)
+    assert caught.value.retry_after == 1.0
+
+
+def test_one_failure_a_second_is_allowed_after_that() -> None:
+    ration = FailureRation(now=NOW)
+    fail_until_used_up(ration, at=NOW)
+
+    assert fail_until_used_up(ration, at=NOW + 0.9) == 0
+    assert fail_until_used_up(ration, at=NOW + 10.0) == 10
+    assert fail_until_used_up(ration, at=NOW + 3600.0) == 50
+
+
+def test_failures_that_were_under_way_are_made_up_for() -> None:
+    ration = FailureRation(now=NOW)
+    for _ in range(60):
+        ration.failed(InstallationRefusedError("x"))
+
+    with pytest.raises(MintRationedError) as caught:
+        ration.check(NOW)
+
+    assert caught.value.retry_after == 11.0
+    assert ration.is_used_up(NOW + 10.9)
+    assert not ration.is_used_up(NOW + 11.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (InstallationRefusedError("x"), True),
+        (MintFailedError("x", reason="status-4xx"), True),
+        (MintFailedError("x", reason="status-5xx"), True),
+        (MintFailedError("x", reason="malformed"), True),
+        (MintTimeoutError("x"), False),
+        (MintUnreachableError("x"), False),
+        (MintBusyError("x"), False),
+        (AppKeyRefusedError("x"), False),
+    ],
+    ids=lambda value: str(getattr(value, "reason", value)),
+)
+def test_only_an_answer_about_the_installation_counts(error: MintError, counts: bool) -> None:  # noqa: FBT001
+    ration = FailureRation(now=NOW)
+    for _ in range(50):
+        ration.failed(error)
+
+    assert ration.is_used_up(NOW) == counts
+
+
+def test_the_first_refusal_is_told_apart_until_the_ration_is_full_again() -> None:
+    ration = FailureRation(now=NOW)
+
+    told = []
+    for at in (NOW, NOW + 5.0, NOW + 3600.0):
+        fail_until_used_up(ration, at=at)
+        for _ in range(2):
+            with pytest.raises(MintRationedError) as caught:
+                ration.check(at)
+            told.append(caught.value.is_first)
+
+    assert told == [True, False, False, False, True, False]

@@ -14,6 +14,7 @@ from proxy.errors import (
     MintCircuitOpenError,
     MintError,
     MintFailedError,
+    MintRationedError,
     MintTimeoutError,
     MintTlsError,
     MintUnreachableError,
@@ -162,6 +163,16 @@ def test_a_token_whose_end_is_unknown_is_told_once(tokens: TokenReports, heard: 
     assert [line for line in heard.lines if line[1] != "token.minted"] == [
         ("warning", "token.expiry_unknown", {"installation": "in-1", "lifetime_s": 7200.0})
     ]
+
+
+def test_a_ration_used_up_is_counted_and_told_once(
+    tokens: TokenReports, heard: Heard, metrics: Metrics
+) -> None:
+    for is_first in (True, False, False):
+        tokens.mint_failed(ONE, MintRationedError("x", is_first=is_first), 0.0)
+
+    assert heard.lines == [("warning", "token.mints_rationed", {"installation": "in-1"})]
+    assert value(metrics, "token_mints_total", kind="installation", result="rationed") == 3
 
 
 @pytest.mark.parametrize("result", ["dropped", "stale", "limited"])

@@ -21,6 +21,7 @@ from proxy.errors import (
     MintError,
     MintFailedError,
     MintLoopError,
+    MintRationedError,
     MintTimeoutError,
 )
 from proxy.secret import Secret
@@ -1367,3 +1368,166 @@ async def test_a_token_that_was_at_hand_was_used(stage: Stage) -> None:
     await stage.get(TokenKey("in-3"))
 
     assert {key.installation for key, _ in stage.tokens} == {"in-1", "in-3"}
+
+
+# -- invented installations -----------------------------------------------------------------------
+
+
+class Listed:
+    """A `Listing` of what a test has laid out."""
+
+    def __init__(self, *installations: str) -> None:
+        self.there = set(installations)
+        self.asked = 0
+        self._seen: set[str] = set()
+        self.failure: MintError | None = None
+
+    def knows(self, installation: str) -> bool:
+        return installation in self._seen
+
+    async def look_up(self, _installation: str) -> None:
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        self._seen = set(self.there)
+
+
+def listing_on(stage: Stage, *installations: str) -> Listed:
+    listed = Listed(*installations)
+    stage.tokens = Tokens(
+        mint=stage.mints,
+        config=TokensConfig(),
+        now=stage.clock,
+        random=lambda: 0.0,
+        watcher=stage.heard,
+        listing=listed,
+    )
+    return listed
+
+
+async def invent(stage: Stage, number: int, *, start: int = 0) -> list[MintError]:
+    """Ask for installations that nobody has heard of."""
+    found = []
+    for each in range(start, start + number):
+        stage.mints.answers.append(InstallationRefusedError("x"))
+        found.append(await stage.fail(TokenKey(f"invented-{each}")))
+    stage.mints.answers.clear()
+    return found
+
+
+async def test_invented_installations_are_rationed_over_all_of_them(stage: Stage) -> None:
+    listing_on(stage)
+
+    found = await invent(stage, 500)
+
+    assert len(stage.mints.asked) == 50
+    assert Counter(type(error) for error in found) == {
+        InstallationRefusedError: 50,
+        MintRationedError: 450,
+    }
+    assert found[-1].retry_after == 1.0
+
+
+async def test_what_is_rationed_is_not_remembered(stage: Stage) -> None:
+    await invent(stage, 60)
+    stage.clock.at += 1.0
+
+    assert await stage.get(TokenKey("invented-59")) == "crs_51"
+
+
+async def test_without_a_list_the_ration_is_all_there_is(stage: Stage) -> None:
+    await invent(stage, 50)
+
+    assert type(await stage.fail(ONE)) is MintRationedError
+    stage.clock.at += 1.0
+    assert await stage.get(ONE) == "crs_51"
+
+
+async def test_an_installation_that_is_listed_needs_no_ration(stage: Stage) -> None:
+    listed = listing_on(stage, "in-1")
+    await invent(stage, 100)
+
+    assert await stage.get(ONE) == "crs_51"
+    assert listed.asked == 50
+
+
+async def test_an_installation_that_had_a_token_needs_no_ration(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+    await invent(stage, 100)
+    stage.tokens.refused(ONE, cached.generation)
+
+    assert await stage.get(ONE) == "crs_52"
+
+
+async def test_an_installation_that_was_refused_needs_the_ration_again(stage: Stage) -> None:
+    cached = await stage.tokens.get(ONE)
+    stage.tokens.refused(ONE, cached.generation)
+    stage.mints.answers.append(InstallationRefusedError("x"))
+    await stage.fail(ONE)
+    await invent(stage, 100)
+    stage.clock.at += 31.0
+    await invent(stage, 100, start=100)
+
+    assert type(await stage.fail(ONE)) is MintRationedError
+
+
+async def test_the_apps_own_token_needs_no_ration(stage: Stage) -> None:
+    await invent(stage, 100)
+
+    assert await stage.get(TokenKey(None)) == "crs_51"
+
+
+async def test_a_new_installation_is_served_while_there_is_a_ration(stage: Stage) -> None:
+    listed = listing_on(stage)
+    await invent(stage, 49)
+
+    assert await stage.get(TokenKey("new")) == "crs_50"
+    assert listed.asked == 0
+
+
+async def test_a_list_that_cannot_be_had_lists_nobody(stage: Stage) -> None:
+    listed = listing_on(stage, "in-1")
+    listed.failure = MintTimeoutError("x")
+    await invent(stage, 50)
+
+    assert type(await stage.fail(ONE)) is MintRationedError
+
+
+async def test_an_outage_uses_up_no_ration(stage: Stage) -> None:
+    for number in range(100):
+        stage.mints.answers.append(MintTimeoutError("x"))
+        await stage.fail(TokenKey(f"unreached-{number}"))
+
+    assert await stage.get(TWO) == "crs_101"
+
+
+async def test_many_first_requests_of_listed_installations_are_minted_together(
+    stage: Stage,
+) -> None:
+    names = [f"in-{number}" for number in range(300)]
+    listing_on(stage, *names)
+    stage.mints.gate.clear()
+
+    asked = [stage.ask(1, TokenKey(name))[0] for name in names]
+    while len(stage.mints.asked) < len(names):  # noqa: ASYNC110  # no event tells
+        await asyncio.sleep(0)
+    stage.mints.gate.set()
+
+    assert len({cached.generation for cached in await asyncio.gather(*asked)}) == 300
+
+
+async def test_many_first_requests_of_unlisted_installations_take_turns(stage: Stage) -> None:
+    listing_on(stage)
+    stage.mints.answers.extend(InstallationRefusedError("x") for _ in range(300))
+
+    asked = [stage.ask(1, TokenKey(f"invented-{number}"))[0] for number in range(300)]
+    done = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert 50 <= len(stage.mints.asked) < 70
+    assert Counter(map(type, done)).keys() == {InstallationRefusedError, MintRationedError}
+
+
+async def test_the_ration_is_told_once(stage: Stage) -> None:
+    await invent(stage, 60)
+
+    assert stage.heard.mints.count(("MintRationedError", TokenKey("invented-55"))) == 1
