@@ -16,6 +16,7 @@ from proxy.admission import keys_in_the_open
 from proxy.assembly import Parts, build
 from proxy.clocks import Clocks
 from proxy.compiling import build_rules
+from proxy.descriptors import PORT_CONNECTIONS
 from proxy.egress import unused_proxies
 from proxy.errors import ConfigError, ProxyError
 from proxy.outbound import app_headers
@@ -48,9 +49,11 @@ class App:
         clocks: Clocks = SYSTEM_CLOCKS,
         on_quit: Callable[[], bool] = lambda: False,
         environ: Mapping[str, str] = os.environ,
+        port_connections: int = PORT_CONNECTIONS,
     ) -> None:
         """Build everything from `config`; log to `stream`.
 
+        `port_connections` are allowed on each port beside the listeners.
         `on_quit` is called when the admin port is told to quit, and says whether that is new.
 
         Raises:
@@ -72,8 +75,11 @@ class App:
             token=self._admin_token,
             current=lambda: self.config,
             stop=on_quit,
+            connections=port_connections,
         )
-        self.webhooks: Listener | None = build_webhooks(config, self.parts)
+        self.webhooks: Listener | None = build_webhooks(
+            config, self.parts, connections=port_connections
+        )
         self._revoker = Revoker(
             upstream=self.parts.pool,
             headers=app_headers(config),

@@ -237,7 +237,7 @@ def no_answer(error: UpstreamError, *, wanted: str) -> MintError:
     if isinstance(error, UpstreamTimeoutError):
         return MintTimeoutError(f"the API took too long when asked for {wanted}")
     if isinstance(error, UpstreamBusyError):
-        return MintBusyError(f"all connections to the API are in use; {wanted} was not asked for")
+        return MintBusyError(f"{error.detail}; {wanted} was not asked for")
     if isinstance(error, CircuitOpenError):
         detail = f"the API has failed many times in a row; {wanted} is not asked for at the moment"
         return MintCircuitOpenError(detail, retry_after=error.retry_after)

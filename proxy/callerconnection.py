@@ -7,7 +7,7 @@ extensions. `intake` reads instead, and `turns` serves.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestPayloadError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aiohttp.web_server import Server
 
     from proxy.peers import Peer
-    from proxy.places import Places
+    from proxy.places import Place
     from proxy.repeating import Sections
     from proxy.requesthead import HeadRules
     from proxy.servingconfig import LimitsConfig
@@ -40,12 +40,11 @@ class CallerConnection(Turns):
     __slots__ = (
         "_body",
         "_followed",
-        "_has_place",
         "_head_timer",
         "_intake",
         "_limits",
         "_named",
-        "_places",
+        "_place",
         "peer",
     )
 
@@ -57,11 +56,14 @@ class CallerConnection(Turns):
         rules: HeadRules,
         sections: Sections,
         limits: LimitsConfig,
-        places: Places,
+        place: Place | None = None,
         named: str | None = None,
         **options: Any,
     ) -> None:
-        """Speak with a caller; `named` is its address if a load balancer connects for it."""
+        """Speak with a caller; `named` is its address if a load balancer connects for it.
+
+        In the end, it leaves its `place`.
+        """
         super().__init__(
             server,
             refuse=refuse,
@@ -71,9 +73,8 @@ class CallerConnection(Turns):
         )
         self._intake = Intake(rules, sections)
         self._limits = limits
-        self._places = places
+        self._place = place
         self._named = named
-        self._has_place = False
         self._body: StreamReader = EMPTY_PAYLOAD
         """The body that is being read."""
         self._head_timer: asyncio.TimerHandle | None = None
@@ -84,20 +85,14 @@ class CallerConnection(Turns):
     # -- what the event loop calls ----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See who calls, once for all requests that come this way; close if it is too full."""
-        self._has_place = self._places.take()
-        if not self._has_place:
-            cast("asyncio.Transport", transport).abort()
-            return
+        """See who calls, once for all requests that come this way."""
         self.peer = peer_behind(transport, named=self._named)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Clean up, and see how it ends."""
-        if not self._has_place:
-            return
-        self._has_place = False
-        self._places.give_back()
+        if self._place is not None:
+            self._place.leave()
         self._stop_head_timer()
         self._intake.forget()
         super().connection_lost(exc)

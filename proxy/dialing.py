@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from proxy.addresses import split_address
+from proxy.descriptors import is_exhausted
 from proxy.errors import (
     UpstreamCertificateError,
+    UpstreamExhaustedError,
     UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
@@ -83,6 +85,7 @@ async def dial(
         UpstreamTlsError: whoever answers cannot prove to be the API.
         UpstreamLoopError: it was ourselves; `is_own` knows our addresses.
         UpstreamUnreachableError: nobody answers.
+        UpstreamExhaustedError: this process has no descriptor left, which says nothing of the API.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -103,6 +106,8 @@ async def dial(
             kind = UpstreamCertificateError
         raise kind("the API's certificate or TLS handshake failed") from exc
     except OSError as exc:
+        if is_exhausted(exc):
+            raise UpstreamExhaustedError("this proxy has no file descriptor left") from exc
         # Refused is the port; whoever hangs up later does so in the middle of the handshake.
         if address.tls is not None and isinstance(exc, HUNG_UP):
             await _refuse_loop(address, is_own)

@@ -384,5 +384,9 @@ class UpstreamBusyError(UpstreamError):
     """All `upstream.connections` are in use and none came free in time."""
 
 
+class UpstreamExhaustedError(UpstreamBusyError):
+    """This process has no file descriptor left for a connection."""
+
+
 class CircuitOpenError(UpstreamError):
     """The API failed `upstream.circuit.failures` times in a row; nothing is sent for a moment."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,10 +10,11 @@ import msgspec
 from aiohttp.web_server import Server
 
 from proxy import binds
+from proxy.acceptor import Acceptor
 from proxy.addresses import bracketed, is_loopback
 from proxy.callerconnection import CallerConnection
 from proxy.errors import BindError
-from proxy.fronting import Fronted
+from proxy.fronting import ProxyHeaderReader
 from proxy.places import Places
 from proxy.repeating import Sections
 from proxy.requesthead import HeadRules
@@ -27,12 +26,11 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from proxy.places import Place
     from proxy.servingconfig import LimitsConfig
     from proxy.turns import Refuse, Respond
 
 BACKLOG = 1024
-# The file of a Unix socket is ours to remove, or systemd's; event loops would since Python 3.13.
-KEEP_FILE = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 HANDSHAKE_SECONDS = 10.0  # for TLS, of which a caller has not said who it is
 
 
@@ -57,6 +55,8 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     """Networks of load balancers, each of whose connections begins with a PROXY header."""
     front_refused: Callable[[str, str], None] = lambda _reason, _peer: None
     """What hears which connections were refused for want of one."""
+    exhausted: Callable[[str], None] = lambda _bind: None
+    """What hears that connections wait because this process has no descriptor left."""
 
 
 ORDINARY = Door()
@@ -71,12 +71,12 @@ class CallerServer(Server):
         self._options = options
 
     def __call__(self) -> CallerConnection:
-        """Make the protocol of a new connection (called by the event loop)."""
-        return self.connection(None)
+        """Make the protocol of a new connection."""
+        return self.connection(None, None)
 
-    def connection(self, named: str | None) -> CallerConnection:
-        """Make that of a connection which a load balancer makes for the caller `named`."""
-        return CallerConnection(self, loop=self._loop, named=named, **self._options)
+    def connection(self, named: str | None, place: Place | None) -> CallerConnection:
+        """Make that of one that has a place, perhaps one made for the caller `named`."""
+        return CallerConnection(self, loop=self._loop, named=named, place=place, **self._options)
 
 
 class Listener:
@@ -93,9 +93,13 @@ class Listener:
         logger: logging.Logger,
         door: Door = ORDINARY,
         places: Places | None = None,
+        evicts: bool = False,
     ) -> None:
+        """Serve at `bind`; all places taken, one that `evicts` ends its oldest idle connection."""
         self._bind = bind
         self._door = door
+        self._places = places or Places(limits.connections)
+        self._evicts = evicts
         self._server = CallerServer(
             respond,
             refuse=refuse,
@@ -103,10 +107,9 @@ class Listener:
             sections=Sections(),
             access_log=None,
             limits=limits,
-            places=places or Places(limits.connections),
             logger=logger,
         )
-        self._accepting: list[asyncio.Server | Fronted] = []
+        self._accepting: list[Acceptor] = []
         self._unix: UnixSocket | None = None
         self.addresses: tuple[str, ...] = (bind,)
         """Each as bound, `host:port` or `unix:/path`: a port 0 is replaced by the real one."""
@@ -124,7 +127,7 @@ class Listener:
         """
         sockets = await self._open_sockets()
         self.addresses = tuple(address_of(each) for each in sockets)
-        self._accepting = [await self._accept(each) for each in sockets]
+        self._accepting = [self._accept(each) for each in sockets]
 
     async def _open_sockets(self) -> list[socket.socket]:
         door, bind = self._door, self._bind
@@ -140,23 +143,29 @@ class Listener:
         place = binds.host_and_port(bind)
         return await open_tcp(*place, backlog=BACKLOG) if place is not None else []
 
-    async def _accept(self, found: socket.socket) -> asyncio.Server | Fronted:
-        loop, door = asyncio.get_running_loop(), self._door
-        options: dict[str, Any] = {"ssl": door.tls}
-        if door.tls is not None:
-            options["ssl_handshake_timeout"] = HANDSHAKE_SECONDS
+    def _accept(self, found: socket.socket) -> Acceptor:
+        door, identify = self._door, None
         if door.fronted_by is not None:
-            return Fronted(
-                found,
-                serve=self._server.connection,
-                trusted=door.fronted_by,
-                refused=door.front_refused,
-                options=options,
-            )
-        options |= {"sock": found, "backlog": BACKLOG}
-        if found.family != socket.AF_UNIX:
-            return await loop.create_server(self._server, **options)
-        return await loop.create_unix_server(self._server, **(options | KEEP_FILE))
+            identify = ProxyHeaderReader(trusted=door.fronted_by, refused=door.front_refused)
+        handshake = {"ssl_handshake_timeout": HANDSHAKE_SECONDS} if door.tls is not None else {}
+        return Acceptor(
+            found,
+            serve=self._server.connection,
+            places=self._places,
+            options={"ssl": door.tls, **handshake},
+            identify=identify,
+            evict=self._evict if self._evicts else None,
+            exhausted=lambda: door.exhausted(self._bind),
+        )
+
+    def _evict(self) -> bool:
+        """End the connection that is idle and was made first, if there is one."""
+        for each in self._callers:
+            transport = each.transport
+            if each.is_idle and transport is not None and not transport.is_closing():
+                transport.abort()
+                return True
+        return False
 
     @property
     def connections(self) -> int:

@@ -13,6 +13,7 @@ from proxy.errors import (
     UpstreamBusyError,
     UpstreamCertificateError,
     UpstreamError,
+    UpstreamExhaustedError,
     UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
@@ -44,6 +45,7 @@ CONNECT_RESULTS: dict[type[UpstreamError], str] = {
     UpstreamCertificateError: "tls",
     UpstreamUnreachableError: "unreachable",
     UpstreamLoopError: "unreachable",
+    UpstreamExhaustedError: "exhausted",
 }
 
 
@@ -51,7 +53,7 @@ class PoolWatcher(Protocol):
     """What is told about connections; metrics listen."""
 
     def connected(self, result: str) -> None:
-        """A connection was made, or not: `ok`, `timeout`, `tls`, `unreachable` or `left`."""
+        """A connection was made, or not: one of `upstreamreports.CONNECTS`."""
 
     def closed(self, reason: str) -> None:
         """A connection is closed, for one of `upstream.CLOSES`."""

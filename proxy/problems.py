@@ -82,6 +82,7 @@ TABLE: dict[type[errors.ProxyError], Kind] = {
     errors.UpstreamTlsError: Kind("upstream-tls", 502, "API not trusted"),
     errors.UpstreamTimeoutError: Kind("upstream-timeout", 504, "API timed out"),
     errors.UpstreamBusyError: Kind("overloaded", 503, "Overloaded"),
+    errors.UpstreamExhaustedError: Kind("overloaded", 503, "Overloaded"),
     errors.CircuitOpenError: Kind("circuit-open", 503, "API left alone for a moment"),
 }
 

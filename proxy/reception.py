@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy.listeners import Door, Listener
 from proxy.places import Places
-from proxy.reports import FrontReports, TlsReports
+from proxy.reports import ExhaustionReports, FrontReports, TlsReports
 from proxy.unixsockets import DEFAULT_MODE
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def build_listeners(
                     tls=tls,
                     fronted_by=listener.proxy_protocol_from if listener.proxy_protocol else None,
                     front_refused=FrontReports(log=log, metrics=metrics, listener=listener.bind),
+                    exhausted=ExhaustionReports(log=log),
                 ),
                 places=places,
             )

@@ -202,3 +202,14 @@ class FrontReports:
             self._log.warning(
                 "proxy_protocol.refused", listener=self._listener, reason=reason, peer=peer
             )
+
+
+class ExhaustionReports:
+    """Hears of listeners that cannot accept, because no file descriptor is left."""
+
+    def __init__(self, *, log: Log) -> None:
+        self._log = log
+
+    def __call__(self, listener: str) -> None:
+        """Tell; who calls does so once a minute at most."""
+        self._log.error("descriptors.exhausted", listener=listener)

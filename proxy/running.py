@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import uvloop
 
 from proxy.app import App
+from proxy.descriptors import Room, open_now, raise_limit
 from proxy.files import signature
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proxy.config import Config
+    from proxy.descriptors import Shares
     from proxy.files import Signature
 
 OK, FAILED = 0, 1
@@ -34,7 +36,9 @@ def run(*, load: Callable[[], Config], file: Path | None, stream: BinaryIO) -> i
         StartError: it cannot start.
     """
     seen = _look(file)  # before it is read, so that no change is missed
-    return uvloop.run(_Program(load(), load=load, file=file, seen=seen, stream=stream).main())
+    room = Room(limit=raise_limit(), used=open_now())
+    program = _Program(load(), load=load, file=file, seen=seen, stream=stream, room=room)
+    return uvloop.run(program.main())
 
 
 class _Program:
@@ -46,10 +50,12 @@ class _Program:
         file: Path | None,
         seen: Signature | None,
         stream: BinaryIO,
+        room: Room,
     ) -> None:
         self._config = config
         self._seen = seen
-        self._load = load
+        self._load = lambda: room.fit_again(load())
+        self._room = room
         self._file = file
         self._stream = stream
         self._stop = asyncio.Event()
@@ -60,7 +66,14 @@ class _Program:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
-        app = App(self._config, stream=self._stream, on_quit=self._on_quit)
+        shares = self._room.shares(self._config)
+        app = App(
+            self._room.fit(self._config),
+            stream=self._stream,
+            on_quit=self._on_quit,
+            port_connections=shares.port,
+        )
+        _tell_clamped(app, self._config, shares, open_files=self._room.limit)
         loop.add_signal_handler(signal.SIGHUP, lambda: app.reload(self._load))
         async with app:
             # What start-up made stays; the collector need not look at it again. Nor before: it took
@@ -107,6 +120,20 @@ class _Program:
             if now != self._seen:
                 self._seen = now
                 app.reload(self._load)
+
+
+def _tell_clamped(app: App, wanted: Config, shares: Shares, *, open_files: int) -> None:
+    """Warn of limits of connections that this process has too few descriptors for."""
+    callers, upstream = wanted.limits.connections, wanted.upstream.connections
+    if (shares.callers, shares.upstream) != (callers, upstream):
+        app.parts.log.warning(
+            "limits.clamped",
+            open_files=open_files,
+            connections=shares.callers,
+            connections_configured=callers,
+            upstream_connections=shares.upstream,
+            upstream_connections_configured=upstream,
+        )
 
 
 def _look(file: Path | None) -> Signature | None:

@@ -14,6 +14,8 @@ from proxy.gate import Gate
 from proxy.listenerconfig import ListenerConfig
 from proxy.listeners import Door, Listener
 from proxy.logs import where
+from proxy.places import Places
+from proxy.reports import ExhaustionReports
 from proxy.secret import Secret
 from proxy.secretfile import SecretFile
 
@@ -38,8 +40,9 @@ def build_admin(
     token: Callable[[], Secret | None],
     current: Callable[[], Config],
     stop: Callable[[], bool],
+    connections: int,
 ) -> Listener:
-    """Make the admin port.
+    """Make the admin port, for so many `connections`.
 
     `state` is one of those of `app.App`, `token` opens the port to other machines, `current` gives
     the configuration as it is after reloads, `stop` is what is asked for by POST /quit.
@@ -66,7 +69,15 @@ def build_admin(
         origins=OriginGuard(()),
         crashed=lambda error, path: parts.log.error("admin.crashed", path=path, **where(error)),
     )
-    return _listener(bind, config, parts, respond=admin, refuse=admin.refuse, exposed=True)
+    return _listener(
+        bind,
+        config,
+        parts,
+        respond=admin,
+        refuse=admin.refuse,
+        exposed=True,
+        connections=connections,
+    )
 
 
 def unheard(_switch: str, _installation: str | None, _peer: str) -> None:
@@ -96,8 +107,8 @@ def build_console(
     return Console(feed=feed, facts=facts, explain=explain)
 
 
-def build_webhooks(config: Config, parts: Parts) -> Listener | None:
-    """Make the port for webhooks, if there is to be one.
+def build_webhooks(config: Config, parts: Parts, *, connections: int) -> Listener | None:
+    """Make the port for webhooks, if there is to be one, for so many `connections`.
 
     Raises:
         StartError: the file with the secret cannot be used.
@@ -120,6 +131,7 @@ def build_webhooks(config: Config, parts: Parts) -> Listener | None:
         respond=deliveries,
         refuse=deliveries.refuse,
         exposed=config.webhooks.exposed,
+        connections=connections,
     )
 
 
@@ -136,7 +148,14 @@ def read_webhook_secret(config: WebhooksConfig, *, log: Log) -> Callable[[], Sec
 
 
 def _listener(
-    bind: str, config: Config, parts: Parts, *, respond: Respond, refuse: Refuse, exposed: bool
+    bind: str,
+    config: Config,
+    parts: Parts,
+    *,
+    respond: Respond,
+    refuse: Refuse,
+    exposed: bool,
+    connections: int,
 ) -> Listener:
     return Listener(
         bind,
@@ -145,5 +164,11 @@ def _listener(
         limits=config.limits,
         tag=config.headers.installation,
         logger=parts.logger,
-        door=Door(may_be_reached=exposed, passed=parts.activation.take),
+        door=Door(
+            may_be_reached=exposed,
+            passed=parts.activation.take,
+            exhausted=ExhaustionReports(log=parts.log),
+        ),
+        places=Places(connections),
+        evicts=True,
     )

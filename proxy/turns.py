@@ -200,6 +200,11 @@ class Turns(RequestHandler):
             self._loop.call_later(self._patience, break_off, transport)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no request is being served, nor waits for its turn."""
+        return self._waiter is not None and not self._waiting
+
+    @property
     def unsent(self) -> int:
         """How many bytes of answers the system has not taken yet; over TLS, at least so many."""
         transport = self._ending or self.transport

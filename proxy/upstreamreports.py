@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from proxy.logs import Log
     from proxy.metrics import Metrics
 
-CONNECTS = ("ok", "timeout", "tls", "unreachable", "left")
+CONNECTS = ("ok", "timeout", "tls", "unreachable", "exhausted", "left")
 RELOADS = ("ok", "rejected")
 WAITS = ("ok", "busy", "left")
 

@@ -18,16 +18,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from proxy.breaker import is_about_api
 from proxy.dialing import parse_address
 from proxy.errors import (
     StartError,
     UpstreamBrokenError,
     UpstreamCertificateError,
+    UpstreamExhaustedError,
     UpstreamLoopError,
     UpstreamTimeoutError,
     UpstreamTlsError,
 )
+from proxy.forward import may_send_again
 from proxy.pool import Pool
+from proxy.problems import kind_of
 from proxy.upstreamconfig import TimeoutsConfig
 from tests.scenes import (
     Clock,
@@ -39,6 +43,7 @@ from tests.scenes import (
     upstream_request,
     whole,
 )
+from tests.test_descriptors import no_descriptor_left
 
 
 async def plainly(visit: Visit, _head: bytes) -> None:
@@ -336,6 +341,29 @@ async def test_nothing_is_sent_to_ourselves(tmp_path: Path, *, encrypted: bool) 
         assert api.heads == []
         assert (pool.active, pool.free) == (0, 1)
         pool.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_lack_of_descriptors_is_not_told_of_the_api(
+    host: str, run: Callable[[Awaitable[None]], None]
+) -> None:
+    async def scene() -> None:
+        watcher = Noted()
+        async with scripted_upstream(plainly) as api:
+            url = api.url.replace("127.0.0.1", host)
+            with pool_to(url, watcher=watcher) as pool:
+                assert await whole(await pool.send(upstream_request())) == b"{}"
+                with no_descriptor_left(), pytest.raises(UpstreamExhaustedError) as caught:
+                    await pool.send(upstream_request(fresh=True))
+                assert await whole(await pool.send(upstream_request())) == b"{}"
+
+        assert kind_of(caught.value).code == "overloaded"
+        assert not is_about_api(caught.value)
+        assert not may_send_again(caught.value, changes_state=False)
+        assert "exhausted" in watcher.connects
+
+    run(scene())
 
 
 async def test_what_is_not_trusted_and_not_ourselves_is_not_trusted(tmp_path: Path) -> None:

@@ -235,23 +235,6 @@ async def test_closing_leaves_whoever_is_in_the_door_outside() -> None:
     assert rest == b""
 
 
-async def test_without_descriptors_it_waits_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fronting, "PAUSE_SECONDS", 0.01)
-    loop = asyncio.get_running_loop()
-    real, failures = loop.sock_accept, [OSError(24, "Too many open files")]
-
-    async def accept(listening: socket.socket) -> Any:
-        if failures:
-            raise failures.pop()
-        return await real(listening)
-
-    monkeypatch.setattr(loop, "sock_accept", accept)
-    async with stage_with() as stage:
-        said = await stage.said(HEADER + request_head())
-
-    assert said.startswith(b"HTTP/1.1 200")
-
-
 def test_whoever_is_gone_already_is_trusted_by_nobody() -> None:
     with socket.socket() as never:
         assert fronting._peer(never) == "0.0.0.0"  # nobody's address

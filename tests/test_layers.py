@@ -66,7 +66,7 @@ LAYERS = """
     secretkinds
     egress storeurl
     ownplaces
-    activation binds fronting otherend tcpsockets unixsockets
+    acceptor activation binds descriptors fronting otherend tcpsockets unixsockets
     proxyprotocol
     addresses basic callerkeys clockskew framing hops lateness masking operations outcome paths
     peers repeating secret showing tree units

@@ -9,13 +9,31 @@ def test_a_place_that_is_given_back_can_be_taken_again() -> None:
     heard: list[str] = []
     places = Places(2, arrived=heard.append)
 
-    assert [places.take() for _ in range(3)] == [True, True, False]
-    places.give_back()
-    assert places.take()
+    first, second, third = [places.take() for _ in range(3)]
+    assert first is not None
+    assert second is not None
+    assert third is None
+    first.leave()
+    first.leave()
+    assert not places.is_full
+    assert places.take() is not None
 
     assert places.taken == 2
     assert heard == ["accepted", "accepted", "refused", "accepted"]
 
 
 def test_nobody_has_to_listen() -> None:
-    assert Places(1).take()
+    assert Places(1).take() is not None
+
+
+def test_a_place_beyond_the_limit_is_left_like_any_other() -> None:
+    places = Places(1)
+    first, second = places.take(), places.take(beyond=True)
+    assert first is not None
+    assert second is not None
+    assert places.taken == 2
+    first.leave()
+    assert places.is_full
+    second.leave()
+
+    assert places.taken == 0

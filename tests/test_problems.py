@@ -94,6 +94,7 @@ CONTRACT = {
     errors.ContentCodingError: ("upstream-broken", 502),
     errors.UpstreamTimeoutError: ("upstream-timeout", 504),
     errors.UpstreamBusyError: ("overloaded", 503),
+    errors.UpstreamExhaustedError: ("overloaded", 503),
     errors.CircuitOpenError: ("circuit-open", 503),
 }
 

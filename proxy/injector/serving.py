@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxy.descriptors import connections_that_fit, raise_limit
 from proxy.errors import StartError
 from proxy.injector.answering import LIMITS, Webhook
 from proxy.injector.authority import Authority
 from proxy.listeners import Door, Listener
 from proxy.logs import where
-from proxy.reports import TlsReports
+from proxy.places import Places
+from proxy.reports import ExhaustionReports, TlsReports
 from proxy.tlsdoor import TlsDoor
 
 if TYPE_CHECKING:
@@ -133,7 +135,12 @@ class Injector:
             limits=LIMITS,
             tag=NO_TAG,
             logger=logging.Logger("injector"),  # noqa: LOG001  # not in the global tree
-            door=Door(tls=TlsDoor(tls, key="tls", watcher=reports)),
+            door=Door(
+                tls=TlsDoor(tls, key="tls", watcher=reports),
+                exhausted=ExhaustionReports(log=self._log),
+            ),
+            places=Places(connections_that_fit(LIMITS.connections)),
+            evicts=True,
         )
 
     async def _watch(self, authority: Authority) -> None:
@@ -193,6 +200,7 @@ async def serve(
     setting: Setting, defaults: Defaults, *, log: Log, now: Callable[[], float]
 ) -> None:
     """Serve until SIGTERM or SIGINT, and a moment more: Kubernetes learns late who has left."""
+    raise_limit()
     loop, stopped, hurry = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
