@@ -129,8 +129,10 @@ def follow(line: bytes, *, after: Place, seals: Seals | None) -> Link | None:
     digest = hashlib.sha256(line[:cut]).digest()
     if line[cut:] != _tail(digest, text=hexlify(digest), seals=seals):
         return None
-    kind = line[len(start) : line.index(b'"', len(start))].decode("ascii")
-    return Link(after.seq + 1, after.hash, kind, digest.hex(), seals is not None)
+    kind = line[len(start) : line.index(b'"', len(start))]
+    if not kind.isalpha():  # nor what `unseal` takes for one
+        return None
+    return Link(after.seq + 1, after.hash, kind.decode("ascii"), digest.hex(), seals is not None)
 
 
 def unseal(line: bytes, *, seals: Seals | None) -> Link:

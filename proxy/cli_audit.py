@@ -237,11 +237,15 @@ def tail(directory: Path, *, lines: int, no_follow: bool, as_json: bool) -> None
     def echo(record: dict[str, Any]) -> None:
         click.echo(json.dumps(record) if as_json else show(record, colours=colours))
 
-    with closing(Tail(directory)) as following:
-        for record in following.start(lines):
-            echo(record)
-        while not no_follow:
-            sys.stdout.flush()
-            time.sleep(POLL_SECONDS)
-            for record in following.read():
+    try:
+        with closing(Tail(directory)) as following:
+            for record in following.start(lines):
                 echo(record)
+            while not no_follow:
+                sys.stdout.flush()
+                time.sleep(POLL_SECONDS)
+                for record in following.read():
+                    echo(record)
+    except OSError as exc:
+        name = exc.filename or directory
+        raise click.ClickException(f"{name} cannot be read: {exc.strerror}") from None

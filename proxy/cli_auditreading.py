@@ -100,9 +100,12 @@ def _records(paths: Sequence[Path], wanted: Wanted) -> Iterator[Entry]:
 
 
 def _all_records(paths: Sequence[Path]) -> Iterator[Entry]:
-    from proxy.auditor.reading import read_records  # noqa: PLC0415
+    from proxy.auditor.reading import UnreadableError, read_records  # noqa: PLC0415
 
-    return read_records(_files(paths))
+    try:
+        yield from read_records(_files(paths))
+    except UnreadableError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
@@ -154,11 +157,17 @@ def query(
 
 def _sql(paths: Sequence[Path], sql: str) -> list[Entry]:
     from proxy.auditor import duck  # noqa: PLC0415
+    from proxy.files import open_to_read  # noqa: PLC0415
 
+    files = _files(paths)
     try:
-        return duck.ask(duck.connect(_files(paths)), sql)
+        for path in files:
+            open_to_read(path).close()
+        return duck.ask(duck.connect(files), sql)
     except duck.SqlError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as exc:
+        raise click.ClickException(f"{exc.filename} cannot be read: {exc.strerror}") from None
 
 
 def _print(rows: Sequence[Entry], columns: Sequence[str], *, as_json: bool) -> None:

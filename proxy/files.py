@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
 Signature = tuple[int, ...]
 
@@ -126,16 +127,37 @@ def open_regular(path: Path, flags: int, *, mode: int = 0o600, only_name: bool =
     # Not blocking: opening a pipe would otherwise wait for its other end for ever.
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(path, flags, mode)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    try:
+        _check_regular(descriptor, path, only_name=only_name)
+    except OSError:
         os.close(descriptor)
-        number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
-        message = os.strerror(number) if number == errno.EISDIR else "Not a regular file"
-        raise OSError(number, message, str(path))
-    if only_name and found.st_nlink > 1:
-        os.close(descriptor)
-        raise OSError(errno.EMLINK, "The file has other names (hard links)", str(path))
+        raise
     return descriptor
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a regular file for reading, also through a link; a pipe or a device is refused.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _check_regular(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _check_regular(descriptor: int, path: Path, *, only_name: bool = False) -> None:
+    found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    if only_name and found.st_nlink > 1:
+        raise OSError(errno.EMLINK, "The file has other names (hard links)", str(path))
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -47,12 +47,22 @@ def connect(files: Sequence[Path]) -> DuckDBPyConnection:
 
     Raises:
         StartError: DuckDB is not installed.
+        SqlError: it cannot read the files.
     """
     try:
         import duckdb  # noqa: PLC0415
     except ImportError:
         raise StartError(HOW_TO_GET_IT) from None
-    database = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
+    try:
+        return _connect(duckdb, files)
+    except duckdb.Error as exc:
+        raise SqlError(str(exc)) from None
+
+
+def _connect(duckdb: Any, files: Sequence[Path]) -> DuckDBPyConnection:
+    database: DuckDBPyConnection = duckdb.connect(
+        ":memory:", config={"autoinstall_known_extensions": "false"}
+    )
     shape = ", ".join(f"{_quoted(name)}: {_quoted(kind)}" for name, kind in columns().items())
     listed = ", ".join(_quoted(str(path)) for path in files)
     database.execute(

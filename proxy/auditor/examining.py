@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from proxy.auditchain import CLOSES, OPENS, BrokenRecordError, Link, Seals, follow, unseal
@@ -10,30 +11,33 @@ from proxy.auditor.findings import Checked, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import BinaryIO
 
     from proxy.auditor.findings import Kind
 
 USUAL = frozenset({"request", "intent"})
 TOLD = frozenset({"repair", "rewound", "moved", "gap", "pruned"})
+LINE_MOST = 16 << 20  # bytes; a record has the target of a request and little else
 MOST_FINDINGS = 1000  # of one file; a file of another kind would have one for each line
 
 
 def examine(
-    name: str, data: bytes, *, keys: Mapping[str, bytes], wanted: frozenset[int] = frozenset()
+    name: str, file: BinaryIO, *, keys: Mapping[str, bytes], wanted: frozenset[int] = frozenset()
 ) -> Checked:
     """Check every line, and that each follows from the one before.
 
     `keys` are MAC keys by fingerprint; `wanted` are numbers of records whose hash is asked for.
     """
-    *lines, rest = data.split(b"\n")
-    checked = Checked(name=name, size=len(data), torn=len(rest))
-    header = _parsed(lines[0]) if lines else {}
+    checked = Checked(name=name, size=file.seek(0, os.SEEK_END))
+    file.seek(0)
+    header = _parsed(file.readline(LINE_MOST))
+    file.seek(0)
     if header.get("kind") == OPENS:
         checked.key, checked.trail = _text(header, "key"), _text(header, "trail")
     key = keys.get(checked.key) if checked.key is not None else None
     checked.is_checked = key is not None
     seals = Seals(key) if key is not None else None
-    _Walk(checked, seals=seals, wanted=wanted).go(lines)
+    _Walk(checked, seals=seals, wanted=wanted).go(file)
     return checked
 
 
@@ -61,10 +65,18 @@ class _Walk:
         self._broken = 0  # lines since the last record
         self._ended = False
 
-    def go(self, lines: list[bytes]) -> None:
+    def go(self, file: BinaryIO) -> None:
         checked, seen = self._checked, self._seen
         may_be_next = checked.key is None or self._seals is not None
-        for number, line in enumerate(lines, 1):
+        first = line = b""
+        number = 0
+        while read := file.readline(LINE_MOST):
+            number += 1
+            if not read.endswith(b"\n"):
+                self._stop(number, read)
+                break
+            line = read[:-1]
+            first = first or line
             last = checked.last
             link = None
             if last is not None and may_be_next and not self._broken and not self._ended:
@@ -79,8 +91,13 @@ class _Walk:
         checked.records = len(seen)
         checked.broken_at_end = self._broken
         self._drop_what_only_moved()
-        checked.since = _time(lines[0]) if lines else None
-        checked.until = _time(lines[-1]) if lines else None
+        checked.since, checked.until = _time(first), _time(line)
+
+    def _stop(self, number: int, read: bytes) -> None:
+        """Stop at what no line break ends: the end of the file, or no file of a trail at all."""
+        self._checked.torn = len(read)
+        if len(read) == LINE_MOST:
+            self._find("changed", number, None, "is longer than any record; the rest was not read")
 
     def _note(self, number: int, link: Link, line: bytes) -> None:
         self._ended = self._ended or link.kind == CLOSES

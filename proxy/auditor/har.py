@@ -59,7 +59,10 @@ def _entry(record: Entry, *, base_url: str, redact: bool) -> dict[str, Any]:
 
 
 def _start(time: str, duration: float) -> str:
-    began = datetime.fromisoformat(time) - timedelta(milliseconds=duration)
+    try:
+        began = datetime.fromisoformat(time) - timedelta(milliseconds=duration)
+    except (ValueError, OverflowError):  # no time that the proxy wrote
+        return time
     return began.isoformat(timespec="milliseconds")
 
 

@@ -9,27 +9,65 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from proxy.auditrecord import tagged
+from proxy.files import open_to_read
 from proxy.identifiers import canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
 Entry = dict[str, Any]
+
+LINE_MOST = 16 << 20  # bytes; what is longer is no record
+_DECODER = msgspec.json.Decoder(Entry)
+_KINDS = dict(tagged())
 
 _STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)")
 
 
+class UnreadableError(Exception):
+    """A file of a trail cannot be read."""
+
+
 def read_records(files: Sequence[Path]) -> Iterator[Entry]:
-    """Give all records, oldest first; what is no JSON object is passed over."""
-    decoder = msgspec.json.Decoder(Entry)
+    """Give all records, oldest first; what is no record is passed over.
+
+    Raises:
+        UnreadableError: a file cannot be read.
+    """
     for path in files:
-        with path.open("rb") as lines:
-            for line in lines:
-                try:
-                    yield decoder.decode(line)
-                except msgspec.DecodeError:
-                    continue
+        try:
+            with open_to_read(path) as file:
+                yield from records_of(file)
+        except OSError as exc:
+            raise UnreadableError(f"{path} cannot be read: {exc.strerror}") from None
+
+
+def records_of(file: BinaryIO) -> Iterator[Entry]:
+    """Give the records from here to the end of an open file, or to what is no line of a trail."""
+    while line := file.readline(LINE_MOST):
+        if len(line) == LINE_MOST:
+            return
+        record = parse_record(line)
+        if record is not None:
+            yield record
+
+
+def parse_record(line: bytes) -> Entry | None:
+    """Read one line; `None` if it is no record. Fields have the types that the writer gives them.
+
+    Whoever reads further need not expect anything else; `audit verify` tells what was changed.
+    """
+    try:
+        record = _DECODER.decode(line)
+        kind = record.get("kind")
+        if kind in _KINDS:  # else it may be of a later version
+            msgspec.convert(record, _KINDS[kind])
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        return None
+    return record if type(record.get("seq")) is int and isinstance(kind, str) else None
 
 
 def read_status(text: str) -> str:

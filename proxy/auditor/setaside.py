@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from proxy.auditor.findings import Finding
 from proxy.auditrecovery import ASIDE
-from proxy.files import open_regular
+from proxy.files import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -42,13 +41,13 @@ def _compare(
             yield _finding("removed", file, event, f"{name}, which it set aside, is not there")
         return
     try:
-        opened = open_regular(path, os.O_RDONLY)
+        opened = open_to_read(path)
     except OSError as exc:
         for file, event in repairs:
             yield _finding("removed", file, event, f"{name} cannot be read: {exc.strerror}")
         return
     # Earlier versions put what was torn twice from a file into one, one behind the other.
-    with os.fdopen(opened, "rb") as aside:
+    with opened as aside:
         for file, event in repairs:
             digest = hashlib.sha256()
             wanted = event.get("torn_bytes")

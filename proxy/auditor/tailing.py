@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from proxy.auditfiles import list_segments
+from proxy.auditor.reading import LINE_MOST, parse_record
+from proxy.files import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +50,7 @@ class Tail:
                 return
             self.close()
             self._name, self._rest = later.name, b""
-            self._file = later.open("rb")
+            self._file = open_to_read(later)
 
     def _later(self) -> Path | None:
         files = list_segments(self._directory)
@@ -57,11 +59,13 @@ class Tail:
     def _lines(self, file: BinaryIO) -> Iterator[Entry]:
         while data := file.read(1 << 20):
             *lines, self._rest = (self._rest + data).split(b"\n")
+            if len(self._rest) > LINE_MOST:  # no file of a trail
+                self._rest = b""
+                file.seek(0, os.SEEK_END)
             for line in lines:
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    continue  # `audit verify` is there to say what is wrong with it
+                record = parse_record(line)
+                if record is not None:  # `audit verify` is there to say what is wrong with it
+                    yield record
 
     def close(self) -> None:
         """Let go of the file."""

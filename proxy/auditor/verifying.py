@@ -14,6 +14,7 @@ from proxy.auditor.findings import Witnessed
 from proxy.auditor.linking import judge
 from proxy.auditor.setaside import compare_aside
 from proxy.errors import StartError
+from proxy.files import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -136,4 +137,5 @@ def _examine_all(
 
 
 def _examine_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int]) -> Checked:
-    return examine(path.name, path.read_bytes(), keys=keys, wanted=wanted)
+    with open_to_read(path) as file:
+        return examine(path.name, file, keys=keys, wanted=wanted)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,12 @@ def changed(line: bytes) -> bytes:
 
 
 def found(lines: list[bytes]) -> list[tuple[str, int | None, int | None]]:
-    checked = examine("f", b"".join(lines), keys=KEYS)
+    checked = examine("f", io.BytesIO(b"".join(lines)), keys=KEYS)
     return [(each.kind, each.line, each.seq) for each in checked.findings]
 
 
 def test_a_file_that_nobody_touched_is_whole(lines: list[bytes]) -> None:
-    checked = examine("f", b"".join(lines), keys=KEYS)
+    checked = examine("f", io.BytesIO(b"".join(lines)), keys=KEYS)
 
     assert checked.findings == []
     assert (checked.records, checked.torn, checked.is_checked) == (7, 0, True)
@@ -61,19 +62,19 @@ def test_a_record_of_another_trail_has_its_number_twice(lines: list[bytes], tmp_
 
 
 def test_a_torn_end_is_measured(lines: list[bytes]) -> None:
-    checked = examine("f", b"".join(lines)[:-10], keys=KEYS)
+    checked = examine("f", io.BytesIO(b"".join(lines)[:-10]), keys=KEYS)
 
     assert checked.torn == len(lines[-1]) - 10
     assert checked.records == 6
 
 
 def test_with_no_key_hashes_alone_are_checked(lines: list[bytes]) -> None:
-    checked = examine("f", b"".join(lines), keys={})
+    checked = examine("f", io.BytesIO(b"".join(lines)), keys={})
 
     assert (checked.findings, checked.is_checked) == ([], False)
-    assert [each.kind for each in examine("f", changed(b"".join(lines)), keys={}).findings] == [
-        "changed"
-    ] * 5
+    assert [
+        each.kind for each in examine("f", io.BytesIO(changed(b"".join(lines))), keys={}).findings
+    ] == ["changed"] * 5
 
 
 def test_a_record_without_its_mac_is_forged_even_if_no_key_is_at_hand(
@@ -81,20 +82,20 @@ def test_a_record_without_its_mac_is_forged_even_if_no_key_is_at_hand(
 ) -> None:
     bare = lines[1][: lines[1].index(b',"mac"')] + b"}\n"
 
-    checked = examine("f", b"".join([lines[0], bare, *lines[2:]]), keys={})
+    checked = examine("f", io.BytesIO(b"".join([lines[0], bare, *lines[2:]])), keys={})
 
     assert [(each.kind, each.line) for each in checked.findings] == [("forged", 2)]
 
 
 def test_the_hash_of_a_record_that_is_asked_for_is_told(lines: list[bytes]) -> None:
-    checked = examine("f", b"".join(lines), keys=KEYS, wanted=frozenset({3, 99}))
+    checked = examine("f", io.BytesIO(b"".join(lines)), keys=KEYS, wanted=frozenset({3, 99}))
 
     assert list(checked.marks) == [3]
     assert checked.marks[3].encode() in lines[2]
 
 
 def test_a_file_of_another_kind_is_not_told_line_by_line_for_ever() -> None:
-    checked = examine("f", b"x\n" * (MOST_FINDINGS + 5), keys=KEYS)
+    checked = examine("f", io.BytesIO(b"x\n" * (MOST_FINDINGS + 5)), keys=KEYS)
 
     assert len(checked.findings) == MOST_FINDINGS
     assert (checked.first, checked.records) == (None, 0)
@@ -102,7 +103,7 @@ def test_a_file_of_another_kind_is_not_told_line_by_line_for_ever() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"[]\n", b"\xff\n"], ids=["empty", "a list", "no text"])
 def test_what_is_no_trail_breaks_nothing(data: bytes) -> None:
-    checked = examine("f", data, keys=KEYS)
+    checked = examine("f", io.BytesIO(data), keys=KEYS)
 
     assert checked.records == 0
     assert checked.since is None

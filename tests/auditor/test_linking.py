@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -136,7 +137,9 @@ def test_older_keys_need_not_be_at_hand_because_later_seals_bind_what_they_follo
     names = [path.name for path in list_segments(tmp_path)]
 
     def judged(keys: dict[str, bytes]) -> Verdict:
-        checked = [examine(name, data, keys=keys) for name, data in read_trail(tmp_path)]
+        checked = [
+            examine(name, io.BytesIO(data), keys=keys) for name, data in read_trail(tmp_path)
+        ]
         return judge(checked, keys=keys.keys())
 
     assert judged(old | new).findings == ()
@@ -161,7 +164,7 @@ def test_a_wrong_key_finds_nothing_and_checks_nothing(tmp_path: Path) -> None:
     stranger = {"0123456789ab": b"x" * 64}
 
     verdict = judge(
-        [examine(name, data, keys=stranger) for name, data in read_trail(tmp_path)],
+        [examine(name, io.BytesIO(data), keys=stranger) for name, data in read_trail(tmp_path)],
         keys=stranger.keys(),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ def verdict_on(files: Files, *, head: Head | None = None, **facts: Any) -> Verdi
     """Verify files in memory."""
     witnesses = [Witnessed(head.seq, head.hash[:12], "the metrics")] if head is not None else []
     wanted = frozenset(witness.seq for witness in witnesses)
-    checked = [examine(name, data, keys=KEYS, wanted=wanted) for name, data in files]
+    checked = [examine(name, io.BytesIO(data), keys=KEYS, wanted=wanted) for name, data in files]
     return judge(checked, keys=KEYS.keys(), witnesses=witnesses, **facts)
 
 
