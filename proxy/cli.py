@@ -165,11 +165,20 @@ def admin_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @commands.command(cls=Command, epilog="icr-proxy wait --timeout 30 && start-the-tool")
 @admin_option
 @click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="Give up.")
-def wait(admin: str, timeout: float) -> None:
+@click.option(
+    "--listener",
+    metavar="HOST:PORT",
+    help="Wait until a connection to this listener can be made; the admin port is not asked.",
+)
+def wait(admin: str, timeout: float, listener: str | None) -> None:
     """Wait until the proxy is ready; for start order. Exits with 0, or 1 when time is up."""
-    from proxy.probing import wait_until_ready  # noqa: PLC0415
+    from proxy.probing import reach, wait_until_ready  # noqa: PLC0415
 
-    said = wait_until_ready(_bind(admin), timeout=timeout)
+    if listener is None:
+        said = wait_until_ready(_bind(admin), timeout=timeout)
+    else:
+        bind = _bind(listener, flag="--listener")
+        said = wait_until_ready(bind, timeout=timeout, attempt=reach)
     if said is not None:
         raise click.ClickException(f"not ready after {timeout:g} s: {said}")
 
@@ -210,15 +219,15 @@ def quit_(admin: str, token_file: Path | None) -> None:
     click.echo("quitting")
 
 
-def _bind(admin: str) -> str:
+def _bind(given: str, *, flag: str = "--admin") -> str:
     from proxy import binds  # noqa: PLC0415
 
     try:
-        bind = binds.read_bind(admin)
+        bind = binds.read_bind(given)
     except ValueError as exc:
-        raise click.UsageError(f"--admin {admin!r} {exc}") from None
+        raise click.UsageError(f"{flag} {given!r} {exc}") from None
     if binds.systemd_name(bind) is not None:
-        raise click.UsageError(f"--admin {admin!r} is known to systemd only; give its address")
+        raise click.UsageError(f"{flag} {given!r} is known to systemd only; give its address")
     return bind
 
 

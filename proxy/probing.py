@@ -82,16 +82,36 @@ def _legible(data: bytes) -> str:
     return "".join(char if char.isprintable() else " " for char in text).strip()
 
 
+def reach(bind: str) -> str | None:
+    """Give `None` if a connection to a listener can be made, else why not; nothing is sent.
+
+    What a listener would say depends on its TLS, its callers and what stands in front of it.
+    """
+    place, path = binds.host_and_port(bind), binds.unix_path(bind)
+    try:
+        if place is None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
+                made.settimeout(ASK_SECONDS)
+                made.connect(path or "")
+            return None
+        host = EVERYWHERE.get(place[0], place[0])
+        socket.create_connection((host, place[1]), timeout=ASK_SECONDS).close()
+    except OSError as exc:
+        return f"{bind} cannot be reached: {exc.strerror or exc}"
+    return None
+
+
 def wait_until_ready(
     bind: str,
     *,
     timeout: float,
+    attempt: Callable[[str], str | None] = lambda bind: ask(bind, "/readyz"),
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str | None:
-    """Ask until the proxy is ready; give the last word against it if `timeout` seconds pass."""
+    """Try until the proxy is ready; give the last word against it if `timeout` seconds pass."""
     deadline = clock() + timeout
-    while (said := ask(bind, "/readyz")) is not None:
+    while (said := attempt(bind)) is not None:
         if clock() >= deadline:
             return said
         sleep(PAUSE_SECONDS)

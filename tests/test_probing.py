@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from click.testing import CliRunner
 
 from proxy import probing
-from proxy.probing import ask, wait_until_ready
+from proxy.cli import commands
+from proxy.probing import ask, reach, wait_until_ready
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
 NOT_READY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10\r\n\r\nnot ready\n"
@@ -240,6 +242,47 @@ def test_without_time_it_is_asked_once(answer: bytes) -> None:
         waiting(admin.port, clock, timeout=0)()
 
     assert (len(admin.heads), clock.slept) == (1, [])
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "localhost", "0.0.0.0", "*"])
+def test_a_listener_is_reached_whatever_it_would_say(bind: str) -> None:
+    """Whether it wants TLS, a key of a caller or a PROXY header first: nothing is sent."""
+    with silent_port() as port:
+        assert reach(f"{bind}:{port}") is None
+
+
+def test_a_unix_socket_is_reached(tmp_path: Path) -> None:
+    path = tmp_path / "icr.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        assert reach(f"unix:{path}") is None
+
+
+def test_a_listener_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with closed_port() as port:
+        assert reach(f"127.0.0.1:{port}") == (
+            f"127.0.0.1:{port} cannot be reached: Connection refused"
+        )
+    assert reach(f"unix:{tmp_path}/no") == (
+        f"unix:{tmp_path}/no cannot be reached: No such file or directory"
+    )
+
+
+def test_a_listener_is_waited_for_by_the_command() -> None:
+    with silent_port() as port:
+        taken = CliRunner().invoke(commands, ["wait", "--listener", f"127.0.0.1:{port}"])
+    with closed_port() as port:
+        late = CliRunner().invoke(
+            commands, ["wait", "--timeout", "0", "--listener", f"127.0.0.1:{port}"]
+        )
+    wrong = CliRunner().invoke(commands, ["wait", "--listener", "8080"])
+
+    assert taken.exit_code == 0
+    assert late.exit_code == 1
+    assert "not ready after 0 s: " in late.output
+    assert wrong.exit_code == 2
+    assert "--listener '8080' is not an address" in wrong.output
 
 
 def test_a_proxy_that_is_not_there_yet_is_waited_for() -> None:

@@ -112,6 +112,9 @@ WRONG = [
     ),
     pytest.param({"secrets": {"keys": "x"}}, "keys", id="a mount that is taken"),
     pytest.param({"image": {"digest": "latest"}}, "digest", id="no digest"),
+    pytest.param({"mode": "injector", "replicas": 21}, "replicas", id="more than have room"),
+    pytest.param({"networkPolicy": {"ipFamilies": []}}, "ipFamilies", id="no family"),
+    pytest.param({"networkPolicy": {"ipFamilies": ["IPv5"]}}, "ipFamilies", id="no such family"),
 ]
 
 
@@ -154,6 +157,14 @@ def test_helm_3_refuses_what_is_wrong(values: dict[str, Any], named: str, tmp_pa
             },
             "ingress.hosts",
             id="a way in without a name",
+        ),
+        pytest.param(
+            {
+                "config": {"app": APP, "upstream": {"base_url": "http://emulator.icr:9000"}},
+                "privateKey": {"secretName": "k"},
+            },
+            "config.upstream.allow_plain",
+            id="tokens in the open",
         ),
     ],
 )

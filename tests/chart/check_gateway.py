@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import helm_python
 import pytest
 import yaml
 
@@ -27,6 +28,10 @@ CALLER = {"name": "tool", "keys": ["sha256:" + "5a" * 32]}
 def render(**config: Any) -> list[dict[str, Any]]:
     values = {"config": {"app": APP, **config}, "privateKey": {"secretName": "k"}}
     return helm4(values)
+
+
+def policy(manifests: list[dict[str, Any]], name: str = "r-icr-proxy") -> dict[str, Any]:
+    return only(manifests, "NetworkPolicy", name)
 
 
 def pod(manifests: list[dict[str, Any]]) -> dict[str, Any]:
@@ -116,21 +121,56 @@ def test_what_needs_a_restart_replaces_pods(change: dict[str, Any]) -> None:
 
 
 def test_by_default_only_labelled_pods_may_call_and_nobody_may_scrape() -> None:
-    [callers, admin] = only(render(), "NetworkPolicy")["spec"]["ingress"]
+    manifests = render()
+    [callers] = policy(manifests)["spec"]["ingress"]
 
-    assert callers["from"] == [{"podSelector": {"matchLabels": {"icr-proxy/caller": "true"}}}]
+    labelled, of_helm = (each["podSelector"]["matchLabels"] for each in callers["from"])
+    assert labelled == {"icr-proxy/caller": "true"}
+    assert of_helm == only(manifests, "Pod")["metadata"]["labels"]
+    assert of_helm["app.kubernetes.io/instance"] == "r"
     assert [each["port"] for each in callers["ports"]] == [8080]
-    [test_pod] = admin["from"]
-    assert test_pod["podSelector"]["matchLabels"]["icr-proxy/test"] == "true"
-    assert [each["port"] for each in admin["ports"]] == [9090]
 
 
 def test_the_gateway_reaches_dns_and_the_public_api_and_no_metadata_service() -> None:
-    [dns, api] = only(render(), "NetworkPolicy")["spec"]["egress"]
+    [dns, api] = policy(render())["spec"]["egress"]
 
     assert {each["port"] for each in dns["ports"]} == {53}
     assert [each["port"] for each in api["ports"]] == [443]
     assert "169.254.0.0/16" in api["to"][0]["ipBlock"]["except"]
+
+
+@pytest.mark.parametrize(
+    ("families", "cidrs"),
+    [
+        pytest.param({}, {"169.254.20.10/32", "0.0.0.0/0", "::/0"}, id="default"),
+        pytest.param({"ipFamilies": ["IPv4"]}, {"169.254.20.10/32", "0.0.0.0/0"}, id="IPv4"),
+        pytest.param({"ipFamilies": ["IPv6"]}, {"::/0"}, id="IPv6"),
+    ],
+)
+def test_a_family_can_be_left_out_of_the_policies(
+    families: dict[str, list[str]], cidrs: set[str]
+) -> None:
+    """The plugin of a cluster without IPv6 gave up at `fc00::/7`, and enforced no policy at all."""
+    manifests = helm4({**values_of("default"), "networkPolicy": families})
+
+    for name in ("r-icr-proxy", "r-icr-proxy-test"):
+        egress = policy(manifests, name)["spec"]["egress"]
+        blocks = [to["ipBlock"] for rule in egress for to in rule["to"] if "ipBlock" in to]
+        assert {each["cidr"] for each in blocks} == cidrs
+
+
+def test_the_pod_of_helm_test_may_do_what_the_gateway_may_and_reach_it() -> None:
+    """It has the app's key while it runs; and in a namespace that denies egress it would fail."""
+    manifests = helm4(values_of("monitoring"))
+    gateway, of_the_test = policy(manifests), policy(manifests, "r-icr-proxy-test")
+
+    labels = only(manifests, "Pod")["metadata"]["labels"]
+    assert of_the_test["spec"]["podSelector"]["matchLabels"] == labels
+    assert of_the_test["spec"]["ingress"] == []
+    [to_gateway, *others] = of_the_test["spec"]["egress"]
+    assert others == gateway["spec"]["egress"]
+    assert to_gateway["to"] == [{"podSelector": gateway["spec"]["podSelector"]}]
+    assert [each["port"] for each in to_gateway["ports"]] == [8080]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +185,7 @@ def test_the_gateway_reaches_dns_and_the_public_api_and_no_metadata_service() ->
     ],
 )
 def test_the_way_out_is_open_at_the_port_of_the_api(upstream: dict[str, object], port: int) -> None:
-    [_, api] = only(render(upstream=upstream), "NetworkPolicy")["spec"]["egress"]
+    [_, api] = policy(render(upstream=upstream))["spec"]["egress"]
 
     assert [each["port"] for each in api["ports"]] == [port]
 
@@ -216,8 +256,8 @@ def test_prometheus_finds_the_admin_port_and_may_reach_it() -> None:
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
     prometheus = {"app.kubernetes.io/name": "prometheus"}
-    policy = only(manifests, "NetworkPolicy")["spec"]["ingress"][1]["from"]
-    assert {"namespaceSelector": {}, "podSelector": {"matchLabels": prometheus}} in policy
+    allowed = policy(manifests)["spec"]["ingress"][1]["from"]
+    assert {"namespaceSelector": {}, "podSelector": {"matchLabels": prometheus}} in allowed
 
 
 def test_a_route_leads_to_the_service() -> None:
@@ -229,12 +269,75 @@ def test_a_route_leads_to_the_service() -> None:
     assert rule["backendRefs"] == [{"name": service["metadata"]["name"], "port": port}]
 
 
-def test_helm_test_asks_the_admin_service() -> None:
-    manifests = render()
+GATEWAYS = [each for each in CASES if not re.search("sidecar|injector", each)]
 
-    [container] = only(manifests, "Pod")["spec"]["containers"]
-    service = only(manifests, "Service", "r-icr-proxy-admin")["metadata"]["name"]
-    assert container["args"][-1] == f"{service}:9090"
+
+@pytest.mark.parametrize("case", GATEWAYS)
+def test_helm_test_connects_by_the_data_service_and_signs_in_as_the_gateway(case: str) -> None:
+    """Ready is not enough: with another app's key all pods are ready, and no request works."""
+    manifests = helm4(values_of(case))
+    names = [each["metadata"]["name"] for each in manifests if each["kind"] == "Service"]
+    service = only(manifests, "Service", min(names, key=len))
+    of_the_test = only(manifests, "Pod")["spec"]
+    [wait], [doctor] = of_the_test["initContainers"], of_the_test["containers"]
+    [gateway] = [each for each in pods(manifests) if "initContainers" not in each]
+
+    port = service["spec"]["ports"][0]["port"]
+    assert wait["args"][-2:] == ["--listener", f"{service['metadata']['name']}:{port}"]
+    assert doctor["args"] == ["doctor", "--config", gateway["containers"][0]["args"][-1]]
+    assert doctor.get("env") == gateway["containers"][0].get("env")
+    assert of_the_test["volumes"] == gateway["volumes"]
+    mounts = gateway["containers"][0]["volumeMounts"]
+    assert doctor["volumeMounts"] == [each for each in mounts if each["name"] != "icr-proxy-audit"]
+    assert of_the_test["securityContext"] == gateway["securityContext"]
+
+
+LOOPBACK = [
+    "127.0.0.1:9191", "127.0.0.2:9090", "localhost:9090", "[::1]:9090", "unix:/run/admin.sock"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bind", LOOPBACK)
+def test_an_admin_port_for_the_pod_alone_has_no_service_port_or_rule(bind: str) -> None:
+    manifests = helm4(
+        {
+            "config": {"app": APP, "admin": {"bind": bind}},
+            "privateKey": {"secretName": "k"},
+            "networkPolicy": {"monitoring": [{"namespaceSelector": {}}]},
+        }
+    )
+
+    services = [each["metadata"]["name"] for each in manifests if each["kind"] == "Service"]
+    [container] = pod(manifests)["containers"]
+    assert services == ["r-icr-proxy"]
+    assert [each["name"] for each in container["ports"]] == ["http"]
+    assert len(policy(manifests)["spec"]["ingress"]) == 1
+    assert all("exec" in container[name] for name in container if "Probe" in name)
+
+
+@pytest.mark.parametrize("bind", LOOPBACK)
+def test_what_nobody_could_scrape_is_refused(bind: str) -> None:
+    values = values_of("default")
+    values["config"]["admin"] = {"bind": bind}
+
+    with pytest.raises(helm_python.HelmRenderError, match="nobody can scrape the admin port at"):
+        helm4({**values, "monitoring": {"serviceMonitor": {"enabled": True}}})
+
+
+@pytest.mark.parametrize("bind", ["*:9191", "0.0.0.0:9191", "[::]:9191"])
+def test_an_admin_port_for_everybody_is_asked_by_the_kubelet(bind: str) -> None:
+    [container] = pod(render(admin={"bind": bind}))["containers"]
+
+    assert {"name": "admin", "containerPort": 9191, "protocol": "TCP"} in container["ports"]
+    assert all("httpGet" in container[name] for name in container if "Probe" in name)
+
+
+def test_it_listens_on_both_families_whatever_the_cluster_has() -> None:
+    """Probes come over the pod's address, which in a cluster of IPv6 alone is one of IPv6."""
+    config = yaml.safe_load(only(render(), "ConfigMap")["data"]["icr-proxy.yaml"])
+
+    assert config["listeners"] == [{"bind": "*:8080", "exposed": True}]
+    assert config["admin"]["bind"] == "*:9090"
 
 
 @pytest.mark.parametrize("case", ["default", "callers", "open"])
@@ -246,6 +349,14 @@ def test_the_notes_have_a_curl_line(case: str) -> None:
     )
     assert ("YOUR-CALLER-KEY" in text) is (case != "default")
     assert ("icr-proxy/caller" in text) is (case == "default")
+    assert "kubectl -n n logs deployment/r-icr-proxy\n" in text
+
+
+def test_the_notes_try_an_injected_pod_in_a_namespace_that_is_labelled() -> None:
+    text = notes(values_of("injector"))
+
+    assert "  kubectl label namespace SHOP icr-proxy/injection=enabled\n" in text
+    assert "  kubectl -n SHOP run tool " in text
 
 
 def test_an_audit_trail_is_not_for_sidecars() -> None:

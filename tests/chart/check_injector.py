@@ -11,9 +11,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import helm_python
 import pytest
 import yaml
 
+from proxy.injector.bundle import FRONT, ROOM
 from tests.chart.rendering import (
     ROOT,
     Manifest,
@@ -25,6 +27,7 @@ from tests.chart.rendering import (
 )
 from tests.stories.program import Program, start
 
+MOST = 20  # injectors
 POD = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -115,6 +118,47 @@ def test_it_makes_nothing_of_a_gateway(own: list[Manifest]) -> None:
         "ClusterRole", "ClusterRoleBinding", "Deployment", "MutatingWebhookConfiguration",
         "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount",
     ]  # fmt: skip
+
+
+def test_it_listens_on_both_families_whatever_the_cluster_has(own: list[Manifest]) -> None:
+    assert flags(own)["--listen"] == "*:8443"
+
+
+def egress(**values: Any) -> list[Manifest]:
+    rules: list[Manifest] = only(helm4(values), "NetworkPolicy")["spec"]["egress"]
+    return rules
+
+
+def test_it_reaches_the_kubernetes_api_at_the_ports_that_clusters_have() -> None:
+    [api] = egress(**values_of("injector"))
+
+    assert [each["port"] for each in api["ports"]] == [443, 6443, 8443, 16443]
+
+
+@pytest.mark.parametrize("case", ["injector", "injector-cert-manager"])
+def test_further_ways_out_are_those_of_the_values(case: str) -> None:
+    rule = {"ports": [{"protocol": "TCP", "port": 7443}]}
+
+    rules = egress(**values_of(case), networkPolicy={"extraEgress": [rule]})
+
+    assert rules[-1] == rule
+    assert len(rules) == (2 if case == "injector" else 1)
+
+
+def test_with_cert_manager_it_reaches_nothing() -> None:
+    assert egress(**values_of("injector-cert-manager")) == []
+
+
+def test_more_injectors_than_the_bundle_has_room_for_are_refused() -> None:
+    """Old and new pods together, and some that have ended, must fit (`proxy.injector.bundle`)."""
+    values = values_of("injector")
+
+    assert only(helm4({**values, "replicas": MOST}), "Deployment")["spec"]["replicas"] == MOST
+    with pytest.raises(helm_python.HelmValuesError, match="replicas"):
+        helm4({**values, "replicas": MOST + 1})
+    assert 2 * MOST <= ROOM
+    assert MOST < FRONT
+    assert helm4({**values_of("default"), "replicas": MOST + 1})
 
 
 def review(pod: dict[str, Any]) -> bytes:

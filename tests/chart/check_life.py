@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxy.emulator.app_keys import new_private_key
 from proxy.emulator.server import Emulator
 from proxy.emulator.settings import EmulatorSettings
 from proxy.keys import parse_signing_key
@@ -97,7 +98,7 @@ def rendered(emulator: Emulator, config: dict[str, Any], **values: Any) -> list[
 def config_text(manifests: list[Manifest], folder: Path) -> str:
     """Give the ConfigMap's file, with the admin port on any free one and the mounts in a folder."""
     text: str = only(manifests, "ConfigMap")["data"]["icr-proxy.yaml"]
-    text = text.replace("0.0.0.0:9090", "0.0.0.0:0").replace(MOUNTS, str(folder))
+    text = text.replace("*:9090", "*:0").replace(MOUNTS, str(folder))
     return text.replace(VOLUME, str(folder / "volume"))
 
 
@@ -108,7 +109,7 @@ async def pod(
     keys_at_the_api = [app_key_pem(), another_pem()]
     async with Emulator(EmulatorSettings(), private_keys=keys_at_the_api) as emulator:
         manifests = rendered(emulator, config or {}, **values)
-        [spec] = [each for each in pods(manifests) if "volumes" in each]
+        [spec] = [each for each in pods(manifests) if "initContainers" not in each]
         keys, file = Mount(folder / "keys"), Mount(folder / "config")
         keys.write(**{"2026-11-25.pem": app_key_pem()})
         file.write(**{"icr-proxy.yaml": config_text(manifests, folder)})
@@ -199,11 +200,42 @@ async def test_a_pod_that_must_go_is_not_ready_at_once_and_serves_on_meanwhile(
             assert await running.program.end() == 0
 
 
-async def test_the_probe_of_a_sidecar_and_of_helm_test_is_the_program_itself(
-    tmp_path: Path,
-) -> None:
+async def test_the_probe_of_a_sidecar_is_the_program_itself(tmp_path: Path) -> None:
     async with pod(tmp_path) as running:
         admin = running.program.admin
         for words in (["health", "--ready"], ["health"], ["wait", "--timeout", "60"]):
             code, _, said = await run_to_end([*words, "--admin", admin], running.environment)
             assert (code, said) == (0, "")
+
+
+async def helm_test(running: Pod) -> tuple[int, int, str]:
+    """Run what the pod of `helm test` runs; give both exit codes, and what the second one said."""
+    manifests = rendered(running.emulator, {})
+    spec = only(manifests, "Pod")["spec"]
+    [waiting], [doctor] = spec["initContainers"], spec["containers"]
+    waited, _, _ = await run_to_end(
+        [*waiting["args"][:-1], f"127.0.0.1:{running.program.port}"], running.environment
+    )
+    words = [word.replace(MOUNTS, str(running.folder)) for word in doctor["args"]]
+    code, said, _ = await run_to_end(words, running.environment)
+    return waited, code, said
+
+
+async def test_helm_test_passes_where_requests_work(tmp_path: Path) -> None:
+    async with pod(tmp_path) as running:
+        waited, code, said = await helm_test(running)
+
+    assert (waited, code) == (0, 0), said
+
+
+async def test_helm_test_fails_where_the_api_refuses_the_key(tmp_path: Path) -> None:
+    """The pod is ready all the same: only a token that is made shows it."""
+    async with pod(tmp_path) as running:
+        running.keys.write(**{"of-another-app.pem": new_private_key()})
+        await running.program.until("key.loaded")
+        assert await running.probe("readinessProbe") == 200
+
+        waited, code, said = await helm_test(running)
+
+    assert (waited, code) == (0, 1), said
+    assert "app JWT" in said

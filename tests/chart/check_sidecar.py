@@ -60,7 +60,27 @@ def test_it_stands_before_the_pods_own_init_containers(app: Path) -> None:
     pod = pod_of(only(helm4({}, chart=app), "Job"))
 
     assert [each["name"] for each in pod["initContainers"]] == ["icr-proxy", "fetch"]
-    assert set(volumes(pod)) == {"icr-proxy-config", "icr-proxy-keys", "scratch"}
+    of_the_proxy = {"icr-proxy-config", "icr-proxy-keys", "icr-proxy-no-token"}
+    assert set(volumes(pod)) == of_the_proxy | {"scratch"}
+
+
+def test_it_has_no_token_of_the_pods_service_account_and_the_others_keep_theirs(app: Path) -> None:
+    """Kubernetes mounts it into every container that has no mount of its own at this path."""
+    everything = [*helm4({}, chart=app), *kustomized(HERE / "kustomize")]
+    found = [
+        pod_of(each)
+        for each in everything
+        if each["kind"] in ("Deployment", "Job", "CronJob")
+        and each["metadata"]["name"] != "unrelated"
+    ]
+
+    assert len(found) == 5
+    for pod in found:
+        mounts = {each["mountPath"]: each for each in sidecar(pod)["volumeMounts"]}
+        mount = mounts["/var/run/secrets/kubernetes.io/serviceaccount"]
+        assert mount["readOnly"] is True
+        assert volumes(pod)[mount["name"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Mi"}
+        assert "automountServiceAccountToken" not in pod
 
 
 def test_it_mounts_the_config_map_that_was_made_and_nobody_else_mounts_the_key(app: Path) -> None:
@@ -72,9 +92,10 @@ def test_it_mounts_the_config_map_that_was_made_and_nobody_else_mounts_the_key(a
     assert all("volumeMounts" not in each for each in pod["containers"])
 
 
-def test_another_port_for_the_console_moves_the_probes(app: Path) -> None:
+@pytest.mark.parametrize("bind", ["*:9191", "0.0.0.0:9191", "[::]:9191"])
+def test_another_port_for_the_console_moves_the_probes(app: Path, bind: str) -> None:
     own = yaml.safe_load((app / "values.yaml").read_text())
-    own["icr-proxy"]["config"]["admin"] = {"bind": "0.0.0.0:9191"}
+    own["icr-proxy"]["config"]["admin"] = {"bind": bind}
 
     found = sidecar(pod_of(only(helm4(own, chart=app), "Job")))
 

@@ -13,13 +13,19 @@
 {{- include "icr-proxy.unless" (list $config "audit" "directory" "/var/lib/icr-proxy/audit") -}}
 {{- end -}}
 {{- if eq .Values.mode "gateway" -}}
-{{- include "icr-proxy.unless" (list $config "admin" "bind" "0.0.0.0:9090") -}}
+{{- include "icr-proxy.unless" (list $config "admin" "bind" "*:9090") -}}
 {{- include "icr-proxy.unless" (list $config "shutdown" "min_drain" "5s") -}}
 {{- if not $config.listeners -}}
 {{- $_ := set $config "listeners" (list (include "icr-proxy.listener" . | fromYaml)) -}}
 {{- end -}}
 {{- end -}}
 {{- if not .Values.env -}}
+{{- $upstream := $config.upstream | default dict -}}
+{{- $url := dig "base_url" "" $upstream | toString | lower -}}
+{{- $isPlain := and (hasPrefix "http://" $url) (not (regexMatch "^http://(127\\.|localhost|\\[::1\\])" $url)) -}}
+{{- if and $isPlain (not (dig "allow_plain" false $upstream)) -}}
+{{- fail (printf "config.upstream.base_url: %s would carry access tokens unencrypted; write https, or set config.upstream.allow_plain: true if the way is safe" $upstream.base_url) -}}
+{{- end -}}
 {{- $app := $config.app | default dict -}}
 {{- $_ := required "config.app.id: set it to the App ID of your ICR app" $app.id -}}
 {{- $_ := required "privateKey.secretName: set it to the Secret that has the private key of your ICR app" (or $given $app.private_key_file $app.private_keys_dir) -}}
@@ -35,10 +41,10 @@
 {{- $_ := set $config (index . 1) $section -}}
 {{- end }}
 
-{{/* Whoever reaches a listener acts as the installation he names. The word `exposed` is said for
-     users who let the network policy choose who that is; all others name callers or say it. */}}
+{{/* Whoever reaches a listener acts as the installation he names. `*` is every address, of IPv4 and
+     of IPv6, whatever the cluster has. The word `exposed` is said for users who let the network policy choose who that is; all others name callers or say it. */}}
 {{- define "icr-proxy.listener" -}}
-bind: 0.0.0.0:8080
+bind: "*:8080"
 {{- if and .Values.networkPolicy.enabled (not .Values.config.callers) }}
 exposed: true
 {{- end }}
@@ -49,15 +55,25 @@ exposed: true
 {{- ternary "https" "http" (hasKey (first $listeners | dig "tls" dict) "cert") -}}
 {{- end }}
 
-{{/* Fails where the proxy itself would refuse to start. */}}
+{{/* Fails where the proxy itself would refuse to start, or where nothing could be scraped. */}}
 {{- define "icr-proxy.guarded" -}}
+{{- if and .Values.monitoring.serviceMonitor.enabled (not (include "icr-proxy.adminReachable" .)) -}}
+{{- fail (printf "monitoring.serviceMonitor.enabled: nobody can scrape the admin port at %s, which is for the pod alone; leave config.admin.bind out, or do without a ServiceMonitor" (include "icr-proxy.adminBind" .)) -}}
+{{- end -}}
 {{- if not (or .Values.networkPolicy.enabled .Values.config.callers .Values.config.listeners) -}}
-{{- fail "config.callers: whoever reaches the gateway acts as the installation he names; list callers, leave networkPolicy.enabled on, or say config.listeners: [{bind: 0.0.0.0:8080, exposed: true}]" -}}
+{{- fail "config.callers: whoever reaches the gateway acts as the installation he names; list callers, leave networkPolicy.enabled on, or say config.listeners: [{bind: \"*:8080\", exposed: true}]" -}}
 {{- end -}}
 {{- end }}
 
 {{- define "icr-proxy.adminBind" -}}
 {{- (include "icr-proxy.config" . | fromYaml).admin | default dict | dig "bind" "127.0.0.1:9090" -}}
+{{- end }}
+
+{{/* Whether anybody beyond the pod can reach the admin port: "true", or nothing. */}}
+{{- define "icr-proxy.adminReachable" -}}
+{{- if not (regexMatch "^(127\\.|localhost:|\\[::1\\]:|unix:|systemd:)" (include "icr-proxy.adminBind" .)) -}}
+true
+{{- end -}}
 {{- end }}
 
 {{- define "icr-proxy.adminPort" -}}

@@ -25,6 +25,12 @@ securityContext:
   {{- include "icr-proxy.securityContext" . | nindent 2 }}
 volumeMounts:
   {{- include "icr-proxy.volumeMounts" . | nindent 2 }}
+  {{- if .Values.audit.enabled }}
+  - {name: icr-proxy-audit, mountPath: /var/lib/icr-proxy}
+  {{- end }}
+  {{- if eq .Values.mode "sidecar" }}
+  - {name: icr-proxy-no-token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+  {{- end }}
 {{- end }}
 
 {{/* Directories, never single files (subPath): those would not be seen to change. */}}
@@ -35,9 +41,6 @@ volumeMounts:
 {{- end }}
 {{- range $name, $_ := .Values.secrets }}
 - {name: icr-proxy-secret-{{ $name }}, mountPath: /etc/icr-proxy/{{ $name }}, readOnly: true}
-{{- end }}
-{{- if .Values.audit.enabled }}
-- {name: icr-proxy-audit, mountPath: /var/lib/icr-proxy}
 {{- end }}
 {{- end }}
 
@@ -57,13 +60,19 @@ volumeMounts:
 - name: icr-proxy-secret-{{ $name }}
   secret: {secretName: {{ $secret }}, defaultMode: {{ $mode }}}
 {{- end }}
+{{- if eq .Values.mode "sidecar" }}
+# Kubernetes mounts the token of the pod's service account into every container that has no mount of
+# its own there. The proxy needs none, so it gets this empty folder; the others keep theirs.
+- name: icr-proxy-no-token
+  emptyDir: {medium: Memory, sizeLimit: 1Mi}
+{{- end }}
 {{- end }}
 
 {{/* A probe by HTTP where the kubelet can reach the admin port; by the program itself where only
      the pod can. */}}
 {{- define "icr-proxy.probe" -}}
 {{- $bind := include "icr-proxy.adminBind" .root -}}
-{{- if or (hasPrefix "0.0.0.0:" $bind) (hasPrefix "[::]:" $bind) -}}
+{{- if regexMatch "^(0\\.0\\.0\\.0|\\[::\\]|\\*):" $bind -}}
 httpGet: {path: {{ .path }}, port: admin}
 timeoutSeconds: 3
 {{- else -}}

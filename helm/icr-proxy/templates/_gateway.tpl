@@ -17,7 +17,9 @@ spec:
     - {{ include "icr-proxy.container" . | indent 6 | trim }}
       ports:
         - {name: http, containerPort: {{ include "icr-proxy.dataPort" . }}, protocol: TCP}
+        {{- if include "icr-proxy.adminReachable" . }}
         - {name: admin, containerPort: {{ include "icr-proxy.adminPort" . }}, protocol: TCP}
+        {{- end }}
       startupProbe:
         {{- include "icr-proxy.startupProbe" . | nindent 8 }}
       livenessProbe:

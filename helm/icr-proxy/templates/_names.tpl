@@ -18,6 +18,14 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: {{ .Values.mode }}
 {{- end }}
 
+{{/* Of the pod of `helm test`, which no service leads to. */}}
+{{- define "icr-proxy.testLabels" -}}
+app.kubernetes.io/name: icr-proxy
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+icr-proxy/test: "true"
+{{- end }}
+
 {{- define "icr-proxy.labels" -}}
 {{ include "icr-proxy.selector" . }}
 app.kubernetes.io/version: {{ include "icr-proxy.version" . | quote }}

@@ -30,7 +30,7 @@ volumes:
 {{- $own := include "icr-proxy.within" . | fromJson -}}
 - {{ include "icr-proxy.container" $own | indent 2 | trim }}
   restartPolicy: Always
-  {{- if hasPrefix "0.0.0.0:" (include "icr-proxy.adminBind" $own) }}
+  {{- if include "icr-proxy.adminReachable" $own }}
   ports:
     - {name: admin, containerPort: {{ include "icr-proxy.adminPort" $own }}, protocol: TCP}
   {{- end }}
