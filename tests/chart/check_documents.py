@@ -13,6 +13,7 @@ from tests.chart.rendering import ROOT, helm4, only, pod_of, values_of, with_dep
 
 TEXT = (ROOT / "docs" / "kubernetes.md").read_text()
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+SECTIONS = re.split(r"^## ", TEXT, flags=re.MULTILINE)
 TEMPLATE_LINE = re.compile(r"^ *\{\{.*\}\}\n", re.MULTILINE)
 
 
@@ -67,3 +68,30 @@ def test_the_values_that_are_named_are_there() -> None:
     assert [
         name for name in named if name.partition(".")[2] not in values[name.partition(".")[0]]
     ] == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "phrase"),
+    [
+        pytest.param("Gateway", "kubectl -n icr logs deployment/icr-proxy", id="it does not start"),
+        pytest.param("Gateway", "icr-proxy-test --all-containers", id="helm test failed"),
+        pytest.param("Gateway", "delete pod icr-proxy-test", id="its pod stays"),
+        pytest.param("Gateway", "`audit.size` be changed later", id="a volume's size"),
+        pytest.param("Gateway", "`networkPolicy.ipFamilies: [IPv4]`", id="no IPv6"),
+        pytest.param("Gateway", "the pods' port in `networkPolicy.extraEgress`", id="pods' port"),
+        pytest.param("Sidecar", "activeDeadlineSeconds", id="a job that never ends"),
+        pytest.param("Sidecar", "8443 and 16443", id="where the Kubernetes API is"),
+        pytest.param("To upgrade", "--rollback-on-failure` (`--atomic` before", id="both Helms"),
+        pytest.param("To change the key", "| kubectl replace -f -", id="no key in an annotation"),
+        pytest.param("To change the key", "every two seconds", id="a quiet pod"),
+    ],
+)
+def test_what_to_do_stands_where_it_is_looked_for(heading: str, phrase: str) -> None:
+    [section] = [each for each in SECTIONS if each.startswith(f"{heading}\n")]
+
+    assert phrase in section
+
+
+def test_no_secret_is_applied() -> None:
+    """kubectl would copy the key into an annotation, and warn."""
+    assert "| kubectl apply" not in TEXT

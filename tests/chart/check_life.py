@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from proxy.emulator.app_keys import new_private_key
 from proxy.emulator.server import Emulator
 from proxy.emulator.settings import EmulatorSettings
@@ -221,8 +223,9 @@ async def helm_test(running: Pod) -> tuple[int, int, str]:
     return waited, code, said
 
 
-async def test_helm_test_passes_where_requests_work(tmp_path: Path) -> None:
-    async with pod(tmp_path) as running:
+@pytest.mark.parametrize("values", [{}, {"audit": {"enabled": True}}], ids=["plain", "audit"])
+async def test_helm_test_passes_where_requests_work(tmp_path: Path, values: Manifest) -> None:
+    async with pod(tmp_path, **values) as running:
         waited, code, said = await helm_test(running)
 
     assert (waited, code) == (0, 0), said
