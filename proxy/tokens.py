@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from proxy.access import AccessToken, TokenKey
     from proxy.servingconfig import TokensConfig
 
+EARLY_SECONDS = 0.01  # a timer may fire so early, seen by another clock than the event loop's
 UNKNOWN_AT_ONCE = 20  # mints under way for installations of which nothing is known
 ISSUED_SHARE = 4  # tokens that may live at once, for each in the cache: renewed, dropped, evicted
 
@@ -195,7 +196,7 @@ class Tokens:
         task = self._mints.get(key)
         if task is None:
             failure = self._failures.find(key, now=now)
-            if failure is not None and not (patient and now >= failure.next_try):
+            if failure is not None and not (patient and now >= failure.next_try - EARLY_SECONDS):
                 self._watcher.looked_up("negative")
                 raise failure.error.again(retry_after=failure.until - now)
             task = self._start(key)

@@ -1147,6 +1147,26 @@ async def test_a_short_failure_is_waited_for_and_not_told(patient: Stage) -> Non
     assert patient.clock.at - NOW == pytest.approx(2.0)
 
 
+async def test_a_timer_that_fires_a_little_early_ends_no_patience(stage: Stage) -> None:
+    """The event loop's timers have whole milliseconds, and another clock than the failures."""
+
+    async def sleep(seconds: float) -> None:
+        stage.clock.at += seconds - 0.001
+
+    stage.tokens = Tokens(
+        mint=stage.mints,
+        config=TokensConfig(),
+        now=stage.clock,
+        random=lambda: 0.0,
+        watcher=stage.heard,
+        sleep=sleep,
+    )
+    stage.mints.answers.append(MintFailedError("x"))
+
+    assert await stage.get() == "crs_2"
+    assert "negative" not in stage.heard.lookups
+
+
 async def test_nobody_waits_for_longer_than_the_waiter_timeout(patient: Stage) -> None:
     patient.mints.answers.extend(MintFailedError("x") for _ in range(50))
 
