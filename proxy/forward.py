@@ -50,6 +50,8 @@ class Job(msgspec.Struct, kw_only=True):
 
     key: TokenKey | None
     """Whose token; `None` is the app's own signature."""
+    organization: str | None = None
+    """On which organization the installation must be, if the request names one."""
     method: str
     target: bytes
     prepared: Prepared
@@ -208,6 +210,7 @@ class Forwarder:
         if cached is None:
             authorization = self._signature()
         else:
+            check_organization(job, cached)
             authorization = cached.authorization
             journal.token = cached.token.fingerprint
             journal.token_generation = cached.generation
@@ -298,6 +301,23 @@ class Forwarder:
         finally:
             if journal.attempts > attempts:
                 self._replayed("retried")
+
+
+def check_organization(job: Job, cached: CachedToken) -> None:
+    """Pass a token of the organization that the request names, as far as the API tells.
+
+    The installation comes from the API's list, the token from a call of its own. If they disagree,
+    one organization's token would go out with another's request.
+
+    Raises:
+        MintFailedError: the token is another organization's.
+    """
+    named, told = job.organization, cached.token.organization
+    if named is not None and told is not None and named != told:
+        raise MintFailedError(
+            "the API issued a token for another organization than the request names",
+            reason="wrong-installation",
+        )
 
 
 def take_back(job: Job, journal: Journal, error: Exception) -> None:

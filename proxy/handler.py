@@ -193,6 +193,8 @@ class Handler:
         job = self._make_job(
             request, rules, target=target, prepared=prepared, key=decision.key, answer=answer
         )
+        if isinstance(decision.credential, OnOrganization):
+            job.organization = decision.credential.organization
         if rules.guard is None or not job.changes_state:
             return self._forward(job, journal, answer)
         return self.guard.serve(

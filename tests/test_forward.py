@@ -762,3 +762,41 @@ async def test_tokens_that_live_no_time_are_not_minted_without_end(
         answer = await on.call()
 
         assert (answer.problem["code"], on.tokens) == ("mint-failed", [])
+
+
+# -- the organization that a request names --------------------------------------------------------
+
+LISTED = b'{"installations":[{"id":"inst-1","organization":{"id":"org-1"}}],"pagination":{"pageCount":1}}'
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        pytest.param(b'"org-1"', 200, id="the same"),
+        pytest.param(b"null", 200, id="not told"),
+        pytest.param(b'"org-2"', 502, id="another"),
+    ],
+)
+async def test_a_token_of_another_organization_than_named_is_not_sent(
+    told: bytes, status: int
+) -> None:
+    async def script(visit: Visit, head: bytes) -> None:
+        listing = head.startswith(b"GET /app/")
+        first = b"page=0" in head
+        await visit.say(ok((LISTED if first else b'{"installations":[]}') if listing else b"done"))
+
+    def mint(_number: int) -> bytes:
+        return ok(
+            b'{"token":"crs_1","expiresAt":"2999-01-01T00:00:00Z","organizationId":%b}' % told
+        )
+
+    extra = "X-ICR-Organization-Id: org-1\r\n"
+    async with (
+        scripted_upstream(script, mint=mint) as api,
+        running(config_for(api.url)) as proxy,
+    ):
+        answer = await call(proxy.port, request_head(tag=None, extra=extra))
+
+        assert answer.status == status
+        assert (answer.body == b"done") == (status == 200)
+        assert any(b"Bearer crs_1" in head for head in api.heads) == (status == 200)
