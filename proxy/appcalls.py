@@ -67,7 +67,7 @@ NO_ANSWER: tuple[tuple[type[UpstreamError], type[MintError], str, bool], ...] = 
     (UpstreamUnreachableError, MintUnreachableError, "it cannot be reached", True),
     (UpstreamCertificateError, MintTlsError, "its certificate is not trusted", False),
     (UpstreamTlsError, MintTlsError, "its certificate or the TLS handshake failed", True),
-    (UpstreamMalformedError, MintBrokenError, "its answer is not HTTP", False),
+    (UpstreamMalformedError, MintBrokenError, "its answer is not valid HTTP", False),
     (UpstreamError, MintBrokenError, "the connection broke off", True),
 )
 

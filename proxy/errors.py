@@ -369,7 +369,7 @@ class UpstreamBrokenError(UpstreamError):
 
 
 class UpstreamMalformedError(UpstreamBrokenError):
-    """What came over the connection is not HTTP."""
+    """The API answered in HTTP that is not valid."""
 
 
 class ContentCodingError(UpstreamMalformedError):

@@ -174,7 +174,7 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
         )
 
     def malformed(self, detail: str) -> UpstreamMalformedError:
-        """Say that it is not HTTP, with the same facts."""
+        """Say that it is HTTP, but not valid, with the same facts."""
         return UpstreamMalformedError(
             detail, sent=self.sent, answered=self.answered, reused=self.reused
         )
@@ -203,7 +203,8 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
                 self._begun.append(data)
             self._parser.feed_data(data)
         except (ValueError, httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.fail(self.malformed("what the API sent is not HTTP that can be passed on"))
+            told = "what the API sent is not HTTP that can be passed on"
+            self.fail(self.malformed(told) if self._is_http(data) else self.broken(told))
             return False
         if in_head:
             if not self.head_done:
@@ -213,6 +214,11 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             self._begun.clear()
         self.wake()
         return True
+
+    def _is_http(self, data: bytes | memoryview) -> bool:
+        """Whether the answer began like HTTP: if not, something else listens there for a while."""
+        begun = self._begun[0] if self._begun else (self._interim or b"") + bytes(data)
+        return self.head_done or begun.startswith(b"HTTP/")
 
     def _without_interim(self, data: bytes) -> bytes:
         """Give what the parser gets: nothing while an interim response may still be going on."""

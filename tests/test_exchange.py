@@ -592,14 +592,29 @@ async def test_a_useless_answer_is_not_transient(body: object) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", id="not HTTP"),
         pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000, id="a head without end"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", id="a header without a colon"),
+        pytest.param(b"HTTP/1.1 103 X\r\n\r\n" * 20_000, id="interim responses without end"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            id="two lengths",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", id="a bad chunk"
+        ),
     ],
 )
-async def test_what_is_not_http_is_not_transient(said: bytes) -> None:
+async def test_what_is_not_valid_http_is_not_transient(said: bytes) -> None:
     error = await fail(always(said))
 
     assert (error.reason, error.is_transient) == ("broken", False)
+
+
+async def test_what_does_not_begin_like_http_is_transient() -> None:
+    """Something else listens there, perhaps while the API is restarted."""
+    error = await fail(always(b"SSH-2.0-OpenSSH_9.2\r\n"))
+
+    assert (error.reason, error.is_transient) == ("broken", True)
 
 
 # -- content codings ------------------------------------------------------------------------------
