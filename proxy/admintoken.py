@@ -5,6 +5,7 @@ A token in a log would be kept, shipped and searched; so it goes into a file and
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
@@ -39,21 +40,36 @@ class AdminToken:
         if self._path is None:
             return
         self._token = Secret(secrets.token_urlsafe(TOKEN_BYTES))
-        fresh = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
+        self._put(self._path, self._token.reveal() + "\n")
+
+    def try_to_issue(self) -> None:
+        """Find out whether `issue` would work; the file stays as it is.
+
+        Raises:
+            StartError: it would not.
+        """
+        if self._path is not None:
+            self._put(self._path, None)
+
+    def _put(self, path: Path, text: str | None) -> None:
+        """Replace the file in one step, or with `None` do all of it but the last step."""
+        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
             # Never readable by others, not even for the moment between making and closing it.
             handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 with os.fdopen(handle, "w") as file:
-                    file.write(self._token.reveal() + "\n")
-                fresh.replace(self._path)
-            except OSError:
+                    file.write(text or "")
+                if text is not None:
+                    fresh.replace(path)
+                elif path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            finally:
                 with suppress(OSError):
                     fresh.unlink()
-                raise
         except OSError as exc:
             raise StartError(
-                f"admin.token_file: {self._path} cannot be written: {exc.strerror};"
+                f"admin.token_file: {path} cannot be written: {exc.strerror};"
                 " name a file in a directory that the proxy may write to"
             ) from None
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from proxy import binds
@@ -18,10 +18,10 @@ from proxy.clocks import Clocks
 from proxy.compiling import build_rules
 from proxy.descriptors import PORT_CONNECTIONS
 from proxy.egress import unused_proxies
-from proxy.errors import ConfigError, ProxyError
+from proxy.errors import AddressInUseError, ConfigError, DirectoryInUseError, ProxyError
 from proxy.outbound import app_headers
 from proxy.permissions import exposed_secrets
-from proxy.probing import EVERYWHERE
+from proxy.probing import EVERYWHERE, is_proxy
 from proxy.reloading import effective, restart_needed
 from proxy.revoking import Revoker
 from proxy.sideports import build_admin, build_webhooks
@@ -149,6 +149,41 @@ class App:
             read_only=self.config.policy.read_only,
         )
         self._warn()
+
+    async def dry_run(self) -> list[str]:
+        """Try everything that `start` needs, serve nobody, and leave nothing behind.
+
+        Gives what could not be tried, and what is in use by a proxy that is running already.
+
+        Raises:
+            BindError: an address cannot be had.
+            StartError: `start` would raise it.
+        """
+        is_running = await asyncio.to_thread(is_proxy, self.config.admin.bind)
+        warnings: list[str] = []
+
+        def taken(error: ProxyError) -> None:
+            if not is_running:
+                raise error
+            warnings.append(f"{error.detail} (Taken for the proxy's that runs at admin.bind.)")
+
+        self._admin_token.try_to_issue()
+        try:
+            if self.parts.auditing is not None:
+                await asyncio.to_thread(self.parts.auditing.inspect)
+        except DirectoryInUseError as error:
+            taken(error)
+        with ExitStack() as reserved:
+            for listener in (*self._sideports, *self.parts.listeners):
+                if binds.systemd_name(listener.address) is not None:
+                    warnings.append(f"{listener.address} is for systemd to open: not tried")
+                    continue
+                try:
+                    for each in await listener.reserve():
+                        reserved.callback(each.close)
+                except AddressInUseError as error:
+                    taken(error)
+        return warnings
 
     def _warn(self) -> None:
         """Tell what serves, but not as it should."""

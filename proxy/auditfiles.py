@@ -11,10 +11,11 @@ import fcntl
 import os
 import re
 import stat
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from proxy.errors import StartError
+from proxy.errors import DirectoryInUseError, StartError
 from proxy.files import open_regular
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def claim(directory: Path) -> int:
         StartError: it is not, with what to do.
     """
     try:
-        directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+        with suppress(FileExistsError):
+            directory.mkdir(mode=PRIVATE_DIRECTORY)
         inspect_directory(directory)
         lock = _open_lock(directory, os.O_RDWR | os.O_CREAT)
     except OSError as exc:
@@ -54,12 +56,9 @@ def claim(directory: Path) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        holder = os.read(lock, 20).decode("ascii", "replace").strip()
+        holder = os.read(lock, 20).decode("ascii", "replace")
         os.close(lock)
-        raise StartError(
-            f"audit.directory: {directory} is in use by process {holder or 'unknown'};"
-            " each process needs a directory of its own"
-        ) from None
+        raise _in_use(directory, holder=holder) from None
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
     return lock
@@ -84,6 +83,36 @@ def inspect_directory(directory: Path) -> None:
         raise StartError(
             f"audit.directory: others may write to {directory}; chmod go-w {directory}"
         )
+
+
+def inspect_lock(directory: Path) -> None:
+    """Make sure that a start could claim a directory that is there; nothing is changed.
+
+    Raises:
+        StartError: it could not.
+    """
+    # With the effective user, and for root as well: a file system may be read-only.
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise StartError(f"audit.directory: {directory} cannot be used: it cannot be written to")
+    try:
+        lock = _open_lock(directory, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        raise _in_use(directory, holder=os.read(lock, 20).decode("ascii", "replace")) from None
+    finally:
+        os.close(lock)
+
+
+def _in_use(directory: Path, *, holder: str) -> DirectoryInUseError:
+    return DirectoryInUseError(
+        f"audit.directory: {directory} is in use by process {holder.strip() or 'unknown'};"
+        " each process needs a directory of its own"
+    )
 
 
 def is_in_use(directory: Path) -> bool:

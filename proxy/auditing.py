@@ -19,7 +19,7 @@ from proxy.audithandover import Handover
 from proxy.auditkey import read_audit_key
 from proxy.auditrecord import Key, Reload, Start, Switch
 from proxy.auditthread import TrailThread
-from proxy.auditwriter import TrailWriter
+from proxy.auditwriter import TrailWriter, inspect_trail
 from proxy.moments import stamp
 from proxy.reference import describe
 
@@ -58,6 +58,8 @@ class Auditing:
         Raises:
             StartError: the file with the key cannot be used.
         """
+        self._directory = directory
+        self._config = config
         self._now = now
         self._heard = heard
         key_file = config.key_file
@@ -75,6 +77,14 @@ class Auditing:
         )
         self._handover = Handover(self._thread.put)
         self.trail = Trail(config=config, put=self._handover.add, watcher=self._reports, now=now)
+
+    def inspect(self) -> None:
+        """Look at the trail as `open` does, and change nothing.
+
+        Raises:
+            StartError: `open` would raise it.
+        """
+        inspect_trail(self._directory, config=self._config)
 
     async def open(self, config: Config) -> None:
         """Begin the trail of this process, and come back when the start is recorded.

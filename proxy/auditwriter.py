@@ -21,6 +21,7 @@ from proxy.auditfiles import (
     claim,
     create,
     inspect_directory,
+    inspect_lock,
     list_segments,
     segment_name,
     sync_directory,
@@ -283,15 +284,21 @@ def inspect_trail(directory: Path, *, config: AuditConfig) -> None:
     """
     try:
         inspect_directory(directory)
-    except FileNotFoundError:
+    except FileNotFoundError as exc:
         if not directory.parent.is_dir():
             raise StartError(
-                f"audit.directory: {directory} cannot be used: {directory.parent} is no directory"
+                f"audit.directory: {directory} cannot be used: {exc.strerror}"
+            ) from None
+        if not os.access(directory.parent, os.W_OK | os.X_OK, effective_ids=True):
+            raise StartError(
+                f"audit.directory: {directory} cannot be made: {directory.parent} cannot be"
+                " written to"
             ) from None
     except OSError as exc:
         raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
     else:
         refused_rewind(config, directory=directory)
+        inspect_lock(directory)
 
 
 def refused_rewind(

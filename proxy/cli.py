@@ -91,9 +91,13 @@ def run(file: Path | None, **options: Any) -> None:
 @settings
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the file and do no more.")
 def check(file: Path | None, *, schema: bool, **options: Any) -> None:
-    """Check the configuration and the files it names; open and send nothing.
+    """Check the configuration and all that it names, as `run` would; serve and send nothing.
 
-    All problems are told at once. Exits with 0 or 2.
+    Files are read, directories and addresses are tried and left as they were. What is in use by
+    a proxy that is running already (it answers at admin.bind) is a warning. All mistakes in the
+    configuration itself are told at once.
+
+    Exits with 0, 1 if an address cannot be had, 2 for everything else that `run` refuses.
     """
     from proxy import reference  # noqa: PLC0415
 
@@ -103,36 +107,46 @@ def check(file: Path | None, *, schema: bool, **options: Any) -> None:
         click.echo(json.dumps(reference.json_schema(), indent=2))
         return
     config = loader(file, options)()
-    from proxy.dialing import parse_address  # noqa: PLC0415
-    from proxy.keysources import load_keys  # noqa: PLC0415
+    import asyncio  # noqa: PLC0415
 
-    reading = load_keys(config.app)
-    parse_address(config.upstream.base_url, ca_file=config.upstream.ca_file)
-    if config.webhooks.secret_file is not None:
+    fingerprints, warnings = asyncio.run(_dry_run(config))
+    webhooks = config.webhooks
+    if webhooks.secret_file is not None and webhooks.bind is None:  # `run` has no use for it yet
         from proxy.secretfile import read_secret  # noqa: PLC0415
 
-        read_secret(config.webhooks.secret_file, key="webhooks.secret_file")
-    warnings = list(_check_tls(config))
-    if config.audit.key_file is not None:
-        from proxy.auditkey import read_audit_key  # noqa: PLC0415
-
-        read_audit_key(config.audit.key_file, key="audit.key_file")
-    if config.audit.directory is not None:
-        from proxy.auditwriter import inspect_trail  # noqa: PLC0415
-
-        inspect_trail(config.audit.directory, config=config.audit)
+        read_secret(webhooks.secret_file, key="webhooks.secret_file")
     for key, value in reference.describe(config):
         click.echo(f"{key}: {value}")
+    for warning in (*warnings, *_check_files(config)):
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo(f"\nThe configuration is good. Key {', '.join(fingerprints)}")
+
+
+async def _dry_run(config: Config) -> tuple[list[str], list[str]]:
+    """Build what `run` builds, and try to start it; give the keys' fingerprints, and warnings."""
+    import io  # noqa: PLC0415
+
+    from proxy.app import App  # noqa: PLC0415
+
+    app = App(config, stream=io.BytesIO())
+    try:
+        return list(app.parts.keys.states), await app.dry_run()
+    finally:
+        await app.stop()
+
+
+def _check_files(config: Config) -> Iterator[str]:
+    """Give what is no error but looks like one."""
     from proxy.egress import unused_proxies  # noqa: PLC0415
+    from proxy.keysources import load_keys  # noqa: PLC0415
     from proxy.permissions import exposed_secrets  # noqa: PLC0415
 
-    warnings += map(str, exposed_secrets(config))
+    if config.app.private_keys_dir is not None:
+        yield from (error.detail for error in load_keys(config.app).rejected)
+    yield from _check_tls(config)
+    yield from map(str, exposed_secrets(config))
     for name in unused_proxies(os.environ, base_url=config.upstream.base_url):
-        warnings.append(f"{name} in the environment is not used; connections are direct")
-    for warning in (*(error.detail for error in reading.rejected), *warnings):
-        click.echo(f"Warning: {warning}", err=True)
-    found = ", ".join(key.fingerprint for key in reading.keys)
-    click.echo(f"\nThe configuration is good. Key {found}")
+        yield f"{name} in the environment is not used; connections are direct"
 
 
 def _check_tls(config: Config) -> Iterator[str]:

@@ -78,6 +78,14 @@ class BindError(StartError):
     """A listening socket cannot be opened."""
 
 
+class AddressInUseError(BindError):
+    """Another program listens there already."""
+
+
+class DirectoryInUseError(StartError):
+    """Another process keeps its audit trail there."""
+
+
 class ClusterError(StartError):
     """The Kubernetes API cannot be asked, or does not do what it is asked for."""
 

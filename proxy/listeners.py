@@ -129,6 +129,14 @@ class Listener:
         self.addresses = tuple(address_of(each) for each in sockets)
         self._accepting = [self._accept(each) for each in sockets]
 
+    async def reserve(self) -> list[socket.socket]:
+        """Take the place without serving anybody; whoever asks closes the sockets.
+
+        Raises:
+            BindError: the place cannot be had.
+        """
+        return await self._open_sockets()
+
     async def _open_sockets(self) -> list[socket.socket]:
         door, bind = self._door, self._bind
         path, name = binds.unix_path(bind), binds.systemd_name(bind)

@@ -22,6 +22,7 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}  # noqa: S1
 ASK_SECONDS = 2.0
 PAUSE_SECONDS = 0.1
 OK = 200
+METRICS_MOST = 16 << 20  # bytes
 TOKEN = "X-ICR-Proxy-Admin-Token"  # noqa: S105  # the name of the header
 
 
@@ -74,6 +75,22 @@ def ask(
     finally:
         connection.close()
     return None if response.status == OK else said
+
+
+def is_proxy(bind: str) -> bool:
+    """Tell whether it is an icr-proxy that answers at an admin address."""
+    place = binds.host_and_port(bind)
+    if binds.systemd_name(bind) is not None or (place is not None and place[1] == 0):
+        return False
+    connection, _ = connection_to(bind)
+    try:
+        connection.request("GET", "/metrics")
+        response = connection.getresponse()
+        return b"icr_proxy_build_info" in response.read(METRICS_MOST)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _legible(data: bytes) -> str:

@@ -14,7 +14,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from proxy.addresses import EVERY_ADDRESS, bracketed
-from proxy.errors import BindError
+from proxy.errors import AddressInUseError, BindError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,11 @@ WILDCARDS = [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]  # noqa: S104
 
 # A name such as localhost often has an IPv6 address on machines that have no IPv6.
 NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+HINTS = {
+    errno.EADDRINUSE: "; is another program using it?",
+    errno.EACCES: "; ports below 1024 take root, or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "; no network interface of this machine has it",
+}
 ATTEMPTS = 5  # to find a port that is free on every address, where any port will do
 
 
@@ -37,8 +42,8 @@ async def open_tcp(host: str, port: int, *, backlog: int) -> list[socket.socket]
     bind = f"{bracketed(host)}:{port}"
     try:
         places = await _resolve(host)
-    except OSError as exc:
-        reason = exc.strerror or "no address"
+    except (OSError, UnicodeError) as exc:  # the latter of a label that no name may have
+        reason = getattr(exc, "strerror", None) or "no address"
         raise BindError(f"cannot listen on {bind}: the name is not resolved: {reason}") from None
     left = ATTEMPTS if port == 0 else 1
     while True:
@@ -48,9 +53,10 @@ async def open_tcp(host: str, port: int, *, backlog: int) -> list[socket.socket]
         except OSError as exc:
             if left and exc.errno == errno.EADDRINUSE:
                 continue
+            in_use = exc.errno == errno.EADDRINUSE
             reason = exc.strerror or "the address is not usable"
-            raise BindError(
-                f"cannot listen on {bind}: {reason}; is another program using it?"
+            raise (AddressInUseError if in_use else BindError)(
+                f"cannot listen on {bind}: {reason}{HINTS.get(exc.errno or 0, '')}"
             ) from None
 
 

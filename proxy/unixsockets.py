@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from proxy.errors import BindError
+from proxy.errors import AddressInUseError, BindError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,7 @@ def _make_room(path: Path) -> None:
     if not stat.S_ISSOCK(there.st_mode):
         raise BindError(f"cannot listen on unix:{path}: a file that is no socket is there")
     if _is_live(path):
-        raise BindError(f"cannot listen on unix:{path}: another program is using it")
+        raise AddressInUseError(f"cannot listen on unix:{path}: another program is using it")
     if _inode(path) == (there.st_dev, there.st_ino):
         path.unlink()
 

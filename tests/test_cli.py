@@ -17,7 +17,7 @@ from proxy import __version__
 from proxy.cli import ELSEWHERE, commands
 from tests.issuing import server_certificate
 from tests.scenes import app_key_pem
-from tests.stories.program import environment, program_run, run_to_end
+from tests.stories.program import environment, is_proxy, program_run, run_to_end
 
 if TYPE_CHECKING:
     from proxy.emulator.server import Emulator
@@ -26,8 +26,13 @@ PLANTED = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC-planted"
 
 
 def bare_environment(**more: str) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("ICR_")}
-    return clean | more
+    """Give variables without any of ours, but for binds: `check` tries them, as `run` does."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ICR_") and not is_proxy(k)}
+    binds = {
+        "ICR_PROXY_LISTENERS__0__BIND": "127.0.0.1:0",
+        "ICR_PROXY_ADMIN__BIND": "127.0.0.1:0",
+    }
+    return clean | binds | more
 
 
 def command_lines() -> list[str]:

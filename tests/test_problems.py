@@ -45,6 +45,8 @@ CONTRACT = {
     errors.ConfigError: ("internal", 500),
     errors.KeyUnusableError: ("internal", 500),
     errors.BindError: ("internal", 500),
+    errors.AddressInUseError: ("internal", 500),
+    errors.DirectoryInUseError: ("internal", 500),
     errors.ClusterError: ("internal", 500),
     errors.RefusedError: ("bad-request", 400),
     errors.BadRequestError: ("bad-request", 400),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,11 @@ def config_of(manifests: list[dict[str, Any]]) -> str:
 
 def checked(text: str, mounts: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     file = mounts / "icr-proxy.yaml"
-    file.write_text(text.replace("/etc/icr-proxy", str(mounts)))
+    text = text.replace("/etc/icr-proxy", str(mounts))
+    for place in ("/var/lib/icr-proxy", "/run/icr-proxy", "/var/run/icr-proxy"):
+        text = text.replace(place, str(mounts))
+    # `check` tries the addresses, which may be in use where tests run.
+    file.write_text(re.sub(r"(bind: \S+):[0-9]+", r"\1:0", text))
     return program("check", "--config", file, **environment)
 
 
