@@ -39,6 +39,7 @@ LONGEST_LIFETIME = 7200.0  # seconds: two hours (D); example values of `expiresA
 # Of a token whose end the API does not tell, or not in a way that can be understood. Short, because
 # the token may end at any time; long enough that one mint serves many requests.
 ASSUMED_LIFETIME = 600.0
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259, 8.1: a parser may ignore it
 RETRY_AFTER_MOST = 3600.0  # seconds
 BAD_REQUEST = 400
 ABOUT_INSTALLATION = frozenset({403, 404})
@@ -172,7 +173,7 @@ def parse_answer(body: bytes) -> TokenAnswer:
         MintFailedError: it is not JSON of the expected shape.
     """
     try:
-        return msgspec.json.decode(body, type=TokenAnswer)
+        return msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=TokenAnswer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MintFailedError(
             "the API's answer to a token request cannot be understood", reason="malformed"

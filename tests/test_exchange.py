@@ -337,6 +337,7 @@ async def test_a_token_whose_end_is_not_told_lives_ten_minutes() -> None:
         pytest.param(minted(permissions={"a": ["VIEW"]}), id="permissions with levels in lists"),
         pytest.param(minted(organizationId=7), id="organization of another type"),
         pytest.param(json.dumps(minted()).encode() + b"\n\n", id="white space after it"),
+        pytest.param(b"\xef\xbb\xbf" + json.dumps(minted()).encode(), id="byte order mark"),
     ],
 )
 async def test_what_is_only_shown_may_be_missing_or_odd(body: object) -> None:

@@ -25,6 +25,7 @@ from proxy.errors import (
     UpstreamUnreachableError,
 )
 from proxy.forward import may_send_again
+from proxy.outcome import Journal
 from proxy.policyconfig import PolicyConfig
 from proxy.servingconfig import LimitsConfig
 from proxy.upstreamconfig import CircuitConfig, TimeoutsConfig
@@ -762,6 +763,34 @@ async def test_tokens_that_live_no_time_are_not_minted_without_end(
         answer = await on.call()
 
         assert (answer.problem["code"], on.tokens) == ("mint-failed", [])
+
+
+@pytest.mark.parametrize(
+    ("order", "code", "sent"),
+    [
+        pytest.param("block", [b"installation-blocked"], [], id="blocked"),
+        pytest.param("drop", [], [3], id="dropped"),
+    ],
+)
+async def test_what_comes_while_a_write_is_announced_to_the_trail_counts(
+    order: str, code: list[bytes], sent: list[int]
+) -> None:
+    """A write is announced once, whatever becomes of its token."""
+    announced: list[str] = []
+    async with queue() as on:
+        on.gate.set()
+
+        async def announce(journal: Journal) -> None:
+            announced.append(journal.request_id)
+            getattr(on.proxy.app.parts.tokens, order)(ONE)
+
+        on.proxy.app.parts.handlers[0]._announce = announce
+        answer = await call(on.proxy.port, request_head("DELETE", "/v1/retire"))
+
+        assert answer.values(b"X-ICR-Proxy-Error") == code
+        assert on.tokens == sent
+        assert len(announced) == 1
+        assert on.proxy.log("request.done")[-1]["attempts"] == len(sent)
 
 
 # -- the organization that a request names --------------------------------------------------------

@@ -576,7 +576,7 @@ function wanted() {
   $("f-clear").hidden = !(words.length || status || installation || writes);
   return (row) => {
     if (writes && !row.changes_state) return false;
-    if (installation && !(row.installation || "").startsWith(installation)) return false;
+    if (installation && !(row.installation || "").toLowerCase().startsWith(installation.toLowerCase())) return false;
     if (status === "bad" && ending(row) === "ok") return false;
     if (status === "proxy" && row.origin !== "proxy") return false;
     if (status && !["bad", "proxy"].includes(status) && Math.floor(row.status / 100) !== Number(status)) return false;
