@@ -7,7 +7,7 @@ import os
 import random
 import time
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from proxy import binds
 from proxy.addresses import bracketed
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
     from proxy.config import Config
     from proxy.listeners import Listener
+    from proxy.logs import ByteStream
 
+SETTLE_SECONDS = 0.2  # at the end, for what no request and no record depends on
 SYSTEM_CLOCKS = Clocks(now=time.time, clock=time.monotonic, random=random.random)  # noqa: TID251  # the one place
 
 
@@ -45,7 +47,7 @@ class App:
         self,
         config: Config,
         *,
-        stream: BinaryIO,
+        stream: ByteStream,
         clocks: Clocks = SYSTEM_CLOCKS,
         on_quit: Callable[[], bool] = lambda: False,
         environ: Mapping[str, str] = os.environ,
@@ -66,6 +68,7 @@ class App:
         """One of `starting`, `ready`, `draining`, `stopped`."""
         self._now = clocks.now
         self._started_at = clocks.now()
+        self._drain_end = 0.0
         self._admin_token = AdminToken(config.admin.token_file)
         self.admin = build_admin(
             config,
@@ -235,7 +238,7 @@ class App:
         parts.in_flight.shut = True
         for listener in parts.listeners:
             listener.stop_accepting()
-        end = asyncio.get_running_loop().time() + shutdown.max_drain
+        end = self._drain_end = asyncio.get_running_loop().time() + shutdown.max_drain
         finished = True
         try:
             async with asyncio.timeout_at(end):
@@ -265,9 +268,13 @@ class App:
         say = parts.log.warning if result.failed or result.left else parts.log.info
         say("tokens.revoked", revoked=result.revoked, failed=result.failed, left=result.left)
 
-    async def stop(self) -> None:
-        """Close everything at once; what is still in flight breaks off."""
-        parts = self.parts
+    async def stop(self, *, hurry: bool = False) -> None:
+        """Close everything at once; what is still in flight breaks off.
+
+        Records of the audit trail are written in any case. Spans get what is left of the longest
+        drain, unless there is a hurry.
+        """
+        parts, clock = self.parts, asyncio.get_running_loop().time
         self.state = "stopped"
         parts.in_flight.closing = True
         if parts.feed is not None:
@@ -275,16 +282,21 @@ class App:
         self._admin_token.withdraw()
         await asyncio.gather(*(listener.close() for listener in parts.listeners))
         parts.gathering.hand_on()
-        await parts.tokens.stop()
-        if parts.replicas is not None:
-            await parts.replicas.stop()
-        await parts.directory.stop()
+        with suppress(TimeoutError):  # the process ends soon, and the records are not written yet
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await parts.tokens.stop()
+                await parts.directory.stop()
+                if parts.replicas is not None:
+                    await parts.replicas.stop()
         parts.pool.close()
         if parts.auditing is not None:
             await parts.auditing.close()
         await asyncio.gather(*(listener.close() for listener in self._sideports))
         if parts.spans is not None:  # which blocks while the collector takes what is left
-            await asyncio.get_running_loop().run_in_executor(None, parts.spans.close)
+            until = max(0.0 if hurry else self._drain_end, clock() + SETTLE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await asyncio.to_thread(parts.spans.close)
         parts.log.info("proxy.stopped")
 
     async def __aenter__(self) -> Self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from proxy.feed import Feed
     from proxy.gathering import Gathering
     from proxy.listeners import Listener
-    from proxy.logs import Log, Threshold
+    from proxy.logs import ByteStream, Log, Threshold
     from proxy.metrics import Metrics
     from proxy.observing import Observers
     from proxy.outcome import Outcome
@@ -96,7 +96,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     listeners: list[Listener]
 
 
-def build(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Parts:
+def build(config: Config, *, stream: ByteStream, clocks: Clocks) -> Parts:
     """Make everything; nothing is opened yet.
 
     Raises:

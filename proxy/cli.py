@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from proxy import __version__
+from proxy import __version__, bootstrap
 from proxy.cli_options import FAILED, USAGE, Command, loader, settings
 from proxy.errors import BindError, ConfigError, StartError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from proxy.config import Config
+    from proxy.log_writer import LogWriter
 
 # Commands that serving never needs, and the modules that have them.
 ELSEWHERE = {
@@ -67,18 +69,20 @@ def commands() -> None:
     """,
 )
 @settings
-def run(file: Path | None, **options: Any) -> None:
+@click.pass_obj
+def run(streams: Callable[[], LogWriter], /, file: Path | None, **options: Any) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends at once. SIGHUP reloads.
 
     Exits with 0 after a complete drain, 1 if requests were cut off or the address is taken, 2 if
     the configuration cannot be used.
     """
+    out = streams()
     from proxy.leftout import leave_out  # noqa: PLC0415
 
     leave_out()
     from proxy.running import run as run_app  # noqa: PLC0415  # which imports aiohttp and the like
 
-    sys.exit(run_app(load=loader(file, options), file=file, stream=sys.stdout.buffer))
+    sys.exit(run_app(load=loader(file, options), file=file, stream=out))
 
 
 @commands.command(
@@ -263,30 +267,38 @@ def _bind(given: str, *, flag: str = "--admin") -> str:
 @click.option(
     "--key-file", type=click.Path(path_type=Path), help="Where to write the app's private key."
 )
-def emulator(key_file: Path | None, invalid_token_status: str, **options: Any) -> None:
+@click.pass_obj
+def emulator(
+    streams: Callable[[], LogWriter],
+    /,
+    key_file: Path | None,
+    invalid_token_status: str,
+    **options: Any,
+) -> None:
     """Run an ICR API with invented organizations and credits on this machine.
 
     It prints an app ID, a key and installations to use with `icr-proxy run`.
     """
-    import asyncio  # noqa: PLC0415
-
+    streams()
     from proxy.emulator.command import serve  # noqa: PLC0415
     from proxy.emulator.settings import EmulatorSettings  # noqa: PLC0415
 
     emulated = EmulatorSettings(invalid_token_status=int(invalid_token_status), **options)
     try:
-        asyncio.run(serve(emulated, key_file=key_file, echo=click.echo))
-    except OSError as exc:
+        bootstrap.run_command(serve(emulated, key_file=key_file, echo=click.echo))
+    except (OSError, UnicodeError) as exc:
         raise click.ClickException(f"the emulator cannot start: {exc}") from None
 
 
 @commands.command(cls=Command, epilog="icr-proxy demo --keep")
 @click.option("--keep", is_flag=True, help="Leave everything running, with curl lines to try.")
-def demo(*, keep: bool) -> None:
+@click.pass_obj
+def demo(streams: Callable[[], LogWriter], /, *, keep: bool) -> None:
     """Show the main job on an emulated API: no account, no network, half a minute.
 
     Exits with 0, or 1 with the reason.
     """
+    streams()
     from proxy.demo import play  # noqa: PLC0415
 
     sys.exit(play(keep=keep))
@@ -299,17 +311,41 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run a command; what cannot start says why and what to do next."""
+    """Run a command and end the process."""
+    bootstrap.allow_interrupts(sys.argv[1:])
+    with ExitStack() as streams:
+        code = _run(lambda: _serve_streams(streams))
+    bootstrap.leave(code)
+
+
+def _serve_streams(until: ExitStack) -> LogWriter:
+    """Let everything printed go through threads from now on; give what writes to stdout."""
+    from proxy.log_writer import standard_streams_in_threads  # noqa: PLC0415
+
+    return until.enter_context(standard_streams_in_threads())
+
+
+def _run(streams: Callable[[], LogWriter]) -> int:
+    """Run a command; what cannot start says why and what to do next. Give the exit code."""
     try:
-        commands(prog_name="icr-proxy")
+        commands(prog_name="icr-proxy", obj=streams)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
     except ConfigError as error:
-        click.echo("icr-proxy: the configuration cannot be used:", err=True)
-        for problem in error.problems:
-            click.echo(f"  {problem}", err=True)
-        sys.exit(USAGE)
-    except BindError as error:
-        click.echo(f"icr-proxy: {error.detail}", err=True)
-        sys.exit(FAILED)
-    except StartError as error:
-        click.echo(f"icr-proxy: {error.detail}", err=True)
-        sys.exit(USAGE)
+        _complain("the configuration cannot be used:", *(f"  {each}" for each in error.problems))
+        return USAGE
+    except (BindError, StartError) as error:
+        _complain(error.detail)
+        return FAILED if isinstance(error, BindError) else USAGE
+    except OSError as error:  # as a rule of the output: a full disk, a terminal that has gone
+        _complain(str(error))
+        return FAILED
+    except Exception:  # noqa: BLE001  # the outermost place: whatever it is, no thread is waited for
+        sys.excepthook(*sys.exc_info())
+        return FAILED
+    return 0
+
+
+def _complain(first: str, *more: str) -> None:
+    with suppress(OSError):
+        click.echo("\n".join((f"icr-proxy: {first}", *more)), err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import sys
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from proxy import bootstrap
 from proxy.cli_options import FAILED, USAGE, Command, loader, settings
 from proxy.errors import ConfigError, MintError, UpstreamError
 
@@ -95,7 +95,7 @@ def _examine(file: Path | None, options: dict[str, Any], tell: Any) -> int:
             )
             await examine(case, tell=tell)
 
-    asyncio.run(visit())
+    bootstrap.run_command(visit())
     return 0
 
 
@@ -133,7 +133,7 @@ def installations(file: Path | None, *, as_json: bool, **options: Any) -> None:
     """
     config = loader(file, options)()
     try:
-        found = asyncio.run(_list(config))
+        found = bootstrap.run_command(_list(config))
     except (MintError, UpstreamError) as error:
         raise click.ClickException(f"{error.detail}; `icr-proxy doctor` tells why") from None
     if as_json:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from proxy import bootstrap
 from proxy.cli_options import Command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.injector.defaults import Defaults
     from proxy.injector.serving import Setting
+    from proxy.log_writer import LogWriter
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -125,7 +128,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
     show_default=True,
     help="JSON lines, or for people; auto asks the terminal.",
 )
-def injector(**options: Any) -> None:
+@click.pass_obj
+def injector(streams: Callable[[], LogWriter], /, **options: Any) -> None:
     """Serve an admission webhook that adds the proxy to pods annotated icr-proxy/inject: "true".
 
     What a pod can ask for, what it gets, and how the webhook is registered is in
@@ -144,11 +148,20 @@ def injector(**options: Any) -> None:
     setting, defaults = _setting(**options), _defaults(**options)
     log = build_log(
         LogsConfig(level=options["log_level"], format=options["log_format"]),
-        lines=Lines(sys.stdout.buffer),
+        lines=Lines(streams()),
         threshold=Threshold(options["log_level"]),
         now=SYSTEM_CLOCKS.now,
     )
-    uvloop.run(serve(setting, defaults, log=log, now=SYSTEM_CLOCKS.now))
+    bootstrap.run_service(
+        serve(
+            setting,
+            defaults,
+            log=log,
+            now=SYSTEM_CLOCKS.now,
+            leave_after=lambda seconds: bootstrap.leave_after(seconds, code=lambda: 0),
+        ),
+        new_loop=uvloop.new_event_loop,
+    )
 
 
 def _setting(

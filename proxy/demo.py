@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from proxy import bootstrap
 from proxy.app import App
 from proxy.config import AdminConfig, AppConfig, Config
 from proxy.emulator.server import Emulator
@@ -51,7 +52,7 @@ class Reply:
 def play(*, keep: bool) -> int:
     """Show everything; give the exit code, 0 or 1."""
     try:
-        asyncio.run(_play(keep=keep))
+        bootstrap.run_command(_play(keep=keep))
     except (UnexpectedError, StartError, OSError) as error:
         click.secho(f"\nThe demo failed: {error}", fg="red", err=True)
         return FAILED

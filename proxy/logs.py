@@ -6,14 +6,16 @@ not configured: there is no module-level state, and tests may have one each.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from proxy.log_writer import LogWriter
 from proxy.moments import stamp
 
 if TYPE_CHECKING:
@@ -41,6 +43,19 @@ class Log(Protocol):
         """Say what somebody must look at."""
 
 
+class ByteStream(Protocol):
+    """What lines are written to: a `LogWriter`, or any binary file."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take whole lines."""
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+
+    def isatty(self) -> bool:
+        """Whether a person reads the lines as they come."""
+
+
 class Threshold:
     """Drops what is below `logs.level`, which may change while running."""
 
@@ -55,7 +70,23 @@ class Threshold:
 def build_log(
     config: LogsConfig, *, lines: Lines, threshold: Threshold, now: Callable[[], float]
 ) -> Log:
-    """Make the one logger of the program."""
+    """Make the one logger of the program; lines that its writer drops are told in its format."""
+    log = _build_log(config, lines=lines, threshold=threshold, now=now)
+    if lines.writer is not None:
+        kept = Kept(on_terminal=lines.are_for_a_terminal)
+        notices = _build_log(config, lines=Lines(kept), threshold=threshold, now=now)
+
+        def notice(dropped: int) -> bytes:
+            notices.warning("log.dropped", lines=dropped)
+            return kept.take()
+
+        lines.writer.notice = notice
+    return log
+
+
+def _build_log(
+    config: LogsConfig, *, lines: Lines, threshold: Threshold, now: Callable[[], float]
+) -> Log:
     on_terminal = lines.are_for_a_terminal
     if config.format == "json" or (config.format == "auto" and not on_terminal):
         return JsonLog(lines, threshold=threshold, now=now)
@@ -108,8 +139,10 @@ class JsonLog:
 class Lines:
     """Writes whole lines. A full disk or a collector that has gone loses lines, not requests."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
+        self.writer = stream if isinstance(stream, LogWriter) else None
+        """The thread that writes them, if there is one."""
         self._gathered: list[bytes] = []
         self.first: Callable[[], None] = lambda: None
         """Called before a line is written: what happened before it comes first."""
@@ -118,6 +151,11 @@ class Lines:
     def are_for_a_terminal(self) -> bool:
         """Whether a person reads them as they come."""
         return self._stream.isatty()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were lost since the start."""
+        return self.writer.drops.lines if self.writer is not None else 0
 
     def write(self, line: bytes) -> None:
         """Write one line and see it off, after those that wait."""
@@ -139,6 +177,25 @@ class Lines:
             self._stream.flush()
 
     debug = info = warning = error = write
+
+
+class Kept(io.BytesIO):
+    """Keeps lines in memory for whoever takes them."""
+
+    def __init__(self, *, on_terminal: bool) -> None:
+        super().__init__()
+        self._on_terminal = on_terminal
+
+    def isatty(self) -> bool:
+        """Whether they end up on a terminal."""
+        return self._on_terminal
+
+    def take(self) -> bytes:
+        """Give what was written since the last time."""
+        lines = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        return lines
 
 
 ENCODER = msgspec.json.Encoder(enc_hook=str)

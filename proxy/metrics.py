@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import (
     CollectorRegistry,
     Counter,
+    CounterMetricFamily,
     Gauge,
     GaugeMetricFamily,
     Histogram,
@@ -143,6 +144,14 @@ class Metrics:
         self.clock_skew = gauge("clock_skew_seconds", "The API's clock minus ours.")
         build = gauge("build_info", "The running version.", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
+
+    def add_counter(self, name: str, meaning: str, *, count: Callable[[], int]) -> None:
+        """Add a counter that somebody else keeps."""
+
+        def make() -> CounterMetricFamily:
+            return CounterMetricFamily(f"icr_proxy_{name}", meaning, value=count())
+
+        self.registry.register(Shown(make))
 
     def states(
         self, name: str, meaning: str, *, label: str, count: Callable[[], Mapping[str, float]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.config import Config, TracingConfig
     from proxy.gathering import Reader
     from proxy.inflight import InFlight
+    from proxy.logs import ByteStream
     from proxy.pool import Pool
     from proxy.spans import Spans
     from proxy.tokens import Tokens
@@ -43,7 +44,7 @@ class Observers(msgspec.Struct, frozen=True, kw_only=True):
     spans: Spans | None
 
 
-def build_observers(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Observers:
+def build_observers(config: Config, *, stream: ByteStream, clocks: Clocks) -> Observers:
     """Make log, metrics and, if they are to be sent, spans.
 
     Raises:
@@ -52,13 +53,19 @@ def build_observers(config: Config, *, stream: BinaryIO, clocks: Clocks) -> Obse
     threshold = Threshold(config.logs.level)
     lines = Lines(stream)
     log = build_log(config.logs, lines=lines, threshold=threshold, now=clocks.now)
+    metrics = Metrics()
+    metrics.add_counter(
+        "log_lines_dropped",
+        "Log lines that were not written, because nobody read them or writing failed.",
+        count=lambda: lines.dropped,
+    )
     return Observers(
         log=log,
         lines=lines,
         logger=library_logger(log),
         threshold=threshold,
         sampling=Sampling(config.logs.sample_reads),
-        metrics=Metrics(),
+        metrics=metrics,
         spans=build_spans(config.tracing, log=log, clocks=clocks),
     )
 

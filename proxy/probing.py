@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,65 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+class TcpConnection(http.client.HTTPConnection):
+    """HTTP over TCP; a name that is not resolved in time is an error, and no wait."""
+
+    def connect(self) -> None:
+        """Connect to the first address that answers.
+
+        Raises:
+            OSError: none does.
+        """
+        failure = OSError("no address")
+        for address in resolve(self.host, self.port):
+            try:
+                self.sock = socket.create_connection(address, timeout=ASK_SECONDS)
+            except OSError as error:
+                failure = error
+            else:
+                return
+        raise failure
+
+
+def resolve(host: str, port: int, *, seconds: float = ASK_SECONDS) -> list[tuple[str, int]]:
+    """Look a name up, in a thread if it is a name: the resolver can neither be timed nor stopped.
+
+    Raises:
+        OSError: it is not known, or not in time.
+    """
+    try:
+        return _addresses(host, port, socket.AI_NUMERICHOST)
+    except OSError:
+        pass
+    found: list[list[tuple[str, int]]] = []
+    failed: list[OSError] = []
+
+    def look_up() -> None:
+        try:
+            found.append(_addresses(host, port, 0))
+        except (OSError, UnicodeError) as error:
+            failed.append(error if isinstance(error, OSError) else OSError("not a name"))
+
+    thread = threading.Thread(target=look_up, name="look-up", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if found:
+        return found[0]
+    raise failed[0] if failed else TimeoutError("its name was not resolved in time")
+
+
+def _addresses(host: str, port: int, flags: int) -> list[tuple[str, int]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    return [(str(each[4][0]), port) for each in found]
+
+
 def connection_to(bind: str) -> tuple[http.client.HTTPConnection, str]:
     """Prepare a connection to what is bound there, and say where it leads."""
     place, path = binds.host_and_port(bind), binds.unix_path(bind)
     if place is None:
         return UnixConnection(path or ""), bind
     host, port = EVERYWHERE.get(place[0], place[0]), place[1]
-    return http.client.HTTPConnection(host, port, timeout=ASK_SECONDS), f"{bracketed(host)}:{port}"
+    return TcpConnection(host, port, timeout=ASK_SECONDS), f"{bracketed(host)}:{port}"
 
 
 def token_header(token_file: Path | None) -> dict[str, str]:

@@ -33,7 +33,7 @@ over a variable, a variable over the file. \fBicr-proxy check \-\-schema\fR desc
 .SH SIGNALS
 .TP
 .B SIGTERM, SIGINT
-Drain and end; a second one ends at once.
+Drain and end; a second one ends at once. Before the proxy is ready, end with 0.
 .TP
 .B SIGHUP
 Read the configuration anew.

@@ -1,7 +1,6 @@
 """`icr-proxy injector`: what it takes; `stories/test_injector.py` has it running."""
 
-from __future__ import annotations
-
+import io
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ SIGNED = ("--self-signed", "--for", "localhost")
 
 
 def injector(*words: str) -> Result:
-    return CliRunner().invoke(commands, ["injector", *words])
+    return CliRunner().invoke(commands, ["injector", *words], obj=io.BytesIO)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ LAYERS = """
     alarm queryredaction slots
     auditchain breakoff consolelog places presence recent requesthead rsanumbers sealing
     truststore
+    bootstrap log_writer
     clocks errors files identifiers leftout moments randomness storescripts tracecontext
     __init__
 """

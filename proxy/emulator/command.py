@@ -21,17 +21,31 @@ _OWNER_ONLY: Final = 0o600
 async def serve(
     settings: EmulatorSettings, *, key_file: Path | None, echo: Callable[[str], None]
 ) -> None:
-    """Run an emulator until SIGINT or SIGTERM.
+    """Run an emulator until SIGINT, SIGTERM or SIGHUP; a start that hangs is ended, too.
 
     Raises `OSError` if it cannot listen or cannot write the key.
     """
     stopped = asyncio.Event()
+    with _signals(stopped):
+        serving = asyncio.ensure_future(_serve(settings, key_file=key_file, echo=echo))
+        stop = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if serving.done():
+            serving.result()
+        serving.cancel()
+        await asyncio.wait((serving,))
+    echo("emulator stopped")
+
+
+async def _serve(
+    settings: EmulatorSettings, *, key_file: Path | None, echo: Callable[[str], None]
+) -> None:
     async with Emulator(settings) as emulator:
-        with _key_on_disk(emulator.private_key_pem, wanted=key_file) as path, _signals(stopped):
+        with _key_on_disk(emulator.private_key_pem, wanted=key_file) as path:
             for line in _introduction(emulator, key_file=path):
                 echo(line)
-            await stopped.wait()
-    echo("emulator stopped")
+            await asyncio.Event().wait()
 
 
 @contextmanager
@@ -57,7 +71,9 @@ def _write_secret(path: Path, text: str) -> None:
 @contextmanager
 def _signals(stopped: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` sets it
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, stopped.set)
     try:

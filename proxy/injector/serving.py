@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # authority is put back no pod that asks for a proxy can start. A look is one GET.
 LOOK_SECONDS = 10.0
 RETRY_SECONDS = 1.0  # after a failure; then twice as long each time, up to the above
+CLOSE_SECONDS = 0.9  # to close everything after the drain, before the process ends regardless
 NO_TAG = "X-ICR-Installation-Id"  # requests here have none; a name is needed for mistakes in one
 
 
@@ -197,15 +198,25 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 async def serve(
-    setting: Setting, defaults: Defaults, *, log: Log, now: Callable[[], float]
+    setting: Setting,
+    defaults: Defaults,
+    *,
+    log: Log,
+    now: Callable[[], float],
+    leave_after: Callable[[float], None] = lambda _seconds: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, and a moment more: Kubernetes learns late who has left."""
+    """Serve until SIGTERM or SIGINT, and a moment more: Kubernetes learns late who has left.
+
+    `leave_after` is to end the process after so many seconds, whatever hangs.
+    """
     raise_limit()
     loop, stopped, hurry = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
         if stopped.is_set():
             hurry.set()
+        seconds = 0.0 if stopped.is_set() else setting.drain_seconds
+        leave_after(seconds + CLOSE_SECONDS)
         stopped.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
