@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from proxy.errors import StartError
+from proxy.files import read_bytes
 from proxy.secret import Secret
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class AdminToken:
         """
         if self._path is None or self._token is None:
             return
-        with suppress(OSError, UnicodeDecodeError):
-            if self._path.read_text() == self._token.reveal() + "\n":
+        ours = self._token.reveal().encode() + b"\n"
+        with suppress(OSError, ValueError):  # it may be anything by now, also a pipe
+            if read_bytes(self._path, limit=len(ours)) == ours:
                 self._path.unlink()

@@ -11,15 +11,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from proxy.auditfiles import sync_directory
 from proxy.auditrecovery import hash_of, is_pruned, survey
-from proxy.files import open_regular, read_bytes, write_all
+from proxy.files import open_regular, read_bytes, replace_file, write_all
 from proxy.moments import stamp
 
 if TYPE_CHECKING:
@@ -175,20 +173,7 @@ class AnchorFile:
     def _shorten(self) -> None:
         """Replace the file by one with fewer of the older lines, whole at every moment."""
         lines = read_bytes(self._path, limit=READ_MOST).splitlines(keepends=True)
-        fresh = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        file = open_regular(fresh, flags, mode=MODE)
-        try:
-            try:
-                write_all(file, b"".join(thinned(lines)))
-                os.fsync(file)
-            finally:
-                os.close(file)
-            fresh.replace(self._path)
-        except OSError:
-            with suppress(OSError):
-                fresh.unlink()
-            raise
+        replace_file(self._path, thinned(lines), mode=MODE)
         sync_directory(self._path.parent)
 
 

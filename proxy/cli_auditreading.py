@@ -15,7 +15,7 @@ import click
 from proxy.cli_options import FAILED, Command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from proxy.auditor.reading import Wanted
 
@@ -194,8 +194,14 @@ def _write(text: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
+    _write_pieces([text.encode()], out)
+
+
+def _write_pieces(pieces: Iterable[bytes], out: Path) -> None:
+    from proxy.files import write_output  # noqa: PLC0415
+
     try:
-        out.write_text(text, encoding="utf-8")
+        write_output(out, pieces)
     except OSError as exc:
         raise click.ClickException(f"{out} cannot be written: {exc.strerror}") from None
     click.echo(f"Written to {out}", err=True)
@@ -300,8 +306,10 @@ def export(
     from proxy.auditor import duck  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as scratch:
-        duck.write_parquet(shown, out, scratch=Path(scratch) / "records.jsonl")
-    click.echo(f"Written to {out}", err=True)
+        made = Path(scratch) / "records.parquet"
+        duck.write_parquet(shown, made, scratch=Path(scratch) / "records.jsonl")
+        with made.open("rb") as file:
+            _write_pieces(iter(lambda: file.read(1 << 20), b""), out)
 
 
 @click.command(

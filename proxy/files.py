@@ -11,11 +11,14 @@ import binascii
 import codecs
 import errno
 import os
+import secrets
 import select
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
     from typing import BinaryIO
 
@@ -165,6 +168,49 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int) -> None:
+    """Write a file, whole or not at all; what is there, be it a link, gives way to it.
+
+    The draft has a name that nobody can know before, so that none can stand in its way.
+
+    Raises:
+        OSError: it cannot be written; nothing has changed.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    file = open_regular(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=mode)
+    try:
+        try:
+            for piece in pieces:
+                write_all(file, piece)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def write_output(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write what a command was asked for; a pipe or a device is written to as it is.
+
+    Raises:
+        OSError: it cannot be written, or the path is a link to a file.
+    """
+    mode, is_file = 0o666, True
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    if stat.S_ISLNK(mode) and is_file:
+        raise OSError(errno.ELOOP, "It is a symbolic link; name the file itself", str(path))
+    if is_file:
+        replace_file(path, pieces, mode=stat.S_IMODE(mode))
+        return
+    with path.open("wb") as file:
+        file.writelines(pieces)
 
 
 def _read(path: Path, *, limit: int, patience: float) -> bytes:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.errors import KeyUnusableError
+from proxy.files import open_regular, replace_file
 from proxy.keys import fingerprint, parse_signing_key, read_key_file
 
 if TYPE_CHECKING:
@@ -118,12 +119,13 @@ def write_key(path: Path, pem: bytes, *, mode: int, replace: bool) -> None:
         FileExistsError: it is there, and may not be replaced.
         OSError: it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}") if replace else path
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    if replace:
+        replace_file(path, [pem], mode=mode)
+        return
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(pem)
-        draft.replace(path)
     except OSError:
-        draft.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise

@@ -1,7 +1,8 @@
 """A Unix socket that listens: made with its mode, put in a dead one's place, removed in the end.
 
-Nobody can connect before mode and owner are what was configured: the file is made with no more
-than the owner's own rights, and a socket takes connections only once it listens.
+Nobody can connect before mode and owner are what was configured: the file is made with its mode,
+and a socket takes connections only once it listens. No call follows a link that somebody might put
+in the file's place meanwhile.
 """
 
 from __future__ import annotations
@@ -51,10 +52,9 @@ def open_unix(path: Path, *, mode: int, owner: str | None, backlog: int) -> Unix
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _make_room(path)
-        _bind(found, path)
+        _bind(found, path, mode=mode)
         if owner is not None:
-            os.chown(path, user, group)
-        path.chmod(mode)
+            os.chown(path, user, group, follow_symlinks=False)
         inode = _inode(path)
         found.listen(backlog)
         found.setblocking(False)
@@ -67,8 +67,9 @@ def open_unix(path: Path, *, mode: int, owner: str | None, backlog: int) -> Unix
     return UnixSocket(socket=found, path=path, inode=inode)
 
 
-def _bind(found: socket.socket, path: Path) -> None:
-    before = os.umask(0o177)
+def _bind(found: socket.socket, path: Path, *, mode: int) -> None:
+    """Bind, with the mode given by the mask: chmod(2) would follow a link."""
+    before = os.umask(0o777 & ~mode)
     try:
         found.bind(str(path))
     finally:

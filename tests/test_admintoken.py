@@ -101,3 +101,24 @@ def test_a_file_that_has_gone_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "token").unlink()
 
     token.withdraw()
+
+
+def test_the_token_is_written_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "token").symlink_to("precious")
+
+    AdminToken(tmp_path / "token").issue()
+
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "token").is_symlink()
+
+
+def test_a_pipe_in_its_place_does_not_keep_the_proxy_from_ending(tmp_path: Path) -> None:
+    token = AdminToken(tmp_path / "token")
+    token.issue()
+    (tmp_path / "token").unlink()
+    os.mkfifo(tmp_path / "token")
+
+    token.withdraw()
+
+    assert (tmp_path / "token").is_fifo()

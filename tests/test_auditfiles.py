@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from proxy.auditconfig import AuditConfig
 from proxy.auditfiles import (
+    LOCK,
     claim,
     create,
     is_in_use,
@@ -14,6 +17,7 @@ from proxy.auditfiles import (
     segment_name,
 )
 from proxy.auditrecovery import recover
+from proxy.auditwriter import inspect_trail
 from proxy.errors import StartError
 from tests.auditscenes import read_of, writer_in
 
@@ -43,6 +47,50 @@ def test_a_directory_in_which_others_may_write_is_refused(tmp_path: Path) -> Non
 
     with pytest.raises(StartError, match=r"others may write to .*; chmod go-w"):
         claim(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, -1)
+
+    with pytest.raises(StartError, match=r"belongs to user 12345, .*; chown it to user 0"):
+        claim(tmp_path)
+    with pytest.raises(StartError, match="belongs to user 12345"):
+        inspect_trail(tmp_path, config=AuditConfig(directory=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(lambda path: path.symlink_to(path.parent.parent / "precious"), id="a link"),
+        pytest.param(lambda path: path.symlink_to(path.parent.parent / "gone"), id="a dangling"),
+        pytest.param(lambda path: os.link(path.parent.parent / "precious", path), id="a name"),
+        pytest.param(os.mkfifo, id="a pipe"),
+        pytest.param(Path.mkdir, id="a directory"),
+    ],
+)
+def test_a_lock_that_is_no_plain_file_is_refused_and_left_alone(
+    tmp_path: Path, place: Callable[[Path], object]
+) -> None:
+    precious, directory = tmp_path / "precious", tmp_path / "trail"
+    precious.write_text("precious")
+    directory.mkdir(mode=0o700)
+    place(directory / LOCK)
+
+    with pytest.raises(StartError, match=r"audit\.lock is a link or no regular file; remove it"):
+        claim(directory)
+
+    assert not is_in_use(directory)
+    assert precious.read_text() == "precious"
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_lock_that_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("4711\n")
+
+    os.close(claim(tmp_path))
+
+    assert (tmp_path / LOCK).read_text() == f"{os.getpid()}\n"
 
 
 @pytest.mark.parametrize("name", ["file", "missing/trail"])

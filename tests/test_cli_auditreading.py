@@ -157,3 +157,24 @@ def test_a_policy_is_suggested(trail: Path) -> None:
     together = run("suggest-policy", trail, "--together", "--until", "2026-09-22")
     assert yaml.safe_load(together.output)["policy"]["rules"]
     assert run("suggest-policy", trail, "--since", "2026-09-22").exit_code == 1
+
+
+def test_a_report_is_written_whole_and_through_no_link(trail: Path, tmp_path: Path) -> None:
+    precious, out = tmp_path / "precious", tmp_path / "report.csv"
+    precious.write_text("precious")
+    out.symlink_to(precious)
+
+    refused = run("report", trail, "--format", "csv", "--out", out)
+    out.unlink()
+    out.write_text("of last month")
+    written = run("report", trail, "--format", "csv", "--out", out)
+
+    assert (refused.exit_code, written.exit_code) == (1, 0)
+    assert "is a symbolic link" in refused.output
+    assert precious.read_text() == "precious"
+    assert out.read_text().startswith("time,")
+    assert sorted(each.name for each in tmp_path.glob("*report*")) == ["report.csv"]
+
+
+def test_a_report_can_go_into_a_device(trail: Path) -> None:
+    assert run("report", trail, "--format", "csv", "--out", "/dev/null").exit_code == 0

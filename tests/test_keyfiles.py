@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,24 @@ def test_what_cannot_be_put_in_place_leaves_no_draft(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"k\.pem"):
         write_key(folder, b"new", mode=0o600, replace=True)
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_draft_that_a_crash_left_stands_in_nobodys_way(tmp_path: Path) -> None:
+    """In a container each process has the number of the one before."""
+    (tmp_path / f".key.{os.getpid()}").touch()
+
+    write_key(tmp_path / "key", b"pem", mode=0o600, replace=True)
+
+    assert (tmp_path / "key").read_bytes() == b"pem"
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_key_is_written_through_no_link(tmp_path: Path, replace: bool) -> None:  # noqa: FBT001
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "key").symlink_to("precious")
+
+    with suppress(FileExistsError):
+        write_key(tmp_path / "key", b"pem", mode=0o600, replace=replace)
+
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "key").is_symlink() != replace

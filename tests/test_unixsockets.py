@@ -7,7 +7,7 @@ import os
 import pwd
 import socket
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -43,14 +43,16 @@ def test_the_file_has_its_mode_whatever_the_umask(tmp_path: Path, mode: int) -> 
     assert mode_of(tmp_path / "s") == mode
 
 
-def test_before_it_has_its_mode_it_is_nobody_elses_and_takes_no_connection(
+def test_before_it_has_its_owner_it_has_its_mode_and_takes_no_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
+    followed: list[bool] = []
     refused: list[bool] = []
     path = tmp_path / "s"
 
-    def look(_path: object, _user: int, _group: int) -> None:
+    def look(_path: object, _user: int, _group: int, *, follow_symlinks: bool) -> None:
+        followed.append(follow_symlinks)
         seen.append(mode_of(path))
         with socket.socket(socket.AF_UNIX) as early:
             refused.append(early.connect_ex(str(path)) != 0)
@@ -63,8 +65,29 @@ def test_before_it_has_its_mode_it_is_nobody_elses_and_takes_no_connection(
         os.umask(before)
     found.socket.close()
 
-    assert seen == [0o600]
+    assert seen == [0o660]
     assert refused == [True]
+    assert followed == [False]
+
+
+def test_the_owner_is_changed_through_no_link(tmp_path: Path, monkeypatch: Any) -> None:
+    """Somebody who can write to the directory may put a link in the place of the socket."""
+    precious, path = tmp_path / "precious", tmp_path / "s"
+    precious.touch(mode=0o600)
+    chown = os.chown
+
+    def swap(place: Any, user: int, group: int, **how: bool) -> None:
+        path.unlink()
+        path.symlink_to(precious)
+        chown(place, user, 12345, **how)
+        del group
+
+    monkeypatch.setattr(os, "chown", swap)
+    found = opened(path, mode=0o666, owner=str(os.getuid()))
+    found.socket.close()
+
+    assert precious.stat().st_gid != 12345
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o600
 
 
 def test_a_dead_socket_is_replaced(tmp_path: Path) -> None:

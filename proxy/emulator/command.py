@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import shlex
 import signal
 import tempfile
@@ -61,11 +62,16 @@ def _key_on_disk(pem: str, *, wanted: Path | None) -> Iterator[Path]:
 
 
 def _write_secret(path: Path, text: str) -> None:
-    # The mode is set on the open file, before anything is in it; an existing file may be wider.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        os.fchmod(descriptor, _OWNER_ONLY)
-        file.write(text)
+    # A new file takes the place of what is there: that may have a wider mode, or be a link.
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
