@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp.http import HttpVersion11
 
 from proxy.breakoff import break_off
+from proxy.cachecontrol import made_private
 from proxy.errors import CallerGoneError, CallerTimeoutError
 from proxy.passingback import LENGTH_LINE, headers_in, passed_back, section_of
 
@@ -52,7 +53,9 @@ class Answer:
         "digest",
         "edit",
         "extra",
+        "is_private",
         "keep_alive",
+        "request_id",
         "sent",
         "started",
     )
@@ -70,6 +73,10 @@ class Answer:
         """Headers of every answer to this request, a refusal too."""
         self.edit: Callable[[Sequence[Header]], Sequence[Header]] | None = None
         """What is done to the headers of the answer, if anything."""
+        self.request_id = b""
+        """What `X-Request-Id` says, unless the API says something else."""
+        self.is_private = False
+        """Whether no shared cache may store it, unless the API allows that."""
         self._closing = closing
         self.keep_alive = request.keep_alive
         self.started = False
@@ -95,11 +102,15 @@ class Answer:
     def begin_with(self, passed: PassedBack, *, status: int, reason: bytes) -> None:
         """Compose it of header lines that are written already."""
         request = self._request
-        section, has_length = passed
+        section, has_length = passed.section, passed.has_length
         if self.edit is not None:
             section = section_of(self.edit(headers_in(section)))
         if self.extra:
             section += section_of(self.extra)
+        if self.is_private:
+            section = made_private(section, passed.cache_control, is_targeted=passed.is_targeted)
+        if self.request_id and not passed.request_id:
+            section += b"\r\nX-Request-Id: " + self.request_id
         if status == NO_CONTENT and has_length:  # there is none (RFC 9110, 8.6)
             section = LENGTH_LINE.sub(b"", section)
         is_old = request.version < HttpVersion11

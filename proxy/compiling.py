@@ -59,6 +59,7 @@ def build_rules(config: Config, listener: ListenerConfig) -> Rules:
         total_seconds=config.upstream.timeouts.total,
         guard=build_terms(config.policy),
         links=Links(base_url) if config.headers.rewrite_links else None,
+        answers_private=config.headers.cache_control == "private",
         trace_share=config.tracing.share if config.tracing.endpoint is not None else 0.0,
     )
 

@@ -81,6 +81,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     total_seconds: float | None
     guard: Terms | None
     links: Links | None
+    answers_private: bool
+    """Whether no shared cache may store an answer, unless the API allows that."""
     trace_share: float = 0.0
     """How many of the traces that begin here are sampled: 0 to 1."""
 

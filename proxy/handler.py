@@ -20,7 +20,7 @@ from proxy.errors import (
 )
 from proxy.forward import Job
 from proxy.headers import given_ids, single
-from proxy.outcome import CALLER_GONE_STATUS, Journal
+from proxy.outcome import CALLER_GONE_STATUS, Journal, readable_id
 from proxy.passingback import headers_in, passed_back
 from proxy.problems import kind_of, problem
 from proxy.randomness import fresh_digits
@@ -99,6 +99,7 @@ class Handler:
             timeout=rules.limits.body_timeout,
             closing=self._is_closing if broken is None else _closes,
         )
+        answer.request_id = journal.request_id.encode("ascii")
         if self._trail is not None:
             answer.digest = self._trail.new_digest()
         try:
@@ -186,6 +187,7 @@ class Handler:
         target, prepared = decision.target, decision.prepared
         if target is None or prepared is None:
             raise RuntimeError("a decision without a refusal lacks what is to be sent")
+        answer.is_private = rules.answers_private
         if rules.links is not None:
             answer.edit = rewrite_links(rules.links, request, target=target)
         if self._trail is not None:
@@ -328,6 +330,8 @@ def begin_answer(head: AnswerHead, journal: Journal, answer: Answer | Witness) -
     journal.origin = "upstream"
     journal.status = status = head.line.status
     passed = head.passed_back
+    if passed.request_id:
+        journal.upstream_request_id = readable_id(passed.request_id)
     if answer.extra:
         passed = passed_back(without_origin_headers(headers_in(passed.section)))
     answer.begin_with(passed, status=status, reason=head.line.reason)

@@ -12,6 +12,7 @@ import msgspec
 from proxy.tracecontext import Trace  # noqa: TC001  # msgspec looks at the types
 
 PATH_LIMIT = 512  # characters of a path that are kept; a longer one is noise, or an attack
+ID_LIMIT = 128  # characters of an ID of the API that are kept
 CALLER_GONE_STATUS = 499  # nginx's number for it; nobody ever receives this status
 
 
@@ -57,6 +58,8 @@ class Journal(msgspec.Struct, kw_only=True, gc=False):
     """On the same monotonic clock as `began`."""
     sent_after: float | None = None
     """Seconds after the beginning at which the request (last) went to the API; known at the end."""
+    upstream_request_id: str | None = None
+    """What the API calls the request, if it says so."""
     target: str | None = None
     """As sent, query and all; for the audit trail."""
     rule: str | None = None
@@ -105,6 +108,11 @@ def printable(path: str) -> str:
     if path.isascii() and path.isprintable():
         return path
     return "".join(char if " " <= char <= "~" else _escape(char) for char in path)
+
+
+def readable_id(given: bytes) -> str:
+    """Make an ID that the API gave safe to log."""
+    return printable(given[:ID_LIMIT].decode("latin-1"))
 
 
 def _escape(char: str) -> str:

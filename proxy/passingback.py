@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.headers import HOP_BY_HOP, PROXY_ERROR, connection_options
+from proxy.cachecontrol import CACHE_CONTROL, TARGETED
+from proxy.headers import HOP_BY_HOP, PROXY_ERROR, REQUEST_ID, connection_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 DROPPED_FROM_ANSWERS = HOP_BY_HOP | {PROXY_ERROR}
 CONNECTION = b"connection"
 CONTENT_LENGTH = b"content-length"
-LENGTH_OF_LENGTH = len(CONTENT_LENGTH)
 TRANSFER_ENCODING = b"transfer-encoding"
 ABOUT_CONNECTION = frozenset({b"keep-alive", b"close", b""})
 """What `Connection` says most of the time, which names no header that is there."""
 
 
 # In lines that each come behind their CR LF, all in lower case: it takes half the time so.
+NOTED = frozenset({CONTENT_LENGTH, CACHE_CONTROL, REQUEST_ID, *TARGETED})
 NOTABLE_IN_ANSWERS = re.compile(
-    rb"\r\n(%b)[ \t]*:[ \t]*([^\r]*)" % b"|".join(sorted(DROPPED_FROM_ANSWERS | {CONTENT_LENGTH}))
+    rb"\r\n(%b)[ \t]*:[ \t]*([^\r]*)" % b"|".join(sorted(DROPPED_FROM_ANSWERS | NOTED))
 )
 LENGTH_LINE = re.compile(rb"\r\n%b[ \t]*:[^\r]*" % CONTENT_LENGTH, re.IGNORECASE)
 
@@ -51,8 +52,14 @@ class PassedBack(NamedTuple):
 
     section: bytes
     """The lines, each behind its CR LF."""
-    has_length: bool
+    has_length: bool = False
     """Whether one is `Content-Length`."""
+    request_id: bytes | None = None
+    """What `X-Request-Id` says, if there is one; of several, all."""
+    cache_control: tuple[bytes, ...] = ()
+    """What each `Cache-Control` says, in lower case."""
+    is_targeted: bool = False
+    """Whether a field speaks to certain caches: see `cachecontrol.TARGETED`."""
 
 
 def edit_response(section: bytes) -> tuple[PassedBack, list[bytes]]:
@@ -66,11 +73,20 @@ def edit_response(section: bytes) -> tuple[PassedBack, list[bytes]]:
     kept: list[bytes] = []
     at = 0
     codings: list[bytes] = []
-    has_length = names_others = False
+    has_length = names_others = is_targeted = False
+    request_id: bytes | None = None
+    cache_control: tuple[bytes, ...] = ()
     for found in NOTABLE_IN_ANSWERS.finditer(section.lower()):
         name, value = found.groups()
-        if name == CONTENT_LENGTH:
-            has_length = True
+        if name in NOTED:
+            if name == CONTENT_LENGTH:
+                has_length = True
+            elif name == CACHE_CONTROL:
+                cache_control += (value,)
+            elif name == REQUEST_ID:
+                request_id = _joined(request_id, section[found.start(2) : found.end(2)])
+            else:
+                is_targeted = True
             continue
         if name == TRANSFER_ENCODING:
             codings.append(value)
@@ -84,7 +100,7 @@ def edit_response(section: bytes) -> tuple[PassedBack, list[bytes]]:
     if at:
         kept.append(section[at:])
         section = b"".join(kept)
-    return PassedBack(section, has_length), codings
+    return PassedBack(section, has_length, request_id, cache_control, is_targeted), codings
 
 
 def _without_named(received: Sequence[Header]) -> PassedBack:
@@ -94,9 +110,26 @@ def _without_named(received: Sequence[Header]) -> PassedBack:
     return passed_back(kept)
 
 
-def passed_back(headers: Sequence[Header]) -> PassedBack:
-    """Write headers as a caller gets them."""
-    has_length = any(
-        len(name) == LENGTH_OF_LENGTH and name.lower() == CONTENT_LENGTH for name, _ in headers
+def passed_back(headers: Iterable[Header]) -> PassedBack:
+    """Write headers as a caller gets them; nothing of them is dropped."""
+    headers = tuple(headers)
+    has_length = is_targeted = False
+    request_id: bytes | None = None
+    cache_control: list[bytes] = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower == CONTENT_LENGTH:
+            has_length = True
+        elif lower == CACHE_CONTROL:
+            cache_control.append(value.lower())
+        elif lower == REQUEST_ID:
+            request_id = _joined(request_id, value)
+        elif lower in TARGETED:
+            is_targeted = True
+    return PassedBack(
+        section_of(headers), has_length, request_id, tuple(cache_control), is_targeted
     )
-    return PassedBack(section_of(headers), has_length)
+
+
+def _joined(before: bytes | None, value: bytes) -> bytes:
+    return value if before is None else before + b", " + value

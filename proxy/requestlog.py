@@ -57,6 +57,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     would_refuse: str | None
     duplicate_of: str | None
     request_id: str
+    upstream_request_id: str | None
     trace_id: str
     listener: str
     peer: str
@@ -131,6 +132,7 @@ def line_of(outcome: Outcome, moment: str, level: str, /) -> Line:
         outcome.would_refuse,
         outcome.duplicate_of,
         outcome.request_id,
+        outcome.upstream_request_id,
         outcome.trace.id,
         outcome.listener,
         outcome.peer,

@@ -137,6 +137,14 @@ class HeadersConfig:
         Literal["drop", "pass"],
         Key(of.DROP_OR_PASS, "What happens to `Forwarded` and `X-Forwarded-*`.", live=True),
     ] = "drop"
+    cache_control: Annotated[
+        Literal["private", "pass"],
+        Key(
+            of.PRIVATE_OR_PASS,
+            "Add `Cache-Control: private` to answers that do not allow shared caches, or pass all.",
+            live=True,
+        ),
+    ] = "private"
     rewrite_links: Annotated[
         bool,
         Key(of.SWITCH, "Let links in answers' headers lead here, not to the API.", live=True),

@@ -29,7 +29,7 @@ from proxy.headers import (
     refuse_upgrade,
     single,
 )
-from proxy.passingback import edit_response, headers_in, section_of
+from proxy.passingback import PassedBack, edit_response, headers_in, passed_back, section_of
 from proxy.servingconfig import HeadersConfig
 from proxy.upstreamconfig import UpstreamConfig
 
@@ -290,8 +290,32 @@ def test_the_lines_of_an_answer_are_passed_back_as_they_were_written() -> None:
 
     passed, codings = edit_response(section)
 
-    assert passed == (b"\r\nA:b\r\nC:   d \t\r\nE:\r\nContent-Length:\t5 ", True)
+    assert passed == PassedBack(
+        b"\r\nA:b\r\nC:   d \t\r\nE:\r\nContent-Length:\t5 ", has_length=True
+    )
     assert codings == []
+
+
+def test_what_an_answer_says_of_caches_and_of_itself_is_noted() -> None:
+    headers = [
+        (b"cache-control", b"Max-Age=5"),
+        (b"X-REQUEST-ID", b"Abc"),
+        (b"Connection", b"close"),
+        (b"Cache-Control", b""),
+        (b"x-request-id", b"dEf"),
+        (b"CDN-Cache-Control", b"max-age=6"),
+    ]
+    del (kept := list(headers))[2]
+
+    noted, _ = edit_response(section_of(headers))
+
+    assert noted == PassedBack(
+        section_of(kept),
+        request_id=b"Abc, dEf",
+        cache_control=(b"max-age=5", b""),
+        is_targeted=True,
+    )
+    assert passed_back(kept) == noted
 
 
 def test_an_answer_loses_the_hop_and_the_mark_of_the_proxy() -> None:

@@ -61,8 +61,8 @@ LAYERS = """
     admission callers consistency credentials headeredits headers minting probing problems
     routes settings tags timeline vocabulary
     delivery fates links
-    access cached circuit contentcoding failures inflight intake issued kinds latencies policy
-    rationing secretfile upstream
+    access cachecontrol cached circuit contentcoding failures inflight intake issued kinds
+    latencies policy rationing secretfile upstream
     secretkinds
     egress storeurl
     ownplaces
@@ -85,8 +85,8 @@ PURE = """
     links moments
     duplicates fates frames gate headeredits latencies timeline
     answerhead
-    access addresses breaker browsers cached circuit config consistency contentcoding credentials
-    egress errors failures
+    access addresses breaker browsers cachecontrol cached circuit config consistency contentcoding
+    credentials egress errors failures
     framing headers hops identifiers intake issued kinds listenerconfig masking minting operations
     outcome paths
     passingback places policy policyconfig problems rationing recent reference reloading repeating

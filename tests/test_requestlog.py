@@ -55,6 +55,7 @@ def test_a_request_is_one_line_in_reading_order() -> None:
         ("would_refuse", None),
         ("duplicate_of", None),
         ("request_id", "request"),
+        ("upstream_request_id", None),
         ("trace_id", "trace"),
         ("listener", "127.0.0.1:8080"),
         ("peer", "127.0.0.1"),

@@ -125,7 +125,7 @@ true
 
 {{- define "icr-proxy.liveKeys" -}}
 browser: [allow_origins]
-headers: [drop, forwarded, installation, organization, rewrite_links]
+headers: [cache_control, drop, forwarded, installation, organization, rewrite_links]
 limits: [body, in_flight, replay_buffer]
 logs: [level, sample_reads]
 policy: [app_endpoints, default, duplicate_guard, mode, read_only, rules]
