@@ -47,7 +47,7 @@ def address_of(
 
     `installation` is the one named by a path prefix.
     """
-    prefix = b"" if installation is None else b"/~" + installation.encode("ascii")
+    prefix = b"" if installation is None else b"/~" + spelled(installation, target).encode("ascii")
     absolute = ABSOLUTE_FORM.match(target)
     if absolute is not None:  # RFC 9112, 3.2.2: then `Host` does not count
         scheme, authority = absolute[1].lower().encode(), absolute[2].encode("utf-8", "replace")
@@ -56,6 +56,12 @@ def address_of(
     if AUTHORITY.fullmatch(authority) is None:
         return None
     return Address(scheme, authority, prefix)
+
+
+def spelled(installation: str, target: str) -> str:
+    """Give an ID as the caller wrote it: its tool may compare links with the URL it knows."""
+    found = re.search(re.escape(installation), target, re.IGNORECASE | re.ASCII)
+    return installation if found is None else found[0]
 
 
 class Links:

@@ -158,13 +158,14 @@ class Tokens:
         Raises:
             InstallationBlockedError: an operator has blocked the installation since.
         """
-        if key in self._blocked:
+        if self._blocked and key in self._blocked:
             self._watcher.looked_up("blocked")
             raise blocked_error()
         return not self._is_dropped(key, cached) and self._now() < cached.dead_at
 
     def _is_dropped(self, key: TokenKey, cached: CachedToken) -> bool:
-        return cached.generation <= self._dropped_up_to.get(key, 0)
+        dropped = self._dropped_up_to  # as a rule empty, which spares a request the look
+        return bool(dropped) and cached.generation <= dropped.get(key, 0)
 
     def _pause(self, key: TokenKey, *, began: float) -> float | None:
         """Seconds after which asking again may help one who has waited since `began`.

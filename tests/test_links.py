@@ -164,6 +164,9 @@ def test_without_an_address_there_is_nothing_to_rewrite_to() -> None:
         pytest.param("/x", b"h:1", False, None, Address(b"http", b"h:1"), id="plain"),
         pytest.param("/x", b"h", True, None, Address(b"https", b"h"), id="TLS"),
         pytest.param("/~i/x", b"h", False, "i", Address(b"http", b"h", b"/~i"), id="path tag"),
+        pytest.param(
+            "/~AB-1/x", b"h", False, "ab-1", Address(b"http", b"h", b"/~AB-1"), id="capitals"
+        ),
         pytest.param("/x", b"[::1]:1", False, None, Address(b"http", b"[::1]:1"), id="IPv6"),
         pytest.param(
             "HTTP://api.example.com/x",
