@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # How often the bundle is looked at. Somebody may replace the webhook object, and until our
 # authority is put back no pod that asks for a proxy can start. A look is one GET.
-LOOK_SECONDS = 10.0
+LOOK_SECONDS = 5.0
 RETRY_SECONDS = 1.0  # after a failure; then twice as long each time, up to the above
 CLOSE_SECONDS = 0.9  # to close everything after the drain, before the process ends regardless
 NO_TAG = "X-ICR-Installation-Id"  # requests here have none; a name is needed for mistakes in one
