@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -55,7 +56,11 @@ def configuration() -> Manifest:
 
 @contextmanager
 def api_server(
-    folder: Path, *, ca: Issued | None = None, certificate: Issued | None = None
+    folder: Path,
+    *,
+    ca: Issued | None = None,
+    certificate: Issued | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[Api]:
     """Serve as `kubernetes.default.svc` does, to whoever shows the right token."""
     ca = ca or authority()
@@ -64,11 +69,11 @@ def api_server(
     account.mkdir()
     (account / "token").write_text(TOKEN)
     (account / "ca.crt").write_bytes(ca.cert_pem)
-    server = Server(("127.0.0.1", 0), Handler)
+    server = (Server6 if ":" in host else Server)((host, 0), Handler)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate.write(folder, "api"))
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    cluster = Cluster(host="127.0.0.1", port=server.server_address[1], account=account)
+    cluster = Cluster(host=host, port=server.server_address[1], account=account)
     api = server.api = Api(cluster, configuration())
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -84,6 +89,12 @@ class Server(ThreadingHTTPServer):
     """Knows what is served."""
 
     api: Api
+
+
+class Server6(Server):
+    """The same, in a cluster of IPv6."""
+
+    address_family = socket.AF_INET6
 
 
 class Handler(BaseHTTPRequestHandler):

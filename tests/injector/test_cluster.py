@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -191,6 +192,13 @@ def test_a_certificate_for_another_name_is_still_refused(tmp_path: Path, own: by
         publish(api, own)
 
     assert api.asked == []
+
+
+def test_a_cluster_of_ipv6_is_asked(tmp_path: Path, own: bytes) -> None:
+    address = x509.IPAddress(ipaddress.ip_address("::1"))
+    certificate = issue("kubernetes", by=authority(), names=(address,))
+    with api_server(tmp_path, certificate=certificate, host="::1") as api:
+        assert publish(api, own) is True
 
 
 # -- where it is ----------------------------------------------------------------------------------
