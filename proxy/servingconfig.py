@@ -116,6 +116,17 @@ class LimitsConfig:
         check(self)
 
 
+# Some frameworks take method or path from these in place of the request line. The proxy decides on
+# the request line alone: a GET with `X-HTTP-Method-Override: POST` would pass `read_only`.
+OVERRIDES = (
+    "X-HTTP-Method-Override",
+    "X-HTTP-Method",
+    "X-Method-Override",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadersConfig:
     """Headers with a meaning to the proxy, and headers it keeps to itself."""
@@ -131,8 +142,13 @@ class HeadersConfig:
     ] = "X-ICR-Organization-Id"
     drop: Annotated[
         tuple[str, ...],
-        Key(of.DROPPED_HEADERS, "Further headers that never reach the API.", live=True),
-    ] = ()
+        Key(
+            of.DROPPED_HEADERS,
+            "Further headers that never reach the API; your list replaces the default, `[]` drops"
+            " none.",
+            live=True,
+        ),
+    ] = OVERRIDES
     forwarded: Annotated[
         Literal["drop", "pass"],
         Key(of.DROP_OR_PASS, "What happens to `Forwarded` and `X-Forwarded-*`.", live=True),

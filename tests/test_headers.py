@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from proxy.headers import (
     single,
 )
 from proxy.passingback import PassedBack, edit_response, headers_in, passed_back, section_of
-from proxy.servingconfig import HeadersConfig
+from proxy.servingconfig import OVERRIDES, HeadersConfig
 from proxy.upstreamconfig import UpstreamConfig
 
 OURS = b"Bearer crs_ours"
@@ -184,6 +185,29 @@ def test_forwarding_headers_pass_when_configured(name: bytes) -> None:
 @pytest.mark.parametrize("name", [b"X-Internal", b"x-INTERNAL", b"X_Internal"])
 def test_configured_headers_are_dropped(name: bytes) -> None:
     assert edit((name, b"x"), using=rules(drop=("X-Internal",))) == edit()
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+@pytest.mark.parametrize(
+    "spelled",
+    [str, str.lower, str.upper, lambda name: name.replace("-", "_")],
+    ids=["as it is", "lower", "upper", "underscores"],
+)
+@pytest.mark.parametrize("option", ["close", "X-HTTP-Method", "x-original-url"])
+def test_what_overrides_method_or_path_is_dropped_by_default(
+    name: str, spelled: Callable[[str], str], option: str
+) -> None:
+    """Else a GET that the API takes for a POST passes `read_only`."""
+    override = (spelled(name).encode(), b"POST")
+
+    assert edit((b"Connection", option.encode()), override, override) == edit()
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_an_operator_may_let_overrides_pass(name: str) -> None:
+    header = (name.encode(), b"POST")
+
+    assert header in edit(header, using=rules(drop=()))
 
 
 @pytest.mark.parametrize("name", [b"X-Tenant", b"x-tenant", b"X_Tenant"])

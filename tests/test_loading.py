@@ -12,6 +12,7 @@ from proxy.listenerconfig import ListenerConfig
 from proxy.loading import build, load
 from proxy.policyconfig import RuleConfig
 from proxy.secret import Secret
+from proxy.servingconfig import OVERRIDES
 from proxy.settings import Key
 from proxy.sources import Found
 
@@ -92,7 +93,7 @@ def test_a_file_alone_is_enough(tmp_path: Path) -> None:
     assert config.app == AppConfig(id="007", private_key=Secret("a\nb"))
     assert config.upstream.api_version == "2023-06-16"
     assert config.upstream.timeouts.total is None
-    assert config.headers.drop == ()
+    assert config.headers.drop == OVERRIDES  # as if it were left out
     assert config.listeners == (
         ListenerConfig(bind="[::1]:80", hosts=("a.example", "10.0.0.1")),
         ListenerConfig(bind="0.0.0.0:81", exposed=True, installation="1e5"),

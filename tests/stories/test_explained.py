@@ -126,6 +126,8 @@ REQUESTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("small", f"GET /{'x' * 256}", (I1,)),
     ("small", "GET /projects", (I1, f"X: {'x' * 1024}")),
     # what becomes of the headers
+    ("read-only", "GET /v1/retire", (I1, "X-HTTP-Method-Override: POST", "x_original_url: /app")),
+    ("forwarded", "GET /v1/retire", (I1, "X-HTTP-Method-Override: POST", "X-Rewrite-URL: /app")),
     ("forwarded", "GET /projects?q#", (I1,)),
     (
         "forwarded",
