@@ -17,6 +17,7 @@ from proxy.errors import PolicyDeniedError, ProxyError
 from proxy.headers import idempotency_key, refuse_expectations, refuse_long_body, refuse_upgrade
 from proxy.hops import ALLOWED, count_down
 from proxy.policy import Subject
+from proxy.routes import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -157,6 +158,7 @@ def _route(
     """Look at the form of the request; say who asks, and whose credential the request names."""
     received, method = request.raw_headers, request.method
     target = decision.target = rules.router.read_target(method, request.raw_path)
+    rules.router.check(target)
     origin, decision.extra = look_at_form(request, rules, hops=hops)
     if method == "OPTIONS":
         decision.own_answer = own_answer(method, received, asks_first=origin is not None)
@@ -165,6 +167,8 @@ def _route(
     if rules.callers is not None:
         caller = decision.caller = rules.callers.recognise(received, certificate)
         caller.admit(target.operation, listener=rules.listener)
+        for reading in target.others:
+            caller.admit(reading.operation, listener=rules.listener)
     decision.credential = rules.router.choose_key(target, received, notes=request.notes)
 
 
@@ -185,15 +189,8 @@ def _authorize(
         decision.installation = key.installation
     if caller is not None and not isinstance(key, OnOrganization):
         caller.admit_for(decision.installation)
-    verdict = decision.verdict = rules.policy.unconditional or rules.policy.decide(
-        Subject(
-            operation=target.operation,
-            method=request.method,
-            path=target.path,
-            installation=decision.installation,
-            listener=rules.listener,
-            caller=caller.name if caller is not None else None,
-        )
+    verdict = decision.verdict = rules.policy.unconditional or _ask_policy(
+        decision, request.method, rules, target
     )
     if verdict.refuses:
         raise PolicyDeniedError(f"this proxy's policy forbids it (rule {verdict.rule})")
@@ -205,6 +202,25 @@ def _authorize(
     if prepared is None or request.method == "OPTIONS":
         prepared = _prepare(request, rules, hops)
     decision.prepared = prepared
+
+
+def _ask_policy(decision: Decision, method: str, rules: Rules, target: Target) -> Verdict:
+    """Ask about every reading of the target: the first that is denied decides."""
+    caller = decision.caller.name if decision.caller is not None else None
+    verdicts = [
+        rules.policy.decide(
+            Subject(
+                operation=reading.operation,
+                method=method,
+                path=reading.path,
+                installation=decision.installation,
+                listener=rules.listener,
+                caller=caller,
+            )
+        )
+        for reading in (Reading(target.operation, target.path), *target.others)
+    ]
+    return next((verdict for verdict in verdicts if not verdict.allowed), verdicts[0])
 
 
 def _prepare(request: Asked, rules: Rules, hops: Hops) -> Prepared:

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from proxy.config import Config
     from proxy.explaining import Edit, Explanation
     from proxy.policy import Decision
+    from proxy.routes import Target
     from proxy.tokenstate import TokenState
 
 Row = tuple[str, str]
+
+READINGS_SHOWN = 5
 
 
 def shown_target(target: str) -> str:
@@ -33,13 +36,7 @@ def rows(explanation: Explanation, *, config: Config, token: TokenState | None) 
     yield "listener", question.listener.bind
     if target is None:
         return
-    effect = "changes state" if target.operation.changes_state else "reads"
-    if target.operation.name == UNKNOWN_CHANGE.name:
-        yield "operation", f"none that is known (taken for one that {effect})"
-    else:
-        yield "operation", f"{target.operation.name} ({effect})"
-    if target.path != target.forwarded.partition("?")[0]:
-        yield "decided on", shown_target(target.path)
+    yield from _readings(target)
     if explanation.caller is not None:
         yield "caller", explanation.caller
     if explanation.credential is not None:
@@ -54,6 +51,18 @@ def rows(explanation: Explanation, *, config: Config, token: TokenState | None) 
         yield "request line", f"{question.method} {shown_target(target.forwarded)} HTTP/1.1"
     if token is not None:
         yield "token", token.sentence
+
+
+def _readings(target: Target) -> Iterator[Row]:
+    effect = "changes state" if target.operation.changes_state else "reads"
+    if target.operation.name == UNKNOWN_CHANGE.name:
+        yield "operation", f"none that is known (taken for one that {effect})"
+    else:
+        yield "operation", f"{target.operation.name} ({effect})"
+    if target.path != target.forwarded.partition("?")[0]:
+        yield "decided on", shown_target(target.path)
+    for reading in target.others[:READINGS_SHOWN]:
+        yield "also read as", f"{shown_target(reading.path)} ({reading.operation.name})"
 
 
 def _whose(explanation: Explanation) -> Row:
@@ -107,6 +116,10 @@ def document(
         "target": shown_target(target.forwarded if target else question.target),
         "decision_path": shown_target(target.path) if target else None,
         "operation": target.operation.name if target else None,
+        "readings": [
+            {"path": shown_target(reading.path), "operation": reading.operation.name}
+            for reading in (target.others if target else ())
+        ],
         "changes_state": target.operation.changes_state if target else None,
         "caller": explanation.caller,
         "installation": explanation.installation,

@@ -12,9 +12,12 @@ documented without a path (the direct inventory transaction, friendbot, members)
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 from proxy.identifiers import canonical_id
 
@@ -32,6 +35,11 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 UNKNOWN_READ: Final = Operation(name="unknown", changes_state=False)
 UNKNOWN_CHANGE: Final = Operation(name="unknown", changes_state=True)
+
+# What cannot be undone: of several readings of one path, these are the strictest.
+IRREVERSIBLE: Final = frozenset(
+    {"v1.transfer", "v1.retire", "organizations.inventory.requests.create"}
+)
 
 _Row = tuple[str, str, str]
 
@@ -141,11 +149,10 @@ def _node(tails: list[_Tail]) -> _Node:
     )
 
 
-def _trees() -> dict[str, _Node]:
+def _trees(spelled: Callable[[str], str]) -> dict[str, _Node]:
     trees: dict[str, list[_Tail]] = {}
     for method, template, name in ROWS:
-        # Templates are case-folded, as decision paths are.
-        segments = template.casefold()[1:].split("/")
+        segments = spelled(template)[1:].split("/")
         operation = Operation(name=name, changes_state=method not in SAFE_METHODS)
         trees.setdefault(method, []).append((segments, operation))
     for tails in trees.values():
@@ -155,7 +162,8 @@ def _trees() -> dict[str, _Node]:
     return {method: _node(tails) for method, tails in trees.items()}
 
 
-_TREES: Final = _trees()
+_TREES: Final = _trees(str.casefold)  # as decision paths are
+_EXACT_TREES: Final = _trees(str)
 
 
 def match(method: str, path: str) -> Operation:
@@ -163,16 +171,36 @@ def match(method: str, path: str) -> Operation:
 
     A literal segment wins over a placeholder, from left to right.
     """
-    node = _TREES.get(method)
+    return _match(_TREES, method, path)
+
+
+def match_exactly(method: str, path: str) -> Operation:
+    """Name the operation that a server finds which tells `/v1/Retire` from `/v1/retire`."""
+    return _match(_EXACT_TREES, method, path)
+
+
+def _match(trees: dict[str, _Node], method: str, path: str) -> Operation:
+    node = trees.get(method)
     if node is not None:
         for segment in path[1:].split("/"):
-            node = node.literals.get(segment) or node.other
+            # An empty segment has no name, so it fills no placeholder.
+            node = node.literals.get(segment) or (node.other if segment else None)
             if node is None:
                 break
         else:
             if node.operation is not None:
                 return node.operation
     return UNKNOWN_READ if method in SAFE_METHODS else UNKNOWN_CHANGE
+
+
+def strictest(operations: Iterable[Operation]) -> Operation:
+    """Of what one request may ask for, give what matters most."""
+    return max(operations, key=_strictness)
+
+
+def _strictness(operation: Operation) -> tuple[bool, bool, bool]:
+    is_known = operation.name != UNKNOWN_READ.name
+    return operation.changes_state, operation.name in IRREVERSIBLE, is_known
 
 
 _TAIL: Final = r"(?:/[\w~-][\w.~-]*+)*+/?(?:\?.*)?"

@@ -20,8 +20,16 @@ from proxy.errors import (
     NotImplementedMethodError,
     PolicyDeniedError,
 )
-from proxy.operations import Operation, match, organization_of
-from proxy.paths import decision_path, is_app_path, is_plain
+from proxy.operations import Operation, match, match_exactly, organization_of, strictest
+from proxy.paths import (
+    HOSTILE,
+    decision_path,
+    has_dot_segment,
+    is_plain,
+    may_be_app,
+    readings,
+    without_trailing_dots,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -42,8 +50,22 @@ ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 APP_READS = frozenset({"apps.installations.list", "apps.installations.get"})
 
 
+DOT_SEGMENT = "the path has a dot segment, or may be read as if it had one; send it without"
+TOO_MANY_READINGS = "the path can be read in too many ways; send it plainly"
+
+
+class Reading(msgspec.Struct, frozen=True, gc=False):
+    """What some server may take a target for; `path` is case-folded."""
+
+    operation: Operation
+    path: str
+
+
 class Target(msgspec.Struct, frozen=True, gc=False):
-    """A request target: as forwarded, as decided on, what it asks for, what was cut off it."""
+    """A request target: as forwarded, as decided on, what it asks for, what was cut off it.
+
+    Of several readings, `operation` is the strictest, and `path` the one without any disguise.
+    """
 
     forwarded: str
     path: str
@@ -51,6 +73,10 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     prefix: Tag | None = None
     may_reach_app: bool = False
     """Whether any server could take it for `/app`, or for something under it."""
+    others: tuple[Reading, ...] = ()
+    """Further readings: what is decided must hold for each of them."""
+    fault: str | None = None
+    """Why no decision could be trusted, if so."""
     sent: bytes = b""
     """What is forwarded, as bytes."""
     shown: str = ""
@@ -104,16 +130,7 @@ class Router:
         if not target.startswith("/") and (method, target) != SERVER_WIDE:
             target = self._from_absolute(method, target)
         target, prefix = self._tags.cut(target)
-        path = decision_path(target)
-        return Target(
-            target,
-            path,
-            match(method, path),
-            prefix,
-            is_app_path(target),
-            target.encode("utf-8", "surrogateescape"),
-            target.partition("?")[0],
-        )
+        return take_apart(method, target, prefix)
 
     def _from_absolute(self, method: str, target: str) -> str:
         """Accept what a tool sends that knows only `HTTP_PROXY`, for the API's own host."""
@@ -131,6 +148,16 @@ class Router:
         if method == "OPTIONS" and not rest:
             return "*"
         return rest if rest.startswith("/") else "/" + rest
+
+    @staticmethod
+    def check(target: Target) -> None:
+        """Pass a target of which every reading can be decided on; `/app` is refused later.
+
+        Raises:
+            BadRequestError: it has a dot segment in some reading, or too many readings.
+        """
+        if target.fault is not None and not target.may_reach_app:
+            raise BadRequestError(target.fault)
 
     def choose_key(
         self,
@@ -196,3 +223,38 @@ class Router:
         raise InstallationRequiredError(
             f"send the header {self._tags.header} with the ID of an installation"
         )
+
+
+def take_apart(method: str, target: str, prefix: Tag | None = None) -> Target:
+    """Read a target in origin-form, in every way in which some server may read it."""
+    sent, shown = target.encode("utf-8", "surrogateescape"), target.partition("?")[0]
+    texts = readings(target)
+    if texts is None:
+        operation = match(method, HOSTILE)
+        return Target(
+            target, HOSTILE, operation, prefix, fault=TOO_MANY_READINGS, sent=sent, shown=shown
+        )
+    path = decision_path(target)
+    found = {Reading(match(method, path), path)}
+    for text in texts:
+        found |= _readings(method, text) | _readings(method, without_trailing_dots(text))
+    operation = strictest(reading.operation for reading in found)
+    found.discard(Reading(operation, path))
+    return Target(
+        target,
+        path,
+        operation,
+        prefix,
+        may_reach_app=any(map(may_be_app, texts)),
+        others=tuple(found),
+        fault=DOT_SEGMENT if any(map(has_dot_segment, texts)) else None,
+        sent=sent,
+        shown=shown,
+    )
+
+
+def _readings(method: str, text: str) -> set[Reading]:
+    """Name what is asked for by a path, for servers that mind case and for those that do not."""
+    text = text.rstrip("/") or "/"
+    path = text.casefold()
+    return {Reading(match(method, path), path), Reading(match_exactly(method, text), path)}

@@ -43,6 +43,7 @@ def test_a_request_that_passes_is_told_row_by_row() -> None:
         "listener": "127.0.0.1:0",
         "operation": "projects.list (reads)",
         "decided on": "/projects",
+        "also read as": "/%70rojects (unknown)",
         "installation": "i",
         "policy": "allowed (rule default)",
         "sent to": "http://127.0.0.1:9",

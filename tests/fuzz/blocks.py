@@ -14,6 +14,7 @@ from tests.fuzz.grammar import make_case
 from tests.fuzz.hostile import make_saying
 from tests.fuzz.inbound import inbound
 from tests.fuzz.outbound import outbound
+from tests.fuzz.pathmodels import play as play_path
 from tests.fuzz.simulation import SimulatedLoop
 
 if TYPE_CHECKING:
@@ -81,9 +82,26 @@ class OutboundPlayer:
         return saying, (await self._outbound.play(saying)).wrong
 
 
+class PathPlayer:
+    """Plays targets that servers may read in several ways."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def ready(self) -> AsyncIterator[Player]:
+        """Set no stage: nothing is sent."""
+        yield self
+
+    async def draw_and_play(self, random: Random) -> tuple[object, list[str]]:
+        """Draw and play."""
+        return None, play_path(random, counts=self.counts)
+
+
 GRAMMARS: dict[str, Callable[[Random], AbstractAsyncContextManager[Player]]] = {
     "inbound": lambda random: InboundPlayer(random).ready(),
     "answers": lambda random: OutboundPlayer(random).ready(),
+    "paths": lambda _: PathPlayer().ready(),
 }
 
 

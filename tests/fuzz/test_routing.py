@@ -45,6 +45,7 @@ def test_a_request_gets_a_credential_it_names_or_is_refused(
     router = Router(tags=tags, base_url="https://api.example", untagged=untagged)
     try:
         found = router.read_target("GET", target)
+        router.check(found)
         credential = router.choose_key(found, headers)
     except ProxyError:
         return
