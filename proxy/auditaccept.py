@@ -9,6 +9,7 @@ import msgspec
 from proxy.auditanchor import AnchorFile
 from proxy.auditconfig import AuditConfig
 from proxy.auditkey import read_audit_key
+from proxy.auditrecovery import survey
 from proxy.auditwriter import TrailWriter
 from proxy.errors import StartError
 
@@ -39,6 +40,12 @@ def accept_rewind(
         StartError: the trail, its key or its anchor cannot be used, or a proxy is writing.
     """
     key = read_audit_key(key_file, key="--key-file") if key_file is not None else None
+    sealed_with = survey(directory).key
+    if key is None and sealed_with is not None:
+        raise StartError(
+            f"audit.directory: the trail in {directory} is sealed with key {sealed_with}; name the"
+            " key file of the proxy with --key-file"
+        )
     config = AuditConfig(directory=directory, anchor_file=anchor_file, key_file=key_file)
     writer = TrailWriter(directory, config=config, key=key, now=now, reason=reason)
     try:

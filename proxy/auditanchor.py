@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proxy.auditchain import Head
+    from proxy.auditrecovery import Left
 
 MODE = 0o644  # there is nothing secret in it, and monitoring may want to read it
 LONGEST = 1 << 20  # bytes; about 5,000 lines. Then every second of the older lines goes
@@ -212,10 +213,16 @@ def find_rewind(path: Path, *, directory: Path) -> Rewind | None:
     if known is None or not known.seq:
         return None
     left = survey(directory)  # after the anchor, as a proxy that runs writes the trail first
+    detail = _contradiction(known, path=path, directory=directory, left=left)
+    return None if detail is None else Rewind(detail=detail, known=known)
+
+
+def _contradiction(known: Known, *, path: Path, directory: Path, left: Left) -> str | None:
+    if None not in (known.trail, left.trail) and known.trail != left.trail:
+        return f"{path} is the anchor of trail {known.trail}, but {directory} has {left.trail}"
     if known.seq > left.head.seq:
-        found = f"the trail ends with record {left.head.seq}, but {path} knows record {known.seq}"
-        return Rewind(detail=found, known=known)
+        return f"the trail ends with record {left.head.seq}, but {path} knows record {known.seq}"
     digest = left.head.hash if known.seq == left.head.seq else hash_of(directory, known.seq)
     if digest == known.hash or (digest is None and is_pruned(directory, known.seq)):
         return None
-    return Rewind(detail=f"record {known.seq} is not the one that {path} knows", known=known)
+    return f"record {known.seq} is not the one that {path} knows"

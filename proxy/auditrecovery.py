@@ -15,7 +15,7 @@ import os
 import re
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,7 +27,7 @@ from proxy.files import open_regular, write_all
 from proxy.moments import stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 ASIDE = re.compile(rf"({NAME.pattern})\.torn(?:\.[0-9]{{1,4}})?")
@@ -35,6 +35,7 @@ ASIDE = re.compile(rf"({NAME.pattern})\.torn(?:\.[0-9]{{1,4}})?")
 HARDLY_BEGUN = 4096
 _MOST_ASIDE = 1000
 _TRAIL = re.compile(r"[0-9a-f]{32}")
+_KEY = re.compile(r"[0-9a-f]{12}")
 _PIECE = 1 << 20
 
 
@@ -46,6 +47,8 @@ class Left(msgspec.Struct, frozen=True, kw_only=True):
     """The file that the head is in."""
     trail: str | None = None
     """ID of the trail, unless it is from before there were any."""
+    key: str | None = None
+    """Fingerprint of the key that the file with the head is sealed with."""
     repairs: tuple[Repair, ...] = ()
     """What was set aside and is not yet recorded."""
 
@@ -71,11 +74,16 @@ def survey(directory: Path) -> Left:
         StartError: the files cannot be read.
     """
     with _told(directory):
-        files = list_segments(directory)
+        files = list_segments(directory) if directory.exists() else []
         for path in reversed(files):
             last = _end_of(path).last
             if last is not None:
-                return Left(head=Head(last.seq, last.hash), file=path.name, trail=_trail_of(files))
+                return Left(
+                    head=Head(last.seq, last.hash),
+                    file=path.name,
+                    trail=_trail_of(files),
+                    key=_named(_header_of(path), "key", _KEY),
+                )
     return Left()
 
 
@@ -165,15 +173,24 @@ def _end_of(path: Path) -> _End:
 
 def _trail_of(files: Sequence[Path]) -> str | None:
     """Give the ID that the newest header has; an earlier version may have written the last ones."""
-    for path in reversed(files):
-        with _mapped(path) as view:
-            header = view[: max(view.find(b"\n"), 0)]
-        with suppress(BrokenRecordError, ValueError, RecursionError):
-            unseal(header, seals=None)
-            trail = json.loads(header).get("trail")
-            if isinstance(trail, str) and _TRAIL.fullmatch(trail):
-                return trail
-    return None
+    found = (_named(_header_of(path), "trail", _TRAIL) for path in reversed(files))
+    return next((trail for trail in found if trail is not None), None)
+
+
+def _header_of(path: Path) -> Mapping[str, Any]:
+    """Give the first record of a file, or nothing if it is none."""
+    with _mapped(path) as view:
+        line = view[: max(view.find(b"\n"), 0)]
+    with suppress(BrokenRecordError, ValueError, RecursionError):
+        unseal(line, seals=None)
+        header = json.loads(line)
+        return header if isinstance(header, dict) else {}
+    return {}
+
+
+def _named(header: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> str | None:
+    value = header.get(name)
+    return value if isinstance(value, str) and pattern.fullmatch(value) else None
 
 
 def _new_aside(path: Path) -> Path:

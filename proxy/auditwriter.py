@@ -27,7 +27,7 @@ from proxy.auditfiles import (
     sync_directory,
 )
 from proxy.auditrecord import FORMAT, End, Moved, Pruned, Record, Rewound, Segment
-from proxy.auditrecovery import recover
+from proxy.auditrecovery import recover, survey
 from proxy.errors import StartError
 from proxy.files import write_all
 from proxy.moments import stamp
@@ -297,8 +297,9 @@ def inspect_trail(directory: Path, *, config: AuditConfig) -> None:
     except OSError as exc:
         raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
     else:
-        refused_rewind(config, directory=directory)
         inspect_lock(directory)
+    survey(directory)
+    refused_rewind(config, directory=directory)
 
 
 def refused_rewind(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from proxy.queryredaction import readings
+
 HIDDEN = "… (masked)"
 
 # Names whose values are credentials, ours and other people's.
@@ -19,7 +21,7 @@ SENSITIVE = re.compile(
 CREDENTIAL = re.compile(r"cr[a-z]_|eyJ|PRIVATE KEY|LS0tLS1")
 SCHEME = re.compile(r"(?:Basic|Bearer|Digest|Negotiate)(?= )", re.IGNORECASE)
 PREFIX = re.compile(r"cr[a-z]_")
-QUERY_VALUE = re.compile(r"([?&;])([^=&;]*)=([^&;]*)")
+QUERY_VALUE = re.compile(r"([?&;])([^=&;]*?)(=|%(?:25)*3d)([^&;]*)", re.IGNORECASE)
 USER_PART = re.compile(r"//[^/?#]*@")
 
 
@@ -44,7 +46,7 @@ def masked_target(target: str) -> str:
 
 
 def _masked_query_value(found: re.Match[str]) -> str:
-    separator, name, value = found.groups()
-    if SENSITIVE.search(name) or CREDENTIAL.search(value):
+    separator, name, equals, value = found.groups()
+    if any(map(SENSITIVE.search, readings(name))) or any(map(CREDENTIAL.search, readings(value))):
         value = "***"
-    return f"{separator}{name}={value}"
+    return f"{separator}{name}{equals}{value}"

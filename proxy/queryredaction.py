@@ -94,13 +94,23 @@ class QueryRedaction:
         )
 
 
+def readings(text: str) -> Iterator[str]:
+    """Give a text as it was sent, and decoded as often as a server may decode it."""
+    return (raw.decode("utf-8", "replace") for raw in _decoded(text))
+
+
 def _names_in(piece: str) -> Iterator[str]:
     """Give every name that some server might read there."""
-    # Decoded as bytes, as servers do: escapes of one character may be complete only in the end.
-    raw = piece.encode("utf-8", "surrogateescape")
-    for _ in range(_READINGS):
+    for raw in _decoded(piece):
         for part in _SEPARATOR.split(raw):
             yield _plain(part.partition(b"=")[0].decode("utf-8", "replace"))
+
+
+def _decoded(text: str) -> Iterator[bytes]:
+    # Decoded as bytes, as servers do: escapes of one character may be complete only in the end.
+    raw = text.encode("utf-8", "surrogateescape")
+    for _ in range(_READINGS):
+        yield raw
         decoded = unquote_to_bytes(_MICROSOFT.sub(_unescaped, raw.replace(b"+", b" ")))
         if decoded == raw:
             return

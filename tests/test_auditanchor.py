@@ -35,7 +35,7 @@ def line(seq: int, digest: str = A, **more: Any) -> bytes:
 def publish(path: Path, *heads: Head, rewound: bool = False) -> None:
     anchor = AnchorFile(path)
     for head in heads:
-        anchor.publish(head, file="f", trail="t", now=0.0, rewound=rewound)
+        anchor.publish(head, file="f", trail=None, now=0.0, rewound=rewound)
 
 
 def test_each_new_head_is_a_line(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_each_new_head_is_a_line(tmp_path: Path) -> None:
     publish(path, Head(3, A))
 
     assert [json.loads(each)["seq"] for each in path.read_text().splitlines()] == [1, 2, 3]
-    assert read_history(path).newest == parse_history(line(3, trail="t")).newest
+    assert read_history(path).newest == parse_history(line(3)).newest
     assert [each.name for each in tmp_path.iterdir()] == ["anchor"]
 
 
@@ -62,7 +62,7 @@ def test_an_anchor_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
 
     publish(path, Head(8, B))
 
-    assert [(known.seq, known.trail) for known in read_history(path).heads] == [(7, None), (8, "t")]
+    assert [known.seq for known in read_history(path).heads] == [7, 8]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,19 @@ def test_another_trail_contradicts_the_anchor(tmp_path: Path) -> None:
     rewind = find_rewind(anchor, directory=tmp_path / "other")
 
     assert rewind is not None
-    assert "is not the one that" in rewind.detail
+    assert f"record {read_history(anchor).heads[0].seq} is not the one that" in rewind.detail
+
+
+def test_the_anchor_of_another_trail_is_named(tmp_path: Path) -> None:
+    directory, anchor = anchored(tmp_path)
+    theirs = AnchorFile(anchor)
+    theirs.publish(Head(3, A), file=None, trail="7" * 32, now=0.0)
+    anchor.write_bytes(anchor.read_bytes().splitlines(keepends=True)[-1])
+
+    rewind = find_rewind(anchor, directory=directory)
+
+    assert rewind is not None
+    assert f"is the anchor of trail {'7' * 32}, but" in rewind.detail
 
 
 def make_pipe(path: Path) -> None:

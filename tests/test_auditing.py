@@ -21,7 +21,7 @@ from proxy.config import LogsConfig
 from proxy.errors import ConfigError, StartError
 from proxy.logs import Lines, Threshold, build_log
 from proxy.policyconfig import PolicyConfig, RuleConfig
-from tests.auditscenes import kinds_in, records_in
+from tests.auditscenes import cut_last_line, kinds_in, records_in
 from tests.scenes import (
     RunningProxy,
     Visit,
@@ -200,6 +200,65 @@ async def test_a_second_proxy_on_the_same_directory_does_not_start(tmp_path: Pat
                 async with running(config):
                     pass
             assert len(list_segments(tmp_path / "trail")) == 1
+
+
+async def test_a_proxy_does_not_start_with_a_trail_whose_end_was_cut(tmp_path: Path) -> None:
+    async with scripted_upstream(plainly) as api:
+        audit = audited(tmp_path, anchor_file=tmp_path / "anchor")
+        config = config_for(api.url, audit=audit)
+        async with running(config) as proxy:
+            await retire(proxy)
+        cut_last_line(list_segments(tmp_path / "trail")[0], lines=2)
+
+        for _ in range(2):  # a restart does not help
+            with pytest.raises(StartError, match="the end of the trail was cut off"):
+                async with running(config):
+                    pass
+
+
+async def test_a_proxy_that_goes_on_with_a_cut_trail_says_so_in_trail_and_log(
+    tmp_path: Path,
+) -> None:
+    async with scripted_upstream(plainly) as api:
+        audit = audited(tmp_path, anchor_file=tmp_path / "anchor", on_failure="continue")
+        config = config_for(api.url, audit=audit)
+        async with running(config) as proxy:
+            await retire(proxy)
+        list_segments(tmp_path / "trail")[0].unlink()
+        async with running(config) as proxy:
+            [told] = proxy.log("audit.rewound")
+        async with running(config) as proxy:
+            assert proxy.log("audit.rewound") == []
+
+    [record] = [each for each in records_in(tmp_path / "trail") if each["kind"] == "rewound"]
+    assert told["level"] == "error"
+    assert (record["last"], record["known_seq"]) == (0, 7)
+    assert "reason" not in record
+
+
+async def test_an_anchor_that_has_gone_is_told(tmp_path: Path) -> None:
+    async with scripted_upstream(plainly) as api:
+        config = config_for(api.url, audit=audited(tmp_path, anchor_file=tmp_path / "anchor"))
+        async with running(config) as proxy:
+            assert proxy.log("audit.anchor_missing") == []
+        (tmp_path / "anchor").unlink()
+        async with running(config) as proxy:
+            [told] = proxy.log("audit.anchor_missing")
+
+    assert told["file"] == str(tmp_path / "anchor")
+
+
+async def test_an_outcome_names_its_intent(tmp_path: Path) -> None:
+    async with (
+        scripted_upstream(plainly) as api,
+        running(config_for(api.url, audit=audited(tmp_path))) as proxy,
+    ):
+        await retire(proxy)
+        await call(proxy.port, request_head(target="/projects"))
+
+    intent, write, read = of_requests(tmp_path)
+    assert write["intent"] == intent["seq"]
+    assert "intent" not in read
 
 
 @pytest.mark.parametrize(

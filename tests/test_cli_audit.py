@@ -329,6 +329,13 @@ def test_all_files_gone_is_a_cut_too(cut: Path) -> None:
     start(cut).close()
 
 
+def test_a_sealed_trail_is_not_gone_on_with_without_its_key(cut: Path) -> None:
+    result = run("accept", cut, "--anchor-file", cut.parent / "anchor", "--reason", "why")
+
+    assert isinstance(result.exception, StartError)
+    assert f"is sealed with key {KEY.fingerprint}; name" in str(result.exception)
+
+
 @pytest.mark.parametrize("reason", ["", "  ", "two\nlines"])
 def test_a_reason_is_a_sentence(cut: Path, reason: str) -> None:
     assert accept(cut, "--reason", reason).exit_code == 2

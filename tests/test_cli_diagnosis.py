@@ -54,6 +54,20 @@ async def test_doctor_json_is_one_document(emulator: Emulator, tmp_path: Path) -
     assert not SECRET.search(out)
 
 
+async def test_doctor_looks_at_the_audit_trail(emulator: Emulator, tmp_path: Path) -> None:
+    (tmp_path / "anchor").write_text(json.dumps({"seq": 9, "hash": "a" * 64}) + "\n")
+    env = environment(emulator, tmp_path, ICR_PROXY_AUDIT__DIRECTORY=str(tmp_path / "trail"))
+
+    _, fine, _ = await run_to_end(["doctor"], env)
+    anchored = env | {"ICR_PROXY_AUDIT__ANCHOR_FILE": str(tmp_path / "anchor")}
+    code, out, _ = await run_to_end(["doctor"], anchored)
+
+    assert re.search(r"^ok     audit trail ", fine, re.MULTILINE)
+    assert code == 1
+    assert re.search(r"^fail   audit trail .*ends with record 0", out, re.MULTILINE)
+    assert not (tmp_path / "trail").exists()
+
+
 async def test_doctor_of_an_unknown_authority_names_the_remedy(
     emulator: Emulator, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ class Step:
 STEPS = (
     Step("key", locally.key),
     Step("secret files", locally.secret_files),
+    Step("audit trail", locally.audit_trail),
     Step("egress proxy", locally.egress),
     Step("DNS", network.names),
     Step("TCP", network.connection, needs=("DNS",)),

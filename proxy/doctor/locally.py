@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from proxy.auditwriter import inspect_trail
 from proxy.doctor.findings import Finding
 from proxy.egress import unused_proxies
-from proxy.errors import KeyUnusableError
+from proxy.errors import DirectoryInUseError, KeyUnusableError, StartError
 from proxy.files import pem_of
 from proxy.keyfiles import encoding_of
 from proxy.keys import read_key_file
@@ -69,6 +71,21 @@ async def secret_files(case: Case) -> AsyncIterator[Finding]:
     """Look for files with keys and secrets that other users can read."""
     for found in exposed_secrets(case.config):
         yield Finding("secret files", "warn", str(found), "let the proxy's user alone read it")
+
+
+async def audit_trail(case: Case) -> AsyncIterator[Finding]:
+    """Look at the audit trail as a start does, if there is to be one."""
+    audit = case.config.audit
+    if audit.directory is None:
+        return
+    try:
+        await asyncio.to_thread(inspect_trail, audit.directory, config=audit)
+    except DirectoryInUseError as error:
+        yield Finding("audit trail", "ok", f"{error.detail.partition('; ')[0]}")
+    except StartError as error:
+        yield Finding("audit trail", "fail", error.detail, "see docs/audit.md, After a cut")
+    else:
+        yield Finding("audit trail", "ok", f"{audit.directory} can be used")
 
 
 async def egress(case: Case) -> AsyncIterator[Finding]:
