@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from proxy.errors import ConfigError
+from proxy.files import PIPE_SECONDS, read_at_most
 from proxy.tree import Entries, Mapping, Node, Scalar, Sequence
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def read(path: Path) -> Mapping:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+        content = read_at_most(path, _LARGEST + 1, patience=PIPE_SECONDS)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         reason = getattr(exc, "strerror", None) or "not a path"
         raise _Unreadable(f"cannot be read: {reason}") from None

@@ -62,7 +62,7 @@ def read_bytes(path: Path, *, limit: int, patience: float = 0.0) -> bytes:
         ValueError: with the rest of a sentence that begins with the path.
     """
     try:
-        raw = _read(path, limit=limit, patience=patience)
+        raw = read_at_most(path, limit + 1, patience=patience)
     except OSError as exc:
         raise ValueError(f"cannot be read: {exc.strerror}") from None
     if len(raw) > limit:
@@ -213,7 +213,12 @@ def write_output(path: Path, pieces: Iterable[bytes]) -> None:
         file.writelines(pieces)
 
 
-def _read(path: Path, *, limit: int, patience: float) -> bytes:
+def read_at_most(path: Path, size: int, *, patience: float) -> bytes:
+    """Read the beginning of a file; `read_bytes` says what `patience` is.
+
+    Raises:
+        OSError: it cannot be read, or is a directory, or a pipe and there is no patience.
+    """
     # Not blocking: opening a pipe would otherwise wait for a writer for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
@@ -222,19 +227,19 @@ def _read(path: Path, *, limit: int, patience: float) -> bytes:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(mode) and not patience:
             raise OSError(errno.EINVAL, "Not a regular file")
-        return _read_all(descriptor, limit=limit, patience=patience)
+        return _read_all(descriptor, size, patience=patience)
     finally:
         os.close(descriptor)
 
 
-def _read_all(descriptor: int, *, limit: int, patience: float) -> bytes:
+def _read_all(descriptor: int, size: int, *, patience: float) -> bytes:
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     found = bytearray()
-    while len(found) <= limit:
+    while len(found) < size:
         if not poller.poll(patience * 1000):
             raise OSError(errno.ETIMEDOUT, f"nobody wrote into the pipe for {patience:g} s")
-        piece = os.read(descriptor, limit + 1 - len(found))
+        piece = os.read(descriptor, size - len(found))
         if not piece:
             break
         found += piece

@@ -140,7 +140,14 @@ class Choice(msgspec.Struct, frozen=True):
         return value
 
     def schema(self) -> Schema:
-        return {"enum": list(self.words)}
+        # As a pattern, too: JSON Schema has no flag for any case, and the chart's is Go's.
+        patterns = ("".join(f"[{each.upper()}{each}]" for each in word) for word in self.words)
+        return {
+            "anyOf": [
+                {"enum": list(self.words)},
+                {"type": "string", "pattern": f"^(?:{'|'.join(patterns)})$"},
+            ]
+        }
 
 
 class Count(msgspec.Struct, frozen=True):

@@ -56,6 +56,7 @@ class TrustStore:
         self._key = key
         self._place = f"{key}: {ca_file}"
         self._watcher: TrustWatcher = watcher or Unwatched()
+        self._in_alarm = False  # the file cannot be used, and that was told
         self._seen = signature(ca_file) if ca_file is not None else None
         self._pem = read_authorities(ca_file, key=key) if ca_file is not None else None
         self.context = client_context(self._pem, place=self._place)
@@ -71,13 +72,15 @@ class TrustStore:
         self._seen = seen
         try:
             pem = read_authorities(self._ca_file, key=self._key, patience=0)
-            if pem == self._pem:
+            if pem == self._pem and not self._in_alarm:
                 return
-            self.context = client_context(pem, place=self._place)
+            if pem != self._pem:
+                self.context = client_context(pem, place=self._place)
         except StartError as error:
+            self._in_alarm = True
             self._watcher.rejected(error)
             return
-        self._pem = pem
+        self._pem, self._in_alarm = pem, False
         self._watcher.renewed()
 
 

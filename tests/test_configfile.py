@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,15 @@ def test_a_parser_error_never_quotes_the_file(
         configfile.read(path)
 
     assert PLANTED not in str(failed.value)
+
+
+def test_a_pipe_into_which_nobody_writes_does_not_stop_the_start_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configfile, "PIPE_SECONDS", 0.01)
+    os.mkfifo(tmp_path / "c.yaml")
+
+    with pytest.raises(ConfigError) as failed:
+        configfile.read(tmp_path / "c.yaml")
+
+    assert "cannot be read: nobody wrote into the pipe" in failed.value.problems[0]
