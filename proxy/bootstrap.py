@@ -12,14 +12,17 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+TYPE_CHECKING = False  # `typing` takes as long to import as everything before the first handler
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine, Sequence
     from types import FrameType
+    from typing import Any, NoReturn, TextIO, TypeVar
 
-T = TypeVar("T")
+    from typing_extensions import Buffer
+
+    T = TypeVar("T")
 
 SERVICES = frozenset({"run", "injector", "emulator"})
 """Commands that run until a signal ends them, which is then no failure."""
@@ -58,6 +61,7 @@ def prepare(words: Sequence[str]) -> None:
     """
     _handle_signals(words)
     _open_descriptors()
+    _wait_for_readers()
     _approximate_characters()
 
 
@@ -128,6 +132,37 @@ def _open_descriptors() -> None:
         sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+
+
+def _wait_for_readers() -> None:
+    """Replace streams whose descriptors do not block: Python would cut a line at EAGAIN.
+
+    The flag belongs to the pipe or terminal, and so to everybody who has it. It stays.
+    """
+    if not os.get_blocking(1):
+        sys.stdout = _waiting_stream(1, like=sys.stdout)
+    if not os.get_blocking(2):
+        sys.stderr = _waiting_stream(2, like=sys.stderr)
+
+
+def _waiting_stream(number: int, *, like: TextIO) -> TextIO:
+    import io  # noqa: PLC0415
+    import select  # noqa: PLC0415
+
+    class Waiting(io.FileIO):
+        """Waits until there is room, as a blocking descriptor would."""
+
+        def write(self, data: Buffer, /) -> int:
+            while (written := super().write(data)) is None:
+                room = select.poll()
+                room.register(self.fileno(), select.POLLOUT)
+                room.poll()
+            return written
+
+    raw = io.BufferedWriter(Waiting(number, "w", closefd=False))
+    return io.TextIOWrapper(
+        raw, encoding=like.encoding, errors=like.errors, line_buffering=bool(like.line_buffering)
+    )
 
 
 # -- characters -----------------------------------------------------------------------------------

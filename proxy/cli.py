@@ -111,9 +111,8 @@ def check(file: Path | None, *, schema: bool, **options: Any) -> None:
         click.echo(json.dumps(reference.json_schema(), indent=2))
         return
     config = loader(file, options)()
-    import asyncio  # noqa: PLC0415
 
-    fingerprints, warnings = asyncio.run(_dry_run(config))
+    fingerprints, warnings = bootstrap.run_command(_dry_run(config))
     webhooks = config.webhooks
     if webhooks.secret_file is not None and webhooks.bind is None:  # `run` has no use for it yet
         from proxy.secretfile import read_secret  # noqa: PLC0415

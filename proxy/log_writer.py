@@ -14,7 +14,7 @@ import select
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class LogWriter:
     def write(self, lines: bytes) -> None:
         """Queue whole lines, each with its end. This never waits for a reader."""
         with self._changed:
+            if self._thread is None:
+                self._start()
             # After the first drop, all are dropped until the thread takes what waits. So the notice
             # stands exactly where lines are missing.
             full = self._waiting and self._size + len(lines) > self._most
@@ -77,11 +79,14 @@ class LogWriter:
                 return
             self._waiting.append(lines)
             self._size += len(lines)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-                self._thread.start()
             if len(self._waiting) == 1:
                 self._changed.notify()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        with suppress(RuntimeError):  # no more threads for now (a limit of the container's)
+            thread.start()
+            self._thread = thread
 
     def close(self, *, seconds: float = FLUSH_SECONDS) -> None:
         """Take no more lines, and wait this long at most until those that wait are written."""
