@@ -94,6 +94,21 @@ async def test_every_key_of_a_directory_is_described_and_so_is_what_is_none(tmp_
     assert "remove that file" in bad.remedy
 
 
+async def test_a_key_file_that_others_can_read_is_a_warning(tmp_path: Path) -> None:
+    key = tmp_path / "app.pem"
+    key.write_text(app_key_pem())
+    case = Case(session=AppSession(Config(app=AppConfig(id="a", private_key_file=key))), environ={})
+    found = []
+    for mode in (0o600, 0o644):
+        key.chmod(mode)
+        found.append([each async for each in locally.secret_files(case)])
+
+    (private, (open_to_all,)) = found
+    assert private == []
+    assert (open_to_all.name, open_to_all.state) == ("secret files", "warn")
+    assert f"{key} can be read by every user of this machine (mode 0644)" in open_to_all.detail
+
+
 async def test_a_directory_without_a_key_is_a_failure(tmp_path: Path) -> None:
     (found,) = await keys_in(tmp_path)
 
