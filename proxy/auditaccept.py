@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -40,6 +41,12 @@ def accept_rewind(
         StartError: the trail, its key or its anchor cannot be used, or a proxy is writing.
     """
     key = read_audit_key(key_file, key="--key-file") if key_file is not None else None
+    owner = directory.stat().st_uid
+    if owner != os.geteuid():  # or the proxy could not read what is written here
+        raise StartError(
+            f"audit.directory: {directory} belongs to user {owner}; run this as that user, as whom"
+            " the proxy runs"
+        )
     sealed_with = survey(directory).key
     if key is None and sealed_with is not None:
         raise StartError(

@@ -319,8 +319,14 @@ def refused_rewind(
     words += [str(config.anchor_file)]
     if config.key_file is not None:
         words += ["--key-file", str(config.key_file)]
+    command = f"{shlex.join(words)} --reason 'why'"
+    if rewind.known is None:
+        raise StartError(
+            f"audit.anchor_file: {rewind.detail}, so that the trail cannot be compared with it."
+            f" Restore it from a copy. To go on without, and have that recorded, run: {command}"
+        )
     raise StartError(
         f"audit.directory: {rewind.detail}; the end of the trail was cut off, or a backup was"
         " restored. Find out which. To go on from here, and have that recorded, run:"
-        f" {shlex.join(words)} --reason 'why'"
+        f" {command}"
     )

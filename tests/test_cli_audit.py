@@ -336,6 +336,31 @@ def test_a_sealed_trail_is_not_gone_on_with_without_its_key(cut: Path) -> None:
     assert f"is sealed with key {KEY.fingerprint}; name" in str(result.exception)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_trail_is_accepted_by_the_user_of_the_proxy(cut: Path) -> None:
+    """A record written by root could not be read by a proxy that is not."""
+    os.chown(cut, 12345, -1)
+
+    result = accept(cut, "--reason", "why")
+
+    assert isinstance(result.exception, StartError)
+    assert "belongs to user 12345; run this as that user" in str(result.exception)
+
+
+def test_an_anchor_that_is_garbled_is_named_and_can_be_given_up(cut: Path) -> None:
+    (cut.parent / "anchor").write_text("nonsense\n")
+
+    with pytest.raises(StartError, match=r"audit\.anchor_file: .* is not an anchor .* accept"):
+        start(cut)
+    assert verify(cut).exit_code == 1
+    assert accept(cut, "--reason", "disk error").exit_code == 0
+    start(cut).close()
+
+    result = verify(cut)
+    assert result.exit_code == 2
+    assert "could not be read; accepted by an operator: disk error" in result.output
+
+
 @pytest.mark.parametrize("reason", ["", "  ", "two\nlines"])
 def test_a_reason_is_a_sentence(cut: Path, reason: str) -> None:
     assert accept(cut, "--reason", reason).exit_code == 2
