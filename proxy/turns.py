@@ -227,7 +227,7 @@ class Turns(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Clean up."""
         super().connection_lost(exc)
-        self._ending = None
+        self._ending = self._left = None
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
 

@@ -232,6 +232,23 @@ async def test_a_drain_waits_for_callers_that_still_send(emulator: Emulator) -> 
         assert await drain
 
 
+async def test_a_drain_waits_for_no_caller_that_has_left_meanwhile(emulator: Emulator) -> None:
+    async with (
+        proxy_before(emulator) as proxy,
+        a_refused_upload(proxy) as first,
+        a_refused_upload(proxy) as second,
+        asyncio.timeout(1),
+    ):
+        drain = asyncio.ensure_future(proxy.app.drain())
+        await asyncio.sleep(0.05)
+        second.close()
+        await asyncio.sleep(0.05)
+        assert not drain.done()
+        first.close()
+
+        assert await drain
+
+
 async def test_a_drain_does_not_wait_for_ever_for_callers_that_still_send(
     emulator: Emulator,
 ) -> None:
