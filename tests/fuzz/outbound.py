@@ -258,12 +258,22 @@ def compare(answer: Heard, truth: Truth) -> list[str]:
     ]
     if (answer.status, answer.reason, answer.body) != (truth.status, truth.reason, truth.body):
         return [f"heard {answer}, said was {truth}"]
-    added = answer.headers[len(meant) :]
+    added = [header for header in answer.headers[len(meant) :] if not is_id(header)]
     if answer.headers[: len(meant)] != meant or not set(added) <= ADDED:
         return [f"headers heard {answer.headers}, meant were {meant}"]
     return []
 
 
+def is_id(header: Header) -> bool:
+    """Whether it is the ID that the proxy gives an answer."""
+    name, value = header
+    return name == b"X-Request-Id" and re.fullmatch(rb"[0-9a-f]{32}", value) is not None
+
+
 ADDED: frozenset[Header] = frozenset(
-    {(b"Transfer-Encoding", b"chunked"), (b"Connection", b"close")}
+    {
+        (b"Cache-Control", b"private"),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"Connection", b"close"),
+    }
 )
