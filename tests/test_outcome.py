@@ -49,6 +49,7 @@ def test_closing_keeps_what_was_learnt() -> None:
         "digest_in": "in",
         "digest_out": "out",
         "header_edits": ("-x-tag", "+via"),
+        "upstream_request_id": "theirs",
     }
     story = journal()
     for name, value in learnt.items():
