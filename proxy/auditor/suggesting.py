@@ -63,13 +63,18 @@ def suggest(records: Iterable[Entry], *, per_installation: bool = True) -> Sugge
 
 def _is_needed(record: Entry) -> bool:
     succeeded = _SUCCESS <= record.get("status", 0) < _FAILURE
-    return record.get("origin") == "upstream" and succeeded
+    return record.get("origin") == "upstream" and succeeded and _is_possible(_what(record)[1])
+
+
+def _is_possible(path: str | None) -> bool:
+    """Tell whether a rule can mean this path; what was recorded may be garbled."""
+    return path is None or decision_path(path) == (path.casefold().rstrip("/") or "/")
 
 
 def _what(record: Entry) -> tuple[str, str | None]:
-    """Give the operation or, of what has no name, method and path."""
+    """Give the operation or, of what has none that this version knows, method and path."""
     operation = str(record.get("operation"))
-    if operation != operations.UNKNOWN_READ.name:
+    if operation in operations.NAMES and operation != operations.UNKNOWN_READ.name:
         return operation, None
     method = "GET" if record.get("method") == "HEAD" else str(record.get("method"))
     return method, _generalised(decision_path(str(record.get("path", "/"))))

@@ -131,3 +131,16 @@ def test_of_nothing_nothing_is_suggested() -> None:
 
     assert suggested.suggestions == ()
     assert yaml.safe_load(as_yaml(suggested))["policy"]["rules"] == []
+
+
+def test_operations_of_other_versions_and_garbled_paths_are_no_obstacle() -> None:
+    suggested = suggest(
+        [
+            asked("GET", "/projects", operation="projects.of-a-later-version"),
+            asked("GET", "/a/../b", operation="unknown"),
+            asked("GET", "", operation=None),
+        ]
+    )
+
+    assert suggested.total == 3
+    assert [each.rule.paths for each in suggested.suggestions] == [("/", "/b", "/projects")]
