@@ -109,6 +109,12 @@ class Decision(msgspec.Struct, kw_only=True):
     """The headers to send, if the request may be sent."""
     refusal: ProxyError | None = None
 
+    @property
+    def to_find(self) -> OnOrganization | None:
+        """The organization whose installation must be found to complete the decision."""
+        is_open = self.refusal is None and self.prepared is None
+        return self.credential if is_open and isinstance(self.credential, OnOrganization) else None
+
     def raise_refusal(self) -> None:
         """Raise the refusal, if there is one; kept anywhere, it would be a reference cycle."""
         error, self.refusal = self.refusal, None
@@ -124,7 +130,7 @@ def decide(
 ) -> Decision:
     """Decide on a request; `certificate` holds the names in the caller's verified certificate.
 
-    If `credential` is an `OnOrganization`, the decision is open: `decide_for` completes it.
+    If there is something `to_find`, the decision is open: `decide_for` completes it.
     """
     decision = Decision()
     try:
@@ -158,7 +164,8 @@ def _route(
     """Look at the form of the request; say who asks, and whose credential the request names."""
     received, method = request.raw_headers, request.method
     target = decision.target = rules.router.read_target(method, request.raw_path)
-    rules.router.check(target)
+    if target.fault is not None:
+        rules.router.check(target)
     origin, decision.extra = look_at_form(request, rules, hops=hops)
     if method == "OPTIONS":
         decision.own_answer = own_answer(method, received, asks_first=origin is not None)

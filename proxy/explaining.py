@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from proxy.access import AppSignature, OnOrganization, TokenKey
+from proxy.access import AppSignature, TokenKey
 from proxy.browsers import is_preflight
 from proxy.compiling import build_rules
 from proxy.deciding import HTTP_1_1, Decision, decide, decide_for
@@ -152,9 +152,9 @@ def _follow(config: Config, explanation: Explanation) -> None:
             rules = msgspec.structs.replace(rules, callers=NamedCaller(known))
     request = Arrived(read_head(written(question), _head_rules(config)))
     decision = explanation.decided = decide(request, rules, hops=HOPS)
-    if isinstance(decision.credential, OnOrganization) and decision.refusal is None:
+    if decision.to_find is not None:
         # Which installation is on an organization, only the API knows, and it is not asked.
-        decide_for(decision, decision.credential, request, rules, hops=HOPS)
+        decide_for(decision, decision.to_find, request, rules, hops=HOPS)
     if decision.refusal is not None:
         raise decision.refusal
     if decision.own_answer is not None:

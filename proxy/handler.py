@@ -175,18 +175,19 @@ class Handler:
         """
         certificate = () if rules.callers is None else peer_of(request).names
         decision = decide(request, rules, hops=self._hops, certificate=certificate)
-        if isinstance(decision.credential, OnOrganization) and decision.refusal is None:
+        prepared = decision.prepared
+        if prepared is None and decision.to_find is not None:
             self._note(decision, journal, answer)  # the look-up may fail, too
-            key = await settle(decision.credential, find=self._find)
+            key = await settle(decision.to_find, find=self._find)
             decide_for(decision, key, request, rules, hops=self._hops)
+            prepared = decision.prepared
         self._note(decision, journal, answer)
-        if decision.refusal is not None:
+        target = decision.target
+        if prepared is None or target is None:
             decision.raise_refusal()
-        if decision.own_answer is not None:
+            if decision.own_answer is None:
+                raise RuntimeError("a decision says neither what to send nor what to answer")
             return self._grant(decision.own_answer, journal, answer)
-        target, prepared = decision.target, decision.prepared
-        if target is None or prepared is None:
-            raise RuntimeError("a decision without a refusal lacks what is to be sent")
         answer.is_private = rules.answers_private
         if rules.links is not None:
             answer.edit = rewrite_links(rules.links, request, target=target)

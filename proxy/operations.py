@@ -112,6 +112,8 @@ ROWS: Final[tuple[_Row, ...]] = (
     *_VERSIONED,
 )
 
+SEGMENTS_MOST: Final = max(template.count("/") for _, template, _ in ROWS)
+
 NAMES: Final = frozenset(name for _, _, name in ROWS) | {UNKNOWN_READ.name}
 
 
@@ -181,7 +183,7 @@ def match_exactly(method: str, path: str) -> Operation:
 
 def _match(trees: dict[str, _Node], method: str, path: str) -> Operation:
     node = trees.get(method)
-    if node is not None:
+    if node is not None and path.count("/") <= SEGMENTS_MOST:
         for segment in path[1:].split("/"):
             # An empty segment has no name, so it fills no placeholder.
             node = node.literals.get(segment) or (node.other if segment else None)

@@ -42,7 +42,7 @@ _PLAIN: Final = re.compile(rf"(?=/)((?:/{_CHAR}(?:\.{_CHAR})*+)*+)/?(?:\?.*)?", 
 
 # Between the dots and around them may stand what is no letter to somebody.
 _DOT_SEGMENT: Final = re.compile(r"/[^!-~]*\.(?:\.|[^!-~])*+(?:[/;?#]|(?<=[^!-~])|\Z)")
-_TRAILING_DOTS: Final = re.compile(r"(?<=[^/.])\.+(?=/|\Z)")
+_TRAILING_DOTS: Final = re.compile(r"\.+(?=/|\Z)")
 
 # `%u0041` as once understood by IIS.
 _WIDE: Final = re.compile(r"%u([0-9a-f]{4})", re.IGNORECASE)
@@ -60,11 +60,11 @@ _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _PARAMETER: Final = re.compile(r";[^/]*")
 _QUERY: Final = re.compile(r"[?#][^/]*")
 # To a WHATWG URL parser `\` is `/`.
-_SLASH: Final = re.compile(r"[/\\]")
+_SLASH: Final = re.compile(r"[/\\]+")
 _SLASHES: Final = re.compile(r"//+")
 # `new URL("//x/app", base)` has the path `/app`.
 _AUTHORITY: Final = re.compile(r"//+[^/]*")
-_SUFFIX: Final = re.compile(r"[;?#].*", re.DOTALL)
+_SUFFIX: Final = re.compile(r"[;?#][^/\\]*")
 
 # Whether `/v1/app` is another name of `/app` is not documented, so any version will do.
 _PLAIN_APP: Final = re.compile(r"/(?:v[0-9][^/]*+/)*+app\.*(?:/|\Z)")
@@ -95,6 +95,8 @@ def decision_path(target: str) -> str:
     text = _undisguised(re.split("[?#]", target, maxsplit=1)[0])
     if text is None:
         return HOSTILE
+    if "." not in text:
+        return "/" + "/".join(filter(None, _names(text)))
     kept: list[str] = []
     for name in _names(text):
         if name == "..":
@@ -118,6 +120,8 @@ def may_be_app(text: str) -> bool:
     target of a caller who means well and asks for something named `app`.
     """
     text = text.casefold()
+    if "app" not in text:
+        return False
     if _PLAIN_APP.match(text) is not None:
         return True
     empty = _EMPTY_SEGMENT.search(text)
@@ -161,7 +165,7 @@ def readings(target: str) -> tuple[str, ...] | None:
 
 def without_trailing_dots(text: str) -> str:
     """Read a path as Windows does, where no name ends with a dot."""
-    return _TRAILING_DOTS.sub("", text)
+    return _TRAILING_DOTS.sub("", text) if "./" in text or text.endswith(".") else text
 
 
 def _add(found: dict[str, int], text: str, decodings: int) -> bool:
@@ -319,7 +323,7 @@ def _ascii(overlong: re.Match[bytes]) -> bytes:
 
 def _names(text: str) -> list[str]:
     """Split into segments without their parameters."""
-    segments = _SLASH.split(text)
+    segments = _SLASH.split(_SUFFIX.sub("", text))
     if segments[0] == "":  # what stands before the first slash
         del segments[0]
-    return [_SUFFIX.sub("", segment) for segment in segments]
+    return segments

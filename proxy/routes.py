@@ -27,6 +27,7 @@ from proxy.paths import (
     has_dot_segment,
     is_plain,
     may_be_app,
+    plain_path,
     readings,
     without_trailing_dots,
 )
@@ -227,6 +228,9 @@ class Router:
 
 def take_apart(method: str, target: str, prefix: Tag | None = None) -> Target:
     """Read a target in origin-form, in every way in which some server may read it."""
+    plain = plain_path(target)
+    if plain is not None:
+        return _take_plain(method, target, plain, prefix)
     sent, shown = target.encode("utf-8", "surrogateescape"), target.partition("?")[0]
     texts = readings(target)
     if texts is None:
@@ -236,8 +240,8 @@ def take_apart(method: str, target: str, prefix: Tag | None = None) -> Target:
         )
     path = decision_path(target)
     found = {Reading(match(method, path), path)}
-    for text in texts:
-        found |= _readings(method, text) | _readings(method, without_trailing_dots(text))
+    for text in {*texts, *map(without_trailing_dots, texts)}:
+        found |= _readings(method, text)
     operation = strictest(reading.operation for reading in found)
     found.discard(Reading(operation, path))
     return Target(
@@ -250,6 +254,28 @@ def take_apart(method: str, target: str, prefix: Tag | None = None) -> Target:
         fault=DOT_SEGMENT if any(map(has_dot_segment, texts)) else None,
         sent=sent,
         shown=shown,
+    )
+
+
+def _take_plain(method: str, target: str, plain: str, prefix: Tag | None) -> Target:
+    """Do the same with a target that servers read alike, up to the case of its letters."""
+    path = plain.lower()
+    folded, exact = match(method, path), match_exactly(method, plain)
+    operation = folded
+    others: tuple[Reading, ...] = ()
+    if folded != exact:
+        operation = strictest((folded, exact))
+        others = (Reading(exact if operation is folded else folded, path),)
+    return Target(
+        target,
+        path,
+        operation,
+        prefix,
+        may_be_app(path),
+        others,
+        None,
+        target.encode("utf-8", "surrogateescape"),
+        target.partition("?")[0],
     )
 
 

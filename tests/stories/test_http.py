@@ -79,7 +79,7 @@ async def test_a_reason_phrase_is_kept_as_it_is(reason: bytes) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "/a?", "/?", "/a?b=c&&d", "/a?b?c", "//a//b/", "/a;b=1/c;d", "/a/./b/../c", "/%41%2f%2F%7e",
+        "/a?", "/?", "/a?b=c&&d", "/a?b?c", "//a//b/", "/a;b=1/c;d", "/a/.b/..c", "/%41%2f%2F%7e",
         "/a%20b+c", "/%zz%", "/%00", "/%0d%0aX:%20y", '/a|b^c`{}<>"\\', "/:@!$&'()*+,=-._~", "/",
     ],
 )  # fmt: skip

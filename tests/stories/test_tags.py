@@ -184,12 +184,14 @@ async def test_untagged_requests_may_get_the_token_of_the_organization_in_the_pa
 
     async with proxy_before(emulator, listener={"untagged": "organization"}) as proxy:
         found = await ask(proxy, f"/organizations/{one.organization.id}/inventory")
-        disguised = await ask(proxy, f"/x/../organizations/{one.organization.id}/inventory")
+        disguised = await ask(proxy, f"//organizations/{one.organization.id}/inventory")
+        dotted = await ask(proxy, f"/x/../organizations/{one.organization.id}/inventory")
         nobody = await ask(proxy, "/projects")
 
     assert found.status == 200
     assert emulator.world.mints == {one.id: 1}
     assert disguised.problem["code"] == nobody.problem["code"] == "installation-required"
+    assert dotted.problem["code"] == "bad-request"
 
 
 async def test_untagged_requests_may_get_the_apps_own_token(emulator: Emulator) -> None:
