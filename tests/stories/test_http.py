@@ -23,6 +23,12 @@ async def ask(found: Wire, method: str = "GET", target: str = "/a", *, extra: st
     return await found.say(request_head(method, target, extra=extra + LAST))
 
 
+def passed_back(lines: list[bytes]) -> list[bytes]:
+    """Leave out what the proxy adds to an answer: the API says neither here."""
+    ours = (b"Cache-Control: private", b"X-Request-Id: ")
+    return [line for line in lines if not line.startswith(ours)]
+
+
 # -- headers and targets --------------------------------------------------------------------------
 
 HOP_BY_HOP = (
@@ -47,7 +53,7 @@ async def test_what_is_meant_for_one_hop_ends_there_on_the_way_down() -> None:
     async with wire(answer) as found:
         answered = lines_of(await ask(found))
 
-        assert answered[1:] == [
+        assert passed_back(answered[1:]) == [
             b"X-Kept: 4", b"Via: 1.1 api", b"Content-Length: 1", b"Connection: close"
         ]  # fmt: skip
 
@@ -64,7 +70,7 @@ async def test_headers_keep_their_bytes_their_number_and_their_order_on_both_way
         answered = lines_of(await ask(found, extra=extra))
 
         assert found.received[0].lines == mixed
-        assert answered[1:-2] == [b"Set-Cookie: a", *mixed, b"set-cookie: b"]
+        assert passed_back(answered)[1:-2] == [b"Set-Cookie: a", *mixed, b"set-cookie: b"]
 
 
 @pytest.mark.parametrize("reason", [b"OK", b"", b"Tr\xe8s bien", b"It is \xff  fine"])
@@ -230,7 +236,8 @@ async def test_an_answer_without_a_body_tells_the_true_length(
         both = await found.say(request_head(method) + request_head(target="/last", extra=LAST))
         first, second = both.split(b"\r\n\r\n", 1)
 
-        assert [line for line in first.split(b"\r\n")[1:] if line] == ([kept] if kept else [])
+        lines = passed_back(first.split(b"\r\n")[1:])
+        assert [line for line in lines if line] == ([kept] if kept else [])
         assert second.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
