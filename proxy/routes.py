@@ -239,11 +239,12 @@ def take_apart(method: str, target: str, prefix: Tag | None = None) -> Target:
             target, HOSTILE, operation, prefix, fault=TOO_MANY_READINGS, sent=sent, shown=shown
         )
     path = decision_path(target)
-    found = {Reading(match(method, path), path)}
-    for text in {*texts, *map(without_trailing_dots, texts)}:
-        found |= _readings(method, text)
+    # In an order that is the same in every process, so that `explain` names the same rule.
+    found = {Reading(match(method, path), path): None}
+    for text in texts:
+        found |= _readings(method, text) | _readings(method, without_trailing_dots(text))
     operation = strictest(reading.operation for reading in found)
-    found.discard(Reading(operation, path))
+    found.pop(Reading(operation, path), None)
     return Target(
         target,
         path,
@@ -279,8 +280,9 @@ def _take_plain(method: str, target: str, plain: str, prefix: Tag | None) -> Tar
     )
 
 
-def _readings(method: str, text: str) -> set[Reading]:
+def _readings(method: str, text: str) -> dict[Reading, None]:
     """Name what is asked for by a path, for servers that mind case and for those that do not."""
     text = text.rstrip("/") or "/"
     path = text.casefold()
-    return {Reading(match(method, path), path), Reading(match_exactly(method, text), path)}
+    operations = match(method, path), match_exactly(method, text)
+    return dict.fromkeys(Reading(operation, path) for operation in operations)

@@ -128,3 +128,35 @@ def test_what_could_never_arrive_is_an_error(
 def test_a_caller_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ValueError, match="there is no caller x; there is none"):
         arrive(CONFIG, "GET", "/p", [], listener=None, caller="x")
+
+
+@pytest.mark.parametrize(
+    ("url", "headers", "expected"),
+    [
+        pytest.param("http://i@localhost:8080/p", [], b"Basic aTo=", id="a user"),
+        pytest.param("http://i:k%21@localhost:8080/p", [], b"Basic aTprIQ==", id="and a password"),
+        pytest.param(
+            "http://i@api.carbonregistry.com/p", [], b"Basic aTo=", id="the API, as by HTTP_PROXY"
+        ),
+        pytest.param(
+            "http://i@localhost:8080/p",
+            ["authorization: Bearer x"],
+            b"Bearer x",
+            id="a header wins",
+        ),
+    ],
+)
+def test_the_user_part_of_a_url_becomes_a_header(
+    url: str, headers: list[str], expected: bytes
+) -> None:
+    question = arrive(CONFIG, "GET", url, headers, listener=None)
+
+    values = [value for name, value in question.headers if name.lower() == b"authorization"]
+    assert values == [expected]
+    assert "@" not in question.target
+
+
+def test_the_server_as_a_whole_may_be_asked_about() -> None:
+    assert arrive(CONFIG, "OPTIONS", "*", [], listener=None).target == "*"
+    with pytest.raises(ValueError, match="path that begins with /"):
+        arrive(CONFIG, "GET", "*", [], listener=None)

@@ -195,3 +195,13 @@ def test_the_json_of_a_refusal_before_the_route_has_its_target() -> None:
     assert document["target"] == "/projects?token=***"
     assert document["operation"] is None
     assert document["refusal"]["code"] == "not-implemented"
+
+
+def test_every_reading_of_a_path_is_told() -> None:
+    explanation, config = explained("POST", "/v1%2fretire", f"{TAG}: i")
+
+    told = explanations.document(explanation, config=config, token=None)
+
+    assert (told["operation"], told["decision_path"]) == ("v1.retire", "/v1/retire")
+    assert told["readings"] == [{"path": "/v1%2fretire", "operation": "unknown"}]
+    assert rows(explanation, config)["also read as"] == "/v1%2fretire (unknown)"
