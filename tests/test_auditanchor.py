@@ -277,6 +277,7 @@ def make_pipe(path: Path) -> None:
         pytest.param(lambda path: path.write_text("?\n"), "is not an anchor", id="garbled"),
         pytest.param(lambda path: (path.unlink(), path.mkdir()), "cannot be read", id="directory"),
         pytest.param(make_pipe, "cannot be read", id="a pipe"),
+        pytest.param(lambda path: (path.unlink(), path.symlink_to(path)), "cannot be", id="a loop"),
     ],
 )
 def test_an_anchor_that_cannot_be_read_vouches_for_nothing(

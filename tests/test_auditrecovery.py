@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy import auditrecovery
 from proxy.auditfiles import list_segments, segment_name
 from proxy.auditrecovery import HARDLY_BEGUN, hash_of, recover, survey
 from proxy.errors import StartError
@@ -135,3 +136,15 @@ def test_the_hash_of_any_record_is_found(tmp_path: Path) -> None:
     for record in records_in(tmp_path):
         assert hash_of(tmp_path, record["seq"]) == record["hash"]
     assert hash_of(tmp_path, 99) is None
+
+
+def test_there_is_an_end_to_what_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditrecovery, "_MOST_ASIDE", 1)
+    path = begun(tmp_path)
+    (tmp_path / f"{path.name}.torn").touch()
+    path.write_bytes(path.read_bytes() + b"torn")
+
+    with pytest.raises(StartError, match="too many files were set aside already"):
+        recover(tmp_path, now=0.0)

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +22,12 @@ from proxy.auditconfig import AuditConfig
 from proxy.auditfiles import list_segments
 from proxy.auditkey import read_audit_key
 from proxy.auditthread import TrailThread
-from proxy.auditwriter import TrailWriter
+from proxy.auditwriter import TrailWriter, inspect_trail
 from proxy.cli import commands
 from proxy.errors import StartError
 from tests.auditor.trails import write_trail
 from tests.auditscenes import KEY, read_of, writer_in
+from tests.test_auditwriter import files_no_longer_than
 
 GUARD_SECONDS = 20
 
@@ -281,6 +283,30 @@ def test_an_operator_accepts_a_restored_trail_and_the_auditor_decides(cut: Path)
     explained = verify(cut, *known)
     assert explained.exit_code == 0, explained.output
     assert "ACCEPTED: " in explained.output
+
+
+def test_the_command_is_named_as_it_must_be_typed(cut: Path) -> None:
+    config = AuditConfig(
+        directory=cut, anchor_file=cut.parent / "anchor", key_file=cut.parent / "key"
+    )
+
+    with pytest.raises(StartError) as refused:
+        inspect_trail(cut, config=config)
+
+    command = str(refused.value).partition("run: icr-proxy audit ")[2]
+    assert run(*shlex.split(command)).exit_code == 0
+    inspect_trail(cut, config=config)
+
+
+def test_what_cannot_be_recorded_is_not_accepted(cut: Path) -> None:
+    before = (cut.parent / "anchor").read_text()
+
+    with files_no_longer_than(10):
+        result = accept(cut, "--reason", "why")
+
+    assert isinstance(result.exception, StartError)
+    assert "cannot be written: File too large" in str(result.exception)
+    assert (cut.parent / "anchor").read_text() == before
 
 
 def test_to_accept_one_cut_accepts_no_later_one(cut: Path) -> None:

@@ -22,6 +22,7 @@ from proxy.errors import KeyUnusableError
 from proxy.keyfiles import new_pair, parse_facts, read_facts, write_key
 from proxy.keys import parse_signing_key
 from tests.scenes import app_key_pem
+from tests.test_auditwriter import files_no_longer_than
 
 
 def public_pem(form: PublicFormat) -> str:
@@ -155,3 +156,11 @@ def test_a_key_is_written_through_no_link(tmp_path: Path, replace: bool) -> None
 
     assert (tmp_path / "precious").read_text() == "precious"
     assert (tmp_path / "key").is_symlink() != replace
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_key_that_does_not_fit_leaves_nothing(tmp_path: Path, replace: bool) -> None:  # noqa: FBT001
+    with files_no_longer_than(10), pytest.raises(OSError, match="too large"):
+        write_key(tmp_path / "key", b"k" * 100, mode=0o600, replace=replace)
+
+    assert list(tmp_path.iterdir()) == []
