@@ -54,6 +54,8 @@ def made_private(section: bytes, values: tuple[bytes, ...], *, is_targeted: bool
     """
     if is_targeted:
         section = TARGETED_LINE.sub(b"", section)
+    if not values:  # as most answers have none, this costs a request nothing
+        return section + PRIVATE_LINE
     if not may_be_shared(values):
         return section
     if any(b'"' in value for value in values):
