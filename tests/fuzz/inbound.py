@@ -26,6 +26,7 @@ ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 NOT_FORWARDED = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
     b" transfer-encoding upgrade content-length expect host authorization x-icr-installation-id"
+    b" x-http-method-override x-http-method x-method-override x-original-url x-rewrite-url"
     b" x-icr-organization-id x-request-id traceparent x-icr-api-version forwarded x-forwarded-for"
     b" x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-proto x-forwarded-server"
     b" x-real-ip".split()
