@@ -38,5 +38,7 @@ USER 65532:65532
 WORKDIR /
 EXPOSE 8080 9090
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["icr-proxy", "health"]
-ENTRYPOINT ["icr-proxy"]
+# The kernel drops a signal to PID 1 that has no handler, and Python needs a moment before it has one.
+# Blocked signals are kept; the first thing that icr-proxy does is to handle and unblock them.
+ENTRYPOINT ["env", "--block-signal=TERM,INT,HUP", "icr-proxy"]
 CMD ["run"]

@@ -29,6 +29,7 @@ SERVICES = frozenset({"run", "injector", "emulator"})
 RELOADED = frozenset({"run", "injector"})
 """Commands that SIGHUP does not end."""
 KILLED = 128  # and the signal's number: what a shell reports of a process that a signal has ended
+STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 INIT = 1  # process ID
 FAILED = 1
 LIKE = {  # what our own texts have, and typographic signs that names have
@@ -60,6 +61,9 @@ def prepare(words: Sequence[str]) -> None:
     `words` is the command line after the program's name.
     """
     _handle_signals(words)
+    # Whoever starts the process may have blocked them, so that none is lost before this line: the
+    # image does. Blocked for ever, nothing but SIGKILL would end the process.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     _open_descriptors()
     _wait_for_readers()
     _approximate_characters()

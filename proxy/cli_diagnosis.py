@@ -61,7 +61,7 @@ def doctor(file: Path | None, *, as_json: bool, **options: Any) -> None:
 
     code = _examine(file, options, tell)
     if as_json:
-        click.echo(document(findings))
+        click.echo(document(findings).encode("utf-8", "replace"))  # JSON, in any locale
     else:
         colour = "red" if failed(findings) else "green"
         click.secho(f"\n{summary(findings)}", fg=colour, bold=True)
@@ -213,7 +213,8 @@ def explain(
     explanation = follow(config, question)
     token = _token_state(config, explanation)
     if as_json:
-        click.echo(document(explanation, config=config, token=token))
+        said = document(explanation, config=config, token=token)
+        click.echo(said.encode("utf-8", "replace"))  # JSON, in any locale
     else:
         _show_explanation(explanation, config=config, token=token)
     sys.exit(FAILED if explanation.refusal is not None else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 PROGRAM = [sys.executable, "-m", "proxy"]
 GUARD_SECONDS = 20
-QUICK_SECONDS = 3.0  # on a busy machine; nothing here should take one
+QUICK_SECONDS = 6.0  # on a busy machine; nothing here should take one, but an injector's drain
 
 # -- standard descriptors -------------------------------------------------------------------------
 
@@ -100,6 +101,14 @@ def slow_name(tmp_path: Path) -> Path:
     return tmp_path / "pipe"
 
 
+def waiting_for(pipe: Path) -> dict[str, str]:
+    """Give the variables of a proxy that has not started before ten seconds are over."""
+    return bare_environment(ICR_PROXY_APP__ID="app", ICR_PROXY_APP__PRIVATE_KEY_FILE=str(pipe))
+
+
+INJECTOR = ["injector", "--listen", "127.0.0.1:0", "--self-signed", "--for", "localhost"]
+
+
 async def starting(words: list[str], env: dict[str, str]) -> asyncio.subprocess.Process:
     """Start a service; give it when it handles signals and has not come any further."""
     process = await start(words, env)
@@ -143,15 +152,14 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, bytes]:
             await process.communicate()
     assert process.returncode is not None
     assert time.monotonic() - began < QUICK_SECONDS
-    return process.returncode, out + err
+    return process.returncode, out + (err or b"")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_a_proxy_that_still_reads_its_files(
     number: signal.Signals, slow_name: Path
 ) -> None:
-    env = bare_environment(ICR_PROXY_APP__ID="app", ICR_PROXY_APP__PRIVATE_KEY_FILE=str(slow_name))
-    process = await start(["run"], env)
+    process = await start(["run"], waiting_for(slow_name))
     await asyncio.sleep(1.0)  # by now it waits for the pipe, which takes ten seconds
 
     process.send_signal(number)
@@ -164,8 +172,8 @@ async def test_a_signal_ends_a_proxy_that_still_reads_its_files(
     [
         (["run"], signal.SIGTERM, 0),
         (["run"], signal.SIGINT, 0),
-        (["injector"], signal.SIGTERM, 0),
-        (["injector"], signal.SIGINT, 0),
+        (INJECTOR, signal.SIGTERM, 0),
+        (INJECTOR, signal.SIGINT, 0),
         (["emulator", "--port", "0"], signal.SIGTERM, 0),
         (["emulator", "--port", "0"], signal.SIGINT, 0),
         (["emulator", "--port", "0"], signal.SIGHUP, 0),
@@ -173,13 +181,15 @@ async def test_a_signal_ends_a_proxy_that_still_reads_its_files(
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 async def test_a_signal_during_the_imports_ends_the_process(
-    words: list[str], number: signal.Signals, code: int
+    words: list[str], number: signal.Signals, code: int, slow_name: Path
 ) -> None:
-    process = await starting(words, bare_environment())
+    process = await starting(words, waiting_for(slow_name))
 
     process.send_signal(number)
 
-    assert await ended(process) == (code, b"")
+    found, said = await ended(process)
+
+    assert (found, b"Traceback" in said) == (code, False)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +255,7 @@ PID_1 = ["unshare", "--pid", "--fork", "--kill-child=SIGKILL"]
     ("words", "number", "code"),
     [
         (["run"], signal.SIGTERM, 0),
-        (["injector"], signal.SIGTERM, 0),
+        (INJECTOR, signal.SIGTERM, 0),
         (["emulator", "--port", "0"], signal.SIGTERM, 0),
         (["wait"], signal.SIGTERM, 143),
         (["wait"], signal.SIGHUP, 129),
@@ -254,14 +264,14 @@ PID_1 = ["unshare", "--pid", "--fork", "--kill-child=SIGKILL"]
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 async def test_init_of_a_container_is_ended_by_a_signal(
-    words: list[str], number: signal.Signals, code: int
+    words: list[str], number: signal.Signals, code: int, slow_name: Path
 ) -> None:
     """The kernel drops signals to PID 1 that have no handler."""
     outer = await asyncio.create_subprocess_exec(
         *PID_1,
         *PROGRAM,
         *words,
-        env=bare_environment(),
+        env=waiting_for(slow_name),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -270,7 +280,75 @@ async def test_init_of_a_container_is_ended_by_a_signal(
 
     os.kill(inner, number)
 
-    assert await ended(outer) == (code, b"")
+    assert (await ended(outer))[0] == code
+
+
+BLOCKED = ["env", "--block-signal=TERM,INT,HUP"]
+"""As the entry point of the image begins."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+@pytest.mark.parametrize("pause", [0.0, 0.01, 0.03, 0.1])
+@pytest.mark.parametrize(
+    ("words", "number", "code"),
+    [
+        (["run"], signal.SIGTERM, 0),
+        (["emulator", "--port", "0"], signal.SIGINT, 0),
+        (["wait"], signal.SIGTERM, 143),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else str(value),
+)
+async def test_the_image_loses_no_signal_at_any_moment(
+    words: list[str], number: signal.Signals, code: int, pause: float, slow_name: Path
+) -> None:
+    """Python has no handler in its first hundredths of a second, but blocked signals wait."""
+    outer = await asyncio.create_subprocess_exec(
+        *PID_1,
+        *BLOCKED,
+        *PROGRAM,
+        *words,
+        env=waiting_for(slow_name),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    inner = await only_child(outer.pid)
+    async with asyncio.timeout(GUARD_SECONDS):
+        while not (blocks(inner, number) or catches(inner, signal.SIGTERM)):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await asyncio.sleep(pause)
+
+    os.kill(inner, number)
+
+    assert (await ended(outer))[0] == code
+
+
+def blocks(pid: int, number: signal.Signals) -> bool:
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    line = next(line for line in text.splitlines() if line.startswith("SigBlk"))
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
+def test_the_image_begins_so() -> None:
+    image = (Path(__file__).parents[1] / "Dockerfile").read_text(encoding="utf-8")
+
+    assert f"ENTRYPOINT {json.dumps([*BLOCKED, 'icr-proxy'])}" in image
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signals_that_were_blocked_are_not_for_ever(
+    number: signal.Signals, emulator: Emulator, tmp_path: Path
+) -> None:
+    env = environment(emulator, tmp_path)
+    process = await asyncio.create_subprocess_exec(
+        *BLOCKED, *PROGRAM, "run", env=env, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(GUARD_SECONDS):
+        while b"proxy.ready" not in await process.stdout.readline():
+            pass
+    process.send_signal(number)
+
+    assert (await ended(process))[0] == 0
 
 
 # -- names that are not resolved ------------------------------------------------------------------
