@@ -89,7 +89,7 @@ def test_writing_to_a_pipe_that_nobody_reads_returns_at_once(*, nonblocking: boo
             lines.write(line(number))
         took = time.monotonic() - began
 
-        assert took < 1
+        assert took < PATIENCE
         assert lines.drops.lines > 4_000
         os.set_blocking(reader, False)
 
@@ -193,7 +193,7 @@ def test_a_terminal_with_flow_control_stopped_holds_nobody() -> None:
         began = time.monotonic()
         for number in range(500):
             lines.write(line(number))
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < PATIENCE
         assert lines.isatty()
         assert lines.drops.lines > 0
         os.write(person, b"\x11")  # Ctrl-Q
