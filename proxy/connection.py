@@ -180,11 +180,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(data)
 
     async def _send_body(self, reply: Reply, body: Body, *, chunked: bool) -> None:
-        is_begun = False
         while (data := await body.read()) or chunked:
-            if is_begun:
-                await self._read_before_writing(reply)
-            is_begun = True
+            await self._read_before_writing(reply)
             self._write(reply, b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
             if not data:  # and the chunk without data was the last one
                 return

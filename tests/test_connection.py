@@ -7,6 +7,7 @@ import contextlib
 import gc
 import random
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -304,26 +305,29 @@ async def test_the_answer_to_an_upload_comes_behind_interim_ones(when: str) -> N
 
 
 class AnsweredEarly:
-    """A body in the middle of which the API answers and resets the connection."""
+    """A body before or in the middle of which the API answers and resets the connection."""
 
-    def __init__(self, listening: socket.socket, answer: bytes) -> None:
+    def __init__(self, listening: socket.socket, answer: bytes, *, before: int) -> None:
         self._listening = listening
         self._answer = answer
+        self._before = before
         self._pieces = 0
 
     async def read(self) -> bytes:
         self._pieces += 1
-        if self._pieces == 2:
+        if self._pieces == self._before:
             accepted, _ = self._listening.accept()
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             accepted.sendall(self._answer)
-            accepted.close()  # with unread bytes: the connection is reset
+            accepted.close()  # which resets the connection
         return b"x" * 65536 if self._pieces < 9 else b""
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("length", [8 * 65536, None], ids=["sized", "chunked"])
+@pytest.mark.parametrize("before", [1, 2], ids=["before-the-body", "in-the-body"])
 def test_an_early_answer_is_read_though_the_api_resets_the_connection(
-    run: Callable[[Awaitable[None]], None], length: int | None
+    run: Callable[[Awaitable[None]], None], length: int | None, before: int
 ) -> None:
     """The next write fails, and the event loop would throw away what it had not read."""
     answer = b"HTTP/1.1 413 x\r\nContent-Length: 9\r\n\r\ntoo large"
@@ -332,7 +336,7 @@ def test_an_early_answer_is_read_though_the_api_resets_the_connection(
         with socket.create_server(("127.0.0.1", 0)) as listening:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             with pool_to(url) as pool:
-                body = AnsweredEarly(listening, answer)
+                body = AnsweredEarly(listening, answer, before=before)
                 response = await pool.send(upstream_request("POST", body=body, length=length))
                 assert (response.status, await whole(response)) == (413, b"too large")
 
