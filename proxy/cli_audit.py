@@ -105,7 +105,8 @@ def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **option
         accepted = [_witness(text, base=16) for text in options["accepted"]]
         if options["anchor_file"] is not None:
             witnesses += verifying.read_anchor(options["anchor_file"])
-        total = sum(path.stat().st_size for path in verifying.find_files(paths))
+        files = verifying.find_files(paths, may_be_none=bool(witnesses))
+        total = sum(path.stat().st_size for path in files)
         with _progress(total) as done:
             verdict = verifying.verify(
                 paths,
@@ -137,7 +138,7 @@ def _witness(text: str, *, base: int) -> Witnessed:
             int(known, 16)
             prefix = known.lower()
         number = int(seq)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of an infinite number
         prefix, number = "", 0
     if len(prefix) < LEAST_PREFIX or number < 1:
         raise click.UsageError(

@@ -156,6 +156,28 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
     assert "NOT CHECKED: there is no audit trail in" in result.output
 
 
+@pytest.mark.parametrize("rest", [(), ("--json",)])
+def test_a_trail_that_was_removed_as_a_whole_is_a_finding(
+    trail: tuple[Path, Head], tmp_path: Path, rest: tuple[str, ...]
+) -> None:
+    directory, head = trail
+    for path in list_segments(directory):
+        path.unlink()
+
+    result = run(
+        "verify",
+        directory,
+        "--key-file",
+        tmp_path / "key",
+        "--head",
+        f"{head.seq}:{head.hash}",
+        *rest,
+    )
+
+    assert result.exit_code == 2
+    assert f"the trail ends with record 0, but the head {head.seq}:" in result.output
+
+
 @pytest.mark.parametrize(
     ("option", "head"),
     [
@@ -164,6 +186,9 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
         ("--head", "0:aaaaaaaaaaaa"),
         ("--head", "7:wwwwwwwwwwww"),
         ("--head-metric", "7:x"),
+        ("--head-metric", "7:inf"),
+        ("--head-metric", "7:nan"),
+        ("--head-metric", "7:1e400"),
     ],
 )
 def test_what_is_no_head_is_refused(trail: tuple[Path, Head], option: str, head: str) -> None:

@@ -29,11 +29,11 @@ class UncheckableError(Exception):
     """There is nothing to verify, or it cannot be read."""
 
 
-def find_files(paths: Sequence[Path]) -> list[Path]:
+def find_files(paths: Sequence[Path], *, may_be_none: bool = False) -> list[Path]:
     """List the files that are meant by files and directories.
 
     Raises:
-        UncheckableError: there are none.
+        UncheckableError: there are none, and there have to be some.
     """
     found: list[Path] = []
     for path in paths:
@@ -41,7 +41,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
             found += list_segments(path) if path.is_dir() else [path]
         except OSError as exc:
             raise UncheckableError(f"{path} cannot be read: {exc.strerror}") from None
-    if not found:
+    if not (found or may_be_none):
         shown = ", ".join(map(str, paths))
         raise UncheckableError(f"there is no audit trail in {shown}")
     return found
@@ -98,7 +98,8 @@ def verify(
     # Asked before and after: a process that starts or ends meanwhile leaves half a record, too.
     directories = [path for path in paths if path.is_dir()]
     is_live = any(map(is_in_use, directories))
-    files = find_files(paths)
+    # Where an anchor or a head is given, a directory without files is a trail that was removed.
+    files = find_files(paths, may_be_none=bool(witnesses))
     wanted = frozenset(witness.seq for witness in witnesses)
     try:
         checked = _examine_all(files, keys=keys, wanted=wanted, done=done)
@@ -123,7 +124,7 @@ def _examine_all(
     done: Callable[[int], None],
 ) -> list[Checked]:
     workers = min(len(files), os.cpu_count() or 1)
-    if workers == 1 or sum(path.stat().st_size for path in files) < WORTH_PROCESSES:
+    if workers < 2 or sum(path.stat().st_size for path in files) < WORTH_PROCESSES:
         checked = []
         for path in files:
             checked.append(_examine_file(path, keys, wanted))
