@@ -5,14 +5,13 @@ A token in a log would be kept, shipped and searched; so it goes into a file and
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from proxy.errors import StartError
-from proxy.files import read_bytes
+from proxy.files import check_replaceable, read_bytes
 from proxy.secret import Secret
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ class AdminToken:
         """Replace the file in one step, or with `None` do all of it but the last step."""
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
+            check_replaceable(path)
             # Never readable by others, not even for the moment between making and closing it.
             handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -63,8 +63,6 @@ class AdminToken:
                     file.write(text or "")
                 if text is not None:
                     fresh.replace(path)
-                elif path.is_dir():
-                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             finally:
                 with suppress(OSError):
                     fresh.unlink()

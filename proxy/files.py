@@ -155,12 +155,16 @@ def open_to_read(path: Path) -> BinaryIO:
 
 def _check_regular(descriptor: int, path: Path, *, only_name: bool = False) -> None:
     found = os.fstat(descriptor)
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    _check_mode(found.st_mode, path)
     if only_name and found.st_nlink > 1:
         raise OSError(errno.EMLINK, "The file has other names (hard links)", str(path))
+
+
+def _check_mode(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -170,14 +174,27 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def check_replaceable(path: Path) -> None:
+    """Let a file take the place of a file or of a link to one, never of a device or a pipe.
+
+    As root, the proxy could otherwise replace `/dev/null` or `/dev/stdout` for the whole machine.
+
+    Raises:
+        OSError: something else is there.
+    """
+    with suppress(FileNotFoundError):
+        _check_mode(path.stat().st_mode, path)
+
+
 def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int) -> None:
-    """Write a file, whole or not at all; what is there, be it a link, gives way to it.
+    """Write a file, whole or not at all; a file or a link that is there gives way to it.
 
     The draft has a name that nobody can know before, so that none can stand in its way.
 
     Raises:
         OSError: it cannot be written; nothing has changed.
     """
+    check_replaceable(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     file = open_regular(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=mode)
     try:

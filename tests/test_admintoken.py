@@ -1,5 +1,6 @@
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,16 @@ def test_a_pipe_in_its_place_does_not_keep_the_proxy_from_ending(tmp_path: Path)
     token.withdraw()
 
     assert (tmp_path / "token").is_fifo()
+
+
+@pytest.mark.parametrize("issue", [AdminToken.issue, AdminToken.try_to_issue])
+def test_no_file_takes_the_place_of_a_pipe_or_a_device(
+    tmp_path: Path, issue: Callable[[AdminToken], None]
+) -> None:
+    """As root, `token_file: /dev/null` would otherwise replace it for the whole machine."""
+    os.mkfifo(tmp_path / "token")
+
+    with pytest.raises(StartError, match="cannot be written: Not a regular file"):
+        issue(AdminToken(tmp_path / "token"))
+
+    assert [each.is_fifo() for each in tmp_path.iterdir()] == [True]

@@ -164,3 +164,16 @@ def test_a_key_that_does_not_fit_leaves_nothing(tmp_path: Path, replace: bool) -
         write_key(tmp_path / "key", b"k" * 100, mode=0o600, replace=replace)
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_a_key_does_not_take_the_place_of_a_pipe_or_a_device(tmp_path: Path, name: str) -> None:
+    """As root, `--out /dev/null` or `/dev/stdout` would replace it for the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+
+    with pytest.raises(OSError, match="Not a regular file"):
+        write_key(tmp_path / name, b"pem", mode=0o600, replace=True)
+
+    assert {each.name for each in tmp_path.iterdir()} == {"pipe", "link"}
+    assert (tmp_path / "link").is_symlink()

@@ -124,7 +124,7 @@ def _examine_all(
     done: Callable[[int], None],
 ) -> list[Checked]:
     workers = min(len(files), os.cpu_count() or 1)
-    if workers < 2 or sum(path.stat().st_size for path in files) < WORTH_PROCESSES:
+    if workers <= 1 or sum(path.stat().st_size for path in files) < WORTH_PROCESSES:
         checked = []
         for path in files:
             checked.append(_examine_file(path, keys, wanted))
@@ -138,5 +138,8 @@ def _examine_all(
 
 
 def _examine_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int]) -> Checked:
-    with open_to_read(path) as file:
-        return examine(path.name, file, keys=keys, wanted=wanted)
+    try:
+        with open_to_read(path) as file:
+            return examine(path.name, file, keys=keys, wanted=wanted)
+    except OSError as exc:  # of reading, which names no file
+        raise OSError(exc.errno, exc.strerror, str(path)) from None
