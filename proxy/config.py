@@ -201,6 +201,10 @@ class Config:
         Rule(("callers",), admission.callers_told_apart),
         Rule(("policy", "callers"), admission.rules_about_known_callers),
         Rule(("listeners", "admin", "webhooks"), consistency.binds_apart),
+        Rule(
+            ("admin", "app", "upstream", "listeners", "tokens", "webhooks", "audit"),
+            consistency.token_file_of_its_own,
+        ),
     )
 
     app: AppConfig

@@ -6,14 +6,16 @@ key, or None if all is well.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from proxy import addresses, binds, policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from proxy.secret import Secret
 
@@ -287,3 +289,36 @@ def binds_apart(listeners: Sequence[Bound], admin: Bound, webhooks: PerhapsBound
             place = "a port" if binds.host_and_port(bind) else "a socket"
             return f'"{bind}" of {key} and "{taken}" of {other} cannot share {place}'
     return None
+
+
+class WithTokenFile(Protocol):
+    """The admin port."""
+
+    @property
+    def token_file(self) -> Path | None:
+        """Where its token goes, if it has one."""
+
+
+def token_file_of_its_own(admin: WithTokenFile, *others: object) -> str | None:
+    """Keep the admin token, which replaces its file, out of the files that others read."""
+    if admin.token_file is None:
+        return None
+    wanted = os.path.realpath(admin.token_file)
+    if all(os.path.realpath(path) != wanted for path in _files_in(others)):
+        return None
+    return (
+        f'"{admin.token_file}" of admin.token_file is named by another key, too; each start'
+        " replaces that file, so name one that is for the admin token only"
+    )
+
+
+def _files_in(value: object) -> Iterator[Path]:
+    """Give every path in a section, or in several."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _files_in(each)
+    elif dataclasses.is_dataclass(value):
+        for part in dataclasses.fields(value):
+            yield from _files_in(getattr(value, part.name))

@@ -9,7 +9,7 @@ import pytest
 from proxy.config import AdminConfig, AppConfig, Config, LogsConfig, ShutdownConfig, WebhooksConfig
 from proxy.errors import ConfigError
 from proxy.kinds import take
-from proxy.listenerconfig import ListenerConfig
+from proxy.listenerconfig import ListenerConfig, TlsConfig
 from proxy.policyconfig import PolicyConfig, RuleConfig
 from proxy.secret import Secret
 from proxy.servingconfig import BrowserConfig, HeadersConfig, LimitsConfig, TokensConfig
@@ -241,6 +241,25 @@ def test_a_configuration_does_not_show_the_secret_of_webhooks() -> None:
             },
             '"127.0.0.1:9090" of admin.bind and "127.0.0.1:9090" of webhooks.bind cannot share',
             id="one-port-for-admin-and-webhooks",
+        ),
+        pytest.param(
+            Config,
+            {
+                "app": AppConfig(id="1", private_key_file=Path("/x/app.pem")),
+                "admin": AdminConfig(token_file=Path("/x/y/../app.pem")),
+            },
+            "of admin.token_file is named by another key, too",
+            id="token-over-the-private-key",
+        ),
+        pytest.param(
+            Config,
+            {
+                "app": APP,
+                "listeners": (ListenerConfig(tls=TlsConfig(cert=Path("/c"), key=Path("/k"))),),
+                "admin": AdminConfig(token_file=Path("/k")),
+            },
+            "of admin.token_file is named by another key, too",
+            id="token-over-a-listener-s-key",
         ),
     ],
 )

@@ -1,6 +1,9 @@
 """`icr-proxy emulator`: runs until it is told to stop and says how to use it."""
 
 import asyncio
+import errno
+import os
+import secrets
 import shlex
 import signal
 import tempfile
@@ -11,7 +14,6 @@ from typing import Final
 
 from proxy.emulator.server import Emulator
 from proxy.emulator.settings import EmulatorSettings
-from proxy.files import replace_file
 
 _SHOWN: Final = 10
 _KEY_NAME: Final = "icr_private_key.pem"  # as ICR names its downloads (D)
@@ -51,13 +53,29 @@ async def _serve(
 @contextmanager
 def _key_on_disk(pem: str, *, wanted: Path | None) -> Iterator[Path]:
     if wanted is not None:
-        replace_file(wanted, [pem.encode()], mode=_OWNER_ONLY)
+        _write_secret(wanted, pem)
         yield wanted
         return
     with tempfile.TemporaryDirectory(prefix="icr-emulator-") as folder:
         path = Path(folder) / _KEY_NAME
-        replace_file(path, [pem.encode()], mode=_OWNER_ONLY)
+        _write_secret(path, pem)
         yield path
+
+
+def _write_secret(path: Path, text: str) -> None:
+    # A new file takes the place of what is there: that may have a wider mode, or be a link. A
+    # device stays: as root, this would otherwise replace /dev/null for the whole machine.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -58,6 +58,15 @@ async def test_temporary_key_is_gone_at_exit(number: int) -> None:
     assert lines[-1] == "emulator stopped"
 
 
+async def test_key_does_not_take_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(OSError, match="Not a regular file"):
+        await serve(EmulatorSettings(), key_file=tmp_path / "pipe", echo=lambda _line: None)
+
+    assert (tmp_path / "pipe").is_fifo()
+
+
 async def test_key_is_written_where_it_is_wanted_for_the_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text("old and longer than any key" * 200)
