@@ -74,7 +74,9 @@ class RequestHeaders:
             name.lower().encode("ascii") for name in (headers.installation, headers.organization)
         )
         dropped = HOP_BY_HOP | OURS_UPSTREAM | CREDENTIALS | tags | {REQUEST_ID, TRACEPARENT}
-        dropped |= {name.lower().encode("ascii") for name in headers.drop}
+        for name in headers.drop:
+            lower = name.lower().encode("ascii")
+            dropped |= {lower, dashed(lower)}
         if headers.forwarded == "drop":
             dropped |= FORWARDED
         self._dropped = frozenset(dropped)
