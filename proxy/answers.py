@@ -16,7 +16,7 @@ from aiohttp.http import HttpVersion11
 from proxy.breakoff import break_off
 from proxy.cachecontrol import made_private
 from proxy.errors import CallerGoneError, CallerTimeoutError
-from proxy.passingback import LENGTH_LINE, headers_in, passed_back, section_of
+from proxy.passingback import EMPTY_ID_LINE, LENGTH_LINE, headers_in, passed_back, section_of
 
 if TYPE_CHECKING:
     import hashlib
@@ -110,6 +110,8 @@ class Answer:
         if self.is_private:
             section = made_private(section, passed.cache_control, is_targeted=passed.is_targeted)
         if self.request_id and not passed.request_id:
+            if passed.request_id is not None:  # an empty one would hide ours
+                section = EMPTY_ID_LINE.sub(b"", section)
             section += b"\r\nX-Request-Id: " + self.request_id
         if status == NO_CONTENT and has_length:  # there is none (RFC 9110, 8.6)
             section = LENGTH_LINE.sub(b"", section)

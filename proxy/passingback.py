@@ -30,6 +30,7 @@ NOTED = frozenset({CONTENT_LENGTH, CACHE_CONTROL, REQUEST_ID, *TARGETED})
 NOTABLE_IN_ANSWERS = re.compile(
     rb"\r\n(%b)[ \t]*:[ \t]*([^\r]*)" % b"|".join(sorted(DROPPED_FROM_ANSWERS | NOTED))
 )
+EMPTY_ID_LINE = re.compile(rb"\r\n%b[ \t]*:[ \t]*(?=\r|\Z)" % REQUEST_ID, re.IGNORECASE)
 LENGTH_LINE = re.compile(rb"\r\n%b[ \t]*:[^\r]*" % CONTENT_LENGTH, re.IGNORECASE)
 
 
@@ -132,4 +133,4 @@ def passed_back(headers: Iterable[Header]) -> PassedBack:
 
 
 def _joined(before: bytes | None, value: bytes) -> bytes:
-    return value if before is None else before + b", " + value
+    return before + b", " + value if before else value

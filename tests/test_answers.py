@@ -72,6 +72,15 @@ async def test_nothing_is_invented_and_everything_is_kept() -> None:
     ]
 
 
+@pytest.mark.parametrize("lines", [b"", b"X-Request-Id:\r\n", b"x-request-id: \t\r\n" * 2])
+async def test_an_empty_request_id_is_none(lines: bytes) -> None:
+    """A client that takes the first of two lines would have no ID."""
+    answer = await through(b"HTTP/1.1 200 OK\r\n%bContent-Length: 0\r\n\r\n" % lines)
+
+    (found,) = [value for name, value in answer.headers if name.lower() == b"x-request-id"]
+    assert found
+
+
 @pytest.mark.parametrize(
     "head",
     [
