@@ -157,8 +157,10 @@ async def test_whenever_it_is_killed_the_trail_knows_every_retirement(
     assert load.done() <= intents
     assert known_ended <= outcomes
     code, verdict = await verify(emulator, tmp_path)
-    assert (code, verdict["result"]) == (0, "clean"), verdict["findings"]
-    assert [each["source"] for each in verdict["witnesses"]] == [str(tmp_path / "anchor")]
+    # A kill in the middle of a line leaves a torn one, which the next start sets aside.
+    is_repaired = any(record["kind"] == "repair" for record in records)
+    assert (code, verdict["result"]) == (0, "repaired" if is_repaired else "clean"), verdict
+    assert {each["source"] for each in verdict["witnesses"]} == {str(tmp_path / "anchor")}
     assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
     assert [record["kind"] for record in records].count("start") == KILLS + 1
 
@@ -173,12 +175,13 @@ async def test_what_an_anchor_knew_at_the_kill_is_in_the_trail(
             while not (tmp_path / "anchor").exists():  # noqa: ASYNC110  # nobody tells of files
                 await asyncio.sleep(0.01)
         await load.until_killed(program)
-    anchor = json.loads((tmp_path / "anchor").read_text())
+    known = [json.loads(line) for line in (tmp_path / "anchor").read_text().splitlines()]
     async with program_before(emulator, tmp_path, **audited(tmp_path)):
         pass
 
     hashes = [record["hash"] for record in records_in(tmp_path / "trail")]
-    assert hashes[anchor["seq"] - 1] == anchor["hash"]
+    assert known
+    assert [hashes[each["seq"] - 1] for each in known] == [each["hash"] for each in known]
 
 
 async def retire(load: Load, program: Program, name: str) -> RawAnswer:
