@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from proxy.auditchain import seal_all
-from proxy.auditconfig import AuditConfig
-from proxy.auditfiles import list_segments
-from proxy.auditrecord import request_of
-from proxy.auditwriter import TrailWriter
-from proxy.outcome import Journal, Outcome
-from proxy.queryredaction import QueryRedaction
-from proxy.secret import Secret
-from proxy.tracecontext import continue_trace
+from icr_proxy.audit.chain import seal_all
+from icr_proxy.audit.records import request_of
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.audit.writer import TrailWriter
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.observability.outcome import Journal, Outcome
+from icr_proxy.observability.tracecontext import continue_trace
+from icr_proxy.query_redaction import QueryRedaction
+from icr_proxy.redaction import Secret
 from tests.scenes import Clock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.auditchain import Head, Seals
-    from proxy.auditrecord import Request
+    from icr_proxy.audit.chain import Head, Seals
+    from icr_proxy.audit.records import Request
 
 KEY = Secret("k" * 64)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
 from tests.scenes import RunningProxy, app_key_pem, proxy_before
 from tests.stories.process_clients import CLIENTS
 

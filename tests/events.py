@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy import requestlog
+from icr_proxy.observability import request_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Event:
 
 def events() -> dict[str, Event]:
     """Find every call that logs; the emulator is a program of its own."""
-    found = {requestlog.EVENT: Event({SOMETIMES}, set(requestlog.FIELDS))}  # it is no call's text
+    found = {request_log.EVENT: Event({SOMETIMES}, set(request_log.FIELDS))}  # it is no call's text
     for path in sorted(PROXY.rglob("*.py")):
         if "emulator" in path.parts:
             continue

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.outcome import Outcome
-from proxy.tracecontext import Trace
+from icr_proxy.observability.outcome import Outcome
+from icr_proxy.observability.tracecontext import Trace
 
 
 class Heard:

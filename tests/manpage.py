@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli import commands
+from icr_proxy.cli.main import commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from proxy.access import AccessToken, TokenKey
-from proxy.errors import MintError
-from proxy.presence import Presence
-from proxy.redisstore import RedisStore
-from proxy.replicas import Replicas
-from proxy.sealing import derive
-from proxy.secret import Secret
-from proxy.shareddrops import Drops
-from proxy.sharedentry import Place
-from proxy.sharing import Sharing
-from proxy.storeurl import read_store_url
+from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.sealing import derive
+from icr_proxy.errors import MintError
+from icr_proxy.net.storeurl import read_store_url
+from icr_proxy.redaction import Secret
+from icr_proxy.shared_cache.entries import Place
+from icr_proxy.shared_cache.invalidation import Drops
+from icr_proxy.shared_cache.membership import Replicas
+from icr_proxy.shared_cache.presence import Presence
+from icr_proxy.shared_cache.redis_store import RedisStore
+from icr_proxy.shared_cache.single_flight import Sharing
 from tests.tinyredis import TinyRedis
 
 NOW = 1_700_000_000.0

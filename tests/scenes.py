@@ -19,23 +19,23 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from proxy.app import SYSTEM_CLOCKS, App
-from proxy.config import AdminConfig, AppConfig, Config
-from proxy.dialing import parse_address
-from proxy.listenerconfig import ListenerConfig
-from proxy.pool import Pool
-from proxy.secret import Secret
-from proxy.upstream import UpstreamRequest
-from proxy.upstreamconfig import TimeoutsConfig, UpstreamConfig
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.models import AdminConfig, AppConfig, Config
+from icr_proxy.config.upstreamconfig import TimeoutsConfig, UpstreamConfig
+from icr_proxy.redaction import Secret
+from icr_proxy.runtime.app import SYSTEM_CLOCKS, App
+from icr_proxy.upstream.dialer import parse_address
+from icr_proxy.upstream.interface import UpstreamRequest
+from icr_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from proxy.clocks import Clocks
-    from proxy.emulator.server import Emulator
-    from proxy.upstream import Body, UpstreamResponse
+    from icr_proxy.clocks import Clocks
+    from icr_proxy.emulator.server import Emulator
+    from icr_proxy.upstream.interface import Body, UpstreamResponse
 
 TAG = "X-ICR-Installation-Id"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from proxy.auditrecord import field_table, record_table
-from proxy.reference import reference_table, refusal_table
+from icr_proxy.audit.records import field_table, record_table
+from icr_proxy.config.reference import reference_table, refusal_table
 from tests.manpage import PAGE, manual
 
 ROOT = Path(__file__).parent.parent

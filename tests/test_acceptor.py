@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy import acceptor
-from proxy.acceptor import BATCH_BEYOND, Acceptor
-from proxy.answers import Answer
-from proxy.listenerconfig import TlsConfig
-from proxy.listeners import Door, Listener
-from proxy.pages import send_page, text_page
-from proxy.places import Place, Places
-from proxy.request import Request
-from proxy.servingconfig import LimitsConfig
-from proxy.tlsdoor import TlsDoor
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.net.tlsdoor import TlsDoor
+from icr_proxy.server import acceptor
+from icr_proxy.server.acceptor import BATCH_BEYOND, Acceptor
+from icr_proxy.server.limits import Place, Places
+from icr_proxy.server.listener import Door, Listener
+from icr_proxy.server.pages import send_page, text_page
+from icr_proxy.server.request import Request
+from icr_proxy.server.response import Answer
 from tests.issuing import authority, server_certificate, trusting
 from tests.scenes import read_answer, request_head
 from tests.test_tlsdoor import Told

@@ -2,8 +2,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from proxy.access import AccessToken, TokenKey
-from proxy.secret import Secret
+from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.redaction import Secret
 
 
 @pytest.mark.parametrize(

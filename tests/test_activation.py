@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.activation import Activation
-from proxy.errors import BindError
+from icr_proxy.errors import BindError
+from icr_proxy.net.activation import Activation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.addresses import (
+from icr_proxy.net.addresses import (
     collide,
     is_loopback,
     read_address,

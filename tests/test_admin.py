@@ -9,14 +9,14 @@ from typing import NoReturn
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.access import TokenKey
-from proxy.admin import Admin
-from proxy.browsers import HostGuard, OriginGuard
-from proxy.control import Control
-from proxy.gate import Gate
-from proxy.listenerconfig import ListenerConfig
-from proxy.listeners import Listener
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.admin.api import Admin
+from icr_proxy.admin.auth import Gate
+from icr_proxy.admin.control import Control
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
+from icr_proxy.server.listener import Listener
 from tests.scenes import RawAnswer, RunningProxy, call, request_head
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.admintoken import AdminToken
-from proxy.errors import StartError
+from icr_proxy.admin.admintoken import AdminToken
+from icr_proxy.errors import StartError
 
 
 def test_without_a_file_there_is_no_token() -> None:

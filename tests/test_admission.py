@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import pytest
 
-from proxy import admission
-from proxy.callerconfig import CallerConfig
-from proxy.listenerconfig import ListenerConfig, TlsConfig
-from proxy.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config import admission
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
 
 TLS = TlsConfig(cert=Path("/c"), key=Path("/k"))
 HASH = f"sha256:{1:064x}"

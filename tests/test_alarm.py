@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.alarm import Alarm
+from icr_proxy.upstream.alarm import Alarm
 
 
 class FakeLoop:

@@ -10,9 +10,9 @@ import pytest
 import uvloop
 from aiohttp import HttpVersion11
 
-from proxy.answers import Answer
-from proxy.errors import CallerGoneError
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.errors import CallerGoneError
+from icr_proxy.server.response import Answer
 from tests.scenes import (
     RawAnswer,
     Visit,

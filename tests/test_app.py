@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.access import TokenKey
-from proxy.app import App
-from proxy.config import ShutdownConfig
-from proxy.errors import BindError, ConfigError
-from proxy.policyconfig import PolicyConfig
-from proxy.servingconfig import HeadersConfig, LimitsConfig, TokensConfig
+from icr_proxy.config.inbound_models import HeadersConfig, LimitsConfig, TokensConfig
+from icr_proxy.config.models import ShutdownConfig
+from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.errors import BindError, ConfigError
+from icr_proxy.runtime.app import App
 from tests.scenes import (
     RunningProxy,
     call,
@@ -30,8 +30,8 @@ from tests.scenes import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from proxy.config import Config
-    from proxy.emulator.server import Emulator
+    from icr_proxy.config.models import Config
+    from icr_proxy.emulator.server import Emulator
 
 NOWHERE = "http://127.0.0.1:9"
 

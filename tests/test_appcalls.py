@@ -11,9 +11,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from proxy.appcalls import PERHAPS_REFUSED, AppAnswer, AppCalls, no_answer
-from proxy.dialing import parse_address
-from proxy.errors import (
+from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.credentials.app_client import PERHAPS_REFUSED, AppAnswer, AppCalls, no_answer
+from icr_proxy.credentials.signing_key import SigningKey, parse_signing_key
+from icr_proxy.errors import (
     CircuitOpenError,
     ContentCodingError,
     MintBrokenError,
@@ -35,10 +36,9 @@ from proxy.errors import (
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
-from proxy.keys import SigningKey, parse_signing_key
-from proxy.pool import Pool
-from proxy.upstream import UpstreamRequest
-from proxy.upstreamconfig import TimeoutsConfig
+from icr_proxy.upstream.dialer import parse_address
+from icr_proxy.upstream.interface import UpstreamRequest
+from icr_proxy.upstream.pool import Pool
 from tests.scenes import Noted, ScriptedUpstream, Visit, app_key_pem, ok, scripted_upstream
 
 NOW = 1_700_000_000.0

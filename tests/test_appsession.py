@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.access import TokenKey
-from proxy.appsession import AppSession
-from proxy.emulator.server import Emulator
-from proxy.errors import KeyUnusableError, UpstreamError
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.doctor.session import AppSession
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.errors import KeyUnusableError, UpstreamError
 from tests.doctor.scenes import config_before
 from tests.scenes import Visit, config_for, ok, scripted_upstream
 

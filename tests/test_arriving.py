@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.arriving import arrive, read_header
-from proxy.config import AppConfig, Config
-from proxy.listenerconfig import ListenerConfig
-from proxy.secret import Secret
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.models import AppConfig, Config
+from icr_proxy.forwarding.arriving import arrive, read_header
+from icr_proxy.redaction import Secret
 
 CONFIG = Config(
     app=AppConfig(id="a", private_key=Secret("k")),

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from proxy.asking import facts
-from proxy.auditconfig import AuditConfig
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of, new_key
-from proxy.config import AppConfig, Config, WebhooksConfig
-from proxy.listenerconfig import ListenerConfig
-from proxy.secret import Secret
+from icr_proxy.admin.console_queries import facts
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.models import AppConfig, Config, WebhooksConfig
+from icr_proxy.policy.callerkeys import hash_of, new_key
+from icr_proxy.redaction import Secret
 
 
 def values(config: Config) -> dict[str, object]:

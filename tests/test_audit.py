@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from proxy.audit import Trail
-from proxy.auditchain import Head
-from proxy.auditconfig import AuditConfig
-from proxy.auditrecord import Gap, Intent, Record, Stop
-from proxy.auditthread import Entry, Landed, number_intents, unwrapped
-from proxy.errors import AuditUnavailableError
-from proxy.outcome import Outcome
+from icr_proxy.audit.chain import Head
+from icr_proxy.audit.records import Gap, Intent, Record, Stop
+from icr_proxy.audit.trail import Trail
+from icr_proxy.audit.writer_thread import Entry, Landed, number_intents, unwrapped
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.errors import AuditUnavailableError
+from icr_proxy.observability.outcome import Outcome
 from tests.auditscenes import journal_of, outcome_of
 
 AT_ONCE = 0.01

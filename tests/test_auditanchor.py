@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from proxy import auditanchor
-from proxy.auditanchor import (
+from icr_proxy.audit import anchor as auditanchor
+from icr_proxy.audit.anchor import (
     KEPT_NEWEST,
     AnchorFile,
     find_rewind,
@@ -20,8 +20,8 @@ from proxy.auditanchor import (
     read_history,
     thinned,
 )
-from proxy.auditchain import Head
-from proxy.auditfiles import list_segments
+from icr_proxy.audit.chain import Head
+from icr_proxy.audit.segments import list_segments
 from tests.auditor.trails import write_trail
 from tests.auditscenes import cut_last_line
 

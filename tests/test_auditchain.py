@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from proxy.auditchain import GENESIS, BrokenRecordError, Head, Seals, follow, unseal
+from icr_proxy.audit.chain import GENESIS, BrokenRecordError, Head, Seals, follow, unseal
 from tests.auditscenes import seal
 
 SECRET = b"k" * 64

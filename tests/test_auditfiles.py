@@ -7,18 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auditconfig import AuditConfig
-from proxy.auditfiles import (
-    LOCK,
-    claim,
-    create,
-    is_in_use,
-    list_segments,
-    segment_name,
-)
-from proxy.auditrecovery import recover
-from proxy.auditwriter import inspect_trail
-from proxy.errors import StartError
+from icr_proxy.audit.recovery import recover
+from icr_proxy.audit.segments import LOCK, claim, create, is_in_use, list_segments, segment_name
+from icr_proxy.audit.writer import inspect_trail
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.errors import StartError
 from tests.auditscenes import read_of, writer_in
 
 

@@ -3,14 +3,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from proxy.audithandover import HANDED_MOST, Handover
-from proxy.auditthread import Awaited
+from icr_proxy.audit.audithandover import HANDED_MOST, Handover
+from icr_proxy.audit.writer_thread import Awaited
 from tests.auditscenes import read_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proxy.auditthread import Entry
+    from icr_proxy.audit.writer_thread import Entry
 
 GUARD_SECONDS = 20.0
 

@@ -11,16 +11,16 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from proxy.auditchain import Head
-from proxy.auditconfig import AuditConfig
-from proxy.auditfiles import list_segments
-from proxy.auditing import TrailReports, config_digest
-from proxy.auditkey import read_audit_key
-from proxy.auditthread import Landed
-from proxy.config import LogsConfig
-from proxy.errors import ConfigError, StartError
-from proxy.logs import Lines, Threshold, build_log
-from proxy.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.audit.chain import Head
+from icr_proxy.audit.key import read_audit_key
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.audit.service import TrailReports, config_digest
+from icr_proxy.audit.writer_thread import Landed
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import LogsConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.errors import ConfigError, StartError
+from icr_proxy.observability.log import Lines, Threshold, build_log
 from tests.auditscenes import cut_last_line, kinds_in, records_in
 from tests.scenes import (
     RunningProxy,

@@ -8,16 +8,9 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
-from proxy.auditrecord import (
-    KINDS,
-    field_table,
-    intent_of,
-    record_table,
-    request_of,
-    tagged,
-)
-from proxy.outcome import Announcement
-from proxy.queryredaction import QueryRedaction
+from icr_proxy.audit.records import KINDS, field_table, intent_of, record_table, request_of, tagged
+from icr_proxy.observability.outcome import Announcement
+from icr_proxy.query_redaction import QueryRedaction
 from tests.auditscenes import journal_of, outcome_of, record_of
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "audit.md"

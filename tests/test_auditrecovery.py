@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy import auditrecovery
-from proxy.auditfiles import list_segments, segment_name
-from proxy.auditrecovery import HARDLY_BEGUN, hash_of, recover, survey
-from proxy.errors import StartError
+from icr_proxy.audit import recovery
+from icr_proxy.audit.recovery import HARDLY_BEGUN, hash_of, recover, survey
+from icr_proxy.audit.segments import list_segments, segment_name
+from icr_proxy.errors import StartError
 from tests.auditscenes import kinds_in, read_of, records_in, writer_in
 
 
@@ -141,7 +141,7 @@ def test_the_hash_of_any_record_is_found(tmp_path: Path) -> None:
 def test_there_is_an_end_to_what_is_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditrecovery, "_MOST_ASIDE", 1)
+    monkeypatch.setattr(recovery, "_MOST_ASIDE", 1)
     path = begun(tmp_path)
     (tmp_path / f"{path.name}.torn").touch()
     path.write_bytes(path.read_bytes() + b"torn")

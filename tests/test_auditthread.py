@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from proxy.auditanchor import Rewind
-from proxy.auditchain import Head
-from proxy.auditconfig import AuditConfig
-from proxy.auditrecord import Intent, Record, Request, Stop, intent_of
-from proxy.auditthread import Awaited, Landed, TrailThread
-from proxy.outcome import Announcement
-from proxy.queryredaction import QueryRedaction
+from icr_proxy.audit.anchor import Rewind
+from icr_proxy.audit.chain import Head
+from icr_proxy.audit.records import Intent, Record, Request, Stop, intent_of
+from icr_proxy.audit.writer_thread import Awaited, Landed, TrailThread
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.observability.outcome import Announcement
+from icr_proxy.query_redaction import QueryRedaction
 from tests.auditscenes import journal_of, read_of
 from tests.scenes import Clock
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auditfiles import list_segments
-from proxy.errors import StartError
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.errors import StartError
 from tests.auditscenes import KEY, kinds_in, read_of, records_in, writer_in
 from tests.scenes import Clock
 

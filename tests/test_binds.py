@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.binds import (
+from icr_proxy.net.binds import (
     collide,
     host_and_port,
     is_reachable,

@@ -9,15 +9,15 @@ import pytest
 from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.web import RequestPayloadError
 
-from proxy.bodies import PACE, CallerBody
-from proxy.errors import (
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.errors import (
     BadRequestError,
     BodyTooLargeError,
     CallerGoneError,
     CallerTimeoutError,
     ProxyError,
 )
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.server.bodies import PACE, CallerBody
 from tests.scenes import (
     Visit,
     call,

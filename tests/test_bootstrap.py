@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.bootstrap import approximate
-from proxy.cli import commands
+from icr_proxy.cli.main import commands
+from icr_proxy.runtime.bootstrap import approximate
 from tests.stories.program import environment, run_to_end, start
 from tests.test_cli import bare_environment, command_lines
 
 if TYPE_CHECKING:
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
-PROGRAM = [sys.executable, "-m", "proxy"]
+PROGRAM = [sys.executable, "-m", "icr_proxy"]
 GUARD_SECONDS = 20
 QUICK_SECONDS = 6.0  # on a busy machine; nothing here should take one, but an injector's drain
 
@@ -203,7 +203,7 @@ async def test_a_signal_during_the_imports_of_another_command_is_no_traceback(
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        f"from proxy import bootstrap; {imports}",
+        f"from icr_proxy.runtime import bootstrap; {imports}",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -361,7 +361,7 @@ def look_up(host, *more, flags=0, **named):
         time.sleep(60)
     return numeric(host, *more, flags=flags, **named)
 socket.getaddrinfo = look_up
-from proxy.__main__ import main
+from icr_proxy.__main__ import main
 sys.argv[1:] = {words!r}
 main()
 """
@@ -479,7 +479,7 @@ def test_every_complaint_is_shown_in_every_encoding(
     ],
 )
 def test_characters_are_approximated(text: str, shown: bytes) -> None:
-    code = f"from proxy import bootstrap; bootstrap.prepare([]); print({text!r})"
+    code = f"from icr_proxy.runtime import bootstrap; bootstrap.prepare([]); print({text!r})"
     env = bare_environment(PYTHONIOENCODING="latin-1")
 
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
@@ -520,6 +520,6 @@ def test_a_reader_that_leaves_early_is_no_traceback() -> None:
 
 
 def test_the_names_of_commands_that_serve_are_right() -> None:
-    from proxy.bootstrap import RELOADED, SERVICES  # noqa: PLC0415
+    from icr_proxy.runtime.bootstrap import RELOADED, SERVICES  # noqa: PLC0415
 
     assert RELOADED < SERVICES <= set(commands.list_commands(None))  # type: ignore[arg-type]

@@ -7,9 +7,7 @@ from typing import cast
 
 import pytest
 
-from proxy.breaker import Breaker, is_about_api, is_late
-from proxy.circuit import Circuit
-from proxy.errors import (
+from icr_proxy.errors import (
     CallerGoneError,
     CircuitOpenError,
     UpstreamBrokenError,
@@ -20,7 +18,9 @@ from proxy.errors import (
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
-from proxy.upstream import UpstreamRequest, UpstreamResponse
+from icr_proxy.upstream.breaker import Breaker, is_about_api, is_late
+from icr_proxy.upstream.circuit_breaker import Circuit
+from icr_proxy.upstream.interface import UpstreamRequest, UpstreamResponse
 from tests.scenes import Clock, Parts, upstream_request
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from proxy.browsers import HostGuard, OriginGuard, hostname, is_preflight, preflight
-from proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
-from proxy.listenerconfig import ListenerConfig
-from proxy.servingconfig import BrowserConfig
+from icr_proxy.config.inbound_models import BrowserConfig
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
+from icr_proxy.policy.browser_guard import HostGuard, OriginGuard, hostname, is_preflight, preflight
 from tests.scenes import (
     RawAnswer,
     ScriptedUpstream,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.cachecontrol import PRIVATE_LINE, TARGETED, made_private, may_be_shared
+from icr_proxy.http1.cache_control import PRIVATE_LINE, TARGETED, made_private, may_be_shared
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import pytest
 
-from proxy.access import AccessToken
-from proxy.cached import keep
-from proxy.secret import Secret
+from icr_proxy.credentials.access_token import AccessToken
+from icr_proxy.credentials.cached import keep
+from icr_proxy.redaction import Secret
 
 NOW = 1_700_000_000.0
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.callerconnection import CallerConnection
-from proxy.listeners import Listener
-from proxy.servingconfig import LimitsConfig
-from proxy.turns import WAITING_MOST
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.server.callerconnection import CallerConnection
+from icr_proxy.server.connection import WAITING_MOST
+from icr_proxy.server.listener import Listener
 from tests.scenes import (
     TAG,
     RawAnswer,
@@ -433,7 +433,7 @@ async def test_a_refused_caller_that_still_sends_can_read_why() -> None:
 async def test_what_a_refused_caller_sends_is_not_read_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxy.turns.LINGER_SECONDS", 0.3)
+    monkeypatch.setattr("icr_proxy.server.connection.LINGER_SECONDS", 0.3)
 
     async with proxy_with() as proxy, connected(proxy) as (_, writer):
         writer.write(b"nonsense\r\n\r\n")

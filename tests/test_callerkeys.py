@@ -3,11 +3,18 @@ import re
 
 import pytest
 
-from proxy.callerkeys import ALPHABET, CHECKSUM_LENGTH, checksum, digest_in, hash_of, new_key
-from proxy.kinds import take
-from proxy.masking import masked_value
-from proxy.showing import shown
-from proxy.vocabulary import KEY_HASHES
+from icr_proxy.config.fields import KEY_HASHES
+from icr_proxy.config.value_types import take
+from icr_proxy.masking import masked_value
+from icr_proxy.policy.callerkeys import (
+    ALPHABET,
+    CHECKSUM_LENGTH,
+    checksum,
+    digest_in,
+    hash_of,
+    new_key,
+)
+from icr_proxy.showing import shown
 
 
 def test_a_key_has_a_prefix_much_chance_and_a_checksum() -> None:

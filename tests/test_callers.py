@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of
-from proxy.callers import Callers, Known
-from proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
-from proxy.operations import match
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
+from icr_proxy.policy.caller_auth import Callers, Known
+from icr_proxy.policy.callerkeys import hash_of
+from icr_proxy.policy.operations import match
 
 Header = tuple[bytes, bytes]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from proxy.certificates import MOST, read_identity
-from proxy.errors import StartError
-from proxy.listenerconfig import TlsConfig
+from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.errors import StartError
+from icr_proxy.net.tls import MOST, read_identity
 from tests.issuing import authority, issue, server_certificate
 from tests.scenes import pem_of
 

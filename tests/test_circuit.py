@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.circuit import GROWTH_MOST, HEAVY_SHARE, JITTER_SHARE, Circuit
-from proxy.errors import CircuitOpenError
+from icr_proxy.errors import CircuitOpenError
+from icr_proxy.upstream.circuit_breaker import GROWTH_MOST, HEAVY_SHARE, JITTER_SHARE, Circuit
 
 NOW = 1000.0
 PAUSE = 5.0

@@ -13,14 +13,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from proxy import __version__
-from proxy.cli import ELSEWHERE, commands
+from icr_proxy import __version__
+from icr_proxy.cli.main import ELSEWHERE, commands
 from tests.issuing import server_certificate
 from tests.scenes import app_key_pem
 from tests.stories.program import environment, is_proxy, program_run, run_to_end
 
 if TYPE_CHECKING:
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 PLANTED = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC-planted"
 
@@ -78,7 +78,8 @@ def test_a_group_says_what_it_has() -> None:
 async def test_serving_imports_no_command_of_another_kind() -> None:
     """A sidecar pays for every import."""
     code = (
-        "import sys, proxy.cli, proxy.running; print([n for n in sys.modules if n[:6]=='proxy.'])"
+        "import sys, icr_proxy.cli.main, icr_proxy.runtime.process;"
+        " print([n for n in sys.modules if n[:10]=='icr_proxy.'])"
     )
 
     process = await asyncio.create_subprocess_exec(
@@ -87,8 +88,13 @@ async def test_serving_imports_no_command_of_another_kind() -> None:
     out, _ = await process.communicate()
 
     loaded = out.decode()
-    assert "'proxy.handler'" in loaded
-    for module in (*ELSEWHERE.values(), "proxy.doctor", "proxy.explaining", "proxy.keyfiles"):
+    assert "'icr_proxy.forwarding.handler'" in loaded
+    for module in (
+        *ELSEWHERE.values(),
+        "icr_proxy.doctor",
+        "icr_proxy.forwarding.explain",
+        "icr_proxy.credentials.keyfiles",
+    ):
         assert f"'{module}" not in loaded
 
 

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from proxy.auditanchor import AnchorFile
-from proxy.auditchain import Head
-from proxy.auditconfig import AuditConfig
-from proxy.auditfiles import list_segments
-from proxy.auditkey import read_audit_key
-from proxy.auditthread import TrailThread
-from proxy.auditwriter import TrailWriter, inspect_trail
-from proxy.cli import commands
-from proxy.errors import StartError
+from icr_proxy.audit.anchor import AnchorFile
+from icr_proxy.audit.chain import Head
+from icr_proxy.audit.key import read_audit_key
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.audit.writer import TrailWriter, inspect_trail
+from icr_proxy.audit.writer_thread import TrailThread
+from icr_proxy.cli.main import commands
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.errors import StartError
 from tests.auditor.trails import write_trail
 from tests.auditscenes import KEY, read_of, writer_in
 from tests.test_auditwriter import files_no_longer_than
@@ -212,7 +212,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(trail: tuple[Path, Head], tmp_p
     words = ["audit", "verify", str(trail[0]), "--key-file", str(tmp_path / "key")]
 
     subprocess.run(
-        [sys.executable, "-m", "proxy", *words],
+        [sys.executable, "-m", "icr_proxy", *words],
         stderr=theirs, stdout=subprocess.DEVNULL, check=True, timeout=GUARD_SECONDS,
     )  # fmt: skip
     os.close(theirs)
@@ -234,7 +234,7 @@ def test_the_newest_records_are_shown(trail: tuple[Path, Head]) -> None:
 
 async def test_records_are_shown_as_they_come(trail: tuple[Path, Head]) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", "audit", "tail", str(trail[0]), "-n", "1", "--json",
+        sys.executable, "-m", "icr_proxy", "audit", "tail", str(trail[0]), "-n", "1", "--json",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None

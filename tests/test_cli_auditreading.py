@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from proxy.cli import commands
+from icr_proxy.cli.main import commands
 from tests.auditscenes import read_of, record_of, writer_in
 
 

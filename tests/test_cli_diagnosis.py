@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli_diagnosis import show
-from proxy.doctor.findings import Finding
-from proxy.emulator.app_keys import new_private_key
-from proxy.emulator.server import Emulator
+from icr_proxy.cli.diagnose import show
+from icr_proxy.doctor.findings import Finding
+from icr_proxy.emulator.registry.app_keys import new_private_key
+from icr_proxy.emulator.server import Emulator
 from tests.doctor.tls_front import tls_before
 from tests.scenes import TAG
 from tests.stories.program import environment, program_before, run_to_end

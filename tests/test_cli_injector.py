@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from proxy import __version__
-from proxy.cli import commands
-from proxy.cli_injector import _defaults, _setting
-from proxy.errors import StartError
-from proxy.injector.defaults import Defaults
+from icr_proxy import __version__
+from icr_proxy.cli.injector import _defaults, _setting
+from icr_proxy.cli.main import commands
+from icr_proxy.errors import StartError
+from icr_proxy.injector.defaults import Defaults
 
 SIGNED = ("--self-signed", "--for", "localhost")
 

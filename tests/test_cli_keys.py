@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of
-from proxy.cli import commands
-from proxy.keys import load_key_file
-from proxy.loading import load
+from icr_proxy.cli.main import commands
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.loading import load
+from icr_proxy.credentials.signing_key import load_key_file
+from icr_proxy.policy.callerkeys import hash_of
 from tests.scenes import app_key_pem
 
 

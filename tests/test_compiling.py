@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from proxy.callerconfig import CallerConfig
-from proxy.compiling import build_rules, build_terms, upstream_host
-from proxy.policyconfig import PolicyConfig
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.forwarding.compiling import build_rules, build_terms, upstream_host
 from tests.scenes import config_for
 
 API = "http://127.0.0.1:9"

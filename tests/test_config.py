@@ -6,16 +6,23 @@ from typing import Any
 
 import pytest
 
-from proxy.config import AdminConfig, AppConfig, Config, LogsConfig, ShutdownConfig, WebhooksConfig
-from proxy.errors import ConfigError
-from proxy.kinds import take
-from proxy.listenerconfig import ListenerConfig, TlsConfig
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.secret import Secret
-from proxy.servingconfig import BrowserConfig, HeadersConfig, LimitsConfig, TokensConfig
-from proxy.settings import Key, Part, dotted, leaves
-from proxy.settings import Path as KeyPath
-from proxy.upstreamconfig import TimeoutsConfig, UpstreamConfig
+from icr_proxy.config.inbound_models import BrowserConfig, HeadersConfig, LimitsConfig, TokensConfig
+from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
+from icr_proxy.config.models import (
+    AdminConfig,
+    AppConfig,
+    Config,
+    LogsConfig,
+    ShutdownConfig,
+    WebhooksConfig,
+)
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.spec import Key, Part, dotted, leaves
+from icr_proxy.config.spec import Path as KeyPath
+from icr_proxy.config.upstreamconfig import TimeoutsConfig, UpstreamConfig
+from icr_proxy.config.value_types import take
+from icr_proxy.errors import ConfigError
+from icr_proxy.redaction import Secret
 
 LEAVES = list(leaves(Config))
 NAMES = [dotted(path) for path, _, _ in LEAVES]

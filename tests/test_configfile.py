@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from proxy import configfile
-from proxy.errors import ConfigError
-from proxy.tree import Mapping, Scalar, Sequence, plain
+from icr_proxy.config import yaml_file
+from icr_proxy.config.document import Mapping, Scalar, Sequence, plain
+from icr_proxy.errors import ConfigError
 
 PLANTED = "PLANTEDvalue"
 
@@ -43,13 +43,13 @@ def file(directory: Path, content: bytes) -> Path:
     ],
 )
 def test_a_value_stays_the_text_that_was_written(text: str, value: object) -> None:
-    _, node = configfile.parse(text).entries["k"]
+    _, node = yaml_file.parse(text).entries["k"]
 
     assert plain(node) == value
 
 
 def test_every_node_knows_its_line() -> None:
-    root = configfile.parse("# comment\na:\n  - x\n  - b: y\n")
+    root = yaml_file.parse("# comment\na:\n  - x\n  - b: y\n")
 
     line, items = root.entries["a"]
     assert line == 2
@@ -71,7 +71,7 @@ def test_every_node_knows_its_line() -> None:
     ],
 )
 def test_an_empty_file_is_a_mapping_without_keys(tmp_path: Path, content: bytes) -> None:
-    assert configfile.read(file(tmp_path, content)).entries == {}
+    assert yaml_file.read(file(tmp_path, content)).entries == {}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_an_empty_file_is_a_mapping_without_keys(tmp_path: Path, content: bytes)
     ],
 )
 def test_files_of_other_systems_are_read(tmp_path: Path, content: bytes) -> None:
-    _, node = configfile.read(file(tmp_path, content)).entries["k"]
+    _, node = yaml_file.read(file(tmp_path, content)).entries["k"]
 
     assert plain(node) == "v"
 
@@ -92,7 +92,7 @@ def test_files_of_other_systems_are_read(tmp_path: Path, content: bytes) -> None
 def test_a_merge_fills_in_what_is_not_there_and_earlier_ones_win() -> None:
     text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nk:\n  <<: [*a, *b]\n  x: 3\n"
 
-    _, node = configfile.parse(text).entries["k"]
+    _, node = yaml_file.parse(text).entries["k"]
 
     assert isinstance(node, Mapping)
     found = {name: plain(value) for name, (_, value) in node.entries.items()}
@@ -100,7 +100,7 @@ def test_a_merge_fills_in_what_is_not_there_and_earlier_ones_win() -> None:
 
 
 def test_a_single_mapping_is_merged() -> None:
-    _, node = configfile.parse("a: &a {x: 1}\nk: {<<: *a}\n").entries["k"]
+    _, node = yaml_file.parse("a: &a {x: 1}\nk: {<<: *a}\n").entries["k"]
 
     assert isinstance(node, Mapping)
     assert list(node.entries) == ["x"]
@@ -145,7 +145,7 @@ def test_an_unusable_file_is_named_with_the_line(
     path = file(tmp_path, content)
 
     with pytest.raises(ConfigError) as failed:
-        configfile.read(path)
+        yaml_file.read(path)
 
     [problem] = failed.value.problems
     assert problem.startswith(str(path))
@@ -163,7 +163,7 @@ def test_an_unusable_file_is_named_with_the_line(
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, path: str, complaint: str) -> None:
     with pytest.raises(ConfigError) as failed:
-        configfile.read(tmp_path / path)
+        yaml_file.read(tmp_path / path)
 
     assert failed.value.problems == (f"{tmp_path / path}: cannot be read: {complaint}",)
 
@@ -172,7 +172,7 @@ def test_anchors_that_multiply_cost_nothing() -> None:
     """Billion laughs: what an alias means is never written out."""
     levels = "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 60))
 
-    root = configfile.parse("a0: &a0 x\n" + levels)
+    root = yaml_file.parse("a0: &a0 x\n" + levels)
 
     _, node = root.entries["a59"]
     assert plain(node) == [[]] * 9
@@ -203,11 +203,11 @@ def test_a_parser_error_never_quotes_the_file(
     pure: bool,  # noqa: FBT001
 ) -> None:
     if pure:
-        monkeypatch.setattr(configfile, "_LOADER", yaml.SafeLoader)
+        monkeypatch.setattr(yaml_file, "_LOADER", yaml.SafeLoader)
     path = file(tmp_path, text.encode())
 
     with pytest.raises(ConfigError) as failed:
-        configfile.read(path)
+        yaml_file.read(path)
 
     assert PLANTED not in str(failed.value)
 
@@ -215,10 +215,10 @@ def test_a_parser_error_never_quotes_the_file(
 def test_a_pipe_into_which_nobody_writes_does_not_stop_the_start_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configfile, "PIPE_SECONDS", 0.01)
+    monkeypatch.setattr(yaml_file, "PIPE_SECONDS", 0.01)
     os.mkfifo(tmp_path / "c.yaml")
 
     with pytest.raises(ConfigError) as failed:
-        configfile.read(tmp_path / "c.yaml")
+        yaml_file.read(tmp_path / "c.yaml")
 
     assert "cannot be read: nobody wrote into the pipe" in failed.value.problems[0]

@@ -13,16 +13,16 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from proxy.alarm import Alarm
-from proxy.connection import RECEIVED_MOST, Connection, encode_head
-from proxy.errors import (
+from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.errors import (
     CallerGoneError,
     UpstreamBrokenError,
     UpstreamError,
     UpstreamTimeoutError,
 )
-from proxy.reply import HIGH_WATER
-from proxy.upstreamconfig import TimeoutsConfig
+from icr_proxy.upstream.alarm import Alarm
+from icr_proxy.upstream.connection import RECEIVED_MOST, Connection, encode_head
+from icr_proxy.upstream.response import HIGH_WATER
 from tests.scenes import (
     Parts,
     Visit,

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from proxy import consistency
-from proxy.config import AdminConfig, WebhooksConfig
-from proxy.errors import ConfigError
-from proxy.listenerconfig import ListenerConfig, TlsConfig
-from proxy.policyconfig import RuleConfig
-from proxy.secret import Secret
+from icr_proxy.config import rules as consistency
+from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
+from icr_proxy.config.models import AdminConfig, WebhooksConfig
+from icr_proxy.config.policyconfig import RuleConfig
+from icr_proxy.errors import ConfigError
+from icr_proxy.redaction import Secret
 
 
 @pytest.mark.parametrize(

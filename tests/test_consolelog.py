@@ -4,13 +4,13 @@ import io
 import subprocess
 import sys
 
-from proxy.consolelog import console_log
-from proxy.logs import Lines
+from icr_proxy.observability.console_log import console_log
+from icr_proxy.observability.log import Lines
 
 SERVICE = """
 import io, sys
-from proxy.config import LogsConfig
-from proxy.logs import Lines, Threshold, build_log
+from icr_proxy.config.models import LogsConfig
+from icr_proxy.observability.log import Lines, Threshold, build_log
 lines = Lines(io.BytesIO())
 build_log(
     LogsConfig(format="json"), lines=lines, threshold=Threshold("info"), now=lambda: 0.0

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from proxy.config import AdminConfig, Config
-from proxy.emulator.server import Emulator
-from proxy.site import FILES, POLICY
+from icr_proxy.admin.site import FILES, POLICY
+from icr_proxy.config.models import AdminConfig, Config
+from icr_proxy.emulator.server import Emulator
 from tests.scenes import RawAnswer, RunningProxy, call, config_for, request_head, running
 
 LOCAL = "127.0.0.1:0"
@@ -313,7 +313,7 @@ async def test_a_question_has_its_bounds(proxy: RunningProxy) -> None:
 async def test_a_question_that_never_comes_is_given_up(
     proxy: RunningProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.consolepages.READ_SECONDS", 0.05)
+    monkeypatch.setattr("icr_proxy.admin.console_pages.READ_SECONDS", 0.05)
     port = int(proxy.app.admin.address.rpartition(":")[2])
 
     async with asyncio.timeout(10):

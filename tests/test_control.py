@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from proxy.access import TokenKey
-from proxy.control import Control
-from proxy.pages import Page
-from proxy.peers import Peer
+from icr_proxy.admin.control import Control
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.net.peers import Peer
+from icr_proxy.server.pages import Page
 
 ONE = TokenKey("in-1")
 HERE = "127.0.0.1"

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.access import AppSignature, OnOrganization, TokenKey
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of
-from proxy.compiling import build_rules
-from proxy.deciding import Decision, decide, decide_for
-from proxy.errors import InstallationRequiredError
-from proxy.explaining import Arrived
-from proxy.hops import Hops
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.problems import kind_of
-from proxy.requesthead import HeadRules, read_head
-from proxy.servingconfig import BrowserConfig, LimitsConfig
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.inbound_models import BrowserConfig, LimitsConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.credentials.access_token import AppSignature, OnOrganization, TokenKey
+from icr_proxy.errors import InstallationRequiredError
+from icr_proxy.forwarding.compiling import build_rules
+from icr_proxy.forwarding.explain import Arrived
+from icr_proxy.forwarding.listener_rules import Decision, decide, decide_for
+from icr_proxy.http1.hops import Hops
+from icr_proxy.http1.problem import kind_of
+from icr_proxy.http1.request_head import HeadRules, read_head
+from icr_proxy.policy.callerkeys import hash_of
 from tests.scenes import TAG, config_for
 
 if TYPE_CHECKING:
-    from proxy.config import Config
+    from icr_proxy.config.models import Config
 
 KEY = "icrp_decided"
 CLERK = CallerConfig(name="clerk", keys=(hash_of(KEY),), operations=("v1.*",), installations=("i",))

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from proxy.access import TokenKey
-from proxy.deliveries import BODY_MOST, Deliveries
-from proxy.listeners import Listener
-from proxy.secret import Secret
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.admin.deliveries import BODY_MOST, Deliveries
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.redaction import Secret
+from icr_proxy.server.listener import Listener
 from tests.scenes import RawAnswer, call, read_answer
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import uvloop
 
-from proxy.delivery import is_taken, keep_nothing_back, was_reset
+from icr_proxy.net.transport import is_taken, keep_nothing_back, was_reset
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from proxy import binds
-from proxy.config import WebhooksConfig
-from proxy.descriptors import (
+from icr_proxy.config.models import WebhooksConfig
+from icr_proxy.errors import StartError
+from icr_proxy.net import binds
+from icr_proxy.net.descriptors import (
     PORT_CONNECTIONS,
     SPARE,
     SPARE_LEAST,
@@ -25,7 +26,6 @@ from proxy.descriptors import (
     raise_limit,
     share,
 )
-from proxy.errors import StartError
 from tests.scenes import config_for
 
 

@@ -18,9 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from proxy.breaker import is_about_api
-from proxy.dialing import parse_address
-from proxy.errors import (
+from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.errors import (
     StartError,
     UpstreamBrokenError,
     UpstreamCertificateError,
@@ -29,10 +28,11 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamTlsError,
 )
-from proxy.forward import may_send_again
-from proxy.pool import Pool
-from proxy.problems import kind_of
-from proxy.upstreamconfig import TimeoutsConfig
+from icr_proxy.forwarding.forwarder import may_send_again
+from icr_proxy.http1.problem import kind_of
+from icr_proxy.upstream.breaker import is_about_api
+from icr_proxy.upstream.dialer import parse_address
+from icr_proxy.upstream.pool import Pool
 from tests.scenes import (
     Clock,
     Noted,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from proxy.directory import Directory
-from proxy.errors import AppKeyRefusedError, MintError, MintFailedError, MintTimeoutError
+from icr_proxy.credentials.directory import Directory
+from icr_proxy.errors import AppKeyRefusedError, MintError, MintFailedError, MintTimeoutError
 
 NOW = 1_700_000_000.0
 

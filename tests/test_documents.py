@@ -11,16 +11,16 @@ import click
 import pytest
 import yaml
 
-from proxy.callerconfig import CallerConfig
-from proxy.cli import commands
-from proxy.config import AppConfig, Config
-from proxy.consistency import compiled
-from proxy.loading import load
-from proxy.operations import match
-from proxy.policy import Policy, Subject
-from proxy.policyconfig import RuleConfig
-from proxy.reference import json_schema, reference_table, refusal_table
-from proxy.settings import dotted, leaves, parts
+from icr_proxy.cli.main import commands
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.loading import load
+from icr_proxy.config.models import AppConfig, Config
+from icr_proxy.config.policyconfig import RuleConfig
+from icr_proxy.config.reference import json_schema, reference_table, refusal_table
+from icr_proxy.config.rules import compiled
+from icr_proxy.config.spec import dotted, leaves, parts
+from icr_proxy.policy.operations import match
+from icr_proxy.policy.rules import Policy, Subject
 from tests.chart import tables as chart
 from tests.events import SOMETIMES, Event, events
 from tests.manpage import PAGE, manual

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from proxy.config import LogsConfig
-from proxy.doorkeeper import MOST_HELD, Doorkeeper
-from proxy.logs import Lines, Threshold, build_log
+from icr_proxy.config.models import LogsConfig
+from icr_proxy.observability.log import Lines, Threshold, build_log
+from icr_proxy.policy.doorkeeper import MOST_HELD, Doorkeeper
 from tests.scenes import Clock
 
 

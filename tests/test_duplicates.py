@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
-from proxy.duplicates import (
+from icr_proxy.forwarding.duplicate_store import (
     ENTRY_BYTES,
     Duplicates,
     Ending,
@@ -19,7 +19,7 @@ from proxy.duplicates import (
     Stored,
     judge,
 )
-from proxy.fates import Fate
+from icr_proxy.forwarding.fates import Fate
 
 WINDOW = 60.0
 PLAIN = Request(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.egress import is_exempt, unused_proxies
+from icr_proxy.net.egress_proxy import is_exempt, unused_proxies
 
 API = "https://api.example"
 

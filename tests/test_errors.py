@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import errors
-from proxy.errors import ConfigError, ProxyError, UpstreamBrokenError, UpstreamError
+from icr_proxy import errors
+from icr_proxy.errors import ConfigError, ProxyError, UpstreamBrokenError, UpstreamError
 
 
 def descendants(kind: type[ProxyError]) -> Iterator[type[ProxyError]]:

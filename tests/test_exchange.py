@@ -13,10 +13,12 @@ from typing import Any
 import jwt
 import pytest
 
-from proxy.access import AccessToken, TokenKey
-from proxy.appcalls import AppCalls
-from proxy.dialing import parse_address
-from proxy.errors import (
+from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.app_client import AppCalls
+from icr_proxy.credentials.signing_key import SigningKey, parse_signing_key
+from icr_proxy.credentials.token_exchange import Exchange
+from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
     MintBusyError,
@@ -24,10 +26,8 @@ from proxy.errors import (
     MintFailedError,
     MintTimeoutError,
 )
-from proxy.exchange import Exchange
-from proxy.keys import SigningKey, parse_signing_key
-from proxy.pool import Pool
-from proxy.upstreamconfig import TimeoutsConfig
+from icr_proxy.upstream.dialer import parse_address
+from icr_proxy.upstream.pool import Pool
 from tests.scenes import Noted, Visit, app_key_pem
 
 NOW = 1_700_000_000.0

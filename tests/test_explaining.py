@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from proxy.access import AppSignature, OnOrganization
-from proxy.arriving import arrive
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of
-from proxy.explaining import Edit, Explanation, difference, explain
-from proxy.policyconfig import PolicyConfig
-from proxy.servingconfig import BrowserConfig
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.inbound_models import BrowserConfig
+from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.credentials.access_token import AppSignature, OnOrganization
+from icr_proxy.forwarding.arriving import arrive
+from icr_proxy.forwarding.explain import Edit, Explanation, difference, explain
+from icr_proxy.policy.callerkeys import hash_of
 from tests.scenes import TAG, Visit, call, config_for, ok, running, scripted_upstream
 
 API = "http://127.0.0.1:9"

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from proxy import explanations
-from proxy.arriving import arrive
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of
-from proxy.config import Config
-from proxy.explaining import Explanation, explain
-from proxy.policyconfig import PolicyConfig
-from proxy.servingconfig import BrowserConfig
-from proxy.tokenstate import TokenState
+from icr_proxy.admin.token_state import TokenState
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.inbound_models import BrowserConfig
+from icr_proxy.config.models import Config
+from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.forwarding import explain_output
+from icr_proxy.forwarding.arriving import arrive
+from icr_proxy.forwarding.explain import Explanation, explain
+from icr_proxy.policy.callerkeys import hash_of
 from tests.scenes import TAG, config_for
 
 SECRETS = (
@@ -33,7 +33,7 @@ def explained(method: str, url: str, *headers: str, **sections: Any) -> tuple[Ex
 
 
 def rows(explanation: Explanation, config: Config) -> dict[str, str]:
-    return dict(explanations.rows(explanation, config=config, token=STATE))
+    return dict(explain_output.rows(explanation, config=config, token=STATE))
 
 
 def test_a_request_that_passes_is_told_row_by_row() -> None:
@@ -50,8 +50,8 @@ def test_a_request_that_passes_is_told_row_by_row() -> None:
         "request line": "GET /%70rojects?limit=1 HTTP/1.1",
         "token": "none at 127.0.0.1:9090",
     }
-    assert explanations.verdict(explanation).startswith("It would be forwarded.")
-    assert "token" not in dict(explanations.rows(explanation, config=config, token=None))
+    assert explain_output.verdict(explanation).startswith("It would be forwarded.")
+    assert "token" not in dict(explain_output.rows(explanation, config=config, token=None))
 
 
 def test_what_no_operation_is_known_for_is_taken_to_change_state() -> None:
@@ -75,7 +75,7 @@ def test_an_organization_is_told_with_what_is_not_known() -> None:
 
     assert found["installation"] == "the one on organization o"
     assert found["policy"] == "allowed (rule default); rules about installations were not asked"
-    document = json.loads(explanations.as_json(explanation, config=config, token=None))
+    document = json.loads(explain_output.as_json(explanation, config=config, token=None))
     assert document["organization"] == "o"
 
 
@@ -124,7 +124,7 @@ def test_the_caller_is_told() -> None:
     explanation, config = explained("GET", "/projects", *headers, callers=(caller,))
 
     assert rows(explanation, config)["caller"] == "reporting"
-    document = explanations.as_json(explanation, config=config, token=None)
+    document = explain_output.as_json(explanation, config=config, token=None)
     assert json.loads(document)["caller"] == "reporting"
     assert "icrp_x" not in document
 
@@ -132,10 +132,10 @@ def test_the_caller_is_told() -> None:
 def test_a_refusal_is_a_sentence() -> None:
     explanation, config = explained("TRACE", "/projects")
 
-    assert explanations.verdict(explanation) == (
+    assert explain_output.verdict(explanation) == (
         "Refused with 501 not-implemented: TRACE is not forwarded."
     )
-    assert list(explanations.rows(explanation, config=config, token=None)) == [
+    assert list(explain_output.rows(explanation, config=config, token=None)) == [
         ("listener", "127.0.0.1:0")
     ]
 
@@ -149,19 +149,19 @@ def test_an_answer_of_the_proxy_itself_is_said() -> None:
         browser=BrowserConfig(allow_origins=("https://console.example",)),
     )
 
-    assert explanations.verdict(explanation).startswith("Answered by the proxy itself")
+    assert explain_output.verdict(explanation).startswith("Answered by the proxy itself")
     assert "sent to" not in rows(explanation, config)
-    assert json.loads(explanations.as_json(explanation, config=config, token=None))["verdict"] == (
-        "answered"
-    )
+    assert json.loads(explain_output.as_json(explanation, config=config, token=None))[
+        "verdict"
+    ] == ("answered")
 
 
 def test_no_credential_is_shown_in_words_or_in_json() -> None:
     explanation, config = explained("GET", "http://127.0.0.1:9/p?token=planted", *SECRETS)
 
-    lines = [explanations.edit_line(edit) for edit in explanation.edits]
+    lines = [explain_output.edit_line(edit) for edit in explanation.edits]
     text = "\n".join([*lines, *rows(explanation, config).values()])
-    document = explanations.as_json(explanation, config=config, token=STATE)
+    document = explain_output.as_json(explanation, config=config, token=STATE)
 
     assert "planted" not in text + document
     assert "+ Authorization: Bearer crs_… (masked)" in lines
@@ -172,7 +172,7 @@ def test_no_credential_is_shown_in_words_or_in_json() -> None:
 def test_the_json_has_everything() -> None:
     explanation, config = explained("GET", "/projects", f"{TAG}: i")
 
-    document = json.loads(explanations.as_json(explanation, config=config, token=STATE))
+    document = json.loads(explain_output.as_json(explanation, config=config, token=STATE))
 
     assert document["verdict"] == "forwarded"
     assert document["operation"] == "projects.list"
@@ -184,13 +184,13 @@ def test_the_json_has_everything() -> None:
 def test_control_characters_do_not_reach_the_terminal() -> None:
     explanation, _ = explained("GET", "/projects", f"{TAG}: i", "X-Note: a\tb\x9bc")
 
-    assert "  X-Note: a\\x09b\\xc2\\x9bc" in map(explanations.edit_line, explanation.edits)
+    assert "  X-Note: a\\x09b\\xc2\\x9bc" in map(explain_output.edit_line, explanation.edits)
 
 
 def test_the_json_of_a_refusal_before_the_route_has_its_target() -> None:
     explanation, config = explained("TRACE", "/projects?token=planted")
 
-    document = json.loads(explanations.as_json(explanation, config=config, token=None))
+    document = json.loads(explain_output.as_json(explanation, config=config, token=None))
 
     assert document["target"] == "/projects?token=***"
     assert document["operation"] is None
@@ -200,7 +200,7 @@ def test_the_json_of_a_refusal_before_the_route_has_its_target() -> None:
 def test_every_reading_of_a_path_is_told() -> None:
     explanation, config = explained("POST", "/v1%2fretire", f"{TAG}: i")
 
-    told = explanations.document(explanation, config=config, token=None)
+    told = explain_output.document(explanation, config=config, token=None)
 
     assert (told["operation"], told["decision_path"]) == ("v1.retire", "/v1/retire")
     assert told["readings"] == [{"path": "/v1%2fretire", "operation": "unknown"}]

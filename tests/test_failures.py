@@ -1,7 +1,8 @@
 import pytest
 
-from proxy.access import TokenKey
-from proxy.errors import (
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.credentials.mint_backoff import Failures
+from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
     MintBusyError,
@@ -10,7 +11,6 @@ from proxy.errors import (
     MintFailedError,
     MintTimeoutError,
 )
-from proxy.failures import Failures
 
 ONE, TWO = TokenKey("in-1"), TokenKey("in-2")
 NOW = 1000.0

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import DrainingError, OverloadedError
-from proxy.feed import FRAME_SECONDS, RECENT, SUBSCRIBERS_MOST, Feed, Subscription
-from proxy.frames import RING, ROWS_MOST
+from icr_proxy.admin.console_feed import FRAME_SECONDS, RECENT, SUBSCRIBERS_MOST, Feed, Subscription
+from icr_proxy.admin.console_frames import RING, ROWS_MOST
+from icr_proxy.errors import DrainingError, OverloadedError
 from tests.fakes import outcome
 from tests.scenes import Clock
 

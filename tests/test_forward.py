@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.access import TokenKey
-from proxy.clocks import Clocks
-from proxy.dialing import parse_address
-from proxy.errors import (
+from icr_proxy.clocks import Clocks
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.config.upstreamconfig import CircuitConfig, TimeoutsConfig
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.errors import (
     UpstreamBrokenError,
     UpstreamBusyError,
     UpstreamError,
@@ -24,11 +26,9 @@ from proxy.errors import (
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
-from proxy.forward import may_send_again
-from proxy.outcome import Journal
-from proxy.policyconfig import PolicyConfig
-from proxy.servingconfig import LimitsConfig
-from proxy.upstreamconfig import CircuitConfig, TimeoutsConfig
+from icr_proxy.forwarding.forwarder import may_send_again
+from icr_proxy.observability.outcome import Journal
+from icr_proxy.upstream.dialer import parse_address
 from tests.scenes import (
     Clock,
     RawAnswer,
@@ -334,7 +334,7 @@ async def test_the_apps_own_signature_is_used_where_it_is_opened_and_never_repla
 async def test_a_token_just_minted_and_refused(
     method: str, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.forward.YOUNG_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("icr_proxy.forwarding.forwarder.YOUNG_PAUSE_SECONDS", 0.01)
     async with stage(lambda token: json_403(INVALID) if token == 1 else ok(b"done")) as on:
         on.clock.at -= 59
 
@@ -739,7 +739,7 @@ async def test_a_block_before_a_retry_stops_it() -> None:
 async def test_a_block_during_the_pause_for_a_young_token_stops_what_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxy.forward.YOUNG_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("icr_proxy.forwarding.forwarder.YOUNG_PAUSE_SECONDS", 0.01)
     proxies: list[RunningProxy] = []
 
     def refuse(_token: int) -> bytes:

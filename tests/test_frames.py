@@ -3,7 +3,16 @@ from typing import Any
 
 import pytest
 
-from proxy.frames import INSTALLATIONS_MOST, RING, ROWS_MOST, Ring, Sample, Tallies, event, shown
+from icr_proxy.admin.console_frames import (
+    INSTALLATIONS_MOST,
+    RING,
+    ROWS_MOST,
+    Ring,
+    Sample,
+    Tallies,
+    event,
+    shown,
+)
 from tests.fakes import outcome
 
 

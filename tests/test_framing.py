@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BadRequestError
-from proxy.framing import Chunked, Framing, Sized
+from icr_proxy.errors import BadRequestError
+from icr_proxy.http1.request_parser import Chunked, Framing, Sized
 
 TRAILERS_MOST = 50
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from proxy import fronting
-from proxy.callerconnection import peer_of
-from proxy.listenerconfig import TlsConfig
-from proxy.listeners import Door, Listener
-from proxy.pages import send_page, text_page
-from proxy.servingconfig import LimitsConfig
-from proxy.tlsdoor import TlsDoor
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.net import proxy_protocol_acceptor
+from icr_proxy.net.tlsdoor import TlsDoor
+from icr_proxy.server.callerconnection import peer_of
+from icr_proxy.server.listener import Door, Listener
+from icr_proxy.server.pages import send_page, text_page
 from tests.issuing import authority, server_certificate, trusting
 from tests.scenes import read_answer, request_head
 from tests.test_proxyprotocol import LOCAL, V4, V6, binary
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from proxy.answers import Answer
-    from proxy.request import Request
+    from icr_proxy.server.request import Request
+    from icr_proxy.server.response import Answer
 
 HEADER = b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n"
 BOTH = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -151,7 +151,7 @@ async def test_a_header_from_elsewhere_is_not_believed() -> None:
 async def test_a_header_that_does_not_go_on_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fronting, "HEADER_SECONDS", 0.05)
+    monkeypatch.setattr(proxy_protocol_acceptor, "HEADER_SECONDS", 0.05)
     async with stage_with() as stage:
         assert await stage.said(HEADER[:20]) == b""
 
@@ -237,4 +237,4 @@ async def test_closing_leaves_whoever_is_in_the_door_outside() -> None:
 
 def test_whoever_is_gone_already_is_trusted_by_nobody() -> None:
     with socket.socket() as never:
-        assert fronting._peer(never) == "0.0.0.0"  # nobody's address
+        assert proxy_protocol_acceptor._peer(never) == "0.0.0.0"  # nobody's address

@@ -15,7 +15,7 @@ import pytest
 from tests.scenes import TAG, proxy_before, read_answer
 
 if TYPE_CHECKING:
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 TIMES = 20
 
@@ -56,5 +56,5 @@ async def test_nothing_of_a_request_is_left_to_the_collector(
             gc.enable()
         writer.close()
 
-    ours = [name for name in left if name.startswith("proxy.") and ".emulator." not in name]
+    ours = [name for name in left if name.startswith("icr_proxy.") and ".emulator." not in name]
     assert ours == []

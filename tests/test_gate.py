@@ -2,9 +2,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from proxy.gate import Gate, is_visit
-from proxy.peers import Peer
-from proxy.secret import Secret
+from icr_proxy.admin.auth import Gate, is_visit
+from icr_proxy.net.peers import Peer
+from icr_proxy.redaction import Secret
 
 HERE, THERE = "127.0.0.1", "10.0.0.7"
 LOCAL, OPEN = "127.0.0.1:9090", "0.0.0.0:9090"

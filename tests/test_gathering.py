@@ -3,8 +3,8 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.gathering import GATHERED_MOST, Each, Gathering
-from proxy.outcome import Outcome
+from icr_proxy.observability.dispatch import GATHERED_MOST, Each, Gathering
+from icr_proxy.observability.outcome import Outcome
 from tests.fakes import outcome
 from tests.scenes import Visit, call, config_for, ok, request_head, running, scripted_upstream
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of, new_key
-from proxy.clocks import Clocks
-from proxy.duplicates import ENTRIES_SHARE
-from proxy.forward import Job
-from proxy.guarding import READ_AHEAD, describe
-from proxy.headers import Prepared
-from proxy.listenerconfig import ListenerConfig
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.servingconfig import LimitsConfig
-from proxy.upstreamconfig import TimeoutsConfig
+from icr_proxy.clocks import Clocks
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.forwarding.duplicate_guard import READ_AHEAD, describe
+from icr_proxy.forwarding.duplicate_store import ENTRIES_SHARE
+from icr_proxy.forwarding.forwarder import Job
+from icr_proxy.http1.headers import Prepared
+from icr_proxy.policy.callerkeys import hash_of, new_key
 from tests.scenes import (
     Clock,
     RawAnswer,

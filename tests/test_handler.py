@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy import handler
-from proxy.errors import (
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.errors import (
     BadRequestError,
     CallerGoneError,
     DrainingError,
     OverloadedError,
     ProxyError,
 )
-from proxy.inflight import InFlight
-from proxy.policyconfig import PolicyConfig
-from proxy.request import Request
-from proxy.servingconfig import LimitsConfig
-from proxy.upstreamconfig import TimeoutsConfig
+from icr_proxy.forwarding import handler
+from icr_proxy.server.inflight import InFlight
+from icr_proxy.server.request import Request
 from tests.scenes import (
     RunningProxy,
     ScriptedUpstream,

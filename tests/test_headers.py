@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import (
+from icr_proxy.config.inbound_models import OVERRIDES, HeadersConfig
+from icr_proxy.config.upstreamconfig import UpstreamConfig
+from icr_proxy.errors import (
     BadRequestError,
     BodyTooLargeError,
     ExpectationFailedError,
     NotImplementedMethodError,
 )
-from proxy.headers import (
+from icr_proxy.http1.headers import (
     CREDENTIALS,
     FORWARDED,
     HOP_BY_HOP,
@@ -30,9 +32,13 @@ from proxy.headers import (
     refuse_upgrade,
     single,
 )
-from proxy.passingback import PassedBack, edit_response, headers_in, passed_back, section_of
-from proxy.servingconfig import OVERRIDES, HeadersConfig
-from proxy.upstreamconfig import UpstreamConfig
+from icr_proxy.http1.response_head import (
+    PassedBack,
+    edit_response,
+    headers_in,
+    passed_back,
+    section_of,
+)
 
 OURS = b"Bearer crs_ours"
 TRACE = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"

@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.identifiers import canonical_id, is_id
+from icr_proxy.identifiers import canonical_id, is_id
 
 BROKEN = ["undefined", "null", "none", "nan", "NaN", "None", "UNDEFINED"]
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from proxy.installationmetrics import InstallationMetrics
+from icr_proxy.observability.installationmetrics import InstallationMetrics
 from tests.fakes import outcome
 
 

@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 
-from proxy import installations
-from proxy.appcalls import AppCalls
-from proxy.dialing import parse_address
-from proxy.errors import AppKeyRefusedError, MintFailedError, MintTimeoutError, ProxyError
-from proxy.installations import Installation, collect, list_installations, read_entry
-from proxy.pool import Pool
-from proxy.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.credentials import installations
+from icr_proxy.credentials.app_client import AppCalls
+from icr_proxy.credentials.installations import (
+    Installation,
+    collect,
+    list_installations,
+    read_entry,
+)
+from icr_proxy.errors import AppKeyRefusedError, MintFailedError, MintTimeoutError, ProxyError
+from icr_proxy.upstream.dialer import parse_address
+from icr_proxy.upstream.pool import Pool
 from tests.scenes import Noted, Visit, ok, scripted_upstream
 
 NOW = 1_700_000_000.0

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BadRequestError
-from proxy.intake import Intake
-from proxy.requesthead import HeadRules
+from icr_proxy.errors import BadRequestError
+from icr_proxy.http1.intake import Intake
+from icr_proxy.http1.request_head import HeadRules
 
 RULES = HeadRules(uri=100, headers=200, tag="X-Tag")
 GET = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"

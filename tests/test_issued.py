@@ -1,6 +1,6 @@
-from proxy.access import AccessToken
-from proxy.issued import Issued
-from proxy.secret import Secret
+from icr_proxy.credentials.access_token import AccessToken
+from icr_proxy.credentials.issued import Issued
+from icr_proxy.redaction import Secret
 
 NOW = 1000.0
 

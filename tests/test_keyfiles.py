@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from proxy.errors import KeyUnusableError
-from proxy.keyfiles import new_pair, parse_facts, read_facts, write_key
-from proxy.keys import parse_signing_key
+from icr_proxy.credentials.keyfiles import new_pair, parse_facts, read_facts, write_key
+from icr_proxy.credentials.signing_key import parse_signing_key
+from icr_proxy.errors import KeyUnusableError
 from tests.scenes import app_key_pem
 from tests.test_auditwriter import files_no_longer_than
 

@@ -8,11 +8,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from proxy.config import AppConfig
-from proxy.errors import KeyUnusableError
-from proxy.keyring import BEHIND_SECONDS, KeyRing
-from proxy.keys import parse_signing_key
-from proxy.secret import Secret
+from icr_proxy.config.models import AppConfig
+from icr_proxy.credentials.keyring import BEHIND_SECONDS, KeyRing
+from icr_proxy.credentials.signing_key import parse_signing_key
+from icr_proxy.errors import KeyUnusableError
+from icr_proxy.redaction import Secret
 from tests.scenes import Clock, app_key_pem, pem_of
 
 

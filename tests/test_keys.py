@@ -14,15 +14,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
 
-from proxy.errors import KeyUnusableError
-from proxy.keyfiles import encoding_of
-from proxy.keys import (
+from icr_proxy.credentials.keyfiles import encoding_of
+from icr_proxy.credentials.signing_key import (
     SigningKey,
     fingerprint,
     load_key_file,
     parse_signing_key,
     read_key_file,
 )
+from icr_proxy.errors import KeyUnusableError
 from tests.scenes import app_key_pem
 
 PLAIN = serialization.NoEncryption()
@@ -328,7 +328,7 @@ def test_a_pipe_into_which_nobody_writes_does_not_stop_the_start_for_ever(
 ) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    monkeypatch.setattr("proxy.keys.PIPE_SECONDS", 0.01)
+    monkeypatch.setattr("icr_proxy.credentials.signing_key.PIPE_SECONDS", 0.01)
 
     with pytest.raises(KeyUnusableError, match="nobody wrote into the pipe"):
         load_key_file(path, may_wait=True)

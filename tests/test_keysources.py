@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from proxy.config import AppConfig
-from proxy.errors import KeyUnusableError
-from proxy.keys import parse_signing_key
-from proxy.keysources import (
+from icr_proxy.config.models import AppConfig
+from icr_proxy.credentials.key_ring import (
     FILES_MOST,
     KeyDirectory,
     KeyFile,
@@ -18,7 +16,9 @@ from proxy.keysources import (
     load_keys,
     source_of,
 )
-from proxy.secret import Secret
+from icr_proxy.credentials.signing_key import parse_signing_key
+from icr_proxy.errors import KeyUnusableError
+from icr_proxy.redaction import Secret
 from tests.scenes import app_key_pem, pem_of
 
 AT = 1_700_000_000

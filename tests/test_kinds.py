@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from proxy import vocabulary
-from proxy.kinds import (
+from icr_proxy.config import fields
+from icr_proxy.config.value_types import (
     Choice,
     Count,
     Duration,
@@ -20,7 +20,7 @@ from proxy.kinds import (
 )
 
 WORD = Text(what="a word", pattern="[a-z]+", example="abc", parse=str.upper)
-ALL = {name: kind for name, kind in vars(vocabulary).items() if name.isupper() and name[0] != "_"}
+ALL = {name: kind for name, kind in vars(fields).items() if name.isupper() and name[0] != "_"}
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,7 @@ def test_the_example_of_a_list_shows_an_item() -> None:
 
 
 @pytest.mark.parametrize("quote", ['"', "'"])
-@pytest.mark.parametrize(
-    "kind", [vocabulary.APP_ID, vocabulary.BASE_URL, vocabulary.FILE, vocabulary.HOSTS]
-)
+@pytest.mark.parametrize("kind", [fields.APP_ID, fields.BASE_URL, fields.FILE, fields.HOSTS])
 def test_quotes_around_a_value_are_named_as_the_mistake(kind: Kind, quote: str) -> None:
     """`docker --env-file` keeps them, and `app.id` would take them."""
     _, ((_, complaint),) = take(kind, f"{quote}https://a{quote}")

@@ -16,9 +16,9 @@ from tests.stories.program import program_before
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
-LEAVE = "import sys; from proxy.leftout import leave_out; leave_out(); "
+LEAVE = "import sys; from icr_proxy.runtime.partial_imports import leave_out; leave_out(); "
 
 
 def said(code: str) -> str:
@@ -90,7 +90,12 @@ UNUSED = (
     *LEFT_OUT,
     *("cachetools", "concurrent.futures.process", "difflib", "multiprocessing", "opentelemetry"),
     *("redis", "structlog", "zoneinfo"),
-    *("proxy.audit", "proxy.auditwriter", "proxy.emulator", "proxy.injector"),
+    *(
+        "icr_proxy.audit.trail",
+        "icr_proxy.audit.writer",
+        "icr_proxy.emulator",
+        "icr_proxy.injector",
+    ),
 )
 
 
@@ -120,16 +125,21 @@ def test_what_is_left_out_would_be_there_otherwise(name: str) -> None:
 
 # What shows only a part of itself, or has what `msgspec.Struct` has not.
 DATACLASSES = (
-    *("access.AccessToken", "appcalls.AppAnswer", "cached.CachedToken", "policy.Rule"),
-    "settings.Key",
+    *(
+        "credentials.access_token.AccessToken",
+        "credentials.app_client.AppAnswer",
+        "credentials.cached.CachedToken",
+        "policy.rules.Rule",
+    ),
+    "config.spec.Key",
 )
 FIND_DATACLASSES = """
-import dataclasses, proxy.running
-for module in [each for name, each in sys.modules.items() if name.startswith("proxy.")]:
+import dataclasses, icr_proxy.runtime.process
+for module in [each for name, each in sys.modules.items() if name.startswith("icr_proxy.")]:
     for name, found in vars(module).items():
         is_ours = isinstance(found, type) and found.__module__ == module.__name__
         if is_ours and dataclasses.is_dataclass(found) and not name.endswith("Config"):
-            print(f"{module.__name__.removeprefix('proxy.')}.{name}")
+            print(f"{module.__name__.removeprefix('icr_proxy.')}.{name}")
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.links import Address, Links, address_of
+from icr_proxy.forwarding.header_rewriting import Address, Links, address_of
 
 API = "https://api.example.com"
 HERE = Address(b"http", b"127.0.0.1:8080")

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.callerconnection import peer_of
-from proxy.errors import BindError
-from proxy.listeners import ORDINARY, Door, Listener
-from proxy.pages import send_page, text_page
-from proxy.peers import Peer
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.errors import BindError
+from icr_proxy.net.peers import Peer
+from icr_proxy.server.callerconnection import peer_of
+from icr_proxy.server.listener import ORDINARY, Door, Listener
+from icr_proxy.server.pages import send_page, text_page
 from tests.scenes import TAG, config_for, read_answer, request_head, running
 
 NOWHERE = "http://127.0.0.1:9"

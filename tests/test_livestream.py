@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from proxy.auditchain import Head
-from proxy.auditconfig import AuditConfig
-from proxy.auditthread import Landed
-from proxy.emulator.server import Emulator
-from proxy.feed import SUBSCRIBERS_MOST
+from icr_proxy.admin.console_feed import SUBSCRIBERS_MOST
+from icr_proxy.audit.chain import Head
+from icr_proxy.audit.writer_thread import Landed
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.emulator.server import Emulator
 from tests.auditscenes import records_in
 from tests.fakes import outcome
 from tests.scenes import RunningProxy, call, config_for, proxy_before, request_head, running
@@ -263,7 +263,7 @@ async def test_http_1_0_gets_its_events_until_the_connection_ends(proxy: Running
 async def test_a_quiet_stream_has_a_heart(
     proxy: RunningProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.livestream.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("icr_proxy.admin.livestream.HEARTBEAT_SECONDS", 0.05)
     async with opened(proxy) as console:
         await console.until("snapshot")
         size = int(await console.reader.readuntil(b"\r\n"), 16)

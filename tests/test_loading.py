@@ -5,16 +5,16 @@ from typing import Annotated, Any
 
 import pytest
 
-from proxy.config import AppConfig, Config
-from proxy.errors import ConfigError
-from proxy.kinds import Count
-from proxy.listenerconfig import ListenerConfig
-from proxy.loading import build, load
-from proxy.policyconfig import RuleConfig
-from proxy.secret import Secret
-from proxy.servingconfig import OVERRIDES
-from proxy.settings import Key
-from proxy.sources import Found
+from icr_proxy.config.inbound_models import OVERRIDES
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.loader import Found
+from icr_proxy.config.loading import build, load
+from icr_proxy.config.models import AppConfig, Config
+from icr_proxy.config.policyconfig import RuleConfig
+from icr_proxy.config.spec import Key
+from icr_proxy.config.value_types import Count
+from icr_proxy.errors import ConfigError
+from icr_proxy.redaction import Secret
 
 ENOUGH = {"ICR_PROXY_APP__ID": "app-1", "ICR_PROXY_APP__PRIVATE_KEY_FILE": "/k.pem"}
 
@@ -379,11 +379,11 @@ def test_a_rule_between_keys_is_applied_although_a_third_is_wrong() -> None:
 
 def test_without_a_file_no_yaml_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sidecar pays for every import."""
-    monkeypatch.delitem(sys.modules, "proxy.configfile", raising=False)
+    monkeypatch.delitem(sys.modules, "icr_proxy.config.yaml_file", raising=False)
 
     load(file=None, environ=ENOUGH, flags={})
 
-    assert "proxy.configfile" not in sys.modules
+    assert "icr_proxy.config.yaml_file" not in sys.modules
 
 
 # -- shapes that no section of ours has yet -------------------------------------------------------

@@ -13,10 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from proxy.certificates import read_identity
-from proxy.errors import KeyUnusableError
-from proxy.listenerconfig import TlsConfig
-from proxy.localca import make
+from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.credentials.key_tools import make
+from icr_proxy.errors import KeyUnusableError
+from icr_proxy.net.tls import read_identity
 from tests.issuing import Issued, authority, issue, server_certificate
 from tests.scenes import app_key_pem
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.config import LogsConfig
-from proxy.log_writer import LineStream, LogWriter, plain_notice
-from proxy.logs import Lines, Threshold, build_log
+from icr_proxy.config.models import LogsConfig
+from icr_proxy.observability.log import Lines, Threshold, build_log
+from icr_proxy.observability.log_writer import LineStream, LogWriter, plain_notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,7 +235,7 @@ def test_a_full_disk_loses_lines_and_nothing_else() -> None:
 
 FILLING = """
 import resource, signal, sys, time
-from proxy.log_writer import LogWriter
+from icr_proxy.observability.log_writer import LogWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (250, resource.RLIM_INFINITY))
 lines = LogWriter(1)
@@ -308,7 +308,7 @@ def test_text_without_an_end_waits_for_it() -> None:
 
 PRINTING = """
 import asyncio, gc, os, sys, threading, warnings
-from proxy.log_writer import standard_streams_in_threads
+from icr_proxy.observability.log_writer import standard_streams_in_threads
 
 class Bad:
     def __del__(self):
@@ -363,7 +363,8 @@ def test_whatever_python_prints_holds_nobody_and_no_other_stream(stalled: str) -
 
 def test_standard_streams_are_given_back() -> None:
     code = (
-        "import sys; from proxy.log_writer import standard_streams_in_threads as f\n"
+        "import sys\n"
+        "from icr_proxy.observability.log_writer import standard_streams_in_threads as f\n"
         "before = sys.stdout, sys.stderr\n"
         "with f(): print('inside', end='')\n"
         "print(before == (sys.stdout, sys.stderr))"

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, Literal
 
 import pytest
 
-from proxy.config import LogsConfig
-from proxy.logs import Bridge, Lines, Log, Threshold, build_log, where
-from proxy.secret import Secret
+from icr_proxy.config.models import LogsConfig
+from icr_proxy.observability.log import Bridge, Lines, Log, Threshold, build_log, where
+from icr_proxy.redaction import Secret
 from tests.fakes import Heard
 
 NOW = 1_700_000_000.125

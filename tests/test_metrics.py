@@ -8,10 +8,10 @@ from msgspec.structs import replace
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy import __version__
-from proxy.metrics import Metrics
-from proxy.requestcounts import METHODS
-from proxy.tracecontext import Trace
+from icr_proxy import __version__
+from icr_proxy.observability.metrics import Metrics
+from icr_proxy.observability.request_metrics import METHODS
+from icr_proxy.observability.tracecontext import Trace
 from tests.fakes import outcome
 
 

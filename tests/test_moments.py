@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.moments import milliseconds, stamp
+from icr_proxy.clock import milliseconds, stamp
 
 
 def as_the_library_writes(seconds: float) -> str:

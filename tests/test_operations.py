@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import operations
-from proxy.operations import UNKNOWN_CHANGE, UNKNOWN_READ, Operation
+from icr_proxy.policy import operations
+from icr_proxy.policy.operations import UNKNOWN_CHANGE, UNKNOWN_READ, Operation
 
 ID = "1b0e7a52-3c1f-4a7e-9d11-2c5f7a0e9b11"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.ownplaces import OwnPlaces
+from icr_proxy.upstream.ownplaces import OwnPlaces
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy import paths
+from icr_proxy.policy import paths
 
 
 def _encoded(text: str, *, times: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.peers import Peer, certificate_names, plain_address
+from icr_proxy.net.peers import Peer, certificate_names, plain_address
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auditconfig import AuditConfig
-from proxy.config import AdminConfig, AppConfig, Config, WebhooksConfig
-from proxy.kinds import PathText, SecretPath
-from proxy.listenerconfig import ListenerConfig, TlsConfig
-from proxy.permissions import exposed_secrets
-from proxy.servingconfig import TokensConfig
-from proxy.settings import leaves
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.inbound_models import TokensConfig
+from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
+from icr_proxy.config.models import AdminConfig, AppConfig, Config, WebhooksConfig
+from icr_proxy.config.spec import leaves
+from icr_proxy.config.value_types import PathText, SecretPath
+from icr_proxy.runtime.file_permissions import exposed_secrets
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.places import Places
+from icr_proxy.server.limits import Places
 
 
 def test_a_place_that_is_given_back_can_be_taken_again() -> None:

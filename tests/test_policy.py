@@ -4,8 +4,8 @@ from typing import Literal
 
 import pytest
 
-from proxy import operations, paths
-from proxy.policy import ALLOWED, Decision, Policy, Rule, Subject
+from icr_proxy.policy import operations, paths
+from icr_proxy.policy.rules import ALLOWED, Decision, Policy, Rule, Subject
 
 
 def _subject(

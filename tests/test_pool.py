@@ -9,17 +9,17 @@ from typing import cast
 
 import pytest
 
-from proxy.breaker import Breaker
-from proxy.errors import (
+from icr_proxy.errors import (
     CircuitOpenError,
     UpstreamBrokenError,
     UpstreamBusyError,
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
-from proxy.pool import IDLE_SECONDS, PROVEN_SECONDS
-from proxy.reply import Reply
-from proxy.upstream import UpstreamRequest
+from icr_proxy.upstream.breaker import Breaker
+from icr_proxy.upstream.interface import UpstreamRequest
+from icr_proxy.upstream.pool import IDLE_SECONDS, PROVEN_SECONDS
+from icr_proxy.upstream.response import Reply
 from tests.scenes import (
     Clock,
     Noted,
@@ -241,7 +241,7 @@ async def test_a_fresh_connection_is_made_when_asked_for() -> None:
 
 
 async def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.pool.IDLE_SECONDS", 0.02)
+    monkeypatch.setattr("icr_proxy.upstream.pool.IDLE_SECONDS", 0.02)
     ended = asyncio.Event()
 
     async def script(visit: Visit, _head: bytes) -> None:

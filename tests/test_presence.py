@@ -1,4 +1,4 @@
-from proxy.presence import Presence
+from icr_proxy.shared_cache.presence import Presence
 
 
 class Heard:

@@ -9,9 +9,9 @@ from typing import Self
 import pytest
 from click.testing import CliRunner
 
-from proxy import probing
-from proxy.cli import commands
-from proxy.probing import ask, reach, wait_until_ready
+from icr_proxy.admin import client
+from icr_proxy.admin.client import ask, reach, wait_until_ready
+from icr_proxy.cli.main import commands
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
 NOT_READY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10\r\n\r\nnot ready\n"
@@ -137,7 +137,7 @@ def test_a_name_that_does_not_exist_is_named() -> None:
 
 
 def test_silence_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "ASK_SECONDS", 0.05)
+    monkeypatch.setattr(client, "ASK_SECONDS", 0.05)
     with silent_port() as port:
         said = ask(f"127.0.0.1:{port}", "/readyz")
 

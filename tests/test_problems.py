@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import errors
-from proxy.errors import ProxyError
-from proxy.problems import INTERNAL, TABLE, Problem, kind_of, problem
+from icr_proxy import errors
+from icr_proxy.errors import ProxyError
+from icr_proxy.http1.problem import INTERNAL, TABLE, Problem, kind_of, problem
 
 SECRET = "crs_planted /etc/icr-proxy/app.pem"
 

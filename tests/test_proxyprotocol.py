@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from proxy.proxyprotocol import LENGTH_MOST, SIGNATURE, Source, examine
+from icr_proxy.net.proxy_protocol import LENGTH_MOST, SIGNATURE, Source, examine
 
 TCP4, TCP6, UNIX, UNSPEC, UDP4 = 0x11, 0x21, 0x31, 0x00, 0x12
 PROXY, LOCAL = 0x21, 0x20

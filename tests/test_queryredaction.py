@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from proxy.queryredaction import QueryRedaction
+from icr_proxy.query_redaction import QueryRedaction
 
 SECRET = "S3CRET"
 hide_token = QueryRedaction(("token",))

@@ -1,7 +1,8 @@
 import pytest
 
-from proxy.access import TokenKey
-from proxy.errors import (
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.credentials.rationing import FailureRation, Rations
+from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
     MintBusyError,
@@ -11,7 +12,6 @@ from proxy.errors import (
     MintTimeoutError,
     MintUnreachableError,
 )
-from proxy.rationing import FailureRation, Rations
 
 ONE, TWO = TokenKey("in-1"), TokenKey("in-2")
 NOW = 1000.0

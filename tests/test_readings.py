@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy import paths, routes
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of
-from proxy.errors import BadRequestError
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.routes import Router, Target, take_apart
-from proxy.tags import TagReader
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.errors import BadRequestError
+from icr_proxy.policy import paths
+from icr_proxy.policy import router as routes
+from icr_proxy.policy.callerkeys import hash_of
+from icr_proxy.policy.router import Router, Target, take_apart
+from icr_proxy.policy.tags import TagReader
 from tests.fuzz.pathmodels import MODELS, make_target, missed, play
 from tests.scenes import Visit, call, config_for, ok, request_head, running, scripted_upstream
 

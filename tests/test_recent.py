@@ -1,4 +1,4 @@
-from proxy.recent import Recent
+from icr_proxy.lru_cache import Recent
 
 
 def full() -> Recent[str, int]:

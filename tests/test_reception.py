@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.app import App
-from proxy.errors import StartError
-from proxy.listenerconfig import TlsConfig
+from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.errors import StartError
+from icr_proxy.runtime.app import App
 from tests.issuing import authority, issue, server_certificate, trusting
 from tests.scenes import (
     Visit,

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from proxy.auditrecord import Stop
-from proxy.outcome import Outcome
-from proxy.recorded import OWED_MOST, RECORDS_KEPT, Recorded
+from icr_proxy.admin.recorded import OWED_MOST, RECORDS_KEPT, Recorded
+from icr_proxy.audit.records import Stop
+from icr_proxy.observability.outcome import Outcome
 from tests.auditscenes import outcome_of
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from proxy.config import AdminConfig, AppConfig, Config, WebhooksConfig
-from proxy.kinds import take
-from proxy.listenerconfig import ListenerConfig
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.reference import _values, describe, in_effect, json_schema, reference_table
-from proxy.secret import Secret
-from proxy.servingconfig import BrowserConfig
-from proxy.settings import Key, Part, dotted, leaves, parts, variable
-from proxy.settings import Path as KeyPath
+from icr_proxy.config.inbound_models import BrowserConfig
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.models import AdminConfig, AppConfig, Config, WebhooksConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.reference import _values, describe, in_effect, json_schema, reference_table
+from icr_proxy.config.spec import Key, Part, dotted, leaves, parts, variable
+from icr_proxy.config.spec import Path as KeyPath
+from icr_proxy.config.value_types import take
+from icr_proxy.redaction import Secret
 
 LEAVES = list(leaves(Config))
 NAMES = [dotted(path) for path, _, _ in LEAVES]

@@ -4,16 +4,16 @@ from typing import Annotated, Any
 
 import pytest
 
-from proxy.callerconfig import NOBODY, CallerConfig
-from proxy.config import AdminConfig, AppConfig, Config, LogsConfig, WebhooksConfig
-from proxy.kinds import Count
-from proxy.listenerconfig import ListenerConfig
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.reloading import _fixed_changes, _mixed, effective, restart_needed
-from proxy.secret import Secret
-from proxy.servingconfig import HeadersConfig, LimitsConfig, TokensConfig
-from proxy.settings import Key, dotted
-from proxy.upstreamconfig import TimeoutsConfig, UpstreamConfig
+from icr_proxy.config.callerconfig import NOBODY, CallerConfig
+from icr_proxy.config.inbound_models import HeadersConfig, LimitsConfig, TokensConfig
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.models import AdminConfig, AppConfig, Config, LogsConfig, WebhooksConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.reloading import _fixed_changes, _mixed, effective, restart_needed
+from icr_proxy.config.spec import Key, dotted
+from icr_proxy.config.upstreamconfig import TimeoutsConfig, UpstreamConfig
+from icr_proxy.config.value_types import Count
+from icr_proxy.redaction import Secret
 
 RULE = RuleConfig(name="a", action="deny", methods=("POST",))
 OTHER = RuleConfig(name="b", action="allow", operations=("v1.*",))

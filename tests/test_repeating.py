@@ -8,14 +8,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.errors import ProxyError, UriTooLongError
-from proxy.intake import Intake
-from proxy.repeating import EVERYDAY, WRITTEN_MOST, Sections
-from proxy.requesthead import NOTES_MOST, HeadRules
+from icr_proxy.errors import ProxyError, UriTooLongError
+from icr_proxy.http1.intake import Intake
+from icr_proxy.http1.repeating import EVERYDAY, WRITTEN_MOST, Sections
+from icr_proxy.http1.request_head import NOTES_MOST, HeadRules
 from tests.test_requesthead import BAD_LINES
 
 if TYPE_CHECKING:
-    from proxy.requesthead import Head
+    from icr_proxy.http1.request_head import Head
 
 RULES = HeadRules(uri=100, headers=8000, tag="X-Tag")
 HOST = b"Host: a\r\nX-Tag: inst-1\r\n"

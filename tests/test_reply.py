@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.alarm import Alarm
-from proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
-from proxy.reply import HEAD_LIMIT, Reply
+from icr_proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
+from icr_proxy.upstream.alarm import Alarm
+from icr_proxy.upstream.response import HEAD_LIMIT, Reply
 
 
 @dataclass

@@ -2,10 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.access import AccessToken, TokenKey
-from proxy.cached import CachedToken
-from proxy.certificates import Identity, new_context
-from proxy.errors import (
+from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.cached import CachedToken
+from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
     KeyUnusableError,
@@ -20,9 +19,16 @@ from proxy.errors import (
     MintUnreachableError,
     StartError,
 )
-from proxy.metrics import Metrics
-from proxy.reports import ClockReports, FrontReports, KeyReports, TlsReports, TokenReports
-from proxy.secret import Secret
+from icr_proxy.net.tls import Identity, new_context
+from icr_proxy.observability.metrics import Metrics
+from icr_proxy.redaction import Secret
+from icr_proxy.runtime.watchers import (
+    ClockReports,
+    FrontReports,
+    KeyReports,
+    TlsReports,
+    TokenReports,
+)
 from tests.fakes import Heard
 
 ONE = TokenKey("in-1")

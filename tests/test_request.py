@@ -7,9 +7,9 @@ from typing import Any
 from aiohttp import HttpVersion10, HttpVersion11
 from aiohttp.streams import EMPTY_PAYLOAD
 
-from proxy.errors import BadRequestError
-from proxy.request import Request, unreadable
-from proxy.requesthead import HeadRules, read_head
+from icr_proxy.errors import BadRequestError
+from icr_proxy.http1.request_head import HeadRules, read_head
+from icr_proxy.server.request import Request, unreadable
 
 RULES = HeadRules(uri=100, headers=200, tag="X-Tag")
 NOBODY: Any = None

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
 
-from proxy.metrics import Shown, WithoutCreated
-from proxy.outcome import Outcome
-from proxy.requestcounts import METHODS, SECONDS, STATUSES, RequestCounts, Tally
-from proxy.tracecontext import continue_trace
+from icr_proxy.observability.metrics import Shown, WithoutCreated
+from icr_proxy.observability.outcome import Outcome
+from icr_proxy.observability.request_metrics import METHODS, SECONDS, STATUSES, RequestCounts, Tally
+from icr_proxy.observability.tracecontext import continue_trace
 from tests.fakes import outcome
 
 PLAIN, OPENMETRICS = "", "application/openmetrics-text;version=1.0.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.errors import (
+from icr_proxy.errors import (
     BadRequestError,
     HeadersTooLargeError,
     InstallationInvalidError,
@@ -12,7 +12,7 @@ from proxy.errors import (
     ProxyError,
     UriTooLongError,
 )
-from proxy.requesthead import Head, HeadRules, check_begun, read_head
+from icr_proxy.http1.request_head import Head, HeadRules, check_begun, read_head
 
 RULES = HeadRules(uri=100, headers=200, tag="X-Tag")
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import LogsConfig
-from proxy.logs import Lines, Log, Threshold, build_log
-from proxy.outcome import Outcome
-from proxy.problems import INTERNAL, TABLE
-from proxy.requestlog import WORTH_A_LOOK, RequestLog, Sampling
-from proxy.tracecontext import Trace
+from icr_proxy.config.models import LogsConfig
+from icr_proxy.http1.problem import INTERNAL, TABLE
+from icr_proxy.observability.log import Lines, Log, Threshold, build_log
+from icr_proxy.observability.outcome import Outcome
+from icr_proxy.observability.request_log import WORTH_A_LOOK, RequestLog, Sampling
+from icr_proxy.observability.tracecontext import Trace
 from tests import fakes
 from tests.fakes import Heard
 from tests.test_logs import NOW, lines_of

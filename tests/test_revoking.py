@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.access import AccessToken
-from proxy.revoking import AT_ONCE, Revocation, Revoker
-from proxy.secret import Secret
+from icr_proxy.credentials.access_token import AccessToken
+from icr_proxy.credentials.revoking import AT_ONCE, Revocation, Revoker
+from icr_proxy.redaction import Secret
 from tests.scenes import Visit, ok, pool_to, scripted_upstream
 
 if TYPE_CHECKING:

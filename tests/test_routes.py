@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxy.access import AppSignature, Credential, OnOrganization, TokenKey
-from proxy.errors import (
+from icr_proxy.credentials.access_token import AppSignature, Credential, OnOrganization, TokenKey
+from icr_proxy.errors import (
     BadRequestError,
     EndpointRefusedError,
     InstallationInvalidError,
@@ -15,8 +15,8 @@ from proxy.errors import (
     NotImplementedMethodError,
     PolicyDeniedError,
 )
-from proxy.routes import LONGEST_KEPT, TARGETS_KEPT, Router
-from proxy.tags import TagReader
+from icr_proxy.policy.router import LONGEST_KEPT, TARGETS_KEPT, Router
+from icr_proxy.policy.tags import TagReader
 from tests.scenes import (
     RawAnswer,
     ScriptedUpstream,

@@ -3,7 +3,7 @@ from functools import cache
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from proxy.rsanumbers import belong_together
+from icr_proxy.credentials.rsanumbers import belong_together
 
 
 @cache

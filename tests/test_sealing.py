@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.sealing import derive, seal, unseal
+from icr_proxy.credentials.sealing import derive, seal, unseal
 
 ONE, TWO = derive(b"one", purpose=b"p"), derive(b"two", purpose=b"p")
 NAME, NONCE = b"name", b"n" * 12

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from proxy.secret import Secret
+from icr_proxy.redaction import Secret
 
 PLANTED = "crs_do-not-show"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import StartError
-from proxy.secretfile import MOST, SecretFile, read_secret
+from icr_proxy.errors import StartError
+from icr_proxy.secretfile import MOST, SecretFile, read_secret
 
 KEY = "webhooks.secret_file"
 

@@ -6,10 +6,10 @@ import hashlib
 
 import pytest
 
-from proxy.callerkeys import new_key
-from proxy.kinds import Kind, ListOf, take
-from proxy.secret import Secret
-from proxy.secretkinds import KeyHash, KeyText, SecretText, StoreUrl
+from icr_proxy.config.secretkinds import KeyHash, KeyText, SecretText, StoreUrl
+from icr_proxy.config.value_types import Kind, ListOf, take
+from icr_proxy.policy.callerkeys import new_key
+from icr_proxy.redaction import Secret
 
 HASH = "sha256:" + "0a" * 32
 KEY = new_key()

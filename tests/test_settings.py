@@ -3,8 +3,8 @@ from typing import Annotated, Any
 
 import pytest
 
-from proxy.kinds import Count
-from proxy.settings import Key, dotted, find, leaves, parts, variable
+from icr_proxy.config.spec import Key, dotted, find, leaves, parts, variable
+from icr_proxy.config.value_types import Count
 
 NUMBER = Count(1, 9)
 

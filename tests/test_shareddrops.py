@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.access import TokenKey
+from icr_proxy.credentials.access_token import TokenKey
 from tests.replicas import ONE, PLACE, TWO, Mints, replica
 from tests.tinyredis import TinyRedis, tiny_redis
 

@@ -3,10 +3,10 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from proxy.access import AccessToken, TokenKey
-from proxy.sealing import derive, seal
-from proxy.secret import Secret
-from proxy.sharedentry import Inside, Place, is_fresh, pack, unpack
+from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.sealing import derive, seal
+from icr_proxy.redaction import Secret
+from icr_proxy.shared_cache.entries import Inside, Place, is_fresh, pack, unpack
 
 NOW = 1_700_000_000.0
 KEY, OTHER = derive(b"one", purpose=b"p"), derive(b"two", purpose=b"p")

@@ -1,8 +1,8 @@
 import pytest
 
-from proxy.access import TokenKey
-from proxy.sealing import derive, seal
-from proxy.sharednotice import Notice, read_notice, write_notice
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.credentials.sealing import derive, seal
+from icr_proxy.shared_cache.sharednotice import Notice, read_notice, write_notice
 
 KEY, OTHER = derive(b"one", purpose=b"p"), derive(b"two", purpose=b"p")
 NOTICE = Notice(sender="me", installation="in-1", fingerprint="0123456789ab")

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.access import TokenKey
-from proxy.errors import InstallationRefusedError, MintFailedError
-from proxy.sealing import derive
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.credentials.sealing import derive
+from icr_proxy.errors import InstallationRefusedError, MintFailedError
 from tests.replicas import KEY, ONE, PLACE, TWO, Mints, replica, until
 from tests.tinyredis import TinyRedis, tiny_redis
 

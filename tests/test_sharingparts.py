@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from proxy.app import SYSTEM_CLOCKS
-from proxy.assembly import build
-from proxy.config import AppConfig
-from proxy.errors import StartError
-from proxy.keyring import KeyRing
-from proxy.secret import Secret
-from proxy.servingconfig import TokensConfig
-from proxy.sharingparts import _sealing_keys
+from icr_proxy.config.inbound_models import TokensConfig
+from icr_proxy.config.models import AppConfig
+from icr_proxy.credentials.keyring import KeyRing
+from icr_proxy.errors import StartError
+from icr_proxy.redaction import Secret
+from icr_proxy.runtime.app import SYSTEM_CLOCKS
+from icr_proxy.runtime.build_outbound import _sealing_keys
+from icr_proxy.runtime.composition import build
 from tests.scenes import app_key_pem, config_for
 from tests.test_keys import another_pem
 
@@ -21,12 +21,12 @@ SHARED = Secret("redis://:hush@127.0.0.1:1")
 LEAN = """
 import asyncio, io, sys
 sys.modules["redis"] = None
-from proxy.app import SYSTEM_CLOCKS
-from proxy.assembly import build
-from proxy.config import AppConfig, Config
-from proxy.errors import StartError
-from proxy.secret import Secret
-from proxy.servingconfig import TokensConfig
+from icr_proxy.runtime.app import SYSTEM_CLOCKS
+from icr_proxy.runtime.composition import build
+from icr_proxy.config.models import AppConfig, Config
+from icr_proxy.errors import StartError
+from icr_proxy.redaction import Secret
+from icr_proxy.config.inbound_models import TokensConfig
 
 async def make(**sections):
     app = AppConfig(id="a", private_key=Secret(key))
@@ -55,13 +55,13 @@ def test_nothing_is_imported_until_it_is_configured_and_a_missing_client_is_name
 
     assert ran.stderr == ""
     assert ran.stdout.splitlines() == [
-        "['proxy.sharingparts']",
+        "['icr_proxy.runtime.build_outbound']",
         "tokens.shared needs a client for Redis; install it: pip install 'icr-proxy[redis]'",
     ]
 
 
 async def test_a_missing_client_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "proxy.redisstore", None)
+    monkeypatch.setitem(sys.modules, "icr_proxy.shared_cache.redis_store", None)
     config = config_for("http://127.0.0.1:1", tokens=TokensConfig(shared=SHARED))
 
     with pytest.raises(StartError, match="needs a client for Redis"):

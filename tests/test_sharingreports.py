@@ -1,6 +1,6 @@
-from proxy.metrics import Metrics
-from proxy.sharing import RESULTS
-from proxy.sharingreports import SharingReports
+from icr_proxy.observability.metrics import Metrics
+from icr_proxy.shared_cache.sharingreports import SharingReports
+from icr_proxy.shared_cache.single_flight import RESULTS
 from tests.fakes import Heard
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import ConfigError
-from proxy.loading import load
-from proxy.showing import shown
+from icr_proxy.config.loading import load
+from icr_proxy.errors import ConfigError
+from icr_proxy.showing import shown
 
 PLANTED = "PLANTEDvalue"
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.app import App
-from proxy.config import WebhooksConfig
-from proxy.emulator.server import Emulator
-from proxy.errors import BindError, StartError
-from proxy.secret import Secret
+from icr_proxy.config.models import WebhooksConfig
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.errors import BindError, StartError
+from icr_proxy.redaction import Secret
+from icr_proxy.runtime.app import App
 from tests.scenes import RawAnswer, RunningProxy, call, config_for, proxy_before, request_head
 from tests.test_deliveries import SECRET, about, delivery
 

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from proxy.pages import OK
-from proxy.site import FILES, FOLDER, POLICY, file_page, wants_html
+from icr_proxy.admin.site import FILES, FOLDER, POLICY, file_page, wants_html
+from icr_proxy.server.pages import OK
 
 HTML = (FOLDER / "index.html").read_text()
 CSS = (FOLDER / "console.css").read_text()

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.config import Config
-from proxy.sources import Found, Given
-from proxy.tree import Mapping, Scalar, Sequence
+from icr_proxy.config.document import Mapping, Scalar, Sequence
+from icr_proxy.config.loader import Found, Given
+from icr_proxy.config.models import Config
 
 
 def from_environment(**variables: str) -> Found:

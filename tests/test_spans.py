@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.config import TracingConfig
+from icr_proxy.config.models import TracingConfig
 from tests.collector import Collector, attributes, collector
 from tests.scenes import (
     RawAnswer,

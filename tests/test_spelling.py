@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.config import WebhooksConfig
-from proxy.loading import load
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.secret import Secret
+from icr_proxy.config.loading import load
+from icr_proxy.config.models import WebhooksConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.redaction import Secret
 from tests.scenes import RawAnswer, RunningProxy, call, proxy_before, request_head
 from tests.test_deliveries import SECRET, about, delivery
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from proxy.emulator.entities import Installation
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.registry.entities import Installation
+    from icr_proxy.emulator.server import Emulator
 
     Spell = Callable[[Installation], bytes]
 

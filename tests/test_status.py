@@ -5,15 +5,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy import __version__
-from proxy.access import AccessToken, TokenKey
-from proxy.auditconfig import AuditConfig
-from proxy.auditfiles import list_segments
-from proxy.emulator.server import Emulator
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.secret import Secret
-from proxy.status import TOKENS_SHOWN, describe_status
-from proxy.upstreamconfig import CircuitConfig
+from icr_proxy import __version__
+from icr_proxy.admin.status import TOKENS_SHOWN, describe_status
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.upstreamconfig import CircuitConfig
+from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.redaction import Secret
 from tests.auditscenes import records_in
 from tests.scenes import RunningProxy, app_key_pem, call, proxy_before, request_head
 

@@ -1,7 +1,7 @@
 import pytest
 
-from proxy.secret import Secret
-from proxy.storeurl import StoreAddress, read_store_url
+from icr_proxy.net.storeurl import StoreAddress, read_store_url
+from icr_proxy.redaction import Secret
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.errors import InstallationInvalidError
-from proxy.paths import is_app_path
-from proxy.tags import Header, Tag, TagReader
+from icr_proxy.errors import InstallationInvalidError
+from icr_proxy.policy.paths import is_app_path
+from icr_proxy.policy.tags import Header, Tag, TagReader
 
 BY_ID, BY_ORGANIZATION = "X-ICR-Installation-Id", "X-ICR-Organization-Id"
 ALL = ("header", "path", "userinfo")

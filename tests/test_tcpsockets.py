@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy import tcpsockets
-from proxy.errors import BindError
-from proxy.tcpsockets import open_tcp
+from icr_proxy.errors import BindError
+from icr_proxy.net import tcpsockets
+from icr_proxy.net.tcpsockets import open_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

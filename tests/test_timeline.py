@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.timeline import CLIENT, FAILED, OK, REFUSED, SPAN, Timeline, ending_of
+from icr_proxy.admin.console_timeline import CLIENT, FAILED, OK, REFUSED, SPAN, Timeline, ending_of
 from tests.fakes import outcome
 
 NOW = 1_700_000_000

@@ -16,14 +16,14 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from proxy.callerconnection import peer_of
-from proxy.errors import StartError
-from proxy.listenerconfig import TlsConfig
-from proxy.listeners import Door, Listener
-from proxy.pages import send_page, text_page
-from proxy.peers import Peer
-from proxy.servingconfig import LimitsConfig
-from proxy.tlsdoor import TlsDoor
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.errors import StartError
+from icr_proxy.net.peers import Peer
+from icr_proxy.net.tlsdoor import TlsDoor
+from icr_proxy.server.callerconnection import peer_of
+from icr_proxy.server.listener import Door, Listener
+from icr_proxy.server.pages import send_page, text_page
 from tests.issuing import Issued, authority, issue, server_certificate, trusting
 from tests.scenes import read_answer, request_head
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from proxy.answers import Answer
-    from proxy.certificates import Identity
-    from proxy.request import Request
+    from icr_proxy.net.tls import Identity
+    from icr_proxy.server.request import Request
+    from icr_proxy.server.response import Answer
 
 
 @dataclass
@@ -186,7 +186,7 @@ def test_plain_http_on_a_tls_port_ends_cleanly(
 async def test_a_handshake_that_does_not_go_on_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.listeners.HANDSHAKE_SECONDS", 0.05)
+    monkeypatch.setattr("icr_proxy.server.listener.HANDSHAKE_SECONDS", 0.05)
     async with stage_with(files(tmp_path, server_certificate())) as stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
         writer.write(b"\x16\x03\x01" + struct.pack("!H", 512))  # a record that never comes

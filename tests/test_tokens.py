@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.access import AccessToken, TokenKey
-from proxy.cached import CachedToken
-from proxy.errors import (
+from icr_proxy.config.inbound_models import TokensConfig
+from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.cached import CachedToken
+from icr_proxy.credentials.token_cache import Tokens
+from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationBlockedError,
     InstallationRefusedError,
@@ -24,9 +26,7 @@ from proxy.errors import (
     MintRationedError,
     MintTimeoutError,
 )
-from proxy.secret import Secret
-from proxy.servingconfig import TokensConfig
-from proxy.tokens import Tokens
+from icr_proxy.redaction import Secret
 
 NOW = 1_700_000_000.0
 ONE, TWO = TokenKey("in-1"), TokenKey("in-2")

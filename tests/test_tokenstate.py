@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.access import TokenKey
-from proxy.config import AdminConfig
-from proxy.emulator.server import Emulator
-from proxy.tokenstate import TokenState, ask_token_state
+from icr_proxy.admin.token_state import TokenState, ask_token_state
+from icr_proxy.config.models import AdminConfig
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.emulator.server import Emulator
 from tests.doctor.tls_front import serving
 from tests.scenes import RunningProxy, call, config_for, request_head, running
 

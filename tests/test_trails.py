@@ -5,14 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from proxy.app import SYSTEM_CLOCKS
-from proxy.auditconfig import AuditConfig
-from proxy.logs import Lines, Threshold, build_log
-from proxy.metrics import Metrics
-from proxy.trails import build_auditing
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.observability.log import Lines, Threshold, build_log
+from icr_proxy.observability.metrics import Metrics
+from icr_proxy.runtime.app import SYSTEM_CLOCKS
+from icr_proxy.runtime.trails import build_auditing
 from tests.scenes import config_for
 
-LOADED = "import sys, proxy.running; print([n for n in sys.modules if n.startswith('proxy.audit')])"
+LOADED = (
+    "import sys, icr_proxy.runtime.process;"
+    " print([n for n in sys.modules if n.startswith('icr_proxy.audit.')])"
+)
 
 
 def test_off_there_is_no_trail_and_on_there_is(tmp_path: Path) -> None:

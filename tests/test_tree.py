@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.tree import Mapping, Node, Scalar, Sequence, plain
+from icr_proxy.config.document import Mapping, Node, Scalar, Sequence, plain
 
 TEXT = Scalar(1, "x")
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from proxy.errors import StartError, UpstreamTlsError
-from proxy.pool import LOOK_SECONDS
-from proxy.truststore import TrustStore
+from icr_proxy.errors import StartError, UpstreamTlsError
+from icr_proxy.upstream.pool import LOOK_SECONDS
+from icr_proxy.upstream.trust_store import TrustStore
 from tests.issuing import Issued, authority, issue, server_certificate
 from tests.scenes import (
     Clock,

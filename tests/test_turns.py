@@ -12,12 +12,12 @@ from contextvars import ContextVar
 import pytest
 import uvloop
 
-from proxy import turns
-from proxy.answers import Answer
-from proxy.errors import CallerTimeoutError
-from proxy.listeners import Listener
-from proxy.request import Request
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.errors import CallerTimeoutError
+from icr_proxy.server import connection as turns
+from icr_proxy.server.listener import Listener
+from icr_proxy.server.request import Request
+from icr_proxy.server.response import Answer
 from tests.scenes import TAG, read_answer, request_head
 
 Run = Callable[[Awaitable[None]], None]

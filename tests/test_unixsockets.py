@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.errors import BindError
-from proxy.unixsockets import DEFAULT_MODE, UnixSocket, find_owner, open_unix
+from icr_proxy.errors import BindError
+from icr_proxy.net.sockets import DEFAULT_MODE, UnixSocket, find_owner, open_unix
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,7 +197,7 @@ def test_a_socket_that_took_the_place_of_a_dead_one_meanwhile_is_left_alone(
         leave_a_dead_one(path)
         return False
 
-    monkeypatch.setattr("proxy.unixsockets._is_live", look)
+    monkeypatch.setattr("icr_proxy.net.sockets._is_live", look)
     with pytest.raises(BindError, match="Address already in use"):
         opened(path)
     assert path.exists()

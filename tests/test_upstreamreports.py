@@ -1,9 +1,9 @@
 import pytest
 
-from proxy.circuit import Circuit
-from proxy.errors import StartError
-from proxy.metrics import Metrics
-from proxy.upstreamreports import CircuitReports, PoolReports, TrustReports
+from icr_proxy.errors import StartError
+from icr_proxy.observability.metrics import Metrics
+from icr_proxy.runtime.upstreamreports import CircuitReports, PoolReports, TrustReports
+from icr_proxy.upstream.circuit_breaker import Circuit
 from tests.fakes import Heard
 
 

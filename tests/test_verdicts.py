@@ -9,7 +9,11 @@ import zlib
 
 import pytest
 
-from proxy.verdicts import INSPECT_LIMIT, may_be_about_token, says_token_is_bad
+from icr_proxy.forwarding.response_classification import (
+    INSPECT_LIMIT,
+    may_be_about_token,
+    says_token_is_bad,
+)
 
 JSON = [(b"Content-Type", b"application/json; charset=utf-8")]
 

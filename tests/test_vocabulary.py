@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy import vocabulary as of
-from proxy.kinds import Kind, take
+from icr_proxy.config import fields as of
+from icr_proxy.config.value_types import Kind, take
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import WebhookRefusedError
-from proxy.secret import Secret
-from proxy.webhooks import Event, hmac_hex, read_event
+from icr_proxy.admin.webhooks import Event, hmac_hex, read_event
+from icr_proxy.errors import WebhookRefusedError
+from icr_proxy.redaction import Secret
 
 SECRET = Secret("whsec-0123456789")
 OTHER = Secret("whsec-other")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from proxy import storescripts as scripts
+from icr_proxy.shared_cache import redis_scripts as scripts
 
 Reply = bytes | int | None | list["Reply"]
 

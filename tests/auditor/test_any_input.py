@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from proxy.auditchain import Head, Seals
-from proxy.auditfiles import list_segments
-from proxy.auditor import examining, reading
-from proxy.cli import commands
-from proxy.errors import StartError
+from icr_proxy.audit.chain import Head, Seals
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.audit_tools import examining, query
+from icr_proxy.cli.main import commands
+from icr_proxy.errors import StartError
 from tests.auditor.trails import write_trail
 from tests.auditscenes import KEY, seal
 
@@ -191,7 +191,7 @@ def test_no_file_ends_a_command_in_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(examining, "LINE_MOST", 1 << 20)
-    monkeypatch.setattr(reading, "LINE_MOST", 1 << 20)
+    monkeypatch.setattr(query, "LINE_MOST", 1 << 20)
     directory, key = place
     given = tmp_path / "given"
     make(given)

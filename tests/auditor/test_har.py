@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.auditor.har import as_har, hidden
+from icr_proxy.audit_tools.har import as_har, hidden
 from tests.auditscenes import record_of
 
 BASE = "https://api.example"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auditchain import Head, Seals
-from proxy.auditfiles import list_segments
-from proxy.auditor.examining import examine
-from proxy.auditor.findings import Verdict, Witnessed
-from proxy.auditor.linking import judge
-from proxy.secret import Secret
+from icr_proxy.audit.chain import Head, Seals
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.audit_tools.checks import judge
+from icr_proxy.audit_tools.examining import examine
+from icr_proxy.audit_tools.findings import Verdict, Witnessed
+from icr_proxy.redaction import Secret
 from tests.auditor.trails import KEYS, Files, read_trail, verdict_on, write_trail
 from tests.auditscenes import KEY, cut_last_line, read_of, seal, writer_in
 from tests.scenes import Clock

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from proxy.auditor.movements import COLUMNS, FATES, MEANINGS, fate_of, find_movements, sum_up
+from icr_proxy.audit_tools.report import COLUMNS, FATES, MEANINGS, fate_of, find_movements, sum_up
 
 
 def change(seq: int, **facts: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auditchain import Head
+from icr_proxy.audit.chain import Head
 from tests.auditor.trails import MUTATIONS, Files, read_trail, verdict_on, write_trail
 
 TIMES = int(os.environ.get("ICR_TEST_MUTATIONS", "10000")) // len(MUTATIONS) + 1

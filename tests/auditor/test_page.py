@@ -4,8 +4,8 @@ import re
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from proxy.auditor.movements import find_movements, sum_up
-from proxy.auditor.page import MOST_BARS, render
+from icr_proxy.audit_tools.page import MOST_BARS, render
+from icr_proxy.audit_tools.report import find_movements, sum_up
 from tests.auditor.test_movements import change
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from proxy.auditfiles import list_segments
-from proxy.auditor.reading import Wanted, read_records, read_status
-from proxy.auditor.timespec import read_moment
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.audit_tools.query import Wanted, read_records, read_status
+from icr_proxy.audit_tools.time_range import read_moment
 from tests.auditor.trails import write_trail
 
 RECORD = {

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auditfiles import list_segments
-from proxy.auditor.findings import Checked
-from proxy.auditor.setaside import compare_aside
-from proxy.auditor.telling import result_of
-from proxy.auditor.verifying import verify
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.audit_tools.findings import Checked
+from icr_proxy.audit_tools.set_aside import compare_aside
+from icr_proxy.audit_tools.telling import result_of
+from icr_proxy.audit_tools.verification import verify
 from tests.auditor.trails import KEYS, write_trail
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import yaml
 
-from proxy.auditor.suggesting import as_yaml, suggest
-from proxy.consistency import compiled
-from proxy.loading import load
-from proxy.operations import match
-from proxy.policy import Policy, Subject
+from icr_proxy.audit_tools.policy_suggestion import as_yaml, suggest
+from icr_proxy.config.loading import load
+from icr_proxy.config.rules import compiled
+from icr_proxy.policy.operations import match
+from icr_proxy.policy.rules import Policy, Subject
 
 
 def asked(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auditfiles import list_segments
-from proxy.auditor.tailing import Tail, show
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.audit_tools.tailing import Tail, show
 from tests.auditscenes import read_of, writer_in
 from tests.scenes import Clock
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.auditchain import Link
-from proxy.auditor.findings import Finding, Verdict, Witnessed
-from proxy.auditor.telling import MOST_SHOWN, as_json, exit_code, tell
+from icr_proxy.audit.chain import Link
+from icr_proxy.audit_tools.findings import Finding, Verdict, Witnessed
+from icr_proxy.audit_tools.telling import MOST_SHOWN, as_json, exit_code, tell
 
 VERDICT = Verdict(
     files=1,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from proxy.auditor.timespec import read_moment
+from icr_proxy.audit_tools.time_range import read_moment
 
 NOW = datetime(2026, 11, 30, 14, 30, tzinfo=UTC).timestamp()
 

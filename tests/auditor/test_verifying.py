@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auditfiles import claim, list_segments
-from proxy.auditor import verifying
-from proxy.auditor.findings import Witnessed
-from proxy.auditor.verifying import (
+from icr_proxy.audit.segments import claim, list_segments
+from icr_proxy.audit_tools import verification
+from icr_proxy.audit_tools.findings import Witnessed
+from icr_proxy.audit_tools.verification import (
     UncheckableError,
     find_files,
     read_anchor,
@@ -39,7 +39,7 @@ def test_a_directory_of_files_is_verified(tmp_path: Path) -> None:
 def test_many_files_are_looked_at_by_several_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifying, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(verification, "WORTH_PROCESSES", 1)
     head = write_trail(tmp_path)
     path = list_segments(tmp_path)[1]
     path.write_bytes(path.read_bytes().replace(b"projects", b"Projects", 1))

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from proxy.auditchain import Head, Seals
-from proxy.auditfiles import list_segments
-from proxy.auditor.examining import examine
-from proxy.auditor.findings import Verdict, Witnessed
-from proxy.auditor.linking import judge
-from proxy.secret import Secret
+from icr_proxy.audit.chain import Head, Seals
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.audit_tools.checks import judge
+from icr_proxy.audit_tools.examining import examine
+from icr_proxy.audit_tools.findings import Verdict, Witnessed
+from icr_proxy.redaction import Secret
 from tests.auditscenes import KEY, read_of, record_of, seal, writer_in
 from tests.scenes import Clock
 

@@ -56,7 +56,7 @@ def _icr_proxy(stage: Stage, port: int, work: Path) -> Command:
 
 def _of(python: Path, stage: Stage, port: int, work: Path) -> Command:
     config = settings_file(stage, port, work)
-    return (python, "-m", "proxy", "run", "--config", config), {}
+    return (python.with_name("icr-proxy"), "run", "--config", config), {}
 
 
 def settings_file(stage: Stage, port: int, work: Path) -> Path:

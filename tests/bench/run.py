@@ -14,8 +14,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-import proxy
-from proxy import __version__
+import icr_proxy
+from icr_proxy import __version__
 from tests.bench.contenders import CONTENDERS
 from tests.bench.cost import cost
 from tests.bench.machinery import LOAD_CORE
@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit(f"missing: {', '.join(missing)}; `make bench` installs them")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, most), most))
-    compileall.compile_dir(Path(proxy.__file__).parent, quiet=2)  # as pip does when it installs
+    compileall.compile_dir(Path(icr_proxy.__file__).parent, quiet=2)  # as pip does when it installs
     os.sched_setaffinity(0, {LOAD_CORE})  # what asks and watches takes nothing from a contender
     contenders = options.contenders or tuple(CONTENDERS)
     base = options.base.absolute() if options.base else None  # not resolved: a venv's is a link

@@ -25,16 +25,16 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from proxy.config import AppConfig
-from proxy.emulator.faults import Fault
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
+from icr_proxy.config.models import AppConfig
+from icr_proxy.emulator.faults import Fault
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
 from tests.scenes import RunningProxy, config_for, pem_of, read_answer, request_head, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from proxy.emulator.entities import Installation
+    from icr_proxy.emulator.registry.entities import Installation
 
     Happening = Callable[[], Awaitable[None]]
 

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 import uvloop
 from prometheus_client import Counter, Gauge, Histogram
 
-from proxy.app import App
-from proxy.installationmetrics import InstallationMetrics
-from proxy.loading import load
-from proxy.metrics import Metrics
-from proxy.requestlog import RequestLog
+from icr_proxy.config.loading import load
+from icr_proxy.observability.installationmetrics import InstallationMetrics
+from icr_proxy.observability.metrics import Metrics
+from icr_proxy.observability.request_log import RequestLog
+from icr_proxy.runtime.app import App
 
 if TYPE_CHECKING:
-    from proxy.config import Config
+    from icr_proxy.config.models import Config
 
 READERS = {"logs": (RequestLog,), "metrics": (Metrics, InstallationMetrics)}
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.auditchain import Head
-from proxy.auditconfig import AuditConfig
-from proxy.auditthread import Landed
-from proxy.config import AdminConfig
-from proxy.emulator.server import Emulator
-from proxy.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.audit.chain import Head
+from icr_proxy.audit.writer_thread import Landed
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import AdminConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.emulator.server import Emulator
 from tests.auditscenes import records_in
 from tests.browser.chromium import chromium
 from tests.fakes import outcome

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of, new_key
-from proxy.servingconfig import BrowserConfig
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.inbound_models import BrowserConfig
+from icr_proxy.policy.callerkeys import hash_of, new_key
 from tests.browser.attacks import ATTACKS, PAGE, script
 from tests.browser.chromium import chromium
 from tests.scenes import TAG, Visit, config_for, ok, running, scripted_upstream

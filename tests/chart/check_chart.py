@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from proxy import __version__
+from icr_proxy import __version__
 from tests.chart.rendering import (
     CASES,
     CHART,

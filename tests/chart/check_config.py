@@ -13,7 +13,7 @@ import helm_python
 import pytest
 import yaml
 
-from proxy.callerkeys import hash_of, new_key
+from icr_proxy.policy.callerkeys import hash_of, new_key
 from tests.chart.rendering import CASES, HERE, ROOT, helm3_said, helm4, only, values_of
 from tests.scenes import app_key_pem
 
@@ -34,7 +34,7 @@ SERVICE_LINKS = {
 def program(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: text for name, text in os.environ.items() if not name.startswith("ICR_")}
     return subprocess.run(
-        [sys.executable, "-m", "proxy", *words],
+        [sys.executable, "-m", "icr_proxy", *words],
         env=clean | environment, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ import helm_python
 import pytest
 import yaml
 
-from proxy.injector.bundle import FRONT, ROOM
+from icr_proxy.injector.bundle import FRONT, ROOM
 from tests.chart.rendering import (
     ROOT,
     Manifest,
@@ -150,7 +150,7 @@ def test_with_cert_manager_it_reaches_nothing() -> None:
 
 
 def test_more_injectors_than_the_bundle_has_room_for_are_refused() -> None:
-    """Old and new pods together, and some that have ended, must fit (`proxy.injector.bundle`)."""
+    """Old and new pods together, and some that have ended, must fit (`injector/authority`)."""
     values = values_of("injector")
 
     assert only(helm4({**values, "replicas": MOST}), "Deployment")["spec"]["replicas"] == MOST

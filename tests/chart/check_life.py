@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from proxy.emulator.app_keys import new_private_key
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
-from proxy.keys import parse_signing_key
+from icr_proxy.credentials.signing_key import parse_signing_key
+from icr_proxy.emulator.registry.app_keys import new_private_key
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
 from tests.chart.rendering import Manifest, helm4, only, pods
 from tests.scenes import app_key_pem, call, request_head
 from tests.stories.program import GUARD_SECONDS, Program, program_run, run_to_end

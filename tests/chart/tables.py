@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from proxy.config import Config
-from proxy.reference import json_schema
-from proxy.secretkinds import SecretText, StoreUrl
-from proxy.settings import leaves
+from icr_proxy.config.models import Config
+from icr_proxy.config.reference import json_schema
+from icr_proxy.config.secretkinds import SecretText, StoreUrl
+from icr_proxy.config.spec import leaves
 from tests.tables import rewritten
 
 ROOT = Path(__file__).parents[2]

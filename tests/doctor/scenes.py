@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from proxy.appsession import AppSession
-from proxy.doctor.case import Case
-from proxy.doctor.examination import examine
+from icr_proxy.doctor.case import Case
+from icr_proxy.doctor.examination import examine
+from icr_proxy.doctor.session import AppSession
 from tests.scenes import config_for
 
 if TYPE_CHECKING:
-    from proxy.config import Config
-    from proxy.doctor.findings import Finding
-    from proxy.emulator.server import Emulator
+    from icr_proxy.config.models import Config
+    from icr_proxy.doctor.findings import Finding
+    from icr_proxy.emulator.server import Emulator
 
 
 def config_before(emulator: Emulator, **sections: Any) -> Config:

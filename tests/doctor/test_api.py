@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.doctor.api import judge_skew
-from proxy.emulator.app_keys import new_private_key
-from proxy.emulator.server import Emulator
+from icr_proxy.doctor.api import judge_skew
+from icr_proxy.emulator.registry.app_keys import new_private_key
+from icr_proxy.emulator.server import Emulator
 from tests.doctor.scenes import config_before, find, findings_of, states
 from tests.scenes import Visit, app_key_pem, config_for, ok, scripted_upstream
 

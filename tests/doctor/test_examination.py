@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.appsession import AppSession
-from proxy.doctor import tokens
-from proxy.doctor.case import Case
-from proxy.doctor.examination import STEPS, examine, not_examined
-from proxy.doctor.findings import Finding, failed
-from proxy.emulator.server import Emulator
+from icr_proxy.doctor import api_checks
+from icr_proxy.doctor.case import Case
+from icr_proxy.doctor.examination import STEPS, examine, not_examined
+from icr_proxy.doctor.findings import Finding, failed
+from icr_proxy.doctor.session import AppSession
+from icr_proxy.emulator.server import Emulator
 from tests.doctor.scenes import config_before, find, findings_of, states
 from tests.scenes import Visit, config_for, scripted_upstream
 
@@ -67,9 +67,9 @@ async def test_what_cannot_be_revoked_is_said(emulator: Emulator) -> None:
         case = Case(
             session=session, environ={}, installation=next(iter(emulator.world.installations))
         )
-        minted = [each async for each in tokens.tokens(case)]
+        minted = [each async for each in api_checks.tokens(case)]
         await emulator.stop()
-        left = [each async for each in tokens.revoke(case)]
+        left = [each async for each in api_checks.revoke(case)]
 
     assert minted[0].state == "ok"
     assert left[0].state == "warn"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from proxy.doctor.findings import Finding, as_json, failed, lines, summary
+from icr_proxy.doctor.findings import Finding, as_json, failed, lines, summary
 
 GOOD = Finding("DNS", "ok", "api.example is 192.0.2.1")
 BAD = Finding("TCP", "fail", "no connection was taken by that port at all", "check the firewalls")

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from proxy.appsession import AppSession
-from proxy.config import AppConfig, Config
-from proxy.doctor import locally
-from proxy.doctor.case import Case
-from proxy.doctor.findings import Finding
+from icr_proxy.config.models import AppConfig, Config
+from icr_proxy.doctor import locally
+from icr_proxy.doctor.case import Case
+from icr_proxy.doctor.findings import Finding
+from icr_proxy.doctor.session import AppSession
 from tests.scenes import app_key_pem, config_for
 
 

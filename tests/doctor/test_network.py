@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.appsession import AppSession
-from proxy.doctor import network
-from proxy.doctor.case import Case
-from proxy.emulator.server import Emulator
-from proxy.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.doctor import network_checks
+from icr_proxy.doctor.case import Case
+from icr_proxy.doctor.session import AppSession
+from icr_proxy.emulator.server import Emulator
 from tests.doctor.scenes import config_before, find, findings_of, states
 from tests.doctor.tls_front import serving, tls_before
 from tests.scenes import config_for
@@ -139,7 +139,7 @@ async def test_plain_http_to_another_machine_is_warned_of() -> None:
     config = config_for("http://192.0.2.1", upstream={"allow_plain": True})
     case = Case(session=AppSession(config), environ={})
 
-    found = [each async for each in network.encryption(case)]
+    found = [each async for each in network_checks.encryption(case)]
 
     assert found[0].state == "warn"
     assert "can be read on the way" in found[0].detail
@@ -148,12 +148,12 @@ async def test_plain_http_to_another_machine_is_warned_of() -> None:
 async def test_no_issuer_is_named_if_the_api_is_gone_by_then() -> None:
     case = Case(session=AppSession(config_for("https://127.0.0.1:1")), environ={})
 
-    assert await network._issuer_that_failed(case) == ""
+    assert await network_checks._issuer_that_failed(case) == ""
 
 
 def test_an_error_without_words_is_called_by_its_name() -> None:
-    assert network.reason(OSError()) == "OSError"
-    assert network.reason(ConnectionResetError("cut")) == "cut"
+    assert network_checks.reason(OSError()) == "OSError"
+    assert network_checks.reason(ConnectionResetError("cut")) == "cut"
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:8080", "0.0.0.0:8080"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.access import AccessToken
-from proxy.appsession import AppSession
-from proxy.doctor import tokens
-from proxy.doctor.case import Case
-from proxy.emulator.server import Emulator
-from proxy.errors import AppKeyRefusedError, MintError, MintFailedError
-from proxy.secret import Secret
+from icr_proxy.credentials.access_token import AccessToken
+from icr_proxy.doctor import api_checks
+from icr_proxy.doctor.case import Case
+from icr_proxy.doctor.session import AppSession
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.errors import AppKeyRefusedError, MintError, MintFailedError
+from icr_proxy.redaction import Secret
 from tests.doctor.scenes import config_before, find, findings_of, states
 from tests.scenes import config_for
 
@@ -67,7 +67,7 @@ async def test_many_installations_are_tried_only_on_request(emulator: Emulator) 
     few = await findings_of(config_before(emulator))
     everyone = await findings_of(config_before(emulator), everyone=True)
 
-    assert [each.name for each in few].count("permissions") == tokens.MOST
+    assert [each.name for each in few].count("permissions") == api_checks.MOST
     assert "3 more installations were not tried" in few[-3].detail
     assert [each.name for each in everyone].count("permissions") == 23
 
@@ -90,14 +90,14 @@ async def test_a_mint_that_fails_otherwise_is_told(
     monkeypatch.setattr(session.exchange, "mint", mint)
     case = Case(session=session, environ={}, installation="i")
 
-    found = [each async for each in tokens.tokens(case)]
+    found = [each async for each in api_checks.tokens(case)]
 
     assert found[0].state == "fail"
     assert words in found[0].remedy
 
 
 def test_permissions_are_shown() -> None:
-    found = tokens.judge_permissions(token_with(organization_info="VIEW", examiner="VIEW"))
+    found = api_checks.judge_permissions(token_with(organization_info="VIEW", examiner="VIEW"))
 
     assert (found.state, found.detail) == ("ok", "examiner VIEW, organization_info VIEW")
 
@@ -109,7 +109,7 @@ def test_permissions_are_shown() -> None:
 def test_a_permission_that_each_installation_has_is_missed(
     permissions: dict[str, str], words: str
 ) -> None:
-    found = tokens.judge_permissions(token_with(**permissions))
+    found = api_checks.judge_permissions(token_with(**permissions))
 
     assert found.state == "warn"
     assert words in found.detail
@@ -136,7 +136,7 @@ async def test_a_version_that_the_api_does_not_know_fails_with_its_key(emulator:
     ],
 )
 def test_the_answer_to_the_read_is_judged(status: int, state: str, words: str) -> None:
-    found = tokens.judge_version(status, asked="2023-06-16", target="/organizations/o")
+    found = api_checks.judge_version(status, asked="2023-06-16", target="/organizations/o")
 
     assert found.state == state
     assert words in found.detail
@@ -145,9 +145,9 @@ def test_the_answer_to_the_read_is_judged(status: int, state: str, words: str) -
 async def test_a_read_without_answer_fails(emulator: Emulator) -> None:
     async with AppSession(config_before(emulator)) as session:
         case = Case(session=session, environ={}, installation=first(emulator))
-        _ = [each async for each in tokens.tokens(case)]
+        _ = [each async for each in api_checks.tokens(case)]
         await emulator.stop()
-        found = [each async for each in tokens.version(case)]
+        found = [each async for each in api_checks.version(case)]
 
     assert found[0].state == "fail"
 
@@ -155,8 +155,8 @@ async def test_a_read_without_answer_fails(emulator: Emulator) -> None:
 async def test_what_the_api_refuses_to_revoke_for_being_dead_is_dead(emulator: Emulator) -> None:
     async with AppSession(config_before(emulator)) as session:
         case = Case(session=session, environ={}, installation=first(emulator))
-        _ = [each async for each in tokens.tokens(case)]
+        _ = [each async for each in api_checks.tokens(case)]
         emulator.world.revoke_all(first(emulator))
-        found = [each async for each in tokens.revoke(case)]
+        found = [each async for each in api_checks.revoke(case)]
 
     assert states(found) == {"clean-up": "ok"}

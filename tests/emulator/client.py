@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from proxy.emulator.entities import Installation
-from proxy.emulator.server import Emulator
+from icr_proxy.emulator.registry.entities import Installation
+from icr_proxy.emulator.server import Emulator
 
 NOW: Final = 1_800_000_000.0
 

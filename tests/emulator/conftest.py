@@ -6,10 +6,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from proxy.emulator.app_keys import new_private_key
-from proxy.emulator.server import Emulator
-
-from .client import NOW, Client, HandClock
+from icr_proxy.emulator.registry.app_keys import new_private_key
+from icr_proxy.emulator.server import Emulator
+from tests.emulator.client import NOW, Client, HandClock
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,9 @@
 
 import pytest
 
-from proxy.emulator.calls import Route
-from proxy.emulator.route_table import ROUTES
-
-from .client import Client
+from icr_proxy.emulator.api.calls import Route
+from icr_proxy.emulator.api.route_table import ROUTES
+from tests.emulator.client import Client
 
 ORGANIZATION_ROUTES = [route for route in ROUTES if route.scope is not None]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from .client import NOW, Client, HandClock
+from tests.emulator.client import NOW, Client, HandClock
 
 
 async def test_minted_token_has_the_documented_shape(client: Client) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import jwt
 import pytest
 
-from proxy.emulator.app_keys import new_private_key
-
-from .client import NOW, Client
+from icr_proxy.emulator.registry.app_keys import new_private_key
+from tests.emulator.client import NOW, Client
 
 MINT = "/app/accessTokens"
 

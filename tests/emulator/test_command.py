@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.emulator.command import serve
-from proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.command import serve
+from icr_proxy.emulator.settings import EmulatorSettings
 
 
 async def run(

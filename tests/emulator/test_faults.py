@@ -8,11 +8,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.emulator.faults import KINDS, Fault
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
-
-from .client import Client
+from icr_proxy.emulator.faults import KINDS, Fault
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
+from tests.emulator.client import Client
 
 MINT = "/app/accessTokens"
 

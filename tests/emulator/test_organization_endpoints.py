@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from proxy.emulator.credit_book import Account
-from proxy.emulator.failures import ApiError
-from proxy.emulator.inventory_endpoints import approve
-
-from .client import Client
+from icr_proxy.emulator.api.inventory_endpoints import approve
+from icr_proxy.emulator.api_errors import ApiError
+from icr_proxy.emulator.registry.credit_book import Account
+from tests.emulator.client import Client
 
 PURPOSE = {"reason": "Test", "beneficiaryName": "Nobody"}
 

@@ -8,11 +8,10 @@ from io import BytesIO
 import msgspec
 import pytest
 
-from proxy.emulator.calls import Route
-from proxy.emulator.playground import PATTERN, pattern
-from proxy.emulator.route_table import ROUTES
-
-from .client import Client, raw
+from icr_proxy.emulator.api.calls import Route
+from icr_proxy.emulator.api.route_table import ROUTES
+from icr_proxy.emulator.playground import PATTERN, pattern
+from tests.emulator.client import Client, raw
 
 PLAYGROUND = [route for route in ROUTES if route.template.startswith("/_emulator") and route.faults]
 

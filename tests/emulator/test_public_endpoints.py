@@ -2,7 +2,7 @@
 
 import pytest
 
-from .client import Client
+from tests.emulator.client import Client
 
 
 async def test_pages_count_from_zero_and_end_with_null(client: Client) -> None:

@@ -2,10 +2,9 @@
 
 import pytest
 
-from proxy.emulator.route_table import ROUTES
-from proxy.emulator.routing import Router, split_target
-
-from .client import Client, raw
+from icr_proxy.emulator.api.route_table import ROUTES
+from icr_proxy.emulator.api.routing import Router, split_target
+from tests.emulator.client import Client, raw
 
 
 @pytest.mark.parametrize(

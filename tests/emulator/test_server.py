@@ -12,13 +12,12 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from proxy.emulator.app_keys import AppKeys, new_private_key, public_half
-from proxy.emulator.credit_book import Account
-from proxy.emulator.faults import Fault
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
-
-from .client import Client
+from icr_proxy.emulator.faults import Fault
+from icr_proxy.emulator.registry.app_keys import AppKeys, new_private_key, public_half
+from icr_proxy.emulator.registry.credit_book import Account
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
+from tests.emulator.client import Client
 
 
 def test_ids_are_the_same_on_every_start(private_key: str) -> None:

@@ -1,6 +1,6 @@
 """Tokens are found while they live, and forgotten long after."""
 
-from proxy.emulator.tokens import TokenBook
+from icr_proxy.emulator.registry.credentials import TokenBook
 
 
 def test_killing_what_is_not_there_is_harmless() -> None:

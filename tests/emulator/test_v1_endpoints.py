@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from proxy.emulator.credit_book import Account
-
-from .client import Client
+from icr_proxy.emulator.registry.credit_book import Account
+from tests.emulator.client import Client
 
 
 @pytest.fixture

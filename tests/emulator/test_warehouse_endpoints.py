@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from .client import NOW, Client, HandClock
+from tests.emulator.client import NOW, Client, HandClock
 
 PURPOSE = {"reason": "Test", "beneficiaryName": "Nobody"}
 

@@ -12,8 +12,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
-from proxy.operations import match, match_exactly
-from proxy.routes import take_apart
+from icr_proxy.policy.operations import match, match_exactly
+from icr_proxy.policy.router import take_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

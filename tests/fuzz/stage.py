@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from proxy.assembly import Parts, build
-from proxy.clocks import Clocks
-from proxy.upstreamconfig import CircuitConfig
+from icr_proxy.clocks import Clocks
+from icr_proxy.config.upstreamconfig import CircuitConfig
+from icr_proxy.runtime.composition import Parts, build
 from tests.fuzz.simulation import SimulatedLoop, Wire, connect
 from tests.scenes import config_for
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.config.inbound_models import LimitsConfig
 from tests.fuzz.grammar import Case, make_case
 from tests.fuzz.hearing import hear
 from tests.fuzz.inbound import judge_answers, match

@@ -10,11 +10,11 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.access import AppSignature, OnOrganization
-from proxy.errors import ProxyError
-from proxy.paths import is_app_path
-from proxy.routes import Router, Target
-from proxy.tags import TagReader
+from icr_proxy.credentials.access_token import AppSignature, OnOrganization
+from icr_proxy.errors import ProxyError
+from icr_proxy.policy.paths import is_app_path
+from icr_proxy.policy.router import Router, Target
+from icr_proxy.policy.tags import TagReader
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TAG, ORGANIZATION = b"X-ICR-Installation-Id", b"X-ICR-Organization-Id"

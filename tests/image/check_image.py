@@ -141,7 +141,11 @@ def test_trivy_finds_no_fault_with_the_dockerfile() -> None:
 
 def test_what_may_be_configured_for_serving_is_there(stage: Stage) -> None:
     stage.engine.run(
-        "exec", "proxy", "python3", "-c", "import redis, proxy.spans, proxy.redisstore"
+        "exec",
+        "proxy",
+        "python3",
+        "-c",
+        "import redis, icr_proxy.observability.tracing, icr_proxy.shared_cache.redis_store",
     )
 
 

@@ -9,8 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from proxy.injector.deciding import decide
-from proxy.injector.reviews import read_request
+from icr_proxy.injector.admission_review import read_request
+from icr_proxy.injector.decision import decide
 from tests.injector.pods import DEFAULTS, applied, injected_pods, review
 
 PODS = injected_pods()

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from proxy.injector.cluster import WEBHOOKS, Cluster
+from icr_proxy.injector.cluster import WEBHOOKS, Cluster
 from tests.injector.pods import Manifest, applied
 from tests.issuing import Issued, authority, server_certificate
 

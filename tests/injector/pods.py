@@ -10,8 +10,8 @@ from typing import Any
 import jsonpatch
 import msgspec
 
-from proxy.injector.defaults import Defaults
-from proxy.injector.pods import Pod, read_pod
+from icr_proxy.injector.defaults import Defaults
+from icr_proxy.injector.pods import Pod, read_pod
 
 Manifest = dict[str, Any]
 

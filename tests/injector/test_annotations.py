@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from proxy.injector.annotations import ANNOTATIONS, Wish, _of, ours, read_wish
-from proxy.injector.defaults import Defaults
-from proxy.loading import load
+from icr_proxy.config.loading import load
+from icr_proxy.injector.annotations import ANNOTATIONS, Wish, _of, ours, read_wish
+from icr_proxy.injector.defaults import Defaults
 from tests.injector.pods import ASKED, DEFAULTS
 from tests.test_layers import SHELL, imported
 
-ROOT = Path(__file__).parents[2] / "proxy" / "injector"
+ROOT = Path(__file__).parents[2] / "proxy" / "icr_proxy" / "injector"
 PURE = sorted(set(ROOT.glob("*.py")) - {ROOT / f"{name}.py" for name in (
-    "answering", "authority", "cluster", "serving",
+    "authority", "cluster", "service", "webhook",
 )})  # fmt: skip
 
 

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from proxy.injector import answering
-from proxy.injector.answering import BODY_MOST, LONG_ONES, Webhook
-from proxy.listeners import Listener
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.injector import webhook as answering
+from icr_proxy.injector.webhook import BODY_MOST, LONG_ONES, Webhook
+from icr_proxy.server.listener import Listener
 from tests.injector.pods import ASKED, DEFAULTS, UID, patched, pod, response_in, review
 from tests.scenes import RawAnswer, call, read_answer
 

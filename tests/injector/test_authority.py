@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from proxy.errors import StartError
-from proxy.injector.authority import Authority
+from icr_proxy.errors import StartError
+from icr_proxy.injector.authority import Authority
 from tests.scenes import Clock
 
 NOW = 1_800_000_000.0

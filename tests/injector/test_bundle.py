@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from proxy import localca
-from proxy.errors import ClusterError
-from proxy.injector.bundle import FRONT, ROOM, lacks, missing_from, read_configuration
+from icr_proxy.credentials import key_tools
+from icr_proxy.errors import ClusterError
+from icr_proxy.injector.bundle import FRONT, ROOM, lacks, missing_from, read_configuration
 from tests.injector.pods import Manifest, applied
 from tests.issuing import authority
 
@@ -20,7 +20,7 @@ REPLICAS = 20  # the maximum of the chart's schema (tests/chart/check_injector.p
 
 
 def made(folder: Path, name: str, *, at: dt.datetime = NOW) -> bytes:
-    return localca.make(folder / name, ["injector.icr.svc"], now=at).ca.read_bytes()
+    return key_tools.make(folder / name, ["injector.icr.svc"], now=at).ca.read_bytes()
 
 
 def configuration(*bundles: str | None) -> Manifest:
@@ -46,7 +46,7 @@ def after(before: Manifest, own: bytes, *, at: dt.datetime = NOW) -> list[list[b
 def bundle_of(webhook: Manifest) -> list[bytes]:
     pem = base64.b64decode(webhook["clientConfig"]["caBundle"])
     certificates = x509.load_pem_x509_certificates(pem)
-    assert all(localca.is_ours(each) for each in certificates)
+    assert all(key_tools.is_ours(each) for each in certificates)
     return [
         each + b"-----END CERTIFICATE-----\n"
         for each in pem.split(b"-----END CERTIFICATE-----\n")[:-1]

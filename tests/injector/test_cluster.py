@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from proxy import localca
-from proxy.errors import ClusterError
-from proxy.injector.cluster import Cluster, cluster_around, trusting
+from icr_proxy.credentials import key_tools
+from icr_proxy.errors import ClusterError
+from icr_proxy.injector.cluster import Cluster, cluster_around, trusting
 from tests.injector.clusters import TOKEN, Api, api_server
 from tests.issuing import authority, issue
 
@@ -32,7 +32,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> bytes:
-    return localca.make(tmp_path / "own", ["localhost"], now=NOW).ca.read_bytes()
+    return key_tools.make(tmp_path / "own", ["localhost"], now=NOW).ca.read_bytes()
 
 
 def publish(

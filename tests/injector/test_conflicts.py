@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from proxy.injector.annotations import Wish, read_wish
-from proxy.injector.conflicts import conflicts, weaknesses
+from icr_proxy.injector.annotations import Wish, read_wish
+from icr_proxy.injector.conflicts import conflicts, weaknesses
 from tests.injector.pods import ASKED, DEFAULTS, Manifest, job_pod, parsed, pod
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BadRequestError
-from proxy.injector.annotations import ANNOTATIONS
-from proxy.injector.deciding import decide
-from proxy.injector.defaults import Defaults
-from proxy.injector.reviews import Verdict, read_request
+from icr_proxy.errors import BadRequestError
+from icr_proxy.injector.admission_review import Verdict, read_request
+from icr_proxy.injector.annotations import ANNOTATIONS
+from icr_proxy.injector.decision import decide
+from icr_proxy.injector.defaults import Defaults
 from tests.injector.pods import (
     ASKED,
     DEFAULTS,

@@ -10,11 +10,11 @@ import click
 import pytest
 import yaml
 
-from proxy import __version__
-from proxy.cli_injector import injector
-from proxy.injector.annotations import ANNOTATIONS, PREFIX, RESTART
-from proxy.injector.answering import MUTATE
-from proxy.injector.sidecar import SECURITY
+from icr_proxy import __version__
+from icr_proxy.cli.injector import injector
+from icr_proxy.injector.annotations import ANNOTATIONS, PREFIX, RESTART
+from icr_proxy.injector.sidecar import SECURITY
+from icr_proxy.injector.webhook import MUTATE
 from tests.injector.pods import Manifest
 
 ROOT = Path(__file__).parents[2]

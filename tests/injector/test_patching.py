@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy import __version__
-from proxy.injector.annotations import Wish, ours, read_wish
-from proxy.injector.patching import patch
+from icr_proxy import __version__
+from icr_proxy.injector.annotations import Wish, ours, read_wish
+from icr_proxy.injector.patching import patch
 from tests.injector.pods import (
     ASKED,
     DEFAULTS,

@@ -5,8 +5,8 @@ import json
 import msgspec
 import pytest
 
-from proxy.errors import BadRequestError
-from proxy.injector.pods import read_pod
+from icr_proxy.errors import BadRequestError
+from icr_proxy.injector.pods import read_pod
 from tests.injector.pods import Manifest, job_pod, parsed, pod
 
 

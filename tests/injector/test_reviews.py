@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from proxy.errors import BadRequestError
-from proxy.injector.reviews import Kind, Verdict, read_request, write_verdict
+from icr_proxy.errors import BadRequestError
+from icr_proxy.injector.admission_review import Kind, Verdict, read_request, write_verdict
 from tests.injector.pods import UID, pod, response_in, review
 
 

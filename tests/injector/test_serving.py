@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from proxy.app import SYSTEM_CLOCKS
-from proxy.errors import StartError
-from proxy.injector.serving import Injector, Setting, pause, serve
-from proxy.listenerconfig import TlsConfig
+from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.errors import StartError
+from icr_proxy.injector.service import Injector, Setting, pause, serve
+from icr_proxy.runtime.app import SYSTEM_CLOCKS
 from tests.injector.clusters import Api, api_server
 from tests.injector.pods import ASKED, DEFAULTS, pod, review
 from tests.issuing import authority, server_certificate, trusting

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from proxy.injector.annotations import Wish, read_wish
-from proxy.injector.defaults import Defaults
-from proxy.injector.sidecar import container, volumes
+from icr_proxy.injector.annotations import Wish, read_wish
+from icr_proxy.injector.defaults import Defaults
+from icr_proxy.injector.sidecar import container, volumes
 from tests.injector.pods import ASKED, DEFAULTS, Manifest
 
 

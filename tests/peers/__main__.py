@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy.servingconfig import LimitsConfig
-from proxy.upstreamconfig import CircuitConfig
+from icr_proxy.config.inbound_models import LimitsConfig
+from icr_proxy.config.upstreamconfig import CircuitConfig
 from tests.fuzz.reference import Message, read_strictly
 from tests.peers import servers
 from tests.peers.corpus import Case, cases

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from proxy.callerkeys import hash_of, new_key
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
+from icr_proxy.policy.callerkeys import hash_of, new_key
 from tests.scenes import app_key_pem, call, request_head
 from tests.stories.program import program_before
 

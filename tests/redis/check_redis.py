@@ -18,8 +18,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
 from tests.scenes import app_key_pem, call, read_answer, request_head
 from tests.stories.program import Program, program_before
 

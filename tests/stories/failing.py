@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.upstreamconfig import TimeoutsConfig
 from tests.scenes import (
     RunningProxy,
     ScriptedUpstream,

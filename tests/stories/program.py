@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 GUARD_SECONDS = 20
 
@@ -82,7 +82,7 @@ high = [os.dup2(number, 500 + at, inheritable=False) for at, number in enumerate
 for at, number in enumerate(high):
     os.dup2(number, 3 + at)
 os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"] = str(os.getpid()), count
-os.execv(sys.executable, [sys.executable, "-m", "proxy", *rest[int(count):]])
+os.execv(sys.executable, [sys.executable, "-m", "icr_proxy", *rest[int(count):]])
 """
 
 
@@ -91,7 +91,7 @@ async def start(
 ) -> asyncio.subprocess.Process:
     """Start `icr-proxy` with these words, and with sockets as systemd passes them."""
     numbers = [each.fileno() for each in passing]
-    launch = ["-c", PASS, str(len(numbers)), *map(str, numbers)] if passing else ["-m", "proxy"]
+    launch = ["-c", PASS, str(len(numbers)), *map(str, numbers)] if passing else ["-m", "icr_proxy"]
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *launch,

@@ -16,7 +16,7 @@ from tests.scenes import TAG
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
     from tests.scenes import RunningProxy
 
 UPLOAD = b"credits are money\n" * 10_000

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from proxy.policyconfig import PolicyConfig
-from proxy.servingconfig import BrowserConfig, HeadersConfig
+from icr_proxy.config.inbound_models import BrowserConfig, HeadersConfig
+from icr_proxy.config.policyconfig import PolicyConfig
 from tests.scenes import (
     Visit,
     call,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.auditfiles import list_segments
-from proxy.emulator.credit_book import Account
+from icr_proxy.audit.segments import list_segments
+from icr_proxy.emulator.registry.credit_book import Account
 from tests.auditscenes import KEY, records_in
 from tests.scenes import RawAnswer, call, read_answer, request_head
 from tests.stories.program import Program, environment, program_before, run_to_end
@@ -26,7 +26,7 @@ from tests.stories.program import Program, environment, program_before, run_to_e
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 KILLS = int(os.environ.get("ICR_TEST_KILLS", "20"))
 GUARD_SECONDS = 20

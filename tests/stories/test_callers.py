@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of, new_key
-from proxy.config import Config, WebhooksConfig
-from proxy.listenerconfig import ListenerConfig, TlsConfig
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.secret import Secret
-from proxy.servingconfig import BrowserConfig, LimitsConfig
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.inbound_models import BrowserConfig, LimitsConfig
+from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
+from icr_proxy.config.models import Config, WebhooksConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.policy.callerkeys import hash_of, new_key
+from icr_proxy.redaction import Secret
 from tests.issuing import authority, issue, server_certificate, trusting
 from tests.scenes import (
     TAG,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
     from tests.scenes import RawAnswer
 
 KEY, OLD_KEY, OTHER_KEY = new_key(), new_key(), new_key()

@@ -19,7 +19,7 @@ from tests.stories.program import environment, program_before, run_to_end, start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 
 # -- what may be wrong ----------------------------------------------------------------------------

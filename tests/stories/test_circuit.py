@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.clocks import Clocks
-from proxy.dialing import parse_address
-from proxy.upstreamconfig import CircuitConfig
+from icr_proxy.clocks import Clocks
+from icr_proxy.config.upstreamconfig import CircuitConfig
+from icr_proxy.upstream.dialer import parse_address
 from tests.scenes import (
     Clock,
     RawAnswer,

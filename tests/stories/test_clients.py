@@ -17,7 +17,7 @@ from tests.stories.tasks import TASKS, Task, prepare
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
     from tests.scenes import RunningProxy
 
 # `.ci/run` installs every client and wants none left out; `make test` takes those it finds.

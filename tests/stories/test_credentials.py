@@ -10,7 +10,7 @@ import pytest
 from tests.scenes import TAG, RunningProxy, call, request_head
 
 if TYPE_CHECKING:
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 ECHO = "/_emulator/echo/x"
 

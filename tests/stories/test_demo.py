@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from proxy import demo
+from icr_proxy.cli import demo
 from tests.stories.program import GUARD_SECONDS, run_to_end, start
 from tests.test_cli import bare_environment
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.probing import ask
+from icr_proxy.admin.client import ask
 from tests.scenes import RawAnswer, call, read_answer, request_head
 from tests.stories.program import GUARD_SECONDS, environment, program_before, run_to_end
 from tests.stories.test_life import SLOW, in_flight, tagged
@@ -17,7 +17,7 @@ from tests.stories.test_life import SLOW, in_flight, tagged
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
     from tests.stories.program import Program
 
 BROKEN = (asyncio.IncompleteReadError, ConnectionError)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.emulator.faults import Fault
-from proxy.policyconfig import PolicyConfig
+from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.emulator.faults import Fault
 from tests.scenes import RawAnswer, proxy_before, read_answer
 from tests.stories.program import GUARD_SECONDS, program_before
 from tests.stories.test_ledger import BROKEN, Retirer, done
@@ -20,7 +20,7 @@ from tests.stories.test_ledger import BROKEN, Retirer, done
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
     from tests.scenes import RunningProxy
 
 ON = {"ICR_PROXY_POLICY__DUPLICATE_GUARD": "60s"}

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of
-from proxy.explaining import NEW_ID, NEW_TRACE, TOKEN, Explanation, Question, explain
-from proxy.listenerconfig import ListenerConfig
-from proxy.policyconfig import PolicyConfig, RuleConfig
-from proxy.servingconfig import BrowserConfig, HeadersConfig, LimitsConfig
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.inbound_models import BrowserConfig, HeadersConfig, LimitsConfig
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.forwarding.explain import NEW_ID, NEW_TRACE, TOKEN, Explanation, Question, explain
+from icr_proxy.policy.callerkeys import hash_of
 from tests.scenes import TAG, Visit, call, config_for, ok, running, scripted_upstream
 
 if TYPE_CHECKING:
-    from proxy.config import Config
+    from icr_proxy.config.models import Config
 
 KEY = "icrp_explained"
 CLERK = CallerConfig(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.dialing import parse_address
+from icr_proxy.upstream.dialer import parse_address
 from tests.issuing import server_certificate
 from tests.scenes import (
     Visit,

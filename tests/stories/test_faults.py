@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from proxy.servingconfig import TokensConfig
-from proxy.upstreamconfig import CircuitConfig, TimeoutsConfig
+from icr_proxy.config.inbound_models import TokensConfig
+from icr_proxy.config.upstreamconfig import CircuitConfig, TimeoutsConfig
 from tests.issuing import authority, server_certificate
 from tests.scenes import RunningProxy, call, config_for, read_answer, request_head, running
 from tests.stories.faulty import AT_THE_DOOR, SAYS, FaultyApi, faulty_api

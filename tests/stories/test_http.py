@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.config.inbound_models import LimitsConfig
 from tests.scenes import TAG, Visit, ok, read_answer, request_head
 from tests.stories.wire import Received, Wire, statuses, wire
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from proxy.emulator.server import Emulator
+from icr_proxy.emulator.server import Emulator
 from tests.injector.clusters import api_server
 from tests.injector.pods import ASKED, Manifest, job_pod, patched, pod, response_in, review
 from tests.issuing import authority, server_certificate

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from proxy.emulator.entities import Installation
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
-from proxy.listenerconfig import ListenerConfig
-from proxy.servingconfig import HeadersConfig, LimitsConfig
+from icr_proxy.config.inbound_models import HeadersConfig, LimitsConfig
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.emulator.registry.entities import Installation
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
 from tests.scenes import (
     TAG,
     app_key_pem,

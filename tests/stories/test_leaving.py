@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from proxy.dialing import parse_address
+from icr_proxy.upstream.dialer import parse_address
 from tests.scenes import (
     RunningProxy,
     Visit,

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.emulator.credit_book import Account
-from proxy.emulator.faults import Fault
+from icr_proxy.emulator.faults import Fault
+from icr_proxy.emulator.registry.credit_book import Account
 from tests.scenes import read_answer, request_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
     from tests.scenes import RunningProxy
 
 RETIREMENTS = 2000

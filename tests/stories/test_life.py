@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.emulator.faults import Fault
-from proxy.keys import parse_signing_key
-from proxy.probing import ask
+from icr_proxy.admin.client import ask
+from icr_proxy.credentials.signing_key import parse_signing_key
+from icr_proxy.emulator.faults import Fault
 from tests.scenes import call, read_answer, request_head
 from tests.stories.program import Program, environment, program_before, run_to_end
 from tests.test_keyring import another_pem
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 SLOW = "/_emulator/slow?seconds=1"
 

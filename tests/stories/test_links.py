@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.listenerconfig import TlsConfig
-from proxy.policyconfig import PolicyConfig
-from proxy.servingconfig import HeadersConfig
+from icr_proxy.config.inbound_models import HeadersConfig
+from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.config.policyconfig import PolicyConfig
 from tests.issuing import authority, server_certificate, trusting
 from tests.scenes import (
     Visit,
@@ -28,7 +28,7 @@ from tests.stories.program import GUARD_SECONDS, program_before
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 ON = HeadersConfig(rewrite_links=True)
 REDIRECT = "/_emulator/redirect?to=/_emulator/echo/x"

@@ -29,7 +29,7 @@ from tests.stories.program import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
     from tests.issuing import Issued
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.emulator.server import Emulator
+from icr_proxy.emulator.server import Emulator
 from tests.stories.flood import MIB, BigApi, big_api, download, upload
 from tests.stories.program import Program, program_before
 

@@ -19,7 +19,7 @@ from tests.stories.test_audit import Load
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 GUARD_SECONDS = 20.0
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.probing import ask
+from icr_proxy.admin.client import ask
 from tests.scenes import call, read_answer, request_head
 from tests.stories.program import environment, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 PIPE_BYTES = 4096
 LONG = "x" * 500  # what is logged of a path at most, so that the queue is full before long
@@ -115,7 +115,7 @@ async def silent_program(
     env |= {"ICR_PROXY_LISTENERS__0__BIND": f"unix:{folder / 'data.sock'}"}
     env |= {"ICR_PROXY_LISTENERS__1__BIND": "127.0.0.1:0", "ICR_PROXY_LOGS__FORMAT": "json"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", "run", env=env, stdout=stdout, stderr=stderr
+        sys.executable, "-m", "icr_proxy", "run", env=env, stdout=stdout, stderr=stderr
     )
     try:
         assert (await run_to_end(["wait", "--admin", admin, "--timeout", "15"], env))[0] == 0
@@ -263,7 +263,7 @@ async def test_a_command_waits_for_room_in_a_pipe_that_does_not_block() -> None:
     """Whoever shares a pipe may set O_NONBLOCK, as Node does; Python would cut the output."""
     with stuck_pipe(blocking=False) as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "proxy", "check", "--schema", stdout=output.writer
+            sys.executable, "-m", "icr_proxy", "check", "--schema", stdout=output.writer
         )
         os.close(output.writer)
         await asyncio.sleep(1)  # for it to meet the full pipe

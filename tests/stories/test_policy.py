@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
 from tests.scenes import RunningProxy, call, proxy_before, request_head
 
 if TYPE_CHECKING:
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
     from tests.scenes import RawAnswer
 
 NO_ECHO = RuleConfig(name="no-echo", action="deny", paths=("/_emulator/echo/**",))

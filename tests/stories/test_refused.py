@@ -17,7 +17,7 @@ from tests.scenes import (
 )
 
 if TYPE_CHECKING:
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 REFUSED = b'{"statusCode":403,"message":"Access token invalid","error":"Forbidden"}'
 FORBIDDEN = (

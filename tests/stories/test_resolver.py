@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.probing import ask
+from icr_proxy.admin.client import ask
 from tests.scenes import request_head
 from tests.stories.program import environment, run_to_end
 from tests.test_cli import bare_environment
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from proxy.emulator.server import Emulator
+    from icr_proxy.emulator.server import Emulator
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="port 53 and namespaces need root")
 

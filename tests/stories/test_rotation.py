@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.config import AppConfig
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
-from proxy.keys import load_key_file, parse_signing_key
+from icr_proxy.config.models import AppConfig
+from icr_proxy.credentials.signing_key import load_key_file, parse_signing_key
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
 from tests.scenes import RunningProxy, app_key_pem, call, config_for, request_head, running
 from tests.test_keyring import another_pem, third_pem
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.auditconfig import AuditConfig
-from proxy.callerconfig import CallerConfig
-from proxy.callerkeys import hash_of
-from proxy.config import LogsConfig, TracingConfig, WebhooksConfig
-from proxy.secret import Secret
+from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.models import LogsConfig, TracingConfig, WebhooksConfig
+from icr_proxy.policy.callerkeys import hash_of
+from icr_proxy.redaction import Secret
 from tests.collector import collector
 from tests.scenes import (
     MINTED,

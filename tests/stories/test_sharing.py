@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.emulator.server import Emulator
-from proxy.secret import Secret
-from proxy.servingconfig import TokensConfig
+from icr_proxy.config.inbound_models import TokensConfig
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.redaction import Secret
 from tests.replicas import until
 from tests.scenes import RunningProxy, call, proxy_before, request_head
 from tests.stories.program import program_before

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.emulator.faults import Fault
-from proxy.emulator.server import Emulator
-from proxy.emulator.settings import EmulatorSettings
-from proxy.policyconfig import PolicyConfig
+from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.emulator.faults import Fault
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
 from tests.scenes import RawAnswer, RunningProxy, app_key_pem, call, proxy_before, request_head
 
 if TYPE_CHECKING:
-    from proxy.emulator.entities import Installation
+    from icr_proxy.emulator.registry.entities import Installation
 
 ECHO = "/_emulator/echo/x"
 EVERY_TAG = ("header", "path", "userinfo")

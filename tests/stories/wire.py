@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from proxy.servingconfig import LimitsConfig
+from icr_proxy.config.inbound_models import LimitsConfig
 from tests.scenes import RunningProxy, Visit, config_for, ok, running, scripted_upstream
 
 if TYPE_CHECKING:

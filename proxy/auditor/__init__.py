@@ -1,1 +1,0 @@
-"""What is done with an audit trail afterwards: verified, searched, summed up, exported."""

@@ -1,1 +1,0 @@
-"""An ICR API for laptops, tests and demos: it keeps state, moves credits and forgets it all."""

@@ -1,0 +1,228 @@
+"""The anchor file: how far a trail had come, kept where whoever cuts the trail cannot change it.
+
+It has a line for each head that was published, the newest last. A start compares the newest with
+the trail: a trail that ends before it, or has another record there, was cut or restored from a
+backup. A line with `rewound` tells that this was accepted; what stands above it is no longer
+compared, but stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from icr_proxy.audit.recovery import hash_of, is_pruned, survey
+from icr_proxy.audit.segments import sync_directory
+from icr_proxy.clock import stamp
+from icr_proxy.files import open_regular, read_bytes, replace_file, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from icr_proxy.audit.chain import Head
+    from icr_proxy.audit.recovery import Left
+
+MODE = 0o644  # there is nothing secret in it, and monitoring may want to read it
+LONGEST = 1 << 20  # bytes; about 5,000 lines. Then every second of the older lines goes
+KEPT_NEWEST = 1000  # lines that are always kept
+READ_MOST = 64 << 20
+_HASH = re.compile(r"[0-9a-f]{64}")
+_SEQ_MOST = 10**18
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A head that was published."""
+
+    seq: int
+    hash: str
+    trail: str | None = None
+    rewound: bool = False
+    """Whether it is that of a `rewound` record."""
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """What an anchor file knows: the heads since the last one that was accepted as rewound."""
+
+    heads: tuple[Known, ...] = ()
+    is_garbled: bool = False
+    """Whether there is something, and none of it is a head."""
+
+    @property
+    def newest(self) -> Known | None:
+        """The head with the highest number."""
+        return max(self.heads, key=lambda known: known.seq, default=None)
+
+
+def read_history(path: Path) -> History:
+    """Read an anchor file; one that is not there, or that a crash left empty, knows nothing.
+
+    Raises:
+        ValueError: it cannot be read; the rest of a sentence that begins with the path.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return History()
+    except OSError as exc:
+        raise ValueError(f"cannot be read: {exc.strerror}") from None
+    return parse_history(read_bytes(path, limit=READ_MOST))
+
+
+def knows_anything(path: Path) -> bool:
+    """Tell whether an anchor file can be read and holds a head."""
+    try:
+        return bool(read_history(path).heads)
+    except ValueError:
+        return False
+
+
+def parse_history(raw: bytes) -> History:
+    """Read what an anchor file holds. A line that is no head tells nothing and is passed over.
+
+    So does what follows the last line break, if it is no head: a crash may leave that.
+    """
+    *lines, rest = raw.split(b"\n")
+    heads = [known for line in lines if (known := _parsed(line)) is not None]
+    last = _parsed(rest)
+    if last is not None:
+        heads.append(last)
+    is_garbled = not heads and any(line.strip(b"\0 \r\t") for line in lines)
+    accepted = max((at for at, known in enumerate(heads) if known.rewound), default=0)
+    return History(heads=tuple(heads[accepted:]), is_garbled=is_garbled)
+
+
+def _parsed(line: bytes) -> Known | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    seq, digest, trail = found.get("seq"), found.get("hash"), found.get("trail")
+    if type(seq) is not int or not 0 <= seq < _SEQ_MOST:
+        return None
+    if not isinstance(digest, str) or not _HASH.fullmatch(digest):
+        return None
+    return Known(
+        seq=seq,
+        hash=digest,
+        trail=trail if isinstance(trail, str) else None,
+        rewound=found.get("rewound") is True,
+    )
+
+
+class AnchorFile:
+    """The anchor file as the writer of a trail uses it."""
+
+    def __init__(self, path: Path) -> None:
+        """Use this file; it is opened each time, so that it can be on a disk that comes later."""
+        self._path = path
+        self._last: tuple[int, str] | None = None
+
+    def publish(
+        self,
+        head: Head,
+        *,
+        file: str | None,
+        trail: str | None,
+        now: float,
+        rewound: bool = False,
+    ) -> None:
+        """Add a line for this head, if it is a new one; it is on the disk when this comes back.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if not head.seq or (head.seq, head.hash) == self._last:
+            return
+        line: dict[str, Any] = {
+            "seq": head.seq,
+            "hash": head.hash,
+            "file": file,
+            "time": stamp(now),
+            "trail": trail,
+        }
+        if rewound:
+            line["rewound"] = True
+        size = self._append(json.dumps(line).encode() + b"\n")
+        self._last = head.seq, head.hash
+        if size > LONGEST:
+            self._shorten()
+
+    def _append(self, line: bytes) -> int:
+        """Add a line; give the length that the file had before."""
+        is_new = not self._path.exists()
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        file = open_regular(self._path, flags, mode=MODE, only_name=True)
+        try:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":  # a crash, or a full disk
+                line = b"\n" + line
+            write_all(file, line)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        if is_new:
+            sync_directory(self._path.parent)
+        return size
+
+    def _shorten(self) -> None:
+        """Replace the file by one with fewer of the older lines, whole at every moment."""
+        lines = read_bytes(self._path, limit=READ_MOST).splitlines(keepends=True)
+        replace_file(self._path, thinned(lines), mode=MODE)
+        sync_directory(self._path.parent)
+
+
+def thinned(lines: Sequence[bytes]) -> list[bytes]:
+    """Leave out every second of the older lines, but none that tells of a rewound trail."""
+    kept = []
+    for at, line in enumerate(lines):
+        after = lines[at + 1] if at + 1 < len(lines) else b""
+        is_turn = b'"rewound"' in line or b'"rewound"' in after
+        if at % 2 == 0 or is_turn or at >= len(lines) - KEPT_NEWEST:
+            kept.append(line)
+    return kept
+
+
+class Rewind(msgspec.Struct, frozen=True, kw_only=True):
+    """How a trail contradicts its anchor."""
+
+    detail: str
+    known: Known | None = None
+    """What the anchor knows; nothing if it cannot be read."""
+
+
+def find_rewind(path: Path, *, directory: Path) -> Rewind | None:
+    """Compare the end of a trail with its anchor; `None` if they agree.
+
+    Raises:
+        StartError: the trail cannot be read.
+    """
+    try:
+        history = read_history(path)
+    except ValueError as exc:
+        return Rewind(detail=f"{path} {exc}")
+    if history.is_garbled:
+        return Rewind(detail=f"{path} is not an anchor of an audit trail")
+    known = history.newest
+    if known is None or not known.seq:
+        return None
+    left = survey(directory)  # after the anchor, as a proxy that runs writes the trail first
+    detail = _contradiction(known, path=path, directory=directory, left=left)
+    return None if detail is None else Rewind(detail=detail, known=known)
+
+
+def _contradiction(known: Known, *, path: Path, directory: Path, left: Left) -> str | None:
+    if None not in (known.trail, left.trail) and known.trail != left.trail:
+        return f"{path} is the anchor of trail {known.trail}, but {directory} has {left.trail}"
+    if known.seq > left.head.seq:
+        return f"the trail ends with record {left.head.seq}, but {path} knows record {known.seq}"
+    digest = left.head.hash if known.seq == left.head.seq else hash_of(directory, known.seq)
+    if digest == known.hash or (digest is None and is_pruned(directory, known.seq)):
+        return None
+    return f"record {known.seq} is not the one that {path} knows"

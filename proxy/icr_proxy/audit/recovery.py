@@ -1,0 +1,249 @@
+"""Finds where a trail goes on at a start, and sets aside what a crash left of its end.
+
+A crash leaves bytes after the last line break (half a record, or the zeros of a power cut) or a
+file without a whole header. Only that is set aside. A whole line that is no record was changed by
+somebody: it stays where it is, and `audit verify` tells of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import re
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from icr_proxy.audit.chain import BrokenRecordError, Head, Link, unseal
+from icr_proxy.audit.records import Repair
+from icr_proxy.audit.segments import NAME, PRIVATE, list_segments, sync_directory
+from icr_proxy.clock import stamp
+from icr_proxy.errors import StartError
+from icr_proxy.files import open_regular, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+ASIDE = re.compile(rf"({NAME.pattern})\.torn(?:\.[0-9]{{1,4}})?")
+# More than a header: a file in which a crash prevented the first record is no longer.
+HARDLY_BEGUN = 4096
+_MOST_ASIDE = 1000
+_TRAIL = re.compile(r"[0-9a-f]{32}")
+_KEY = re.compile(r"[0-9a-f]{12}")
+_PIECE = 1 << 20
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True):
+    """What the processes before left."""
+
+    head: Head = Head()
+    file: str | None = None
+    """The file that the head is in."""
+    trail: str | None = None
+    """ID of the trail, unless it is from before there were any."""
+    key: str | None = None
+    """Fingerprint of the key that the file with the head is sealed with."""
+    repairs: tuple[Repair, ...] = ()
+    """What was set aside and is not yet recorded."""
+
+
+class _End(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of one file."""
+
+    last: Link | None
+    size: int
+    torn: int
+    """Bytes after the last line break."""
+
+    @property
+    def is_hardly_begun(self) -> bool:
+        """Tell whether a crash may have left this, without a whole record."""
+        return self.torn == self.size <= HARDLY_BEGUN
+
+
+def survey(directory: Path) -> Left:
+    """Find the end of the chain; change nothing.
+
+    Raises:
+        StartError: the files cannot be read.
+    """
+    with _told(directory):
+        files = list_segments(directory) if directory.exists() else []
+        for path in reversed(files):
+            last = _end_of(path).last
+            if last is not None:
+                return Left(
+                    head=Head(last.seq, last.hash),
+                    file=path.name,
+                    trail=_trail_of(files),
+                    key=_named(_header_of(path), "key", _KEY),
+                )
+    return Left()
+
+
+def recover(directory: Path, *, now: float) -> Left:
+    """Find the end of the chain; set aside, beside the file, what a crash tore.
+
+    Raises:
+        StartError: the files cannot be read or changed.
+    """
+    found = survey(directory)
+    with _told(directory):
+        for path in reversed(list_segments(directory)):
+            end = _end_of(path)
+            if end.last is None and end.is_hardly_begun:
+                path.rename(_new_aside(path))
+                sync_directory(directory)
+            elif end.last is not None:
+                if end.torn:
+                    _set_aside(path, end)
+                break
+        repairs = tuple(_unrecorded(directory, last=found.file, now=now))
+    return msgspec.structs.replace(found, repairs=repairs)
+
+
+def hash_of(directory: Path, seq: int) -> str | None:
+    """Give the hash of the record with this number; `None` if there is none.
+
+    Raises:
+        StartError: the files cannot be read.
+    """
+    with _told(directory):
+        for path in reversed(list_segments(directory)):
+            if int(path.name.split("-")[1]) <= seq:
+                with _mapped(path) as view:
+                    line = _line_of(view, seq)
+                with suppress(BrokenRecordError):
+                    return unseal(line, seals=None).hash
+    return None
+
+
+def is_pruned(directory: Path, seq: int) -> bool:
+    """Tell whether the trail begins after this number, as far as file names tell."""
+    files = list_segments(directory)
+    return bool(files) and int(files[0].name.split("-")[1]) > seq
+
+
+def _line_of(view: mmap.mmap | bytes, seq: int) -> bytes:
+    start = b'{"seq":%d,' % seq
+    at = 0 if view[: len(start)] == start else view.find(b"\n" + start) + 1
+    end = view.find(b"\n", at)
+    return view[at:end] if end >= 0 and view[at : at + len(start)] == start else b""
+
+
+@contextmanager
+def _told(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StartError(f"audit.directory: {exc.filename or directory}: {exc.strerror}") from None
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
+    """Give the bytes of a file; mapping an empty one is an error."""
+    file = open_regular(path, os.O_RDONLY)
+    try:
+        if not os.fstat(file).st_size:
+            yield b""
+            return
+        with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as view:
+            yield view
+    finally:
+        os.close(file)
+
+
+def _end_of(path: Path) -> _End:
+    with _mapped(path) as view:
+        whole = end = view.rfind(b"\n") + 1
+        last = None
+        while end and last is None:
+            start = view.rfind(b"\n", 0, end - 1) + 1
+            with suppress(BrokenRecordError):
+                last = unseal(view[start : end - 1], seals=None)
+            end = start
+        return _End(last=last, size=len(view), torn=len(view) - whole)
+
+
+def _trail_of(files: Sequence[Path]) -> str | None:
+    """Give the ID that the newest header has; an earlier version may have written the last ones."""
+    found = (_named(_header_of(path), "trail", _TRAIL) for path in reversed(files))
+    return next((trail for trail in found if trail is not None), None)
+
+
+def _header_of(path: Path) -> Mapping[str, Any]:
+    """Give the first record of a file, or nothing if it is none."""
+    with _mapped(path) as view:
+        line = view[: max(view.find(b"\n"), 0)]
+    with suppress(BrokenRecordError, ValueError, RecursionError):
+        unseal(line, seals=None)
+        header = json.loads(line)
+        return header if isinstance(header, dict) else {}
+    return {}
+
+
+def _named(header: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> str | None:
+    value = header.get(name)
+    return value if isinstance(value, str) and pattern.fullmatch(value) else None
+
+
+def _new_aside(path: Path) -> Path:
+    """Make a file that is not there yet, for what is set aside; a name may be taken by a crash."""
+    for number in range(_MOST_ASIDE):
+        aside = path.with_name(f"{path.name}.torn{f'.{number}' if number else ''}")
+        with suppress(FileExistsError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(aside, flags, PRIVATE))
+            return aside
+    raise FileExistsError(errno.EEXIST, "too many files were set aside already", str(path))
+
+
+def _set_aside(path: Path, end: _End) -> None:
+    aside = _new_aside(path)
+    file = open_regular(aside, os.O_WRONLY, only_name=True)
+    try:
+        with _mapped(path) as view:
+            for at in range(end.size - end.torn, end.size, _PIECE):
+                write_all(file, view[at : at + _PIECE])
+        os.fsync(file)
+    finally:
+        os.close(file)
+    sync_directory(path.parent)  # both are there at a crash now, rather than neither
+    torn = open_regular(path, os.O_WRONLY)
+    try:
+        os.ftruncate(torn, end.size - end.torn)
+        os.fsync(torn)
+    finally:
+        os.close(torn)
+
+
+def _unrecorded(directory: Path, *, last: str | None, now: float) -> Iterator[Repair]:
+    """Give what was set aside and not recorded, also by a start that was killed before it could.
+
+    It is recorded in the file after the one that it is about.
+    """
+    for aside in sorted(directory.iterdir()):
+        named = ASIDE.fullmatch(aside.name)
+        if named is None or not stat.S_ISREG(aside.lstat().st_mode):
+            continue
+        if last is not None and (named[1] < last or _mentions(directory / last, aside.name)):
+            continue
+        with _mapped(aside) as view:
+            yield Repair(
+                time=stamp(now),
+                file=named[1],
+                torn_bytes=len(view),
+                torn_sha256=hashlib.sha256(view).hexdigest(),
+                torn_file=aside.name,
+            )
+
+
+def _mentions(path: Path, name: str) -> bool:
+    with _mapped(path) as view:
+        return view.find(b'"torn_file":"%b"' % name.encode()) >= 0

@@ -1,0 +1,160 @@
+"""Files of the audit trail: their names, and how the directory and they are opened.
+
+A file has one writer in its life: every start begins a new one. Nothing is ever written into the
+middle of a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from icr_proxy.errors import DirectoryInUseError, StartError
+from icr_proxy.files import open_regular
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = 0
+NAME = re.compile(r"audit-([0-9]{16})-[0-9]{8}T[0-9]{6}Z\.jsonl")
+LOCK = "audit.lock"
+PRIVATE, PRIVATE_DIRECTORY = 0o600, 0o700
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def segment_name(seq: int, *, at: float) -> str:
+    """Name the file whose first record has this number."""
+    return f"audit-{seq:016d}-{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}.jsonl"
+
+
+def list_segments(directory: Path) -> list[Path]:
+    """List the files of a trail, oldest first."""
+    return sorted(path for path in directory.iterdir() if NAME.fullmatch(path.name))
+
+
+def claim(directory: Path) -> int:
+    """Make sure that the directory is there, ours alone to write to, and in nobody else's use.
+
+    The lock lasts as long as the descriptor that is given, so a crash leaves none behind.
+
+    Raises:
+        StartError: it is not, with what to do.
+    """
+    try:
+        with suppress(FileExistsError):
+            directory.mkdir(mode=PRIVATE_DIRECTORY)
+        inspect_directory(directory)
+        lock = _open_lock(directory, os.O_RDWR | os.O_CREAT)
+    except OSError as exc:
+        raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(lock, 20).decode("ascii", "replace")
+        os.close(lock)
+        raise _in_use(directory, holder=holder) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+    return lock
+
+
+def inspect_directory(directory: Path) -> None:
+    """Make sure that nobody but us, and root, can change what is in a directory.
+
+    Raises:
+        StartError: somebody can.
+        OSError: it is not there, or cannot be looked at.
+    """
+    found = directory.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
+    if found.st_uid not in (os.geteuid(), ROOT):
+        raise StartError(
+            f"audit.directory: {directory} belongs to user {found.st_uid}, who could replace the"
+            f" files in it; chown it to user {os.geteuid()}, as whom the proxy runs"
+        )
+    if found.st_mode & OTHERS_MAY_WRITE:
+        raise StartError(
+            f"audit.directory: others may write to {directory}; chmod go-w {directory}"
+        )
+
+
+def inspect_lock(directory: Path) -> None:
+    """Make sure that a start could claim a directory that is there; nothing is changed.
+
+    Raises:
+        StartError: it could not.
+    """
+    # With the effective user, and for root as well: a file system may be read-only.
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise StartError(f"audit.directory: {directory} cannot be used: it cannot be written to")
+    try:
+        lock = _open_lock(directory, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        raise _in_use(directory, holder=os.read(lock, 20).decode("ascii", "replace")) from None
+    finally:
+        os.close(lock)
+
+
+def _in_use(directory: Path, *, holder: str) -> DirectoryInUseError:
+    return DirectoryInUseError(
+        f"audit.directory: {directory} is in use by process {holder.strip() or 'unknown'};"
+        " each process needs a directory of its own"
+    )
+
+
+def is_in_use(directory: Path) -> bool:
+    """Tell whether some process is writing there now."""
+    try:
+        lock = _open_lock(directory, os.O_RDONLY)
+    except (OSError, StartError):
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _open_lock(directory: Path, flags: int) -> int:
+    """Open the lock file, and never what a link or a second name would make of it."""
+    path = directory / LOCK
+    try:
+        return open_regular(path, flags, mode=PRIVATE, only_name=True)
+    except OSError as exc:
+        if exc.errno not in (errno.ELOOP, errno.EMLINK, errno.EINVAL, errno.ENXIO, errno.EISDIR):
+            raise
+        raise StartError(
+            f"audit.directory: {path} is a link or no regular file; remove it while no proxy runs"
+        ) from None
+
+
+def create(path: Path) -> int:
+    """Open a new file to append to; its name lasts a crash."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(path, flags, PRIVATE)
+    sync_directory(path.parent)
+    return file
+
+
+def sync_directory(directory: Path) -> None:
+    """Force names, not contents, to the disk."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

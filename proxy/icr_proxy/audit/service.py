@@ -1,0 +1,259 @@
+"""The life of the audit trail in a proxy: opened at start, told what happens, closed at the end.
+
+And what it has to tell to log and metrics: above all its head, so that whoever scrapes the metrics
+or collects the log is a witness of how far the trail had come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Counter, Gauge, GaugeMetricFamily, Histogram
+
+from icr_proxy import __version__
+from icr_proxy.audit.audithandover import Handover
+from icr_proxy.audit.key import read_audit_key
+from icr_proxy.audit.records import Key, Reload, Start, Switch
+from icr_proxy.audit.trail import Trail
+from icr_proxy.audit.writer import TrailWriter, inspect_trail
+from icr_proxy.audit.writer_thread import TrailThread
+from icr_proxy.clock import stamp
+from icr_proxy.config.reference import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
+
+    from icr_proxy.audit.anchor import Rewind
+    from icr_proxy.audit.chain import Head
+    from icr_proxy.audit.writer_thread import Landed
+    from icr_proxy.config.auditconfig import AuditConfig
+    from icr_proxy.config.models import Config
+    from icr_proxy.observability.log import Log
+
+HASH_SHOWN = 12  # hex digits: the 48 bits that the metric has
+
+
+class Auditing:
+    """One trail and everything around it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config: AuditConfig,
+        log: Log,
+        registry: CollectorRegistry,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        heard: Callable[[Landed], None] = lambda _landed: None,
+    ) -> None:
+        """Make everything; nothing is opened yet. `heard` is told of all that is written.
+
+        Raises:
+            StartError: the file with the key cannot be used.
+        """
+        self._directory = directory
+        self._config = config
+        self._now = now
+        self._heard = heard
+        key_file = config.key_file
+        self._key = None if key_file is None else read_audit_key(key_file, key="audit.key_file")
+        self._states: Mapping[str, str] | None = None
+        self._is_open = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reports = TrailReports(log=log, registry=registry)
+        self._thread = TrailThread(
+            open_writer=lambda: TrailWriter(directory, config=config, key=self._key, now=now),
+            config=config,
+            now=now,
+            clock=clock,
+            tell=self._tell,
+        )
+        self._handover = Handover(self._thread.put)
+        self.trail = Trail(config=config, put=self._handover.add, watcher=self._reports, now=now)
+
+    def inspect(self) -> None:
+        """Look at the trail as `open` does, and change nothing.
+
+        Raises:
+            StartError: `open` would raise it.
+        """
+        inspect_trail(self._directory, config=self._config)
+
+    async def open(self, config: Config) -> None:
+        """Begin the trail of this process, and come back when the start is recorded.
+
+        If it cannot be in time, the proxy starts all the same, and `on_failure` says what requests
+        get until it can.
+
+        Raises:
+            StartError: its directory cannot be used.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        self._reports.opened(rewind=self._thread.rewind, lost_anchor=self._thread.lost_anchor)
+        self._is_open = True
+        start = Start(time=stamp(self._now()), version=__version__, config=config_digest(config))
+        recorded = self.trail.note(start)
+        if self._states is not None:
+            self.keys_stand(self._states)
+        await recorded
+
+    def keys_stand(self, states: Mapping[str, str]) -> None:
+        """Record how the app's keys stand, now or as soon as there is a trail."""
+        self._states = states
+        if self._is_open:
+            self.trail.note(Key(time=stamp(self._now()), states=dict(states)))
+
+    def reloaded(self, config: Config, *, waiting: Sequence[str]) -> None:
+        """Record what is in force from now on."""
+        self.trail.note(
+            Reload(
+                time=stamp(self._now()),
+                config=config_digest(config),
+                restart_needed_for=tuple(waiting),
+            )
+        )
+
+    def thrown(self, switch: str, installation: str | None, peer: str) -> None:
+        """Record what somebody did on the admin port."""
+        self.trail.note(
+            Switch(time=stamp(self._now()), action=switch, installation=installation, peer=peer)
+        )
+
+    async def close(self) -> None:
+        """Write what is left and end the trail of this process."""
+        if self._is_open:
+            self._is_open = False
+            self._handover.hand_over()
+            await asyncio.to_thread(self._thread.stop)
+            await asyncio.sleep(0)  # what the thread said last is heard in the next turn
+
+    def standing(self) -> dict[str, object]:
+        """Tell how the trail stands, for whoever asks how the proxy is."""
+        return {**self._reports.standing(), "queue": self.trail.queued}
+
+    def _tell(self, landed: Landed) -> None:
+        """Carry over from the thread into the event loop, which may be gone at the very end."""
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._landed, landed)
+
+    def _landed(self, landed: Landed) -> None:
+        self._reports.landed(landed)
+        self.trail.landed(landed)
+        self._heard(landed)
+
+
+class TrailReports:
+    """What the trail tells to log and metrics."""
+
+    def __init__(self, *, log: Log, registry: CollectorRegistry) -> None:
+        self._log = log
+        self._head: tuple[Head, str | None] | None = None
+        self._error: str | None = None
+        self._anchor_error: str | None = None
+        self._unrecorded = 0
+        self._queued = 0
+        records = Counter(
+            "icr_proxy_audit_records", "Records of the audit trail.", ["result"], registry=registry
+        )
+        self._written = records.labels("written")
+        self._lost = records.labels("lost")
+        self._refused = records.labels("refused")
+        Gauge(
+            "icr_proxy_audit_queue", "Records that wait to be written.", registry=registry
+        ).set_function(lambda: self._queued)
+        self._seconds = Histogram(
+            "icr_proxy_audit_write_seconds",
+            "Time to write what had gathered, to the disk if audit.fsync is always.",
+            registry=registry,
+        )
+        self._works = Gauge(
+            "icr_proxy_audit_writable", "1 if records can be written, 0 if not.", registry=registry
+        )
+        self._works.set(1)
+        registry.register(self)
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Give the head, both halves of the same moment (called on each scrape).
+
+        The hash is a value and not a label: a label that changes with each scrape would make a
+        series of each scrape. 48 bits are what the value, a float, can hold exactly.
+        """
+        seq = GaugeMetricFamily(
+            "icr_proxy_audit_head", "Sequence number of the newest audit record."
+        )
+        number = GaugeMetricFamily(
+            "icr_proxy_audit_head_hash", "First 48 bits of the hash of that record, as a number."
+        )
+        if self._head is not None:
+            head, _ = self._head
+            seq.add_metric([], head.seq)
+            number.add_metric([], head.number)
+        return (seq, number)
+
+    def queued(self, count: int) -> None:
+        """Show how many records wait."""
+        self._queued = count
+
+    def unrecorded(self, *, refused: bool) -> None:
+        """Count a request of which there is no record."""
+        (self._refused if refused else self._lost).inc()
+        self._unrecorded += 1
+
+    def standing(self) -> dict[str, object]:
+        """Tell how the trail stands; the head is what a witness may be asked for."""
+        head, file = self._head or (None, None)
+        return {
+            "writable": self._error is None,
+            "error": self._error,
+            "file": file,
+            "seq": head.seq if head is not None else None,
+            "hash": head.hash[:HASH_SHOWN] if head is not None else None,
+            "unrecorded": self._unrecorded,
+        }
+
+    def opened(self, *, rewind: Rewind | None, lost_anchor: Path | None) -> None:
+        """Tell how the trail compares with its anchor, if it does not agree."""
+        if rewind is not None:
+            self._log.error("audit.rewound", detail=rewind.detail)
+        if lost_anchor is not None:
+            self._log.warning("audit.anchor_missing", file=str(lost_anchor))
+
+    def landed(self, landed: Landed) -> None:
+        """Show how an attempt to write went; tell only what changes."""
+        if landed.head.seq:
+            self._head = landed.head, landed.segment
+        if landed.entries:
+            self._written.inc(len(landed.entries))
+            self._seconds.observe(landed.seconds)
+        if landed.error is not None and self._error is None:
+            self._log.error("audit.failed", detail=landed.error, file=landed.segment)
+        if landed.error is None and self._error is not None:
+            self._log.info("audit.recovered", file=landed.segment)
+        if landed.error != self._error:
+            self._error = landed.error
+            self._works.set(landed.error is None)
+        if landed.anchor_error is not None and self._anchor_error is None:
+            self._log.error("audit.anchor_failed", detail=landed.anchor_error)
+        if landed.periodic:
+            self._anchor_error = landed.anchor_error
+            self._log.info(
+                "audit.head",
+                seq=landed.head.seq,
+                hash=landed.head.hash,
+                file=landed.segment,
+            )
+
+
+def config_digest(config: Config) -> str:
+    """Give a hash by which two configurations are told apart, without their secrets."""
+    lines = (f"{key}: {value}\n" for key, value in describe(config))
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,204 @@
+"""The audit trail as requests meet it: a place first, then a record, in order, off the hot path.
+
+What is promised, whatever `audit.fsync` says: the intent of a request that changes state is in the
+file before the request is sent, so that killing the process hides nothing. With `always` it is on
+the disk by then, and the next request of the same connection waits until the outcome is, too.
+Where records cannot be written, requests are refused, or go on and are counted (`on_failure`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from types import NoneType
+from typing import TYPE_CHECKING, Protocol
+
+from icr_proxy.audit.auditwaits import Waits
+from icr_proxy.audit.records import Gap, intent_of
+from icr_proxy.audit.writer_thread import Awaited
+from icr_proxy.clock import stamp
+from icr_proxy.errors import AuditUnavailableError
+from icr_proxy.observability.outcome import Announcement
+from icr_proxy.query_redaction import QueryRedaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from icr_proxy.audit.auditwaits import Kept
+    from icr_proxy.audit.records import Record
+    from icr_proxy.audit.writer_thread import Entry, Landed
+    from icr_proxy.config.auditconfig import AuditConfig
+    from icr_proxy.observability.outcome import Journal, Outcome
+
+READ_PLACES, WRITE_PLACES = 1, 2  # the outcome; for a write the intent, too
+
+
+class TrailWatcher(Protocol):
+    """Hears how the trail fares."""
+
+    def queued(self, count: int) -> None:
+        """How many records wait to be written."""
+
+    def unrecorded(self, *, refused: bool) -> None:
+        """There was no room for the record of a request."""
+
+
+@dataclass(slots=True)
+class _Missed:
+    since: float
+    lost: int = 0
+    refused: int = 0
+
+
+class Trail:
+    """The one trail of a process; lives in the event loop."""
+
+    def __init__(
+        self,
+        *,
+        config: AuditConfig,
+        put: Callable[[Entry], None],
+        watcher: TrailWatcher,
+        now: Callable[[], float],
+    ) -> None:
+        """Record by `config`; `put` hands records on to be written, one after the other."""
+        self._config = config
+        self._refuses = config.on_failure == "refuse"
+        self.new_digest: Callable[[], hashlib._Hash | None] = (
+            hashlib.sha256 if config.body_digests else NoneType
+        )
+        """Gives what a body is hashed with, if it is to be; asked twice by each request."""
+        self._redact = QueryRedaction(config.redact_query)
+        self._send = put
+        self._watcher = watcher
+        self._now = now
+        self._changed: asyncio.Event | None = None
+        self._waits = Waits(config.max_wait)
+        self._reserved = 0
+        self._queued = 0
+        self._missed: _Missed | None = None
+        self._works = True
+
+    @property
+    def queued(self) -> int:
+        """How many records wait to be written."""
+        return self._queued
+
+    # -- what a request does ----------------------------------------------------------------------
+
+    async def admit(self, journal: Journal) -> None:
+        """Take places for what this request will leave behind.
+
+        Raises:
+            AuditUnavailableError: there is none in time, and nothing may go unrecorded.
+        """
+        places = WRITE_PLACES if journal.changes_state else READ_PLACES
+        if not self._has_room(places):
+            await self._wait_for_room(places)
+            if not self._has_room(places):  # only if requests go on unrecorded
+                return
+        self._reserved += places
+        journal.places = places
+
+    async def announce(self, journal: Journal) -> None:
+        """Come back when the intent is as safe as `fsync` says; then the request may be sent.
+
+        Raises:
+            AuditUnavailableError: it is not in time, and nothing may go unrecorded.
+        """
+        if not journal.places:
+            return
+        journal.places -= 1
+        self._reserved -= 1
+        intent = intent_of(journal, redact=self._redact, now=self._now())
+        journal.intent = Announcement()
+        kept = self._put_and_wait(intent, announcement=journal.intent)
+        if not self._refuses and not self._works:
+            return
+        if await kept is None and self._refuses:
+            raise AuditUnavailableError("the audit trail cannot be written; nothing was sent")
+
+    def record(self, outcome: Outcome, *, places: int) -> Kept | None:
+        """Record how it ended; give what to wait for before the connection is used again.
+
+        What can be done in the thread is done there: the outcome is frozen, so it can be handed
+        over as it is.
+        """
+        self._reserved -= places
+        if not places and self._reserved + self._queued >= self._config.queue:
+            self._miss(outcome)
+            return None
+        if outcome.changes_state and outcome.attempts and self._config.fsync == "always":
+            return self._put_and_wait(outcome)
+        self._queued += 1
+        self._send(outcome)
+        return None
+
+    def note(self, record: Record) -> Kept:
+        """Record what happened to the proxy itself; there is always room for that."""
+        return self._put_and_wait(record)
+
+    # -- what the thread says ---------------------------------------------------------------------
+
+    def landed(self, landed: Landed) -> None:
+        """Take note of records that were written, or that could not be for now."""
+        self._works = landed.error is None
+        self._queued -= len(landed.entries)
+        first = landed.last - len(landed.entries) + 1
+        for place, kept in landed.awaited:
+            if not kept.done():
+                kept.set_result(first + place)
+        self._waits.tidy()
+        self._watcher.queued(self._queued)
+        missed = self._missed
+        if missed is not None and self._works:
+            self._missed = None
+            gap = Gap(
+                time=stamp(self._now()),
+                since=stamp(missed.since),
+                lost=missed.lost,
+                refused=missed.refused,
+            )
+            self._put(gap)
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    # -- places -----------------------------------------------------------------------------------
+
+    def _has_room(self, places: int) -> bool:
+        if not self._works and self._refuses:
+            return False
+        return self._reserved + self._queued + places <= self._config.queue
+
+    async def _wait_for_room(self, places: int) -> None:
+        try:
+            async with asyncio.timeout(self._config.max_wait):
+                while not self._has_room(places) and (self._refuses or self._works):
+                    self._changed = self._changed or asyncio.Event()
+                    await self._changed.wait()
+        except TimeoutError:
+            if self._refuses:
+                raise AuditUnavailableError(
+                    "the audit trail cannot be written; nothing was sent"
+                ) from None
+
+    def _put(self, entry: Entry) -> None:
+        self._queued += 1
+        self._send(entry)
+
+    def _put_and_wait(
+        self, what: Record | Outcome, *, announcement: Announcement | None = None
+    ) -> Kept:
+        kept = self._waits.begin()
+        self._put(Awaited(what, kept, announcement))
+        return kept
+
+    def _miss(self, outcome: Outcome) -> None:
+        ended = outcome.started_at + outcome.duration
+        missed = self._missed = self._missed or _Missed(since=ended)
+        refused = not outcome.attempts
+        missed.refused += refused
+        missed.lost += not refused
+        self._watcher.unrecorded(refused=refused)

@@ -1,0 +1,332 @@
+"""Appends records to the trail: seals them, rotates files, notices what others do to them.
+
+It blocks and knows no event loop; `audit` runs it in a thread. Whatever cannot be written leaves
+chain and file as they were, so that the same records can be tried again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from icr_proxy.audit.anchor import find_rewind, knows_anything
+from icr_proxy.audit.chain import Head, Seals, seal_all
+from icr_proxy.audit.records import FORMAT, End, Moved, Pruned, Record, Rewound, Segment
+from icr_proxy.audit.recovery import recover, survey
+from icr_proxy.audit.segments import (
+    claim,
+    create,
+    inspect_directory,
+    inspect_lock,
+    list_segments,
+    segment_name,
+    sync_directory,
+)
+from icr_proxy.clock import stamp
+from icr_proxy.errors import StartError
+from icr_proxy.files import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from icr_proxy.audit.anchor import Rewind
+    from icr_proxy.config.auditconfig import AuditConfig
+    from icr_proxy.redaction import Secret
+
+DAY_SECONDS = 86_400.0
+TRAIL_BYTES = 16
+ENCODE = msgspec.json.Encoder().encode
+
+
+class TrailWriter:
+    """The one writer of a directory, until it is closed."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config: AuditConfig,
+        key: Secret | None,
+        now: Callable[[], float],
+        reason: str | None = None,
+    ) -> None:
+        """Claim the directory and find the end of the chain; nothing is written yet.
+
+        `reason` is why a trail that contradicts its anchor is accepted.
+
+        Raises:
+            StartError: the directory cannot be used, is in use, or contradicts its anchor.
+        """
+        self._directory = directory
+        self._config = config
+        self._seals = Seals(key.reveal().encode()) if key is not None else None
+        self._key_name = key.fingerprint if key is not None else None
+        self._now = now
+        self._lock = claim(directory)
+        try:
+            self.rewind = refused_rewind(config, directory=directory, reason=reason)
+            """How the trail contradicts its anchor; recorded before anything else."""
+            left = recover(directory, now=now())
+        except StartError:
+            os.close(self._lock)
+            raise
+        self.trail = left.trail or secrets.token_hex(TRAIL_BYTES)
+        """ID of the trail."""
+        anchor = config.anchor_file
+        is_lost = anchor is not None and bool(left.head.seq) and not knows_anything(anchor)
+        self.lost_anchor = anchor if is_lost and self.rewind is None else None
+        """The anchor file, if it is not there though the trail is."""
+        self.head: Head = left.head
+        """The newest record that was written."""
+        self.synced: Head = left.head
+        """The newest that is known to be on the disk."""
+        self._notes: list[Record] = list(left.repairs)  # to be recorded before anything else
+        if self.rewind is not None:
+            self._notes.append(_rewound(self.rewind, last=left.head.seq, reason=reason, now=now()))
+        self._previous = left.file
+        self._file: int | None = None
+        self._inode = (0, 0)
+        self._path = directory
+        self._size = 0
+        self._is_dirty = False
+        self._records = 0
+        self._opened_at = 0.0
+
+    @property
+    def segment(self) -> str | None:
+        """Name of the file that is being written."""
+        return self._path.name if self._file is not None else self._previous
+
+    def append(self, records: Sequence[Record], *, sync: bool) -> None:
+        """Write records; with `sync`, do not come back before they are on the disk.
+
+        Raises:
+            OSError: nothing of it counts as written.
+        """
+        self._look_after_file()
+        if self._file is not None and self._is_due():
+            self._finish()
+        if self._file is None:
+            self._begin()
+        self._write((*self._notes, *records), sync=sync)
+        self._notes.clear()
+
+    def sync(self) -> None:
+        """Force to the disk what was written."""
+        if self._file is not None and self.synced != self.head:
+            os.fsync(self._file)
+            self.synced = self.head
+
+    def close(self) -> None:
+        """End the file and let go of the directory."""
+        try:
+            with suppress(OSError):
+                self._look_after_file()
+                if self._file is not None:
+                    self._finish()
+        finally:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+            os.close(self._lock)
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        now = self._now()
+        path = self._directory / segment_name(self.head.seq + 1, at=now)
+        self._file = create(path)
+        self._path, self._size, self._records, self._opened_at = path, 0, 0, now
+        made = os.fstat(self._file)
+        self._inode = (made.st_ino, made.st_dev)
+        header = Segment(
+            time=stamp(now),
+            format=FORMAT,
+            trail=self.trail,
+            previous=self._previous,
+            key=self._key_name,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+        )
+        try:
+            self._write((header,), sync=True)
+        except OSError:
+            self._abandon()
+            raise
+        self._prune()
+
+    def _finish(self) -> None:
+        """End the file with its last record."""
+        self._write((End(time=stamp(self._now()), records=self._records + 1),), sync=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._previous, self._file = self._path.name, None
+
+    def _abandon(self) -> None:
+        """Take back a file that could not even be begun."""
+        with suppress(OSError):
+            self._path.unlink()
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+    def _is_due(self) -> bool:
+        config = self._config
+        return (
+            self._size >= config.segment_size or self._now() - self._opened_at >= config.segment_age
+        )
+
+    def _look_after_file(self) -> None:
+        """Notice that the open file is not what we left; if so, go on in a new one."""
+        if self._file is None:
+            return
+        if self._is_dirty:
+            self._clean()
+        with suppress(OSError):
+            theirs = os.stat(self._path)  # noqa: PTH116 - once for each batch
+            # No other file can get the number of ours while it is open.
+            if (theirs.st_ino, theirs.st_dev) == self._inode and theirs.st_size == self._size:
+                return
+        found = _what_happened(os.fstat(self._file), size=self._size)
+        if found == "renamed":
+            self._finish()
+        else:
+            self._let_go()
+        self._notes.append(Moved(time=stamp(self._now()), file=self._path.name, found=found))
+
+    def _prune(self) -> None:
+        """Delete what need not be kept, after that has been recorded."""
+        keep, days = self._config.keep, self._config.keep_days
+        if keep is None and days is None:
+            return
+        files = list_segments(self._directory)
+        gone = files[: len(files) - keep] if keep is not None and len(files) > keep else []
+        if days is not None:
+            oldest = self._now() - days * DAY_SECONDS
+            gone += [path for path in files[len(gone) : -1] if path.stat().st_mtime < oldest]
+        if not gone:
+            return
+        kept = files[len(gone)]
+        record = Pruned(
+            time=stamp(self._now()),
+            before=int(kept.name.split("-")[1]),
+            files=tuple(path.name for path in gone),
+        )
+        self._write((record,), sync=True)
+        for path in gone:
+            with suppress(OSError):  # the next start or rotation finds it again
+                path.unlink()
+        sync_directory(self._directory)
+
+    # -- bytes ------------------------------------------------------------------------------------
+
+    def _write(self, records: Sequence[Record], *, sync: bool) -> None:
+        lines, head = seal_all(map(ENCODE, records), after=self.head, seals=self._seals)
+        lines.append(b"")
+        data = b"\n".join(lines)
+        if self._file is None:
+            raise OSError("no file is open")
+        try:
+            write_all(self._file, data)
+            if sync:
+                os.fsync(self._file)
+        except OSError:
+            self._clean()
+            raise
+        self._size += len(data)
+        self._records += len(records)
+        self.head = head
+        if sync:
+            self.synced = head
+
+    def _clean(self) -> None:
+        """Take back what is half there: the next attempt would make it look like tampering."""
+        self._is_dirty = True
+        if self._file is not None:
+            os.ftruncate(self._file, self._size)
+        self._is_dirty = False
+
+
+def _what_happened(file: os.stat_result, *, size: int) -> str:
+    if not file.st_nlink:
+        return "removed"
+    if file.st_size == size:
+        return "renamed"
+    return "truncated" if file.st_size < size else "appended"
+
+
+def _rewound(rewind: Rewind, *, last: int, reason: str | None, now: float) -> Rewound:
+    known = rewind.known
+    return Rewound(
+        time=stamp(now),
+        last=last,
+        known_seq=known.seq if known is not None else None,
+        known_hash=known.hash if known is not None else None,
+        reason=reason,
+    )
+
+
+def inspect_trail(directory: Path, *, config: AuditConfig) -> None:
+    """Look at a trail as a start does, and change nothing.
+
+    Raises:
+        StartError: the proxy would not start with it.
+    """
+    try:
+        inspect_directory(directory)
+    except FileNotFoundError as exc:
+        if not directory.parent.is_dir():
+            raise StartError(
+                f"audit.directory: {directory} cannot be used: {exc.strerror}"
+            ) from None
+        if not os.access(directory.parent, os.W_OK | os.X_OK, effective_ids=True):
+            raise StartError(
+                f"audit.directory: {directory} cannot be made: {directory.parent} cannot be"
+                " written to"
+            ) from None
+    except OSError as exc:
+        raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
+    else:
+        inspect_lock(directory)
+    survey(directory)
+    refused_rewind(config, directory=directory)
+
+
+def refused_rewind(
+    config: AuditConfig, *, directory: Path, reason: str | None = None
+) -> Rewind | None:
+    """Compare a trail with its anchor; give how they differ if that is to be recorded.
+
+    Raises:
+        StartError: they differ, and nobody has accepted it; or the trail cannot be read.
+    """
+    if config.anchor_file is None:
+        return None
+    rewind = find_rewind(config.anchor_file, directory=directory)
+    if rewind is None or reason is not None or config.on_failure == "continue":
+        return rewind
+    words = ["icr-proxy", "audit", "accept", str(directory), "--anchor-file"]
+    words += [str(config.anchor_file)]
+    if config.key_file is not None:
+        words += ["--key-file", str(config.key_file)]
+    command = f"{shlex.join(words)} --reason 'why'"
+    if rewind.known is None:
+        raise StartError(
+            f"audit.anchor_file: {rewind.detail}, so that the trail cannot be compared with it."
+            f" Restore it from a copy. To go on without, and have that recorded, run: {command}"
+        )
+    raise StartError(
+        f"audit.directory: {rewind.detail}; the end of the trail was cut off, or a backup was"
+        " restored. Find out which. To go on from here, and have that recorded, run:"
+        f" {command}"
+    )

@@ -1,0 +1,301 @@
+"""The thread that writes the trail: takes what has gathered, writes it as one, tries again.
+
+Everything that waits while it writes goes into the next batch, so that one forcing to the disk
+serves many requests.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+
+import msgspec
+
+from icr_proxy.audit.anchor import AnchorFile
+from icr_proxy.audit.records import Record, Stop, request_of
+from icr_proxy.clock import stamp
+from icr_proxy.observability.log import where
+from icr_proxy.observability.outcome import Announcement, Outcome
+from icr_proxy.query_redaction import QueryRedaction
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from icr_proxy.audit.anchor import Rewind
+    from icr_proxy.audit.chain import Head
+    from icr_proxy.config.auditconfig import AuditConfig
+
+    Waiting = tuple[int, asyncio.Future[int | None]]  # a place in a batch, and who waits for it
+
+ENOUGH_AT_ONCE = 512  # at least so many are written as one, if they are there
+RETRY_SECONDS = 0.5
+IDLE_SECONDS = 1.0
+
+
+@final
+class Awaited(msgspec.Struct, frozen=True, gc=False):
+    """What somebody waits for.
+
+    `kept` gets the sequence number when the record is as safe as `audit.fsync` says. Whether an
+    entry is one is asked of its type: to `isinstance` a no is three times as dear as a yes.
+    """
+
+    what: Record | Outcome
+    kept: asyncio.Future[int | None]
+    announcement: Announcement | None = None
+    """Of an intent: gets its number as soon as it is written, whoever still waits."""
+
+
+Entry: TypeAlias = Record | Outcome | Awaited
+"""A record on its way, or an outcome, of which the thread makes one.
+
+Most are outcomes for which nobody waits, and those go as they are.
+"""
+
+
+class Landed(msgspec.Struct, frozen=True, kw_only=True):
+    """How one attempt to write went; without entries it is about nothing but `error` or `head`."""
+
+    entries: Sequence[Record | Outcome] = ()
+    awaited: Sequence[Waiting] = ()
+    last: int = 0
+    """Sequence number of the last of them; they follow one another."""
+    head: Head
+    segment: str | None
+    seconds: float = 0.0
+    error: str | None = None
+    anchor_error: str | None = None
+    periodic: bool = False
+    """Whether it is time to tell the head to the log."""
+
+
+class Writer(Protocol):
+    """What `auditwriter.TrailWriter` is to the thread."""
+
+    head: Head
+    synced: Head
+    trail: str
+    rewind: Rewind | None
+    lost_anchor: Path | None
+
+    @property
+    def segment(self) -> str | None:
+        """Name of the file that is being written."""
+
+    def append(self, records: Sequence[Record], *, sync: bool) -> None:
+        """Write records, or raise OSError and have written none."""
+
+    def sync(self) -> None:
+        """Force to the disk what was written."""
+
+    def close(self) -> None:
+        """End the file."""
+
+
+@dataclass(kw_only=True)
+class TrailThread:
+    """Takes entries until it is stopped; `tell` is called in this thread."""
+
+    open_writer: Callable[[], Writer]
+    config: AuditConfig
+    now: Callable[[], float]
+    clock: Callable[[], float]
+    tell: Callable[[Landed], None]
+    _queue: queue.SimpleQueue[Sequence[Entry]] = field(default_factory=queue.SimpleQueue)
+    _halt: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    @property
+    def rewind(self) -> Rewind | None:
+        """How the trail contradicts its anchor, if it does and the proxy goes on all the same."""
+        return self._writer.rewind
+
+    @property
+    def lost_anchor(self) -> Path | None:
+        """The anchor file, if it is not there though the trail is."""
+        return self._writer.lost_anchor
+
+    def start(self) -> None:
+        """Begin to write.
+
+        Raises:
+            StartError: there is nowhere to, or the trail contradicts its anchor.
+        """
+        self._writer = self.open_writer()
+        self._owes_rewind = self._writer.rewind is not None
+        anchor = self.config.anchor_file
+        self._anchor = AnchorFile(anchor) if anchor is not None else None
+        self._redact = QueryRedaction(self.config.redact_query)
+        self._synced_at = self._told_at = self.clock()
+        self._thread = threading.Thread(target=self._run, name="audit-trail", daemon=True)
+        self._thread.start()
+
+    def put(self, entries: Sequence[Entry]) -> None:
+        """Take some more."""
+        self._queue.put(entries)
+
+    def stop(self) -> None:
+        """Write what is there, as far as that works, and end the file; it blocks."""
+        self._halt.set()
+        self._queue.put(())
+        if self._thread is not None:
+            self._thread.join()
+
+    # -- in the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not (self._halt.is_set() and self._queue.empty()):
+                # No name here: it would hold all of them until the next ones come.
+                self._write(self._gather())
+                self._now_and_then()
+            with suppress(OSError):
+                self._writer.append((Stop(time=stamp(self.now())),), sync=True)
+        finally:
+            self._writer.close()
+            self._publish()
+
+    def _gather(self) -> list[Entry]:
+        """Wait for entries, and take those that came meanwhile as well."""
+        interval = self.config.fsync == "interval"
+        patience = self.config.fsync_interval if interval else IDLE_SECONDS
+        batch: list[Entry] = []
+        with suppress(queue.Empty):
+            batch += self._queue.get(timeout=min(patience, IDLE_SECONDS))
+        while len(batch) < ENOUGH_AT_ONCE and not self._queue.empty():  # nobody else takes any
+            batch += self._queue.get_nowait()
+        return batch
+
+    def _write(self, batch: list[Entry]) -> None:
+        """Write a batch, each outcome after its intent, whose number it tells."""
+        for part in parts_of(batch):
+            if not self._write_part(part):
+                return
+
+    def _write_part(self, part: list[Entry]) -> bool:
+        """Write, and go on trying; only a stop makes it give up."""
+        entries, awaited = unwrapped(part)
+        records: list[Record] = []
+        while entries:
+            began = self.clock()
+            try:
+                records = records or self._records(entries)
+                self._writer.append(records, sync=self.config.fsync == "always")
+            except OSError as error:
+                self.tell(self._landed(error=error.strerror or type(error).__name__))
+            except Exception as error:  # noqa: BLE001  # a thread that dies in silence hides all
+                self.tell(self._landed(error=str(where(error))))
+            else:
+                seconds = self.clock() - began
+                number_intents(part, last=self._writer.head.seq)
+                self.tell(self._landed(entries=entries, awaited=awaited, seconds=seconds))
+                if self._owes_rewind:
+                    self._owes_rewind = False
+                    self._publish(rewound=True)
+                return True
+            if self._halt.wait(RETRY_SECONDS):
+                return False
+        return True
+
+    def _records(self, entries: Sequence[Record | Outcome]) -> list[Record]:
+        redact = self._redact
+        return [
+            request_of(each, redact=redact) if isinstance(each, Outcome) else each
+            for each in entries
+        ]
+
+    def _landed(
+        self,
+        *,
+        entries: Sequence[Record | Outcome] = (),
+        awaited: Sequence[Waiting] = (),
+        seconds: float = 0.0,
+        error: str | None = None,
+        periodic: bool = False,
+    ) -> Landed:
+        return Landed(
+            entries=entries,
+            awaited=awaited,
+            last=self._writer.head.seq,
+            head=self._writer.head if self.config.fsync == "never" else self._writer.synced,
+            segment=self._writer.segment,
+            seconds=seconds,
+            error=error,
+            periodic=periodic,
+        )
+
+    def _now_and_then(self) -> None:
+        """Force to the disk and publish the head, each at its own pace."""
+        now, config = self.clock(), self.config
+        if config.fsync == "interval" and now - self._synced_at >= config.fsync_interval:
+            self._synced_at = now
+            try:
+                self._writer.sync()
+                self.tell(self._landed())
+            except OSError as error:
+                self.tell(self._landed(error=error.strerror or type(error).__name__))
+        if now - self._told_at >= config.head_interval:
+            self._told_at = now
+            self._publish()
+
+    def _publish(self, *, rewound: bool = False) -> None:
+        """Tell the head to whoever may be a witness of it."""
+        anchor_error = None
+        if self._anchor is not None:
+            try:
+                self._writer.sync()  # or a power cut would leave an anchor that knows too much
+                self._anchor.publish(
+                    self._writer.synced,
+                    file=self._writer.segment,
+                    trail=self._writer.trail,
+                    now=self.now(),
+                    rewound=rewound,
+                )
+            except OSError as error:  # the trail itself is fine
+                anchor_error = error.strerror or type(error).__name__
+        landed = self._landed(periodic=True)
+        self.tell(msgspec.structs.replace(landed, anchor_error=anchor_error))
+
+
+def parts_of(batch: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Split a batch before each outcome whose intent has no number yet.
+
+    As a rule there is none: an intent is written before its request is sent. But somebody who
+    waits for a slow disk may leave, and with `on_failure: continue` nobody waits for a broken one.
+    """
+    part: list[Entry] = []
+    for entry in batch:
+        what = entry.what if type(entry) is Awaited else entry
+        if type(what) is Outcome and what.intent is not None and what.intent.seq is None and part:
+            yield part
+            part = []
+        part.append(entry)
+    if part:
+        yield part
+
+
+def number_intents(part: Sequence[Entry], *, last: int) -> None:
+    """Tell intents their numbers; `last` is that of the last entry."""
+    for seq, entry in enumerate(part, last - len(part) + 1):
+        if type(entry) is Awaited and entry.announcement is not None:
+            entry.announcement.seq = seq
+
+
+def unwrapped(
+    batch: Sequence[Entry],
+) -> tuple[list[Record | Outcome], list[Waiting]]:
+    """Tell what was awaited from who waits: what is written is held for longer, for consoles."""
+    entries: list[Record | Outcome] = []
+    awaited: list[Waiting] = []
+    for entry in batch:
+        if type(entry) is Awaited:
+            awaited.append((len(entries), entry.kept))
+            entries.append(entry.what)
+        else:
+            entries.append(entry)
+    return entries, awaited

@@ -1,0 +1,203 @@
+"""The smallest allow-list that recorded traffic needs, as rules for `policy`; pure.
+
+Needed is what the API answered with success. Operations that the same installations use share one
+rule. What has no name is allowed by method and path, with what looks like an id taken for any.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from icr_proxy.audit_tools.query import installation_of
+from icr_proxy.policy import operations
+from icr_proxy.policy.paths import decision_path
+from icr_proxy.policy.rules import Policy, Rule, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from icr_proxy.audit_tools.query import Entry
+
+_SUCCESS, _FAILURE = 200, 400
+_ID = re.compile(r"[0-9]+|[0-9a-f-]{16,}|[a-z0-9_-]*[0-9][a-z0-9_-]{15,}|[^!-~]+|.*\*.*")
+_MOST_REFUSED = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """A rule, and how much of the traffic it lets pass."""
+
+    rule: Rule
+    seen: int
+    writes: int
+    last: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggested:
+    """All rules, and what is left for the default to refuse."""
+
+    suggestions: tuple[Suggestion, ...]
+    refused: tuple[tuple[str, int], ...]
+    unused: tuple[str, ...]
+    total: int
+    since: str | None
+    until: str | None
+
+
+def suggest(records: Iterable[Entry], *, per_installation: bool = True) -> Suggested:
+    """Suggest rules for the requests among these records."""
+    asked = [record for record in records if record.get("kind") == "request"]
+    users: dict[tuple[str, str | None], set[str]] = {}
+    for record in filter(_is_needed, asked):
+        users.setdefault(_what(record), set()).add(installation_of(record))
+    grouped: dict[frozenset[str], list[tuple[str, str | None]]] = {}
+    for what, who in users.items():
+        grouped.setdefault(frozenset(who) if per_installation else frozenset(), []).append(what)
+    rules = tuple(_rules(grouped))
+    return _weigh(rules, asked)
+
+
+def _is_needed(record: Entry) -> bool:
+    succeeded = _SUCCESS <= record.get("status", 0) < _FAILURE
+    return record.get("origin") == "upstream" and succeeded and _is_possible(_what(record)[1])
+
+
+def _is_possible(path: str | None) -> bool:
+    """Tell whether a rule can mean this path; what was recorded may be garbled."""
+    return path is None or decision_path(path) == (path.casefold().rstrip("/") or "/")
+
+
+def _what(record: Entry) -> tuple[str, str | None]:
+    """Give the operation or, of what has none that this version knows, method and path."""
+    operation = str(record.get("operation"))
+    if operation in operations.NAMES and operation != operations.UNKNOWN_READ.name:
+        return operation, None
+    method = "GET" if record.get("method") == "HEAD" else str(record.get("method"))
+    return method, _generalised(decision_path(str(record.get("path", "/"))))
+
+
+def _generalised(path: str) -> str:
+    return "/".join("*" if _ID.fullmatch(segment) else segment for segment in path.split("/"))
+
+
+def _rules(grouped: dict[frozenset[str], list[tuple[str, str | None]]]) -> Iterable[Rule]:
+    everyone = len(grouped) == 1
+    for number, who in enumerate(sorted(grouped, key=lambda who: (-len(who), sorted(who))), 1):
+        # A request without an installation matches no list of them.
+        installations = () if everyone or "" in who else tuple(sorted(who))
+        named = tuple(sorted(what for what, path in grouped[who] if path is None))
+        if named:
+            yield Rule(
+                name=f"seen-{number}",
+                action="allow",
+                operations=named,
+                installations=installations,
+            )
+        by_method: dict[str, set[str]] = {}
+        for method, path in grouped[who]:
+            if path is not None:
+                by_method.setdefault(method, set()).add(path)
+        for method, paths in sorted(by_method.items()):
+            yield Rule(
+                name=f"seen-{number}-unnamed-{method.lower()}",
+                action="allow",
+                methods=(method,),
+                paths=tuple(sorted(paths)),
+                installations=installations,
+            )
+
+
+def _weigh(rules: Sequence[Rule], asked: Sequence[Entry]) -> Suggested:
+    """Ask the suggested policy about everything that was asked."""
+    policy = Policy(rules=tuple(rules), default="deny")
+    seen, writes = Counter[str](), Counter[str]()
+    last: dict[str, str] = {}
+    refused = Counter[str]()
+    for record in asked:
+        decision = policy.decide(_subject(record))
+        if not decision.allowed:
+            refused[f"{record.get('method')} {record.get('operation')} {_ended(record)}"] += 1
+            continue
+        seen[decision.rule] += 1
+        writes[decision.rule] += record.get("changes_state") is True
+        last[decision.rule] = str(record.get("time", ""))
+    used = {str(record.get("operation")) for record in asked}
+    return Suggested(
+        suggestions=tuple(
+            Suggestion(
+                rule=rule,
+                seen=seen[rule.name],
+                writes=writes[rule.name],
+                last=last.get(rule.name, ""),
+            )
+            for rule in rules
+        ),
+        refused=tuple(refused.most_common(_MOST_REFUSED)),
+        unused=tuple(sorted(operations.NAMES - used - {operations.UNKNOWN_READ.name})),
+        total=len(asked),
+        since=str(asked[0].get("time")) if asked else None,
+        until=str(asked[-1].get("time")) if asked else None,
+    )
+
+
+def _subject(record: Entry) -> Subject:
+    return Subject(
+        operation=operations.Operation(
+            name=str(record.get("operation")), changes_state=record.get("changes_state") is True
+        ),
+        method=str(record.get("method")),
+        path=decision_path(str(record.get("path") or "/")),
+        installation=installation_of(record) or None,
+        listener=str(record.get("listener")),
+    )
+
+
+def _ended(record: Entry) -> str:
+    code = record.get("code")
+    return f"-> {record.get('status')}{f' {code}' if code else ''}"
+
+
+def as_yaml(suggested: Suggested) -> str:
+    """Write it to be pasted into the configuration, with what it means in comments."""
+    lines = [
+        f"# Suggested by `icr-proxy audit suggest-policy` from {suggested.total} requests,",
+        f"# {suggested.since} to {suggested.until}. Try it first with mode: report.",
+        "policy:",
+        "  mode: report",
+        "  default: deny",
+        "  rules:" if suggested.suggestions else "  rules: []",
+    ]
+    for each in suggested.suggestions:
+        rule = each.rule
+        lines += [
+            f"    # {each.seen} requests, {each.writes} of them changes; the last {each.last}",
+            f"    - name: {rule.name}",
+            f"      action: {rule.action}",
+            *_listed("operations", rule.operations),
+            *_listed("methods", rule.methods),
+            *_listed("paths", rule.paths),
+            *_listed("installations", rule.installations),
+        ]
+    lines.append("# Of what was recorded, this would refuse (nothing of it had succeeded):")
+    lines += [f"#   {count} x {what}" for what, count in suggested.refused] or ["#   nothing"]
+    lines.append("# Operations that nobody used, and that would be refused:")
+    lines += [f"#   {name}" for name in suggested.unused] or ["#   none"]
+    return "".join(f"{_one_line(line)}\n" for line in lines)
+
+
+def _listed(key: str, values: Sequence[Any]) -> list[str]:
+    if not values:
+        return []
+    return [f"      {key}:", *(f"        - {_quoted(value)}" for value in values)]
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)

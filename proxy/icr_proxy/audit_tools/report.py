@@ -1,0 +1,195 @@
+"""What changed anything: each request with what became of it, and sums of them; pure.
+
+Not every request that was sent has ended in the trail: a process that is killed leaves its intent
+and no outcome. Such a one is the first thing an auditor asks the registry about.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from icr_proxy.audit_tools.query import installation_of
+from icr_proxy.forwarding import fates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from icr_proxy.audit_tools.query import Entry
+
+Fate = Literal["done", "rejected", "not sent", "unknown"]
+FATES: tuple[Fate, ...] = ("done", "rejected", "not sent", "unknown")
+MEANINGS = {
+    "done": "The API answered that it did it.",
+    "rejected": "The API answered that it did not.",
+    "not sent": "The proxy refused it, or could not send it.",
+    "unknown": "It was sent, and no answer tells what became of it: ask the registry.",
+}
+COLUMNS = (
+    "time", "installation", "organization", "operation", "method", "path", "who", "fate", "status",
+    "request_id", "sha256_in", "seq",
+)  # fmt: skip
+
+# Refusals of our own that are given only if the API has not acted, however often it was tried.
+_NOT_SENT = frozenset(
+    {
+        "app-key-refused",
+        "audit-unavailable",
+        "circuit-open",
+        "installation-blocked",
+        "installation-refused",
+        "mint-failed",
+        "mint-timeout",
+        "overloaded",
+        "upstream-tls",
+        "upstream-unreachable",
+    }
+)
+# What cannot change between an intent and its outcome; the token can.
+_KNOWN_BEFORE = (
+    "request_id", "trace_id", "listener", "peer", "caller", "method", "path", "query", "operation",
+    "rule", "installation",
+)  # fmt: skip
+_BY_STATUS: dict[fates.Fate, Fate] = {
+    fates.Fate.DONE: "done",
+    fates.Fate.REFUSED: "rejected",
+    fates.Fate.NOT_NOW: "rejected",
+    fates.Fate.UNKNOWN: "unknown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """A request that changes state, and what became of it."""
+
+    record: Entry
+    fate: Fate
+
+    @property
+    def day(self) -> str:
+        """The day on which it was recorded, UTC."""
+        return str(self.record.get("time", ""))[:10]
+
+    @property
+    def who(self) -> str:
+        """The caller's name, or its address."""
+        return str(self.record.get("caller") or self.record.get("peer") or "")
+
+    def row(self) -> dict[str, Any]:
+        """Give it as one line of a table."""
+        get = self.record.get
+        return {
+            "time": str(get("time", ""))[:23],
+            "installation": installation_of(self.record),
+            "organization": get("organization") or "",
+            "operation": get("operation", ""),
+            "method": get("method", ""),
+            "path": get("path", ""),
+            "who": self.who,
+            "fate": self.fate,
+            "status": get("status", ""),
+            "request_id": get("request_id", ""),
+            "sha256_in": get("sha256_in") or "",
+            "seq": get("seq", ""),
+        }
+
+
+def fate_of(record: Entry) -> Fate:
+    """Say what became of a request that has ended."""
+    if not record.get("attempts"):
+        return "not sent"
+    if record.get("origin") == "upstream":
+        return _BY_STATUS[fates.fate_of(int(record.get("status", 0)), ())]
+    return "not sent" if record.get("code") in _NOT_SENT else "unknown"
+
+
+def find_movements(
+    records: Iterable[Entry], *, wanted: Callable[[Entry], bool] = lambda _record: True
+) -> list[Movement]:
+    """Pair intents with outcomes; give every change that is wanted, in the order of the trail.
+
+    Needs all records of the trail, whatever is wanted: the outcome of an intent may be outside.
+    """
+    pairs = _Pairs()
+    found: list[Movement] = []
+    for record in records:
+        if record.get("kind") == "request" and record.get("changes_state") is True:
+            pairs.ended(record)
+            if wanted(record):
+                found.append(Movement(record, fate_of(record)))
+        else:
+            pairs.heard(record)
+    found += (Movement(intent, "unknown") for intent in pairs.left() if wanted(intent))
+    return sorted(found, key=lambda movement: movement.record.get("seq", 0))
+
+
+class _Pairs:
+    """Which intents have an outcome.
+
+    A pair is known by the trail and the number of the intent, which the outcome tells: ids are
+    chosen by callers, who may repeat them. Files from before version 0.2 name neither trail nor
+    intent; there, an intent and its outcome agree in all that was known before it was sent.
+    """
+
+    def __init__(self) -> None:
+        self._trail: Any = None
+        self._intents: dict[tuple[Any, Any], Entry] = {}
+        self._ended: set[tuple[Any, Any]] = set()
+        self._old: dict[tuple[Any, ...], list[Entry]] = {}
+        self._old_left: list[Entry] = []
+
+    def heard(self, record: Entry) -> None:
+        """Take note of any record that is no outcome."""
+        kind = record.get("kind")
+        if kind == "segment":
+            self._trail = record.get("trail")
+        elif kind == "start":
+            self._old_left += self._take_old()
+        elif kind == "intent" and self._trail is not None:
+            self._intents[self._trail, record.get("seq")] = record
+        elif kind == "intent":
+            self._old.setdefault(_known_before(record), []).append(record)
+
+    def ended(self, outcome: Entry) -> None:
+        """Take note of an outcome."""
+        if outcome.get("intent") is not None:
+            self._ended.add((self._trail, outcome["intent"]))
+        elif self._trail is None and (outcome.get("attempts") or outcome.get("token")):
+            waiting = self._old.get(_known_before(outcome))
+            if waiting:
+                waiting.pop(0)
+
+    def left(self) -> Iterator[Entry]:
+        """Give the intents without an outcome."""
+        yield from (self._intents[key] for key in self._intents if key not in self._ended)
+        yield from self._old_left
+        yield from self._take_old()
+
+    def _take_old(self) -> list[Entry]:
+        left = [intent for waiting in self._old.values() for intent in waiting]
+        self._old.clear()
+        return left
+
+
+def _known_before(record: Entry) -> tuple[Any, ...]:
+    return tuple(record.get(name) for name in _KNOWN_BEFORE)
+
+
+def sum_up(movements: Iterable[Movement]) -> list[dict[str, Any]]:
+    """Count them by day, installation and operation."""
+    counts: dict[tuple[str, str, str, str], Counter[str]] = {}
+    for movement in movements:
+        record = movement.record
+        key = (
+            movement.day,
+            installation_of(record),
+            record.get("organization") or "",
+            record.get("operation", ""),
+        )
+        counts.setdefault(key, Counter())[movement.fate] += 1
+    return [
+        {"day": day, "installation": installation, "organization": organization, "operation": what}
+        | {fate: counts[day, installation, organization, what][fate] for fate in FATES}
+        for day, installation, organization, what in sorted(counts)
+    ]

@@ -1,0 +1,265 @@
+"""Requests that the app itself makes, signed with the App JWT: minting, and listing installations.
+
+A 401 is about the key or about the clock, and both can be mended on the spot: the answer's `Date`
+tells the API's clock, and a ring of keys may hold another one. So a refused call is made again
+with the clock corrected, then with the next key, before anybody hears of it. All these calls may
+be repeated: tokens coexist (V, I), and listing changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Protocol
+
+from icr_proxy.credentials.clockskew import learn_skew
+from icr_proxy.credentials.minting import app_claims
+from icr_proxy.errors import (
+    CircuitOpenError,
+    ContentCodingError,
+    MintBrokenError,
+    MintBusyError,
+    MintCircuitOpenError,
+    MintError,
+    MintFailedError,
+    MintLoopError,
+    MintTimeoutError,
+    MintTlsError,
+    MintUnreachableError,
+    UpstreamBusyError,
+    UpstreamCertificateError,
+    UpstreamError,
+    UpstreamLoopError,
+    UpstreamMalformedError,
+    UpstreamTimeoutError,
+    UpstreamTlsError,
+    UpstreamUnreachableError,
+)
+from icr_proxy.http1.content_coding import content_codings, decode
+from icr_proxy.upstream.interface import UpstreamRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from icr_proxy.credentials.signing_key import Signer
+    from icr_proxy.upstream.interface import Upstream, UpstreamResponse
+
+Header = tuple[bytes, bytes]
+
+SUCCESS = range(200, 300)  # the documentation says 200, the framework's default is 201 (A)
+UNAUTHORIZED = 401
+REFUSED = frozenset({UNAUTHORIZED})
+# Whether a bad JWT is answered with 401 or 403 is not documented (A). Where a 403 may be about
+# something else, asking again by another clock or key costs a call and spoils nothing.
+PERHAPS_REFUSED = frozenset({UNAUTHORIZED, 403})
+JWT_REUSE_SECONDS = 60.0  # one signature serves a burst of calls; well inside its 540 s
+SKEW_WORTH_RETRYING = 5.0  # a 401 is put down to the clock if that was off by more than this
+OWN_MARK = b"x-icr-proxy-error"  # on what an icr-proxy answers itself, and on nothing else
+NO_JWT = ("", 0.0, b"")  # fingerprint of its key, when signed by the API's clock, header value
+# Why nothing came of a call, and whether that passes; what is in no other row broke off.
+NO_ANSWER: tuple[tuple[type[UpstreamError], type[MintError], str, bool], ...] = (
+    (
+        UpstreamLoopError,
+        MintLoopError,
+        "its name leads back to an icr-proxy (upstream.address)",
+        False,
+    ),
+    (UpstreamUnreachableError, MintUnreachableError, "it cannot be reached", True),
+    (UpstreamCertificateError, MintTlsError, "its certificate is not trusted", False),
+    (UpstreamTlsError, MintTlsError, "its certificate or the TLS handshake failed", True),
+    (UpstreamMalformedError, MintBrokenError, "its answer is not valid HTTP", False),
+    (UpstreamError, MintBrokenError, "the connection broke off", True),
+)
+
+
+class Signers(Protocol):
+    """The keys an app may sign with; `keyring.KeyRing` is one."""
+
+    def candidates(self) -> Sequence[Signer]:
+        """Give the keys to try, the best first; there is at least one."""
+
+    def accepted(self, fingerprint: str) -> None:
+        """The API took a signature of this key."""
+
+    def refused(self, fingerprint: str) -> None:
+        """The API took another key's signature, but not this one's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppAnswer:
+    """An answer as a whole; `body` is `None` if it was longer than it may be."""
+
+    status: int
+    headers: list[Header]
+    body: bytes | None = field(repr=False)  # it may hold a token
+    asked_at: float
+    """When the call was made, by our clock."""
+    skew: float
+    """The API's clock minus ours, as far as known when the answer came."""
+
+
+class AppCalls:
+    """Makes signed calls and keeps what it learns about clock and keys."""
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        signers: Signers,
+        upstream: Upstream,
+        headers: Sequence[Header],
+        now: Callable[[], float],
+        skewed: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        self._app_id = app_id
+        self._signers = signers
+        self._upstream = upstream
+        self.headers = tuple(headers)
+        """Sent with each call, beside the signature."""
+        self._now = now
+        self._skewed = skewed
+        self._jwt = NO_JWT
+        self._numbers = count(1)
+        self._learnt_from = 0  # the number of the call whose answer told the skew
+        self.skew = 0.0
+        """The API's clock minus ours, in seconds, as last seen."""
+
+    def signature(self) -> bytes:
+        """Give the value of `Authorization` that carries an App JWT of the best key."""
+        return self._authorization(self._signers.candidates()[0])
+
+    async def send(
+        self, method: str, target: bytes, *, limit: int, refusals: Collection[int] = REFUSED
+    ) -> AppAnswer:
+        """Make a call that may be repeated; read at most `limit` bytes of its answer.
+
+        The answer has one of the statuses in `refusals` only if no key with no correction of the
+        clock is taken; a 401 only if all of them got it.
+
+        Raises:
+            UpstreamError: there is no answer.
+        """
+        refused: list[tuple[Signer, AppAnswer]] = []
+        for signer in self._signers.candidates():
+            answer = await self._with_key(signer, method, target, limit=limit, refusals=refusals)
+            if answer.status in SUCCESS:
+                for other, _ in refused:
+                    self._signers.refused(other.fingerprint)
+                self._signers.accepted(signer.fingerprint)
+            if answer.status not in refusals:
+                return answer
+            refused.append((signer, answer))
+        answers = [answer for _, answer in refused]
+        return next((each for each in answers if each.status != UNAUTHORIZED), answers[-1])
+
+    async def _with_key(
+        self, signer: Signer, method: str, target: bytes, *, limit: int, refusals: Collection[int]
+    ) -> AppAnswer:
+        believed = self.skew
+        answer = await self._once(signer, method, target, limit=limit, refusals=refusals)
+        if answer.status not in refusals or abs(self.skew - believed) <= SKEW_WORTH_RETRYING:
+            return answer
+        return await self._once(signer, method, target, limit=limit, refusals=refusals)
+
+    async def _once(
+        self, signer: Signer, method: str, target: bytes, *, limit: int, refusals: Collection[int]
+    ) -> AppAnswer:
+        authorization = self._authorization(signer)
+        request = UpstreamRequest(
+            method=method,
+            target=target,
+            headers=(*self.headers, (b"Authorization", authorization)),
+            length=0 if method == "POST" else None,
+        )
+        number, asked_at = next(self._numbers), self._now()
+        response = await send_repeatable(self._upstream, request)
+        try:
+            refuse_own_kind(response.headers)
+            self._learn_skew(response.headers, number=number, asked_at=asked_at)
+            skew = self.skew
+            # By now it may hold another key's, or one by the corrected clock.
+            if response.status in refusals and self._jwt[2] == authorization:
+                self._jwt = NO_JWT
+            body = await read_limited(response, limit=limit)
+            if body is not None and response.status in SUCCESS:  # of others nobody reads the body
+                body = decode(body, content_codings(response.headers), limit=limit)
+        finally:
+            response.close()
+        return AppAnswer(
+            status=response.status,
+            headers=response.headers,
+            body=body,
+            asked_at=asked_at,
+            skew=skew,
+        )
+
+    def _authorization(self, signer: Signer) -> bytes:
+        server_now = self._now() + self.skew
+        fingerprint, made_at, value = self._jwt
+        # A little below zero is the skew measured anew, and the claims leave room for it.
+        is_usable = -SKEW_WORTH_RETRYING <= server_now - made_at < JWT_REUSE_SECONDS
+        if fingerprint != signer.fingerprint or not is_usable:
+            value = b"Bearer " + signer.sign(app_claims(self._app_id, now=server_now)).encode()
+            self._jwt = (signer.fingerprint, server_now, value)
+        return value
+
+    def _learn_skew(self, headers: Sequence[Header], *, number: int, asked_at: float) -> None:
+        """Believe an answer, unless one to a later call came first and may know better."""
+        skew = learn_skew(headers, asked_at=asked_at, answered_at=self._now())
+        if skew is not None and number > self._learnt_from:
+            self._learnt_from = number
+            self.skew = skew
+            self._skewed(skew)
+
+
+def refuse_own_kind(headers: Sequence[Header]) -> None:
+    """Take no refusal of an icr-proxy for the API's: it would look like one of the installation.
+
+    Raises:
+        UpstreamLoopError: what answers is this proxy, behind a redirected port, or another one.
+    """
+    if any(name.lower() == OWN_MARK for name, _ in headers):
+        raise UpstreamLoopError("what answers in place of the API is an icr-proxy", answered=True)
+
+
+async def read_limited(response: UpstreamResponse, *, limit: int) -> bytes | None:
+    """Read a small body; `None` if it is longer than `limit` bytes."""
+    parts = bytearray()
+    while data := await response.read():
+        parts += data
+        if len(parts) > limit:
+            return None
+    return bytes(parts)
+
+
+def no_answer(error: UpstreamError, *, wanted: str) -> MintError:
+    """Say why there is no answer to a call that asked for `wanted`, as in "a token"."""
+    if isinstance(error, UpstreamTimeoutError):
+        return MintTimeoutError(f"the API took too long when asked for {wanted}")
+    if isinstance(error, UpstreamBusyError):
+        return MintBusyError(f"{error.detail}; {wanted} was not asked for")
+    if isinstance(error, CircuitOpenError):
+        detail = f"the API has failed many times in a row; {wanted} is not asked for at the moment"
+        return MintCircuitOpenError(detail, retry_after=error.retry_after)
+    if isinstance(error, ContentCodingError):
+        detail = f"the API's answer has a content coding that cannot be undone: {error.detail}"
+        return MintFailedError(f"{detail}; it was asked for {wanted}", reason="malformed")
+    kind, why, passes = next(row[1:] for row in NO_ANSWER if isinstance(error, row[0]))
+    return kind(f"the API could not be asked for {wanted}: {why}", is_transient=passes)
+
+
+async def send_repeatable(upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
+    """Send what does no harm if it is sent twice; once more after the idle race.
+
+    The race: the API closed a connection that lay in the pool, before any byte of an answer.
+
+    Raises:
+        UpstreamError: there is no answer.
+    """
+    try:
+        return await upstream.send(request)
+    except UpstreamError as error:
+        if not error.reused or error.answered:
+            raise
+    request.fresh = True
+    return await upstream.send(request)

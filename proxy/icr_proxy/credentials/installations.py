@@ -1,0 +1,186 @@
+"""The app's installations, as the API lists them page by page.
+
+Of the answer no more is trusted than is needed: IDs must have the alphabet of IDs, URLs are never
+looked at (real payloads held `undefined/…`, V), names are for people and made printable, and the
+size of a page and the number of pages are bounded. An entry that cannot be used is passed over;
+it must not hide the others.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from icr_proxy.credentials.app_client import PERHAPS_REFUSED, SUCCESS, no_answer
+from icr_proxy.errors import AppKeyRefusedError, MintFailedError, UpstreamError
+from icr_proxy.identifiers import canonical_id, is_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from icr_proxy.credentials.app_client import AppCalls
+
+PAGE_LIMIT = 8 * 1024 * 1024  # bytes; a hundred entries with a whole organization each have 100 KiB
+PAGES_MOST = 1000
+PAGE_SIZE = 100
+MODEST_PAGE_SIZE = 10  # the documentation's example, if the API finds ours too large (D)
+BAD_REQUEST = 400
+PAST_THE_END = frozenset({400, 404})
+NAME_MOST = 200  # characters
+PERMISSION = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+class Installation(msgspec.Struct, frozen=True, kw_only=True):
+    """One organization's installation of the app."""
+
+    id: str
+    organization_id: str | None = None
+    organization_name: str = ""
+    permissions: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+class Answer(Protocol):
+    """An answer as a whole; `body` is `None` if it was longer than it may be."""
+
+    @property
+    def status(self) -> int: ...  # noqa: D102  # the class says it
+
+    @property
+    def body(self) -> bytes | None: ...  # noqa: D102  # the class says it
+
+
+class _Page(msgspec.Struct):
+    installations: list[msgspec.Raw]
+    pagination: object = None
+
+
+class _Organization(msgspec.Struct, rename="camel"):
+    id: str | None = None
+    full_name: object = None
+    name: object = None  # the documentation's webhook sample calls it so (D)
+
+
+class _Entry(msgspec.Struct):
+    id: str
+    organization: _Organization | None = None
+    permissions: object = None
+
+
+async def list_installations(calls: AppCalls) -> list[Installation]:
+    """List all active installations of the app.
+
+    Raises:
+        AppKeyRefusedError: 401 or 403, about our key or clock.
+        MintTimeoutError: the API took too long.
+        MintBusyError: no connection came free.
+        MintFailedError: any other status, no answer, or one that cannot be understood.
+    """
+
+    async def ask(target: bytes) -> Answer:
+        try:
+            return await calls.send("GET", target, limit=PAGE_LIMIT, refusals=PERHAPS_REFUSED)
+        except UpstreamError as exc:
+            raise no_answer(exc, wanted="the list of installations") from exc
+
+    return await collect(ask)
+
+
+async def collect(ask: Callable[[bytes], Awaitable[Answer]]) -> list[Installation]:
+    """Follow the pages until one is empty; `ask` gives the answer to a GET of a target.
+
+    Raises:
+        AppKeyRefusedError: 401 or 403.
+        MintFailedError: another status, an answer that cannot be understood, or no end of pages.
+    """
+    found: dict[str, Installation] = {}
+    size = PAGE_SIZE
+    pages = 0  # as the last answer counted them
+    for number in range(PAGES_MOST):
+        answer = await ask(page_target(number, size=size))
+        if number == 0 and answer.status == BAD_REQUEST:
+            size = MODEST_PAGE_SIZE
+            answer = await ask(page_target(number, size=size))
+        if 0 < pages <= number and answer.status in PAST_THE_END:
+            return list(found.values())
+        page = read_page(answer)
+        listed = [each for each in map(read_entry, page.installations) if each is not None]
+        new = {each.id: each for each in listed if each.id not in found}
+        found |= new
+        pages = _count(page, "pageCount")
+        # A page without news is the end, unless the API says itself that there is more: it may
+        # ignore `page`, or count from one, so that the first page comes twice.
+        more = _count(page, "total") > len(found) and number < pages
+        if not page.installations or (not new and not more):
+            return list(found.values())
+    raise MintFailedError("the API's list of installations does not end")
+
+
+def page_target(number: int, *, size: int) -> bytes:
+    """Give the target of a page; pages are counted from zero (D, V)."""
+    return b"/app/installations?limit=%d&page=%d" % (size, number)
+
+
+def read_page(answer: Answer) -> _Page:
+    """Take a page apart; its entries are not looked at yet.
+
+    Raises:
+        AppKeyRefusedError: 401 or 403.
+        MintFailedError: another status, or an answer that cannot be understood.
+    """
+    if answer.status in PERHAPS_REFUSED:  # no installation is asked for, so it is about the key
+        raise AppKeyRefusedError(
+            "the API refused the app's signature; check app.id, the private key and the clock"
+        )
+    if answer.status not in SUCCESS:
+        raise MintFailedError(
+            f"the API answered {answer.status} instead of the installations",
+            reason="status-4xx" if answer.status == BAD_REQUEST else None,
+        )
+    if answer.body is None:
+        raise MintFailedError("the API's list of installations is far too large")
+    try:
+        return msgspec.json.decode(answer.body, type=_Page)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MintFailedError("the API's list of installations cannot be understood") from None
+
+
+def read_entry(raw: bytes | msgspec.Raw) -> Installation | None:
+    """Read an entry; `None` if it names no installation that a request could name."""
+    try:
+        entry = msgspec.json.decode(raw, type=_Entry)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not is_id(entry.id.encode()):
+        return None
+    organization = entry.organization or _Organization()
+    known = organization.id is not None and is_id(organization.id.encode())
+    return Installation(
+        id=canonical_id(entry.id),
+        organization_id=canonical_id(organization.id) if organization.id and known else None,
+        organization_name=_name(organization.full_name) or _name(organization.name),
+        permissions=_permissions(entry.permissions),
+    )
+
+
+def _name(found: object) -> str:
+    """Keep a name for people: no control characters, no end of line, no novel."""
+    if not isinstance(found, str):
+        return ""
+    return "".join(char for char in found if char.isprintable())[:NAME_MOST].strip()
+
+
+def _permissions(found: Any) -> dict[str, str]:
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: level
+        for name, level in found.items()
+        if isinstance(level, str) and PERMISSION.fullmatch(name) and PERMISSION.fullmatch(level)
+    }
+
+
+def _count(page: _Page, name: str) -> int:
+    found = page.pagination.get(name) if isinstance(page.pagination, dict) else None
+    return int(found) if isinstance(found, int | float) and 0 < found < PAGES_MOST**2 else 0

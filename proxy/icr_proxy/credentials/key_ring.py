@@ -1,0 +1,226 @@
+"""Where the app's private keys come from: a text, a file, a directory.
+
+A source is asked again and again, and says what is new since it was last asked. `stat` follows
+symbolic links, so the swap that Kubernetes makes in a mounted secret is seen. The time of change
+is compared, too: `cp -p` and `chmod` leave the time of modification alone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from icr_proxy.credentials.signing_key import NEEDED, load_key_file, parse_signing_key
+from icr_proxy.errors import KeyUnusableError
+from icr_proxy.files import signature, signature_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from icr_proxy.config.models import AppConfig
+    from icr_proxy.credentials.signing_key import SigningKey
+    from icr_proxy.files import Signature
+
+IN_DIRECTORY = "app.private_keys_dir"
+FILES_MOST = 100  # more are no directory of keys, but the wrong one
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What a source holds now."""
+
+    keys: tuple[SigningKey, ...] = ()
+    """The best first; none if there is no usable one."""
+    news: tuple[SigningKey, ...] = ()
+    """Those of them that were not there before, or are back after an alarm."""
+    rejected: tuple[KeyUnusableError, ...] = ()
+    """What has become unusable since; if there are no keys at all, the last one says so."""
+
+
+class KeySource(Protocol):
+    """Where keys come from."""
+
+    def read(self) -> Reading | None:
+        """Look again; `None` if nothing has changed. The first reading is never `None`."""
+
+
+def source_of(app: AppConfig) -> KeySource:
+    """Give the source that the configuration names; exactly one is set."""
+    if app.private_key_file is not None:
+        return KeyFile(app.private_key_file)
+    if app.private_keys_dir is not None:
+        return KeyDirectory(app.private_keys_dir)
+    return KeyText(app.private_key.reveal() if app.private_key is not None else "")
+
+
+def load_keys(app: AppConfig) -> Reading:
+    """Read the keys for once.
+
+    Raises:
+        KeyUnusableError: there is no usable one.
+    """
+    reading = source_of(app).read() or Reading()
+    if not reading.keys:
+        raise reading.rejected[-1]
+    return reading
+
+
+class KeyText:
+    """A key that was given as text and stays."""
+
+    def __init__(self, text: str) -> None:
+        self._text: str | None = text
+
+    def read(self) -> Reading | None:
+        """Parse it, once."""
+        if self._text is None:
+            return None
+        text, self._text = self._text, None
+        try:
+            key = parse_signing_key(text, source="app.private_key")
+        except KeyUnusableError as error:
+            return Reading(rejected=(error,))
+        return Reading(keys=(key,), news=(key,))
+
+
+class KeyFile:
+    """One file, which may change."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: Signature | None = None
+        self._is_first = True
+        self._told: str | None = None  # the fingerprint of the key last told; none after an alarm
+
+    def read(self) -> Reading | None:
+        """Read it if it has changed.
+
+        A pipe gives its key once, at start; opening it again would wait for a writer for ever.
+        """
+        seen = signature(self._path)
+        if seen == self._seen and not self._is_first:
+            return None
+        may_wait, self._seen, self._is_first = self._is_first, seen, False
+        try:
+            key = load_key_file(self._path, may_wait=may_wait)
+        except KeyUnusableError as error:
+            self._told = None
+            return Reading(rejected=(error,))
+        is_news = key.fingerprint != self._told
+        self._told = key.fingerprint
+        return Reading(keys=(key,), news=(key,) if is_news else ())
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True):
+    """A file in a directory, as last read; if it became unusable, with the key it held before."""
+
+    look: Signature | None
+    key: SigningKey | None
+    error: KeyUnusableError | None = None
+
+
+class KeyDirectory:
+    """A directory of files, the newest of which is the best.
+
+    Names that begin with a dot are passed over: Kubernetes keeps its `..data` there, editors their
+    drafts. Times count in whole seconds, and of equally old files the last by name is the best:
+    Kubernetes writes all files of a secret anew, in any order, when one of them changes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: object = None
+        self._files: dict[str, _File] = {}
+        self._in_alarm = False
+
+    def read(self) -> Reading | None:
+        """Read what has changed."""
+        try:
+            listed = self._list()
+        except KeyUnusableError as error:
+            return self._alarm(error, seen=error.detail)
+        if listed == self._seen:
+            return None
+        before = self._files
+        self._files = {name: self._file(name, seen) for name, seen in listed.items()}
+        changed = [file for name, file in self._files.items() if file is not before.get(name)]
+        rejected = tuple(file.error for file in changed if file.error is not None)
+        keys = self._keys()
+        if not keys:
+            why = "; ".join(each.detail for each in rejected) or NEEDED
+            useless = KeyUnusableError(f"{IN_DIRECTORY} {self._path} holds no usable key: {why}")
+            return self._alarm(useless, *rejected, seen=listed)
+        fresh = good_keys(changed) - good_keys(before.values())
+        news = tuple(key for key in keys if self._in_alarm or key.fingerprint in fresh)
+        self._seen, self._in_alarm = listed, False
+        return Reading(keys=keys, news=news, rejected=rejected)
+
+    def _alarm(
+        self, error: KeyUnusableError, *others: KeyUnusableError, seen: object
+    ) -> Reading | None:
+        if seen == self._seen:
+            return None
+        self._seen, self._in_alarm = seen, True
+        return Reading(rejected=(*others, error))
+
+    def _list(self) -> dict[str, Signature | None]:
+        """Say of each file how it looks; directories and links to nothing are no files.
+
+        Raises:
+            KeyUnusableError: the directory cannot be read, or is not one of keys.
+        """
+        try:
+            names = [name for name in os.listdir(self._path) if not name.startswith(".")]  # noqa: PTH208  # names are all that is needed
+        except OSError as exc:
+            raise KeyUnusableError(
+                f"{IN_DIRECTORY} {self._path} cannot be read: {exc.strerror}"
+            ) from None
+        if len(names) > FILES_MOST:
+            raise KeyUnusableError(
+                f"{IN_DIRECTORY} {self._path} holds over {FILES_MOST} files; is it the right one?"
+            )
+        looks: dict[str, Signature | None] = {}
+        for name in names:
+            path = self._path / name
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue  # in the middle of a swap a link may lead nowhere for a moment
+            except OSError:
+                looks[name] = None  # reading will say why
+                continue
+            if not stat.S_ISDIR(found.st_mode):
+                looks[name] = signature_of(found)
+        return looks
+
+    def _file(self, name: str, seen: Signature | None) -> _File:
+        """Read a file if it has changed."""
+        before = self._files.get(name)
+        if before is not None and before.look == seen:
+            return before
+        try:
+            key = load_key_file(self._path / name, source=IN_DIRECTORY)
+        except KeyUnusableError as error:
+            return _File(look=seen, key=before.key if before else None, error=error)
+        return _File(look=seen, key=key)
+
+    def _keys(self) -> tuple[SigningKey, ...]:
+        """Give the keys of all files, each once, the newest first."""
+
+        def age(item: tuple[str, _File]) -> tuple[int, str]:
+            name, file = item
+            return (file.look[1] // 10**9 if file.look else 0, name)
+
+        found: dict[str, SigningKey] = {}
+        for _, file in sorted(self._files.items(), key=age, reverse=True):
+            if file.key is not None:
+                found.setdefault(file.key.fingerprint, file.key)
+        return tuple(found.values())
+
+
+def good_keys(files: Iterable[_File]) -> set[str]:
+    """Give the fingerprints of the keys that are in these files now."""
+    return {file.key.fingerprint for file in files if file.key is not None and file.error is None}

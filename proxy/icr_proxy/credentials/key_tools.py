@@ -1,0 +1,274 @@
+"""A small certificate authority of one's own, for tools that insist on https. Running needs none.
+
+Its certificate says for which names it may issue (RFC 5280, 4.2.1.10). Whoever puts it into a
+trust store thereby trusts it for these and for no other site, even if its key is stolen.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, TypeAlias
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from icr_proxy.credentials.keyfiles import PRIVATE_MODE, PUBLIC_MODE, write_key
+from icr_proxy.errors import KeyUnusableError
+from icr_proxy.net.addresses import read_host
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+MAKER = "icr-proxy"  # the organization in what is made here, by which it is known again
+CA_DAYS = 3650
+SERVER_DAYS = 397  # browsers take no longer ones from public authorities, and few need longer
+EARLIER = dt.timedelta(hours=1)  # for clocks that are a little behind
+NAME_MOST = 64  # characters of a common name (RFC 5280, upper bounds)
+
+NOBODY = x509.DNSName("invalid")  # RFC 2606, 2
+EVERY_ADDRESS = [x509.IPAddress(ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
+
+Key: TypeAlias = ec.EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What lies in the folder now."""
+
+    ca: Path
+    cert: Path
+    key: Path
+    is_new_ca: bool
+    expires_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    key: Key
+    certificate: x509.Certificate
+
+
+def make(folder: Path, names: Sequence[str], *, now: dt.datetime) -> Made:
+    """Make an authority, or take the one that is there, and have it issue for these hosts.
+
+    Raises:
+        KeyUnusableError: a file is there that was not made here, or the authority is for others.
+        OSError: a file cannot be written.
+        ValueError: one of the names is no host.
+    """
+    hosts = list(dict.fromkeys(read_host(name) for name in names))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ca_cert, ca_key = folder / "ca.crt", folder / "ca.key"
+    cert, key = folder / "tls.crt", folder / "tls.key"
+    there = _read_pair(ca_cert, ca_key)
+    if there is not None:
+        _check_authority(there, hosts, path=ca_cert)
+    server_key = _server_key(cert, key, authority=there)
+    authority = there or _new_authority(hosts, now=now)
+    server = _issue(hosts, authority, server_key, now=now)
+    if there is None:
+        _write(ca_key, _pem(authority.key), mode=PRIVATE_MODE)
+        _write(ca_cert, authority.certificate.public_bytes(Encoding.PEM), mode=PUBLIC_MODE)
+    # The key stays from one certificate to the next, so that no moment has two that do not match.
+    _write(key, _pem(server_key), mode=PRIVATE_MODE)
+    _write(cert, server.public_bytes(Encoding.PEM), mode=PUBLIC_MODE)
+    return Made(
+        ca=ca_cert,
+        cert=cert,
+        key=key,
+        is_new_ca=there is None,
+        expires_at=server.not_valid_after_utc,
+    )
+
+
+# -- what is there --------------------------------------------------------------------------------
+
+
+def _read_pair(cert: Path, key: Path) -> _Pair | None:
+    """Read a certificate with its key; None if neither is there."""
+    if not _is_there(cert) and not _is_there(key):
+        return None
+    try:
+        certificate = x509.load_pem_x509_certificate(cert.read_bytes())
+        private = load_pem_private_key(key.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        raise _foreign(cert, key) from None
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise _foreign(cert, key)
+    if private.public_key() != certificate.public_key() or not is_ours(certificate):
+        raise _foreign(cert, key)
+    return _Pair(key=private, certificate=certificate)
+
+
+def _check_authority(there: _Pair, hosts: Sequence[str], *, path: Path) -> None:
+    found = there.certificate.extensions.get_extension_for_class(x509.NameConstraints)
+    permitted = set(found.value.permitted_subtrees or ())
+    others = [host for host in hosts if _constraint(host) not in permitted]
+    if others:
+        raise KeyUnusableError(
+            f"the authority {path} may not issue for {', '.join(others)}; make another one with"
+            " all names in another folder (--out), and have it trusted in place of this one"
+        )
+
+
+def _server_key(cert: Path, key: Path, *, authority: _Pair | None) -> Key:
+    """Give the key that the last certificate had, or a new one."""
+    there = _read_pair(cert, key)
+    if there is None:
+        return ec.generate_private_key(ec.SECP256R1())
+    if authority is None:
+        raise _foreign(cert, key)
+    try:
+        there.certificate.verify_directly_issued_by(authority.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        raise _foreign(cert, key) from None
+    return there.key
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def is_ours(certificate: x509.Certificate) -> bool:
+    """Tell whether a certificate was issued by an authority made here."""
+    return any(
+        each.value == MAKER
+        for each in certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    )
+
+
+def _foreign(*paths: Path) -> KeyUnusableError:
+    listed = " and ".join(map(str, paths))
+    return KeyUnusableError(
+        f"{listed} are there, but not both, or not made by this command; nothing was written:"
+        " choose another folder with --out"
+    )
+
+
+# -- what is made ---------------------------------------------------------------------------------
+
+
+def _new_authority(hosts: Sequence[str], *, now: dt.datetime) -> _Pair:
+    key = ec.generate_private_key(ec.SECP256R1())
+    serial = x509.random_serial_number()
+    # No two may have one name: a trust store tells them apart by it.
+    subject = _name(f"icr-proxy local CA {serial:x}"[:NAME_MOST])
+    usage = _usage(key_cert_sign=True, crl_sign=True)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        _builder(subject, subject, key, serial=serial, now=now, days=CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(_constraints(hosts), critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return _Pair(key=key, certificate=certificate)
+
+
+def _issue(
+    hosts: Sequence[str], authority: _Pair, key: Key, *, now: dt.datetime
+) -> x509.Certificate:
+    issuer = authority.certificate
+    issuer_key = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    serial = x509.random_serial_number()
+    # The host is in the alternative names, where clients look (RFC 9525); this is for people.
+    subject = _name("icr-proxy listener")
+    return (
+        _builder(subject, issuer.subject, key, serial=serial, now=now, days=SERVER_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_general(host) for host in hosts]), critical=False
+        )
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key),
+            critical=False,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(authority.key, hashes.SHA256())
+    )
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: Key, *, serial: int, now: dt.datetime, days: int
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(serial)
+        .not_valid_before(now - EARLIER)
+        .not_valid_after(now + dt.timedelta(days=days))
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, MAKER),
+            x509.NameAttribute(NameOID.COMMON_NAME, common),
+        ]
+    )
+
+
+def _usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _constraint(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_network(host))  # of one address
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _constraints(hosts: Sequence[str]) -> x509.NameConstraints:
+    """Permit these hosts and no other; a kind of name that is not mentioned would be free."""
+    permitted = [_constraint(host) for host in hosts]
+    kinds = {type(each) for each in permitted}
+    if x509.DNSName not in kinds:
+        permitted.append(NOBODY)
+    excluded = None if x509.IPAddress in kinds else EVERY_ADDRESS
+    return x509.NameConstraints(permitted, excluded)
+
+
+def _pem(key: Key) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, pem: bytes, *, mode: int) -> None:
+    write_key(path, pem, mode=mode, replace=True)

@@ -1,0 +1,130 @@
+"""Failed mints are remembered, for as long as their kind deserves, so that no storm follows.
+
+One installation's refusal says nothing about others; a refused key or clock concerns all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from icr_proxy.errors import (
+    AppKeyRefusedError,
+    InstallationRefusedError,
+    MintBusyError,
+    MintCircuitOpenError,
+    MintRationedError,
+)
+from icr_proxy.lru_cache import Recent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from icr_proxy.credentials.access_token import TokenKey
+    from icr_proxy.errors import MintError
+
+BACKOFF_FIRST = 1.0  # seconds until a failed mint is tried again, doubled each time
+BACKOFF_MOST = 30.0
+PATIENT_SECONDS = 1.0  # between two tries while a caller waits for a short failure to pass
+BACKOFF_JITTER_SHARE = 0.4  # so that those that failed together do not try again together
+RETRY_AFTER_MOST = 300.0  # an API that says "in a day" by mistake must not be believed
+
+
+class Failure(msgspec.Struct, kw_only=True):
+    """Why there is no new token, and until when asking again is pointless."""
+
+    error: MintError
+    began: float
+    """When the first of a row of failures was."""
+    since: float
+    until: float
+    count: int
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether it is of the kind that passes by itself."""
+        return self.error.is_transient
+
+    @property
+    def next_try(self) -> float:
+        """When to ask again for those who wait; earlier than for those who come anew."""
+        if self.error.retry_after is not None:
+            return self.until
+        return min(self.until, self.since + PATIENT_SECONDS)
+
+    def holds(self, now: float) -> bool:
+        """Whether it is still to be believed; a clock that was set back makes no failure last."""
+        return self.since <= now < self.until
+
+
+class Failures:
+    """The failures of one cache's mints; bounded, the least recently used leaves first."""
+
+    def __init__(
+        self, *, max_entries: int, negative_ttl: float, random: Callable[[], float]
+    ) -> None:
+        # Apart from the tokens, so that invented installations push none of them out.
+        self._of: Recent[TokenKey, Failure] = Recent(max_entries)
+        self._of_app: Failure | None = None
+        self._negative_ttl = negative_ttl
+        self._random = random
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def find(self, key: TokenKey, *, now: float) -> Failure | None:
+        """Give the failure that makes asking for this key pointless at present, if there is one."""
+        for failure in (self._of_app, self._of.use(key)):
+            if failure is not None and failure.holds(now):
+                return failure
+        return None
+
+    def remember(self, key: TokenKey, error: MintError, *, now: float) -> None:
+        """Keep what went wrong.
+
+        That our own connections were all in use, or that nobody was asked, says nothing at all.
+        """
+        if isinstance(error, MintBusyError | MintRationedError):
+            return
+        about_app = isinstance(error, AppKeyRefusedError)
+        last = self._of_app if about_app else self._of.use(key)
+        count = next_round(last, now)
+        if isinstance(error, InstallationRefusedError):
+            wait, count = self._negative_ttl, 0
+        elif isinstance(error, MintCircuitOpenError):
+            # Nobody was asked. Those who have patience wait for the circuit, and no longer.
+            wait, count = error.retry_after or PATIENT_SECONDS, last.count if last else 0
+        else:
+            wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(count - 1, 10))
+            wait *= 1 - BACKOFF_JITTER_SHARE * self._random()
+        wait = max(wait, min(error.retry_after or 0.0, RETRY_AFTER_MOST))
+        # A row of failures is one while nobody could have succeeded for long in between.
+        in_a_row = last is not None and last.since <= now < last.until + BACKOFF_MOST
+        began = last.began if last is not None and in_a_row else now
+        failure = Failure(error=error, began=began, since=now, until=now + wait, count=count)
+        if about_app:
+            self._of_app = failure
+        else:
+            self._of[key] = failure
+
+    def forget(self, key: TokenKey) -> None:
+        """Believe none any more: a mint has succeeded."""
+        self._of.pop(key, None)
+        self._of_app = None
+
+    def forgive(self, key: TokenKey) -> None:
+        """Believe a refusal of this installation no more: something about it has changed.
+
+        Other failures stay, so that a replayed webhook cannot be used to hammer an API in trouble.
+        """
+        failure = self._of.use(key)
+        if failure is not None and isinstance(failure.error, InstallationRefusedError):
+            del self._of[key]
+
+
+def next_round(failure: Failure | None, now: float) -> int:
+    """Count failures one after the other; mints that failed together failed once."""
+    if failure is None:
+        return 1
+    return max(1, failure.count if failure.holds(now) else failure.count + 1)

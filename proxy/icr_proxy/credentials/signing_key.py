@@ -1,0 +1,179 @@
+"""The app's private key: from PEM text in whatever state people have it, to something that signs.
+
+What is found and what is needed is said in the error; the key itself never is.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import TYPE_CHECKING, Protocol
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from icr_proxy.credentials.rsanumbers import belong_together
+from icr_proxy.credentials.sealing import derive
+from icr_proxy.errors import KeyUnusableError
+from icr_proxy.files import PIPE_SECONDS, pem_of, read_text
+from icr_proxy.redaction import in_quotes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+MIN_BITS = 2048  # RFC 7518, 3.3: RS256 needs a key of 2048 bits or more
+SOURCE = "app.private_key_file"
+MAX_FILE_BYTES = 64 * 1024
+NEEDED = "an RSA private key as PEM (PKCS#1 or PKCS#8, not encrypted) is needed"
+BINARY = "holds binary data, perhaps DER"
+LABEL = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----")
+# Bundles hold certificates or parameters, too, and before the key.
+PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----(.*?)-----END \1-----", re.DOTALL)
+# What people paste by mistake, by the label of its PEM.
+MISTAKEN = {
+    "PUBLIC KEY": "a public key",
+    "RSA PUBLIC KEY": "a public key",
+    "CERTIFICATE": "a certificate",
+    "EC PRIVATE KEY": "an EC private key",
+    "DSA PRIVATE KEY": "a DSA private key",
+    "ENCRYPTED PRIVATE KEY": "an encrypted private key",
+    "OPENSSH PRIVATE KEY": "an OpenSSH private key",
+    "CERTIFICATE REQUEST": "a certificate request",
+}
+
+
+class Signer(Protocol):
+    """Whoever can sign an App JWT; a key management service could be one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Which key signs, in a form that may be shown."""
+
+    def sign(self, claims: Mapping[str, object]) -> str:
+        """Give the compact JWT over these claims, signed with RS256."""
+
+
+class SigningKey:
+    """An RSA private key in memory."""
+
+    __slots__ = ("_key", "bits", "fingerprint")
+
+    def __init__(self, key: rsa.RSAPrivateKey) -> None:
+        self._key = key
+        self.bits = key.key_size
+        self.fingerprint = fingerprint(key.public_key())
+
+    def sign(self, claims: Mapping[str, object]) -> str:
+        """Give the compact JWT over these claims, signed with RS256."""
+        return jwt.encode(dict(claims), self._key, algorithm="RS256")
+
+    def derive(self, *, purpose: bytes) -> bytes:
+        """Make another key out of this one, which nobody has who has not this one.
+
+        It hangs on the two primes and not on how a file writes them, so PKCS#1 and PKCS#8 agree.
+        """
+        numbers = self._key.private_numbers()
+        length = (self.bits + 7) // 8
+        low, high = sorted((numbers.p, numbers.q))
+        return derive(low.to_bytes(length) + high.to_bytes(length), purpose=purpose)
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.fingerprint})"
+
+
+def fingerprint(key: rsa.RSAPublicKey) -> str:
+    """SHA-256 over the DER SubjectPublicKeyInfo, as `SHA256:` and base64.
+
+    The dashboard is documented to show "a SHA-256 fingerprint" without saying of which bytes (D);
+    this is the form of GitHub Apps, whose model the API copies (I).
+    """
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return "SHA256:" + base64.b64encode(hashlib.sha256(der).digest()).decode()
+
+
+def load_key_file(path: Path, *, source: str = SOURCE, may_wait: bool = False) -> SigningKey:
+    """Load a key from a PEM file; with `may_wait` from a pipe, too, once somebody writes into it.
+
+    Raises:
+        KeyUnusableError: it cannot be read, or is not an RSA private key.
+    """
+    text = read_key_file(path, source=source, may_wait=may_wait)
+    return parse_signing_key(text, source=f"{source} {path}")
+
+
+def read_key_file(path: Path, *, source: str = SOURCE, may_wait: bool = False) -> str:
+    """Read a PEM file of sensible size, or one that holds the base64 of PEM.
+
+    Raises:
+        KeyUnusableError: it is missing, unreadable, too large, or binary.
+    """
+    patience = PIPE_SECONDS if may_wait else 0.0
+    try:
+        text = read_text(path, limit=MAX_FILE_BYTES, patience=patience, binary=BINARY)
+    except ValueError as exc:
+        raise KeyUnusableError(f"{source} {path} {exc}; {NEEDED}") from None
+    return pem_of(text)
+
+
+def parse_signing_key(text: str, *, source: str) -> SigningKey:
+    r"""Read PEM text; newlines may be escaped (`\n`) or lost, as `.env` files and shells do.
+
+    Base64 of PEM is read too.
+
+    Raises:
+        KeyUnusableError: says what was found in `source` and what is needed.
+    """
+    text = pem_of(text)
+    pem = _repair(text)
+    if pem is None:
+        raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}")
+    try:
+        # Called unsafe for want of the check that `belong_together` makes.
+        key = load_pem_private_key(pem.encode(), password=None, unsafe_skip_rsa_key_validation=True)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}") from None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        kind = type(key).__name__.removesuffix("PrivateKey").lstrip("_")
+        raise KeyUnusableError(f"{source} holds a private key of another kind ({kind}); {NEEDED}")
+    if key.key_size < MIN_BITS:
+        raise KeyUnusableError(
+            f"{source} holds an RSA key of {key.key_size} bits; RS256 needs {MIN_BITS} or more"
+        )
+    if not belong_together(key.private_numbers()):
+        raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}")
+    return SigningKey(key)
+
+
+def _repair(text: str) -> str | None:
+    """Give back the PEM inside, with its line breaks where they belong."""
+    # Escaped once by a shell, perhaps again by JSON; PEM itself has no backslash.
+    found = PEM.search(text.replace("\\r", "").replace("\\n", "\n").replace("\\", ""))
+    if found is None:
+        return None
+    label, body = found.groups()
+    if "Proc-Type" not in body:  # RFC 1421 headers: an encrypted key, left to the parser to refuse
+        joined = "".join(body.split())
+        body = "\n" + "\n".join(joined[i : i + 64] for i in range(0, len(joined), 64)) + "\n"
+    return f"-----BEGIN {label}-----{body}-----END {label}-----\n"
+
+
+def _describe(text: str) -> str:
+    if not text.strip():
+        return "nothing"
+    labels = LABEL.findall(text)
+    if not labels and in_quotes(text.strip()):
+        return "a text in quotes, which must be removed"
+    if not labels:
+        return "no PEM block (-----BEGIN … PRIVATE KEY-----)"
+    if "ENCRYPTED" in text:
+        return "an encrypted private key"
+    label = next((each for each in labels if each.endswith("PRIVATE KEY")), labels[0])
+    return MISTAKEN.get(label, "a damaged or cut-off private key")

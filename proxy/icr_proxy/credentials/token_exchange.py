@@ -1,0 +1,233 @@
+"""A signed call goes out, an access token comes in, or one reason why not.
+
+The API's answer is not trusted further than needed: its size is bounded, its token must be fit for
+a header, its installation must be the one asked for, its expiry must lie ahead. Signatures, clocks
+and keys are the business of `appcalls`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.app_client import PERHAPS_REFUSED, SUCCESS, UNAUTHORIZED, no_answer
+from icr_proxy.credentials.clockskew import http_date, server_date
+from icr_proxy.errors import (
+    AppKeyRefusedError,
+    InstallationRefusedError,
+    MintError,
+    MintFailedError,
+    MintReason,
+    MintTimeoutError,
+    UpstreamError,
+)
+from icr_proxy.identifiers import canonical_id
+from icr_proxy.redaction import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from icr_proxy.credentials.app_client import AppAnswer, AppCalls
+
+ANSWER_LIMIT = 64 * 1024  # bytes; a real answer has under one KiB
+LONGEST_LIFETIME = 7200.0  # seconds: two hours (D); example values of `expiresAt` are placeholders
+# Of a token whose end the API does not tell, or not in a way that can be understood. Short, because
+# the token may end at any time; long enough that one mint serves many requests.
+ASSUMED_LIFETIME = 600.0
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259, 8.1: a parser may ignore it
+RETRY_AFTER_MOST = 3600.0  # seconds
+BAD_REQUEST = 400
+ABOUT_INSTALLATION = frozenset({403, 404})
+# RFC 9110, 15.5.9 and RFC 8470, 5.2, and RFC 6585, 4: the same request may succeed later.
+TRANSIENT_STATUSES = frozenset({408, 425, 429})
+# `datetime` knows no second 60, and RFC 3339, 5.7 does.
+LEAP_SECOND = re.compile(r"(?<=[T ]\d\d:\d\d:)60")
+# What stands for an offset in ISO 8601 or in other languages' habits, and `datetime` does not take.
+OFFSETS = ((" UTC", "Z"), (" GMT", "Z"), (" +", "+"), (" -", "-"), ("\N{MINUS SIGN}", "-"))
+# What a status means that is about nothing in particular, by its first digit.
+BY_HUNDREDS: dict[int, MintReason] = {3: "redirect", 4: "status-4xx", 5: "status-5xx"}
+
+
+class TokenAnswer(msgspec.Struct, rename="camel"):
+    """What is used of the API's `AppAccessToken` and `InstallationAccessToken`."""
+
+    token: str | None = None
+    installation_id: str | None = None
+    is_active: object = None
+    # A shape that is not understood shortens the token's life and must not stop a mint.
+    expires_at: object = None
+    # Shown to people and nothing else, so another shape must not stop a mint.
+    organization_id: object = None
+    permissions: object = None
+
+
+class Exchange:
+    """Mints: one call, one token or one `MintError`."""
+
+    def __init__(self, *, calls: AppCalls, timeout: float, now: Callable[[], float]) -> None:
+        self._calls = calls
+        self._timeout = timeout
+        self._now = now
+
+    async def mint(self, key: TokenKey) -> AccessToken:
+        """Have the API make the token of `key`.
+
+        Raises:
+            InstallationRefusedError: 403 or 404, about this installation.
+            AppKeyRefusedError: 401, about our key or clock.
+            MintFailedError: any other status, or an answer without a usable token.
+            MintTimeoutError: `tokens.mint_timeout` passed.
+            MintBusyError: no connection came free.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await self._calls.send(
+                    "POST", key.path, limit=ANSWER_LIMIT, refusals=PERHAPS_REFUSED
+                )
+        except TimeoutError:
+            raise MintTimeoutError("the API took too long to issue a token") from None
+        except UpstreamError as exc:
+            raise no_answer(exc, wanted="a token") from exc
+        return judge(key, answer, now=self._now())
+
+
+def judge(key: TokenKey, answer: AppAnswer, *, now: float) -> AccessToken:
+    """Find the token in an answer.
+
+    Raises:
+        MintError: there is none, or none that may be used.
+    """
+    if answer.status not in SUCCESS:
+        raise refusal(key, answer, server_now=server_date(answer.headers) or now + answer.skew)
+    if answer.body is None:
+        raise MintFailedError(
+            "the API's answer to a token request is far too large", reason="too-large"
+        )
+    found = parse_answer(answer.body)
+    secret = Secret(usable(found))
+    if found.installation_id is not None and not is_same(found.installation_id, key.installation):
+        raise MintFailedError(
+            "the API issued a token for another installation", reason="wrong-installation"
+        )
+    told = parse_time(found.expires_at)
+    if told is None:
+        expires_at = answer.asked_at + ASSUMED_LIFETIME
+    else:
+        expires_at = min(told - answer.skew, answer.asked_at + LONGEST_LIFETIME)
+    if expires_at <= now:
+        raise MintFailedError("the API issued a token that has expired already", reason="expired")
+    return AccessToken(
+        secret=secret,
+        minted_at=now,
+        expires_at=expires_at,
+        is_expiry_told=told is not None,
+        fingerprint=secret.fingerprint,
+        organization=id_or_none(found.organization_id),
+        permissions=levels(found.permissions),
+    )
+
+
+def is_same(found: str, asked: str | None) -> bool:
+    """Tell whether both name one installation."""
+    return asked is not None and canonical_id(found) == canonical_id(asked)
+
+
+def refusal(key: TokenKey, answer: AppAnswer, *, server_now: float) -> MintError:
+    """Say by its status what a failed mint is about."""
+    status = answer.status
+    wait = retry_after(answer.headers, server_now=server_now)
+    if status == UNAUTHORIZED:
+        return AppKeyRefusedError(
+            "the API refused the app's signature; check app.id, the private key and the clock",
+            retry_after=wait,
+        )
+    if status in ABOUT_INSTALLATION and key.installation is not None:
+        return InstallationRefusedError(
+            "the API issues no token for this installation; it is unknown, suspended or removed",
+            retry_after=wait,
+        )
+    reason = BY_HUNDREDS.get(status // 100, "malformed")
+    if status == BAD_REQUEST:  # what an unsupported version gets (D-old)
+        return MintFailedError(
+            "the API took the request for a token for a bad one; check upstream.api_version",
+            reason=reason,
+            retry_after=wait,
+        )
+    return MintFailedError(
+        "the API failed to issue a token",
+        reason=reason,
+        retry_after=wait,
+        is_transient=True if status in TRANSIENT_STATUSES else None,
+    )
+
+
+def parse_answer(body: bytes) -> TokenAnswer:
+    """Read the token answer.
+
+    Raises:
+        MintFailedError: it is not JSON of the expected shape.
+    """
+    try:
+        return msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=TokenAnswer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MintFailedError(
+            "the API's answer to a token request cannot be understood", reason="malformed"
+        ) from None
+
+
+def usable(found: TokenAnswer) -> str:
+    """Give the token of an answer, if it is fit for a header and active.
+
+    Raises:
+        MintFailedError: it is not.
+    """
+    token = found.token
+    if not token or not token.isascii() or not all("!" <= char <= "~" for char in token):
+        raise MintFailedError("the API's answer holds no usable token", reason="no-token")
+    if found.is_active is False:
+        raise MintFailedError("the API issued a token that is not active", reason="no-token")
+    return token
+
+
+def parse_time(told: object) -> float | None:
+    """Seconds since the epoch of a time in RFC 3339 or ISO 8601; `None` if it has no zone."""
+    if not isinstance(told, str):
+        return None
+    text = told.strip().upper()  # RFC 3339, 5.6: `T` and `Z` may be lower case
+    for written, meant in OFFSETS:
+        text = text.replace(written, meant)
+    text, leaps = LEAP_SECOND.subn("59", text)
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.timestamp() + leaps if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def id_or_none(found: object) -> str | None:
+    """Keep an ID if it is text; it is only shown."""
+    return canonical_id(found) if isinstance(found, str) else None
+
+
+def levels(found: object) -> dict[str, str]:
+    """Keep the permissions that have the documented shape."""
+    if not isinstance(found, dict):
+        return {}
+    return {name: level for name, level in found.items() if isinstance(level, str)}
+
+
+def retry_after(headers: list[tuple[bytes, bytes]], *, server_now: float) -> float | None:
+    """Seconds of a `Retry-After` (RFC 9110, 10.2.3), which is a number or a date."""
+    for name, value in headers:
+        if name.lower() == b"retry-after":
+            if value.isdigit():
+                return min(float(value), RETRY_AFTER_MOST)
+            moment = http_date(value)
+            if moment is not None:
+                return max(0.0, min(moment - server_now, RETRY_AFTER_MOST))
+    return None

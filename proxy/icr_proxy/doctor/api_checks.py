@@ -1,0 +1,152 @@
+"""Tokens: made for each installation, looked at, tried once, and revoked again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.credentials.app_client import SUCCESS
+from icr_proxy.doctor.api import KEY_REMEDY, VERSION_REMEDY
+from icr_proxy.doctor.findings import Finding
+from icr_proxy.errors import AppKeyRefusedError, InstallationRefusedError, MintError, UpstreamError
+from icr_proxy.identifiers import is_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from icr_proxy.credentials.access_token import AccessToken
+    from icr_proxy.doctor.case import Case
+
+MOST = 20
+MANDATORY = "organization_info"  # each installation has it (D)
+BAD_REQUEST = 400
+TOKEN_REFUSED = (401, 403)
+
+
+async def tokens(case: Case) -> AsyncIterator[Finding]:
+    """Make a token for each installation, and say what it may do."""
+    chosen = choose(case)
+    shown = chosen if case.everyone else chosen[:MOST]
+    for installation in shown:
+        yield await _mint(case, installation)
+        if installation in case.minted:
+            yield judge_permissions(case.minted[installation])
+    left = len(chosen) - len(shown)
+    if left:
+        yield Finding("token", "skip", f"{left} more installations were not tried; --all does")
+
+
+def choose(case: Case) -> list[str]:
+    """Give the installations to try, first those that requests get without naming one."""
+    if case.installation is not None:
+        return [case.installation]
+    defaults = [each.installation for each in case.config.listeners if each.installation]
+    return list(dict.fromkeys([*defaults, *(each.id for each in case.listed)]))
+
+
+async def _mint(case: Case, installation: str) -> Finding:
+    named = next((each.organization_name for each in case.listed if each.id == installation), "")
+    who = f"{named} ({installation})" if named else installation
+    try:
+        token = await case.session.exchange.mint(TokenKey(installation))
+    except InstallationRefusedError:
+        remedy = "check the ID; look in the registry whether the installation is suspended or gone"
+        return Finding("token", "fail", f"{who}: the API issues none for it", remedy)
+    except AppKeyRefusedError as error:
+        return Finding("token", "fail", f"{who}: {error.detail}", KEY_REMEDY)
+    except MintError as error:
+        return Finding("token", "fail", f"{who}: {error.detail}", "ask again later")
+    case.minted[installation] = token
+    minutes = (token.expires_at - token.minted_at) / 60
+    return Finding("token", "ok", f"{who}: good for {minutes:.0f} minutes")
+
+
+def judge_permissions(token: AccessToken) -> Finding:
+    """Show what was granted."""
+    granted = ", ".join(f"{name} {level}" for name, level in sorted(token.permissions.items()))
+    if MANDATORY in token.permissions:
+        return Finding("permissions", "ok", printable(granted))
+    return Finding(
+        "permissions",
+        "warn",
+        f"{printable(granted) or 'none'}; {MANDATORY} is missing, which each installation has",
+        "look at the app's permissions in the registry, and have new ones accepted",
+    )
+
+
+async def version(case: Case) -> AsyncIterator[Finding]:
+    """Read one organization with its token and our version header."""
+    usable = [token for token in case.minted.values() if token.organization]
+    asked = case.config.upstream.api_version
+    organization = usable[0].organization if usable else None
+    if case.is_bad_request:  # what an unsupported version gets (D-old)
+        detail = f"{asked} seems unsupported: the API takes our own calls for bad requests"
+        yield Finding("API version", "fail", detail, VERSION_REMEDY)
+        return
+    if organization is None or not is_id(organization.encode()):
+        yield Finding("API version", "skip", f"{asked} not tried: no token to try it with")
+        return
+    target = f"/organizations/{organization}"
+    try:
+        status = await case.session.read_as_installation(
+            target.encode("ascii"), authorization=authorization(usable[0])
+        )
+    except UpstreamError as error:
+        yield Finding("API version", "fail", f"GET {target}: {error.detail}", "ask again later")
+    else:
+        yield judge_version(status, asked=asked, target=target)
+
+
+def judge_version(status: int, *, asked: str, target: str) -> Finding:
+    """Say what the answer to a harmless read means."""
+    answered = f"GET {target} was answered with {status}"
+    if status in SUCCESS:
+        return Finding("API version", "ok", f"{asked} is accepted: {answered}")
+    if status == BAD_REQUEST:  # what an unsupported version gets (D-old)
+        detail = f"{asked} seems unsupported: {answered}"
+        return Finding("API version", "fail", detail, VERSION_REMEDY)
+    if status in TOKEN_REFUSED:
+        remedy = f"look at the installation's permissions in the registry, {MANDATORY} above all"
+        return Finding("API version", "fail", f"the token is refused: {answered}", remedy)
+    return Finding(
+        "API version", "warn", f"{asked} not known to be accepted: {answered}", "ask again later"
+    )
+
+
+async def revoke(case: Case) -> AsyncIterator[Finding]:
+    """Leave nothing behind: each token is deleted by itself; a refused one is dead already (A)."""
+    if not case.minted:
+        return
+    left = 0
+    for token in case.minted.values():
+        try:
+            status = await case.session.revoke(authorization(token))
+        except UpstreamError:
+            status = 0
+        left += status not in (*SUCCESS, *TOKEN_REFUSED)
+    count = len(case.minted)
+    case.minted.clear()
+    if left:
+        yield Finding(
+            "clean-up",
+            "warn",
+            f"{left} of {count_of(count)} made here not revoked",
+            "nothing need be done: they expire by themselves within two hours",
+        )
+    else:
+        yield Finding("clean-up", "ok", f"revoked what was made here, {count_of(count)}")
+
+
+def authorization(token: AccessToken) -> bytes:
+    """Give the header value that carries a token."""
+    return b"Bearer " + token.secret.reveal().encode("ascii")
+
+
+def count_of(tokens: int) -> str:
+    """Say how many."""
+    return "1 token" if tokens == 1 else f"{tokens} tokens"
+
+
+def printable(text: str) -> str:
+    """Leave out what would move the cursor."""
+    return "".join(char for char in text if char.isprintable())[:500]

@@ -1,0 +1,160 @@
+"""The way to the API up to the point where HTTP begins: name, connection, certificate.
+
+`pool` says only that a connection failed; here each part of the way is gone by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from icr_proxy.doctor.certificates import advice, read_certificate, shown_issuer
+from icr_proxy.doctor.findings import Finding
+from icr_proxy.errors import StartError
+from icr_proxy.net.addresses import is_loopback
+from icr_proxy.upstream.dialer import parse_address
+from icr_proxy.upstream.ownplaces import OwnPlaces
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from icr_proxy.doctor.case import Case
+
+EXPIRES_SOON_DAYS = 14
+
+
+async def names(case: Case) -> AsyncIterator[Finding]:
+    """Resolve the API's name."""
+    loop, (host, port) = asyncio.get_running_loop(), case.place
+    try:
+        async with asyncio.timeout(case.config.upstream.timeouts.connect):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:  # TimeoutError is an OSError
+        yield Finding(
+            "DNS",
+            "fail",
+            f"the name {host} is not resolved: {reason(exc)}",
+            "check upstream.base_url for a typing error, then this machine's DNS",
+        )
+        return
+    addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+    own = OwnPlaces()
+    own.add(listener.bind for listener in case.config.listeners)
+    if any(own.includes(each, port) for each in addresses):
+        yield Finding(
+            "DNS",
+            "fail",
+            f"{host} port {port} is this proxy's own listener: it would ask itself for tokens",
+            "set upstream.address to where the API really is",
+        )
+    elif addresses == [host]:
+        yield Finding("DNS", "ok", f"{host} is an address, no name")
+    else:
+        yield Finding("DNS", "ok", f"{host} is {', '.join(addresses)}")
+
+
+async def connection(case: Case) -> AsyncIterator[Finding]:
+    """Open a connection and close it."""
+    clock = case.session.clocks.clock
+    began = clock()
+    try:
+        peer = await _connect(case, tls=None)
+    except OSError as exc:
+        yield Finding(
+            "TCP",
+            "fail",
+            f"{case.place[0]} port {case.place[1]} takes no connection: {reason(exc)}",
+            "check host and port of upstream.base_url, and firewalls on the way",
+        )
+        return
+    milliseconds = max(1, round((clock() - began) * 1000))
+    where = peer.get_extra_info("peername") or ("the API", case.port)
+    yield Finding("TCP", "ok", f"connected to {where[0]} port {where[1]} in {milliseconds} ms")
+    peer.abort()
+
+
+async def encryption(case: Case) -> AsyncIterator[Finding]:
+    """Shake hands over TLS and look at the certificate."""
+    if not case.is_encrypted:
+        yield _plain(case)
+        return
+    upstream = case.config.upstream
+    try:
+        tls = parse_address(upstream.base_url, ca_file=upstream.ca_file).tls
+        peer = await _connect(case, tls=tls)
+    except StartError as error:
+        yield Finding("TLS", "fail", error.detail, "name a file of PEM certificates in it")
+    except ssl.SSLError as exc:
+        detail, remedy = advice(exc, ca_file=upstream.ca_file)
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            detail += await _issuer_that_failed(case)
+        yield Finding("TLS", "fail", detail, remedy)
+    except OSError as exc:
+        yield Finding(
+            "TLS",
+            "fail",
+            f"the handshake broke off: {reason(exc)}",
+            "check that upstream.base_url leads to the API and not to a plain or a filtered port",
+        )
+    else:
+        yield _certificate(case, peer.get_extra_info("ssl_object"))
+        peer.abort()
+
+
+def _plain(case: Case) -> Finding:
+    if is_loopback(case.host):
+        return Finding("TLS", "ok", "not used: the base URL is plain http on this machine")
+    return Finding(
+        "TLS",
+        "warn",
+        "not used: the base URL is plain http, so tokens can be read on the way",
+        "use an https URL in upstream.base_url, unless the network encrypts by itself",
+    )
+
+
+def _certificate(case: Case, tls: ssl.SSLObject) -> Finding:
+    issuer, expires_at = read_certificate(tls.getpeercert() or {})
+    days = (expires_at - case.session.clocks.now()) / 86400
+    detail = f"{tls.version()}, issued by {issuer}, {days:.0f} days to go"
+    if days >= EXPIRES_SOON_DAYS:
+        return Finding("TLS", "ok", detail)
+    return Finding(
+        "TLS", "warn", detail, "have the certificate renewed by whoever runs what answers there"
+    )
+
+
+async def _issuer_that_failed(case: Case) -> str:
+    """Name who issued the certificate that was not trusted: often a firewall that looks inside.
+
+    Nothing is verified and nothing is sent on this connection.
+    """
+    tls = ssl.create_default_context()
+    tls.check_hostname = False
+    tls.verify_mode = ssl.CERT_NONE
+    try:
+        peer = await _connect(case, tls=tls)
+    except OSError:
+        return ""
+    issuer = shown_issuer(peer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+    peer.abort()
+    return f"; it says it was issued by {issuer}" if issuer else ""
+
+
+async def _connect(case: Case, *, tls: ssl.SSLContext | None) -> asyncio.Transport:
+    loop = asyncio.get_running_loop()
+    named: dict[str, Any] = {"ssl": tls, "server_hostname": case.host} if tls else {}
+    async with asyncio.timeout(case.config.upstream.timeouts.connect):
+        peer, _ = await loop.create_connection(asyncio.Protocol, *case.place, **named)
+    return peer
+
+
+def reason(exc: BaseException) -> str:
+    """Say in a few words what the system said."""
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    if isinstance(exc, OSError) and exc.errno is not None and exc.errno > 0:
+        return os.strerror(exc.errno)  # asyncio writes its own words over those of the system
+    return str(getattr(exc, "strerror", None) or str(exc) or type(exc).__name__)

@@ -1,0 +1,1 @@
+"""The endpoints of the emulated API: routes, checks, shapes of the answers."""

@@ -1,0 +1,105 @@
+"""One call of an endpoint as plain data, its answer as plain data, and the row that joins them.
+
+An endpoint is a synchronous function from `Call` to `Answer`: nothing can come between its
+checks and its deeds, so two requests that race never both spend the same credit.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from icr_proxy.emulator.api_errors import ApiError, forbidden, invalid
+from icr_proxy.emulator.http_request import check_size
+from icr_proxy.emulator.registry.credentials import AccessToken
+from icr_proxy.emulator.registry.world import World
+from icr_proxy.emulator.traffic import SeenRequest
+
+Body = TypeVar("Body")
+
+# `jwt`: the app's JWT; `any`: any access token; `installation`: one that has an organization.
+Credential = Literal["none", "jwt", "any", "installation"]
+
+_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
+_JSON: Final = "application/json; charset=utf-8"
+_DIGITS: Final = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What an endpoint gets to know."""
+
+    world: World
+    seen: SeenRequest
+    params: dict[str, str]
+    query: dict[str, list[str]]
+    body: bytes
+    content_type: str
+    content_encoding: str = ""
+    token: AccessToken | None = None
+
+    def own_organization(self) -> str:
+        """Name the organization of the token; 403 for an app token, which has none."""
+        if self.token is None or self.token.organization_id is None:
+            raise forbidden("app-token")
+        return self.token.organization_id
+
+    def decode(self, shape: type[Body]) -> Body:
+        """Read the JSON body, or refuse with 400."""
+        # The framework's parser skips bodies that are not declared to be JSON (I), so that a
+        # proxy which loses `Content-Type` is found out.
+        check_size(self.seen, encoding=self.content_encoding)
+        is_json = self.content_type.partition(";")[0].strip().lower() == "application/json"
+        text = self.body if self.body and is_json else b"{}"
+        try:
+            return msgspec.json.decode(text, type=shape)
+        except msgspec.ValidationError as exc:
+            raise invalid(str(exc)) from exc
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise ApiError(400, f"Unexpected token in JSON: {exc}") from exc
+
+    def number(self, name: str, *, default: int) -> int:
+        """Read a whole number from the query."""
+        text = self.query.get(name, [str(default)])[-1]
+        if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+            raise invalid(f"{name} must be a non-negative integer")
+        return int(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What goes back; `stream` is for bodies that must not be held."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    stream: Iterable[bytes] | None = None
+    length: int | None = None  # of a stream; None: chunked
+    delay: float = 0.0  # seconds before it goes back
+
+
+Act = Callable[[Call], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One endpoint: where it is, what it demands, what it does.
+
+    `permission` is a name and a level; `scope` names the path parameter that must be the
+    token's own organization.
+    """
+
+    method: str
+    template: str
+    act: Act
+    credential: Credential = "none"
+    permission: tuple[str, str] | None = None
+    scope: str | None = None
+    # Which queue of faults a call meets; None: no faults, no latency, no record.
+    faults: str | None = field(default="requests", kw_only=True)
+
+
+def json_answer(payload: object, *, status: int = 200) -> Answer:
+    """Answer JSON."""
+    return Answer(status=status, body=_ENCODER.encode(payload), headers=(("Content-Type", _JSON),))

@@ -1,0 +1,30 @@
+"""`/v1/openapi` and its older relatives: a sketch of a machine-readable description.
+
+The real file was never found, so only paths and methods are here, no schemas (A).
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
+
+_GENERATIONS: Final = ("v1", "v0.5", "v0")
+
+
+def describe(routes: Iterable[Route]) -> Answer:
+    """List the paths of the registry."""
+    paths: dict[str, dict[str, object]] = {}
+    for route in routes:
+        summary = {"summary": (route.act.__doc__ or "").partition("\n")[0], "responses": {}}
+        paths.setdefault(route.template, {})[route.method.lower()] = summary
+    info = {"title": "ICR API (emulator)", "version": "1"}
+    return json_answer({"openapi": "3.0.0", "info": info, "paths": paths})
+
+
+def openapi_routes(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """Serve the description of these routes; nothing says that it needs a token (A)."""
+
+    def read(_call: Call) -> Answer:
+        return describe(routes)
+
+    return tuple(Route("GET", f"/{generation}/openapi", read) for generation in _GENERATIONS)

@@ -1,0 +1,128 @@
+"""`icr-proxy emulator`: runs until it is told to stop and says how to use it."""
+
+import asyncio
+import errno
+import os
+import secrets
+import shlex
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from icr_proxy.emulator.server import Emulator
+from icr_proxy.emulator.settings import EmulatorSettings
+
+_SHOWN: Final = 10
+_KEY_NAME: Final = "icr_private_key.pem"  # as ICR names its downloads (D)
+_OWNER_ONLY: Final = 0o600
+
+
+async def serve(
+    settings: EmulatorSettings, *, key_file: Path | None, echo: Callable[[str], None]
+) -> None:
+    """Run an emulator until SIGINT, SIGTERM or SIGHUP; a start that hangs is ended, too.
+
+    Raises `OSError` if it cannot listen or cannot write the key.
+    """
+    stopped = asyncio.Event()
+    with _signals(stopped):
+        serving = asyncio.ensure_future(_serve(settings, key_file=key_file, echo=echo))
+        stop = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if serving.done():
+            serving.result()
+        serving.cancel()
+        await asyncio.wait((serving,))
+    echo("emulator stopped")
+
+
+async def _serve(
+    settings: EmulatorSettings, *, key_file: Path | None, echo: Callable[[str], None]
+) -> None:
+    async with Emulator(settings) as emulator:
+        with _key_on_disk(emulator.private_key_pem, wanted=key_file) as path:
+            for line in _introduction(emulator, key_file=path):
+                echo(line)
+            await asyncio.Event().wait()
+
+
+@contextmanager
+def _key_on_disk(pem: str, *, wanted: Path | None) -> Iterator[Path]:
+    if wanted is not None:
+        _write_secret(wanted, pem)
+        yield wanted
+        return
+    with tempfile.TemporaryDirectory(prefix="icr-emulator-") as folder:
+        path = Path(folder) / _KEY_NAME
+        _write_secret(path, pem)
+        yield path
+
+
+def _write_secret(path: Path, text: str) -> None:
+    # A new file takes the place of what is there: that may have a wider mode, or be a link. A
+    # device stays: as root, this would otherwise replace /dev/null for the whole machine.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _signals(stopped: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` sets it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _introduction(emulator: Emulator, *, key_file: Path) -> Iterator[str]:
+    base = emulator.base_url
+    yield f"ICR API emulator on {base} (throw-away key, invented credits)"
+    yield ""
+    yield f"  app id       {emulator.app_id}"
+    yield f"  key file     {key_file}"
+    yield f"  control API  {base}/_emulator/state"
+    yield ""
+    yield "  installation                          organization                          name"
+    installations = list(emulator.world.installations.values())
+    for installation in installations[:_SHOWN]:
+        organization = installation.organization
+        yield f"  {installation.id}  {organization.id}  {organization.full_name}"
+    if len(installations) > _SHOWN:
+        yield f"  … and {len(installations) - _SHOWN} more, see the control API"
+    yield ""
+    yield "Run the proxy against it:"
+    yield ""
+    yield (
+        f"  ICR_PROXY_APP__ID={emulator.app_id}"
+        f" ICR_PROXY_APP__PRIVATE_KEY_FILE={shlex.quote(str(key_file))}"
+        f" ICR_PROXY_UPSTREAM__BASE_URL={base} icr-proxy run"
+    )
+    if installations:
+        first = installations[0]
+        yield ""
+        yield "Ask through the proxy:"
+        yield ""
+        yield (
+            f"  curl -H 'X-ICR-Installation-Id: {first.id}'"
+            f" http://127.0.0.1:8080/organizations/{first.organization.id}/inventory"
+        )
+    yield ""

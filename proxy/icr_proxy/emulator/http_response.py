@@ -1,0 +1,148 @@
+"""Putting an answer, or a fault, on the wire."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from icr_proxy.emulator.api.calls import Answer, json_answer
+from icr_proxy.emulator.api_errors import error_body
+from icr_proxy.emulator.faults import Fault, Kind
+
+_SERVER: Final = "icr-emulator"
+_JSON: Final = "application/json; charset=utf-8"
+_FIRST_ERROR: Final = 400
+
+
+def respond(answer: Answer, *, date: str) -> web.StreamResponse:
+    """Turn an answer without a stream into a response."""
+    response = web.Response(status=answer.status, body=answer.body or None)
+    _dress(response, answer=answer, date=date)
+    return response
+
+
+async def send_stream(request: web.BaseRequest, *, answer: Answer, date: str) -> web.StreamResponse:
+    """Send an answer whose body is produced piece by piece, with back-pressure."""
+    response = web.StreamResponse(status=answer.status)
+    _dress(response, answer=answer, date=date)
+    if answer.length is None:
+        response.enable_chunked_encoding()
+    else:
+        response.content_length = answer.length
+    try:
+        await response.prepare(request)
+        if request.method != "HEAD":
+            for piece in answer.stream or ():
+                await response.write(piece)
+        await response.write_eof()
+    except ConnectionError:
+        hang_up(request)  # the client has left; nobody is there to be told
+    return response
+
+
+def hang_up(request: web.BaseRequest, *, flush: bool = False) -> None:
+    """Cut the connection off; with `flush` only after what was written is sent."""
+    transport = request.transport
+    if transport is not None:
+        (transport.close if flush else transport.abort)()
+
+
+async def strike(
+    fault: Fault, *, request: web.BaseRequest, date: str, closing: asyncio.Event
+) -> web.StreamResponse | None:
+    """Let a fault happen; None means that the call goes on."""
+    return await _STRIKES[fault.kind](fault, request, date, closing)
+
+
+async def pause(seconds: float | None, *, closing: asyncio.Event) -> None:
+    """Wait, but not beyond the end of the emulator; None waits for that end."""
+    try:
+        await asyncio.wait_for(closing.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def _dress(response: web.StreamResponse, *, answer: Answer, date: str) -> None:
+    response.headers["Server"] = _SERVER
+    response.headers["Date"] = date
+    for name, value in answer.headers:
+        response.headers.add(name, value)
+
+
+async def _status(
+    fault: Fault, _request: web.BaseRequest, date: str, _closing: asyncio.Event
+) -> web.StreamResponse:
+    extra = tuple(fault.headers.items())
+    if fault.body is None:
+        is_error = fault.status >= _FIRST_ERROR
+        payload = error_body(fault.status, "Ordered fault") if is_error else {}
+        plain = json_answer(payload, status=fault.status)
+        answer = Answer(status=fault.status, body=plain.body, headers=plain.headers + extra)
+        return respond(answer, date=date)
+    body = fault.body.encode() if isinstance(fault.body, str) else fault.body
+    if not any(name.lower() == "content-type" for name, _ in extra):
+        extra = (("Content-Type", _JSON), *extra)
+    return respond(Answer(status=fault.status, body=body, headers=extra), date=date)
+
+
+async def _malformed(
+    fault: Fault, _request: web.BaseRequest, date: str, _closing: asyncio.Event
+) -> web.StreamResponse:
+    headers = (("Content-Type", _JSON), *fault.headers.items())
+    return respond(Answer(body=b'{"token": "crs_', headers=headers), date=date)
+
+
+async def _empty(
+    fault: Fault, _request: web.BaseRequest, date: str, _closing: asyncio.Event
+) -> web.StreamResponse:
+    return respond(Answer(headers=tuple(fault.headers.items())), date=date)
+
+
+async def _hang(
+    fault: Fault, request: web.BaseRequest, _date: str, closing: asyncio.Event
+) -> web.StreamResponse:
+    await pause(fault.seconds, closing=closing)
+    return await _reset(fault, request, _date, closing)
+
+
+async def _reset(
+    _fault: Fault, request: web.BaseRequest, date: str, _closing: asyncio.Event
+) -> web.StreamResponse:
+    hang_up(request)
+    return respond(Answer(status=503), date=date)  # never sent: the connection is gone
+
+
+async def _truncated(
+    fault: Fault, request: web.BaseRequest, date: str, _closing: asyncio.Event
+) -> web.StreamResponse:
+    half = b'{"credits": ['
+    answer = Answer(
+        headers=(("Content-Type", _JSON), *fault.headers.items()),
+        stream=(half,),
+        length=2 * len(half),
+    )
+    response = await send_stream(request, answer=answer, date=date)
+    hang_up(request, flush=True)
+    return response
+
+
+async def _slow(
+    fault: Fault, _request: web.BaseRequest, _date: str, closing: asyncio.Event
+) -> None:
+    await pause(1.0 if fault.seconds is None else fault.seconds, closing=closing)
+
+
+_Strike = Callable[
+    [Fault, web.BaseRequest, str, asyncio.Event], Awaitable[web.StreamResponse | None]
+]
+
+_STRIKES: Final[dict[Kind, _Strike]] = {
+    "status": _status,
+    "malformed": _malformed,
+    "empty": _empty,
+    "hang": _hang,
+    "reset": _reset,
+    "truncated": _truncated,
+    "slow": _slow,
+}

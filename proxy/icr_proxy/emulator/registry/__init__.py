@@ -1,0 +1,1 @@
+"""The state of the emulated registry: credentials, entities, movements of credits."""

@@ -1,0 +1,279 @@
+"""Keeps a tool that gives up and tries again from doing a write twice: the glue of `duplicates`.
+
+The body is received before anything is sent, because it is part of what a write is known by. Of a
+long one only the beginning and the announced length count: two that differ further on are taken for
+the same, which is a false alarm; never the other way round.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from icr_proxy.errors import DuplicateSuspectedError, IdempotencyKeyReusedError, OverloadedError
+from icr_proxy.forwarding.duplicate_store import (
+    ANSWER_MOST,
+    Ending,
+    Entry,
+    Refused,
+    Replayed,
+    Request,
+    Stored,
+)
+from icr_proxy.forwarding.fates import Fate, fate_of
+from icr_proxy.forwarding.receipts import Receipts
+from icr_proxy.http1.headers import idempotency_key
+from icr_proxy.http1.response_head import headers_in
+from icr_proxy.net.transport import is_taken, keep_nothing_back
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from icr_proxy.errors import ProxyError
+    from icr_proxy.forwarding.duplicate_store import Duplicates
+    from icr_proxy.forwarding.forwarder import Job
+    from icr_proxy.http1.response_head import PassedBack
+    from icr_proxy.observability.outcome import Journal
+    from icr_proxy.server.response import Answer
+
+    Forward = Callable[[Job, Journal, "Answer | Witness"], Awaitable[None]]
+
+Header = tuple[bytes, bytes]
+
+READ_AHEAD = 64 * 1024
+REPLAYED = (b"Idempotency-Replayed", b"true")
+DUPLICATE_OF = b"X-ICR-Proxy-Duplicate-Of"
+WOULD_REFUSE = "duplicate-guard"
+RESULTS = ("refused", "replayed", "key-reused", "full", "reported", "left-open", "expired")
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How the guard is set: `window` in seconds; not `enforced`, it only says what it would do."""
+
+    window: float
+    enforced: bool
+
+
+class Guard:
+    """Serves writes, each of them once."""
+
+    def __init__(
+        self,
+        *,
+        duplicates: Duplicates,
+        counted: Callable[[str, int], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Guard by `duplicates`; `counted` hears one of `RESULTS` and how often."""
+        self._duplicates = duplicates
+        self._counted = counted
+        self._clock = clock
+        self.receipts = Receipts(
+            duplicates=duplicates, clock=clock, reopened=lambda: self._count("left-open")
+        )
+
+    async def serve(
+        self,
+        job: Job,
+        *,
+        terms: Terms,
+        received: Sequence[Header],
+        journal: Journal,
+        answer: Answer,
+        forward: Forward,
+    ) -> None:
+        """Forward a write, or give the answer of the one that it repeats.
+
+        Raises:
+            DuplicateSuspectedError: it repeats one that is under way, or of unknown outcome.
+            IdempotencyKeyReusedError: its key was used for another body.
+            OverloadedError: so many are open that this one could not be remembered.
+            BadRequestError: it has more than one key.
+        """
+        request = await describe(job, received, journal)
+        now = self._clock()
+        self._count("expired", self._duplicates.expire(now))
+        self.receipts.look(request.identity)
+        verdict = self._duplicates.claim(
+            request, request_id=journal.request_id, now=now, window=terms.window
+        )
+        if isinstance(verdict, Entry):
+            await self._watch(
+                verdict,
+                job,
+                terms=terms,
+                answer=answer,
+                forward=lambda witness: forward(job, journal, witness),
+            )
+            return
+        journal.duplicate_of = verdict.first
+        if not terms.enforced:
+            self._count("reported")
+            journal.would_refuse = journal.would_refuse or WOULD_REFUSE
+            await forward(job, journal, answer)
+        elif isinstance(verdict, Replayed):
+            self._count("replayed")
+            await replay(verdict, journal, answer)
+        else:
+            self._count(verdict.why if verdict.why in RESULTS else "refused")
+            raise refusal(verdict)
+
+    async def _watch(
+        self,
+        entry: Entry,
+        job: Job,
+        *,
+        terms: Terms,
+        answer: Answer,
+        forward: Callable[[Witness], Awaitable[None]],
+    ) -> None:
+        witness = Witness(answer, keeps=entry.keyed)
+        try:
+            await forward(witness)
+        finally:
+            now, ending = self._clock(), witness.ending(sent=job.is_sent)
+            left_open = self._duplicates.settle(entry, ending, now=now, window=terms.window)
+            self._count("left-open", int(left_open))
+            if ending.delivered and ending.fate is Fate.DONE and not entry.keyed:
+                self.receipts.expect(entry, answer, until=now + terms.window)
+
+    def _count(self, result: str, number: int = 1) -> None:
+        if number:
+            self._counted(result, number)
+
+
+class Witness:
+    """An answer on its way to the caller, with a memory of what it was and how far it came."""
+
+    def __init__(self, answer: Answer, *, keeps: bool) -> None:
+        """Watch `answer`; keep a copy of it, if it is small, to be given again."""
+        self._answer = answer
+        self._copy: list[bytes] | None = [] if keeps else None
+        self._size = 0
+        self._head: tuple[int, bytes, bytes] | None = None
+        self._whole = self._delivered = False
+
+    @property
+    def extra(self) -> Sequence[Header]:
+        """Headers of every answer to this request."""
+        return self._answer.extra
+
+    def begin_with(self, passed: PassedBack, *, status: int, reason: bytes) -> None:
+        """Note the head."""
+        self._head = status, reason, passed.section
+        keep_nothing_back(self._answer.transport)
+        self._answer.begin_with(passed, status=status, reason=reason)
+
+    async def write(self, data: bytes) -> None:
+        """Note a piece of the body."""
+        self._keep(data)
+        await self._answer.write(data)
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > ANSWER_MOST:
+            self._copy = None
+        elif self._copy is not None:
+            self._copy.append(data)
+
+    async def flush_head(self) -> None:
+        """Pass on."""
+        await self._answer.flush_head()
+
+    async def end(self, data: bytes = b"") -> None:
+        """Note that the API has said all of it, and whether it has reached the caller."""
+        self._keep(data)
+        self._whole = True
+        await self._answer.end(data)
+        self._delivered = is_taken(self._answer.transport)
+
+    def ending(self, *, sent: bool) -> Ending:
+        """Tell what is known."""
+        if self._head is None:
+            return Ending(sent=sent, fate=Fate.UNKNOWN, delivered=False)
+        status, reason, section = self._head
+        headers = headers_in(section)
+        copy = None
+        if self._copy is not None and self._whole:
+            copy = Stored(status=status, reason=reason, headers=headers, body=b"".join(self._copy))
+        return Ending(
+            sent=sent,
+            fate=fate_of(status, headers),
+            delivered=self._delivered,
+            answer=copy,
+            whole=self._whole,
+        )
+
+
+async def describe(job: Job, received: Iterable[Header], journal: Journal) -> Request:
+    """Receive as much of the body as a write is known by.
+
+    Raises:
+        BadRequestError: it has more than one `Idempotency-Key`.
+        CallerError: the caller left or stopped while sending its body.
+    """
+    key = idempotency_key(received)
+    beginning, is_all = b"", True
+    if job.body is not None:
+        beginning, is_all = await job.body.read_ahead(READ_AHEAD)
+        journal.bytes_in = job.body.size
+        if job.body.digest is not None:
+            journal.digest_in = job.body.digest.hexdigest()
+    digest = sha256(beginning)
+    if not is_all:
+        digest.update(b"and more, in all: %b" % str(job.length).encode())
+    return Request(
+        installation=journal.installation,
+        caller=journal.caller,
+        method=job.method,
+        target=job.target,
+        body=digest.digest(),
+        key=key,
+    )
+
+
+async def replay(verdict: Replayed, journal: Journal, answer: Answer) -> None:
+    """Give the answer that was given before."""
+    stored = verdict.answer
+    journal.status = stored.status
+    of = (DUPLICATE_OF, verdict.first.encode("ascii"))
+    answer.begin(
+        status=stored.status, reason=stored.reason, headers=(*stored.headers, REPLAYED, of)
+    )
+    if stored.body:
+        await answer.write(stored.body)
+    await answer.end()
+
+
+SENTENCES = {
+    "in-flight": "the same request is under way, as {}; wait for what becomes of that one",
+    "unknown": (
+        "it looks like {} sent again, and whether the API has acted on that one is not known;"
+        " find out before you repeat it"
+    ),
+    "answered": (
+        "it has the Idempotency-Key of {}, which was answered; that answer is not kept here"
+    ),
+}
+
+
+def refusal(verdict: Refused) -> ProxyError:
+    """Put a verdict in words."""
+    if verdict.why == "full" or verdict.first is None:
+        return OverloadedError(
+            "so many requests of this installation are of unknown outcome that this one could not"
+            " be told from a repetition later",
+            retry_after=verdict.wait,
+        )
+    if verdict.why == "key-reused":
+        return IdempotencyKeyReusedError(
+            f"its Idempotency-Key was sent with another body before, in {verdict.first}",
+            duplicate_of=verdict.first,
+        )
+    return DuplicateSuspectedError(
+        SENTENCES[verdict.why].format(verdict.first),
+        duplicate_of=verdict.first,
+        retry_after=verdict.wait,
+    )

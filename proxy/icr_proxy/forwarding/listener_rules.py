@@ -1,0 +1,298 @@
+"""Decides on one request: is it well-formed, who asks, for whom, and may they?
+
+Pure: `handler` acts on a `Decision`, `explaining` tells it. The order of the checks is a security
+property: what is malformed or comes from a web page is refused before a caller is looked for, an
+unknown caller learns nothing about routes or rules, and headers are prepared last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from icr_proxy.credentials.access_token import AppSignature, OnOrganization, TokenKey
+from icr_proxy.errors import PolicyDeniedError, ProxyError
+from icr_proxy.http1.headers import (
+    idempotency_key,
+    refuse_expectations,
+    refuse_long_body,
+    refuse_upgrade,
+)
+from icr_proxy.http1.hops import ALLOWED, count_down
+from icr_proxy.policy.browser_guard import is_preflight, preflight
+from icr_proxy.policy.router import Reading
+from icr_proxy.policy.rules import Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from icr_proxy.config.inbound_models import LimitsConfig
+    from icr_proxy.credentials.access_token import Credential
+    from icr_proxy.forwarding.duplicate_guard import Terms
+    from icr_proxy.forwarding.header_rewriting import Links
+    from icr_proxy.http1.headers import Prepared, RequestHeaders
+    from icr_proxy.http1.hops import Hops
+    from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
+    from icr_proxy.policy.caller_auth import Callers, Known
+    from icr_proxy.policy.router import Router, Target
+    from icr_proxy.policy.rules import Decision as Verdict
+    from icr_proxy.policy.rules import Policy
+
+Header = tuple[bytes, bytes]
+
+HTTP_1_1 = (1, 1)
+
+
+class Asked(Protocol):
+    """The head of a request, as far as it is decided on."""
+
+    @property
+    def method(self) -> str:
+        """The method as received."""
+
+    @property
+    def raw_path(self) -> str:
+        """The target as received."""
+
+    @property
+    def raw_headers(self) -> Sequence[Header]:
+        """The header lines as received."""
+
+    @property
+    def notes(self) -> dict[Any, Any]:
+        """What was derived from the same header lines before."""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The version of HTTP."""
+
+    @property
+    def content_length(self) -> int | None:
+        """What its `Content-Length` says, if it has one."""
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that decides, in one value: a reload replaces it as a whole."""
+
+    listener: str
+    """The `bind` of the listener whose rules these are."""
+    router: Router
+    hosts: HostGuard
+    origins: OriginGuard
+    callers: Callers | None
+    policy: Policy
+    headers: RequestHeaders
+    limits: LimitsConfig
+    total_seconds: float | None
+    guard: Terms | None
+    links: Links | None
+    answers_private: bool
+    """Whether no shared cache may store an answer, unless the API allows that."""
+    trace_share: float = 0.0
+    """How many of the traces that begin here are sampled: 0 to 1."""
+
+
+class Decision(msgspec.Struct, kw_only=True):
+    """What was decided, up to the check that refused the request, if one did."""
+
+    target: Target | None = None
+    extra: Sequence[Header] = ()
+    """What any answer says to the web page that asks."""
+    own_answer: Sequence[Header] | None = None
+    """Headers of the answer, if the proxy answers by itself and the API is not asked."""
+    caller: Known | None = None
+    credential: Credential | None = None
+    """Whose credential the request names."""
+    key: TokenKey | None = None
+    """Whose token is sent; None is the App JWT, or not known yet."""
+    installation: str | None = None
+    """The installation, if the listener serves it."""
+    verdict: Verdict | None = None
+    """What the policy says."""
+    prepared: Prepared | None = None
+    """The headers to send, if the request may be sent."""
+    refusal: ProxyError | None = None
+
+    @property
+    def to_find(self) -> OnOrganization | None:
+        """The organization whose installation must be found to complete the decision."""
+        is_open = self.refusal is None and self.prepared is None
+        return self.credential if is_open and isinstance(self.credential, OnOrganization) else None
+
+    def raise_refusal(self) -> None:
+        """Raise the refusal, if there is one; kept anywhere, it would be a reference cycle."""
+        error, self.refusal = self.refusal, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+
+
+def decide(
+    request: Asked, rules: Rules, *, hops: Hops, certificate: Collection[str] = ()
+) -> Decision:
+    """Decide on a request; `certificate` holds the names in the caller's verified certificate.
+
+    If there is something `to_find`, the decision is open: `decide_for` completes it.
+    """
+    decision = Decision()
+    try:
+        _route(decision, request, rules, hops, certificate)
+        credential = decision.credential
+        if isinstance(credential, TokenKey):
+            _authorize(decision, credential, request, rules, hops)
+        elif isinstance(credential, AppSignature):
+            _authorize(decision, None, request, rules, hops)
+    except ProxyError as error:
+        decision.refusal = error.with_traceback(None)  # which would hold this frame, and so a cycle
+    return decision
+
+
+def decide_for(
+    decision: Decision, key: TokenKey | OnOrganization, request: Asked, rules: Rules, *, hops: Hops
+) -> None:
+    """Complete an open decision for the installation that was found.
+
+    With the `OnOrganization` itself, checks of the installation are left out.
+    """
+    try:
+        _authorize(decision, key, request, rules, hops)
+    except ProxyError as error:
+        decision.refusal = error.with_traceback(None)
+
+
+def _route(
+    decision: Decision, request: Asked, rules: Rules, hops: Hops, certificate: Collection[str]
+) -> None:
+    """Look at the form of the request; say who asks, and whose credential the request names."""
+    received, method = request.raw_headers, request.method
+    target = decision.target = rules.router.read_target(method, request.raw_path)
+    if target.fault is not None:
+        rules.router.check(target)
+    origin, decision.extra = look_at_form(request, rules, hops=hops)
+    if method == "OPTIONS":
+        decision.own_answer = own_answer(method, received, asks_first=origin is not None)
+        if decision.own_answer is not None:
+            return
+    if rules.callers is not None:
+        caller = decision.caller = rules.callers.recognise(received, certificate)
+        caller.admit(target.operation, listener=rules.listener)
+        for reading in target.others:
+            caller.admit(reading.operation, listener=rules.listener)
+    decision.credential = rules.router.choose_key(target, received, notes=request.notes)
+
+
+def _authorize(
+    decision: Decision,
+    key: TokenKey | OnOrganization | None,
+    request: Asked,
+    rules: Rules,
+    hops: Hops,
+) -> None:
+    """Ask whether the request may have that token; None stands for the App JWT."""
+    target, caller = decision.target, decision.caller
+    if target is None:
+        raise RuntimeError("a request was authorized before it was routed")
+    if isinstance(key, TokenKey):
+        rules.router.admit(key)
+        decision.key = key
+        decision.installation = key.installation
+    if caller is not None and not isinstance(key, OnOrganization):
+        caller.admit_for(decision.installation)
+    verdict = decision.verdict = rules.policy.unconditional or _ask_policy(
+        decision, request.method, rules, target
+    )
+    if verdict.refuses:
+        raise PolicyDeniedError(f"this proxy's policy forbids it (rule {verdict.rule})")
+    if rules.limits.body is not None:
+        refuse_long_body(request.content_length, limit=rules.limits.body)
+    if rules.guard is not None and target.operation.changes_state:
+        idempotency_key(request.raw_headers)
+    prepared: Prepared | None = request.notes.get(rules.headers)
+    if prepared is None or request.method == "OPTIONS":
+        prepared = _prepare(request, rules, hops)
+    decision.prepared = prepared
+
+
+def _ask_policy(decision: Decision, method: str, rules: Rules, target: Target) -> Verdict:
+    """Ask about every reading of the target: the first that is denied decides."""
+    caller = decision.caller.name if decision.caller is not None else None
+    verdicts = [
+        rules.policy.decide(
+            Subject(
+                operation=reading.operation,
+                method=method,
+                path=reading.path,
+                installation=decision.installation,
+                listener=rules.listener,
+                caller=caller,
+            )
+        )
+        for reading in (Reading(target.operation, target.path), *target.others)
+    ]
+    return next((verdict for verdict in verdicts if not verdict.allowed), verdicts[0])
+
+
+def _prepare(request: Asked, rules: Rules, hops: Hops) -> Prepared:
+    """Edit the headers that came, but once for all requests that come with the same."""
+    received = request.raw_headers
+    via = hops.via(is_old=request.version < HTTP_1_1)
+    if request.method == "OPTIONS":
+        return rules.headers.prepare(count_down("OPTIONS", received) or received, via=via)
+    request.notes[rules.headers] = prepared = rules.headers.prepare(received, via=via)
+    return prepared
+
+
+def check_form(request: Asked, hosts: HostGuard) -> None:
+    """Pass a request that asks for nothing but HTTP, and asks us.
+
+    Raises:
+        RefusedError: it does not; its class says why.
+    """
+    received = request.raw_headers
+    refuse_upgrade(received)
+    refuse_expectations(received)
+    hosts.check(
+        received,
+        required=request.version == HTTP_1_1,
+        is_overruled=not request.raw_path.startswith(("/", "*")),  # RFC 9112, 3.2.2
+    )
+
+
+def look_at_form(
+    request: Asked, rules: Rules, *, hops: Hops
+) -> tuple[bytes | None, Sequence[Header]]:
+    """Pass a request whose headers are in order; give the page that asks, and what it is told.
+
+    Of headers that passed once it is not asked again; a target that names a host is another matter.
+
+    Raises:
+        RefusedError: they are not; its class says why.
+    """
+    received, notes = request.raw_headers, request.notes
+    is_usual = request.raw_path.startswith("/")
+    # A reload makes all rules anew, so one of them stands for all.
+    known: tuple[bytes | None, Sequence[Header]] | None
+    known = notes.get(rules.origins) if is_usual else None
+    if known is None:
+        check_form(request, rules.hosts)
+        hops.check(received)
+        origin = rules.origins.check(received)
+        known = origin, tuple(rules.origins.headers(origin))
+        if is_usual:
+            notes[rules.origins] = known
+    return known
+
+
+def own_answer(
+    method: str, received: Sequence[Header], *, asks_first: bool
+) -> Sequence[Header] | None:
+    """Give the headers of an answer that needs no API, if there is one.
+
+    `asks_first` is whether a browser's page asks that may.
+    """
+    if asks_first and is_preflight(method, received):
+        return preflight(received)
+    return [ALLOWED] if count_down(method, received) is None else None

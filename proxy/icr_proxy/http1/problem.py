@@ -1,0 +1,158 @@
+"""An error becomes an answer by one table.
+
+The body has both the members of RFC 9457 and those that existing ICR clients parse
+(`statusCode`, `message`, `error`: the default error body of NestJS). It never holds upstream text,
+a token, a key, a path of a file or a traceback.
+"""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+
+import msgspec
+
+from icr_proxy import errors
+
+JSON = b"application/problem+json"
+TYPE = "urn:icr-proxy:problem:"
+BLAND = "Something went wrong inside the proxy; its log tells more under this request id."
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One row of the table: the code that tools match on, the HTTP status, a title for people."""
+
+    code: str
+    status: int
+    title: str
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """An answer of the proxy itself."""
+
+    kind: Kind
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+INTERNAL = Kind("internal", 500, "Internal error")
+
+TABLE: dict[type[errors.ProxyError], Kind] = {
+    errors.StartError: INTERNAL,
+    errors.RefusedError: Kind("bad-request", 400, "Bad request"),
+    errors.UriTooLongError: Kind("uri-too-long", 414, "Request target too long"),
+    errors.HeadersTooLargeError: Kind("headers-too-large", 431, "Headers too large"),
+    errors.BodyTooLargeError: Kind("body-too-large", 413, "Body too large"),
+    errors.NotImplementedMethodError: Kind("not-implemented", 501, "Not implemented"),
+    errors.ExpectationFailedError: Kind("expectation-failed", 417, "Expectation failed"),
+    errors.LoopDetectedError: Kind("loop-detected", 508, "Loop detected"),
+    errors.WrongHostError: Kind("wrong-host", 421, "Wrong host"),
+    errors.BrowserRefusedError: Kind("browser-refused", 403, "Browser refused"),
+    errors.CallerUnauthenticatedError: Kind(
+        "caller-unauthenticated", 401, "Caller unauthenticated"
+    ),
+    errors.InstallationRequiredError: Kind("installation-required", 400, "Installation required"),
+    errors.InstallationInvalidError: Kind("installation-invalid", 400, "Installation invalid"),
+    errors.EndpointRefusedError: Kind("endpoint-refused", 403, "Endpoint refused"),
+    errors.PolicyDeniedError: Kind("policy-denied", 403, "Denied by policy"),
+    errors.DuplicateSuspectedError: Kind("duplicate-suspected", 409, "Duplicate suspected"),
+    errors.IdempotencyKeyReusedError: Kind("idempotency-key-reused", 422, "Idempotency key reused"),
+    errors.OverloadedError: Kind("overloaded", 503, "Overloaded"),
+    errors.DrainingError: Kind("draining", 503, "Shutting down"),
+    errors.AuditUnavailableError: Kind("audit-unavailable", 503, "Audit trail unavailable"),
+    errors.WebhookRefusedError: Kind("webhook-refused", 401, "Webhook refused"),
+    # The caller is gone and reads none of this; the code is for the log.
+    errors.CallerError: Kind("caller-gone", 400, "Caller gone"),
+    errors.CallerTimeoutError: Kind("request-timeout", 408, "Request timed out"),
+    errors.MintError: Kind("mint-failed", 502, "No access token"),
+    errors.InstallationRefusedError: Kind("installation-refused", 403, "Installation refused"),
+    errors.InstallationBlockedError: Kind("installation-blocked", 403, "Installation blocked"),
+    errors.AppKeyRefusedError: Kind("app-key-refused", 502, "App key refused"),
+    errors.MintUnreachableError: Kind("upstream-unreachable", 502, "API unreachable"),
+    errors.MintLoopError: Kind("upstream-loop", 502, "API leads back here"),
+    errors.MintTlsError: Kind("upstream-tls", 502, "API not trusted"),
+    errors.MintBrokenError: Kind("upstream-broken", 502, "API connection broken"),
+    errors.MintTimeoutError: Kind("mint-timeout", 504, "Access token timed out"),
+    errors.MintBusyError: Kind("overloaded", 503, "Overloaded"),
+    errors.MintRationedError: Kind("overloaded", 503, "Overloaded"),
+    errors.MintCircuitOpenError: Kind("circuit-open", 503, "API left alone for a moment"),
+    errors.UpstreamError: Kind("upstream-broken", 502, "API connection broken"),
+    errors.UpstreamUnreachableError: Kind("upstream-unreachable", 502, "API unreachable"),
+    errors.UpstreamLoopError: Kind("upstream-loop", 502, "API leads back here"),
+    errors.UpstreamTlsError: Kind("upstream-tls", 502, "API not trusted"),
+    errors.UpstreamTimeoutError: Kind("upstream-timeout", 504, "API timed out"),
+    errors.UpstreamBusyError: Kind("overloaded", 503, "Overloaded"),
+    errors.UpstreamExhaustedError: Kind("overloaded", 503, "Overloaded"),
+    errors.CircuitOpenError: Kind("circuit-open", 503, "API left alone for a moment"),
+}
+
+# RFC 9110, 15.5.2 asks for one. Never Basic: a browser would ask for a password, keep it, and send
+# it along with whatever a page makes it send.
+CHALLENGES = {"caller-unauthenticated": (b"WWW-Authenticate", b'Bearer realm="icr-proxy"')}
+
+# A browser that shows a refusal loads nothing for it: after the navigation that we refused it would
+# ask us for /favicon.ico, as its own site, and so get it with a token (seen with Chromium 156).
+INERT = (b"Content-Security-Policy", b"default-src 'none'; sandbox")
+
+# What to wait when nothing better is known; these pass by themselves.
+RETRY_AFTER = dict.fromkeys(("audit-unavailable", "circuit-open", "draining", "overloaded"), 1.0)
+
+
+class Body(msgspec.Struct):
+    """The members, in the order in which a person wants to read them."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str = msgspec.field(name="requestId")
+    status_code: int = msgspec.field(name="statusCode")
+    message: str
+    error: str
+    trace_id: str | msgspec.UnsetType = msgspec.field(name="traceId", default=msgspec.UNSET)
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Find the row of an error, or of the nearest parent that has one."""
+    for parent in type(error).__mro__:
+        kind = TABLE.get(parent)
+        if kind is not None:
+            return kind
+    return INTERNAL
+
+
+def problem(error: BaseException, *, request_id: str, trace_id: str | None = None) -> Problem:
+    """Give the answer to an error; anything unknown becomes one bland 500."""
+    kind = kind_of(error)
+    sentence = getattr(error, "detail", "") if kind is not INTERNAL else BLAND
+    sentence = sentence.rstrip(".") or kind.title
+    sentence = sentence[0].upper() + sentence[1:] + "."
+    phrase = HTTPStatus(kind.status).phrase
+    body = Body(
+        type=TYPE + kind.code,
+        title=kind.title,
+        status=kind.status,
+        detail=sentence,
+        code=kind.code,
+        request_id=request_id,
+        trace_id=trace_id or msgspec.UNSET,
+        status_code=kind.status,
+        message=sentence,
+        error=phrase,
+    )
+    headers = [
+        (b"Content-Type", JSON),
+        (b"Cache-Control", b"no-store"),
+        INERT,
+        (b"X-ICR-Proxy-Error", kind.code.encode()),
+        (b"X-Request-Id", request_id.encode()),
+    ]
+    if isinstance(error, errors.DuplicateError):
+        headers.append((b"X-ICR-Proxy-Duplicate-Of", error.duplicate_of.encode()))
+    if kind.code in CHALLENGES:
+        headers.append(CHALLENGES[kind.code])
+    wait = getattr(error, "retry_after", None) or RETRY_AFTER.get(kind.code)
+    if wait is not None:
+        headers.append((b"Retry-After", b"%d" % max(1, math.ceil(wait))))
+    return Problem(kind=kind, headers=tuple(headers), body=msgspec.json.encode(body))

@@ -1,0 +1,247 @@
+"""Log lines: names with fields, JSON for machines, colours for a person at a terminal.
+
+Nothing secret is ever handed to the logger, so nothing is redacted here. The logger is wrapped,
+not configured: there is no module-level state, and tests may have one each.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from icr_proxy.clock import stamp
+from icr_proxy.observability.log_writer import LogWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from icr_proxy.config.models import LogsConfig
+
+RANKS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+FRAMES_TOLD = 20  # the innermost; a recursion has a thousand
+
+
+class Log(Protocol):
+    """What the program uses of structlog's logger."""
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Say what only a developer wants to know."""
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say what happened."""
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Say what somebody should look at."""
+
+    def error(self, event: str, **fields: object) -> None:
+        """Say what somebody must look at."""
+
+
+class ByteStream(Protocol):
+    """What lines are written to: a `LogWriter`, or any binary file."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take whole lines."""
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+
+    def isatty(self) -> bool:
+        """Whether a person reads the lines as they come."""
+
+
+class Threshold:
+    """Drops what is below `logs.level`, which may change while running."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+
+    def passes(self, level: str) -> bool:
+        """Tell whether an event of this level is worth a line."""
+        return RANKS[level] >= RANKS[self.level]
+
+
+def build_log(
+    config: LogsConfig, *, lines: Lines, threshold: Threshold, now: Callable[[], float]
+) -> Log:
+    """Make the one logger of the program; lines that its writer drops are told in its format."""
+    log = _build_log(config, lines=lines, threshold=threshold, now=now)
+    if lines.writer is not None:
+        kept = Kept(on_terminal=lines.are_for_a_terminal)
+        notices = _build_log(config, lines=Lines(kept), threshold=threshold, now=now)
+
+        def notice(dropped: int) -> bytes:
+            notices.warning("log.dropped", lines=dropped)
+            return kept.take()
+
+        lines.writer.notice = notice
+    return log
+
+
+def _build_log(
+    config: LogsConfig, *, lines: Lines, threshold: Threshold, now: Callable[[], float]
+) -> Log:
+    on_terminal = lines.are_for_a_terminal
+    if config.format == "json" or (config.format == "auto" and not on_terminal):
+        return JsonLog(lines, threshold=threshold, now=now)
+    from icr_proxy.observability.console_log import console_log  # noqa: PLC0415  # a service writes JSON
+
+    log: Log = console_log(
+        lines, passes=threshold.passes, moment=lambda: stamp(now()), colors=on_terminal
+    )
+    return log
+
+
+class JsonLog:
+    """Lines for machines: one encoding and one write, no chain of processors for each of them."""
+
+    def __init__(self, lines: Lines, *, threshold: Threshold, now: Callable[[], float]) -> None:
+        self._lines = lines
+        self._threshold = threshold
+        self._now = now
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Say what only a developer wants to know."""
+        self._say("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say what happened."""
+        self._say("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Say what somebody should look at."""
+        self._say("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Say what somebody must look at."""
+        self._say("error", event, fields)
+
+    def passes(self, level: str) -> bool:
+        """Tell whether there is to be a line of this level."""
+        return self._threshold.passes(level)
+
+    def follow(self, lines: Sequence[msgspec.Struct]) -> None:
+        """Keep lines that have their times already, until all that waits is seen off."""
+        self._lines.gather(encode_all(lines))
+
+    def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
+        if self._threshold.passes(level):
+            said = {"ts": stamp(self._now()), "level": level, "event": event, **fields}
+            self._lines.write(encode(said))
+
+
+class Lines:
+    """Writes whole lines. A full disk or a collector that has gone loses lines, not requests."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self.writer = stream if isinstance(stream, LogWriter) else None
+        """The thread that writes them, if there is one."""
+        self._gathered: list[bytes] = []
+        self.first: Callable[[], None] = lambda: None
+        """Called before a line is written: what happened before it comes first."""
+
+    @property
+    def are_for_a_terminal(self) -> bool:
+        """Whether a person reads them as they come."""
+        return self._stream.isatty()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were lost since the start."""
+        return self.writer.drops.lines if self.writer is not None else 0
+
+    def write(self, line: bytes) -> None:
+        """Write one line and see it off, after those that wait."""
+        self.first()
+        self._gathered.append(line + b"\n")
+        self.see_off()
+
+    def gather(self, lines: bytes) -> None:
+        """Keep lines, each with its end, until `see_off`, so that many are written as one."""
+        self._gathered.append(lines)
+
+    def see_off(self) -> None:
+        """Write what waits."""
+        if not self._gathered:
+            return
+        lines, self._gathered = b"".join(self._gathered), []
+        with suppress(OSError, ValueError):  # the latter if the stream is closed
+            self._stream.write(lines)
+            self._stream.flush()
+
+    debug = info = warning = error = write
+
+
+class Kept(io.BytesIO):
+    """Keeps lines in memory for whoever takes them."""
+
+    def __init__(self, *, on_terminal: bool) -> None:
+        super().__init__()
+        self._on_terminal = on_terminal
+
+    def isatty(self) -> bool:
+        """Whether they end up on a terminal."""
+        return self._on_terminal
+
+    def take(self) -> bytes:
+        """Give what was written since the last time."""
+        lines = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        return lines
+
+
+ENCODER = msgspec.json.Encoder(enc_hook=str)
+
+
+def encode(event: dict[str, object] | msgspec.Struct) -> bytes:
+    """Write one event as JSON."""
+    try:
+        return ENCODER.encode(event)
+    except UnicodeEncodeError:  # surrogates, as which Python hands over bytes that are no text
+        said = event if isinstance(event, dict) else msgspec.structs.asdict(event)
+        text = json.dumps(said, default=str, ensure_ascii=False)
+        return text.encode("utf-8", "replace")
+
+
+def encode_all(events: Sequence[msgspec.Struct]) -> bytes:
+    """Write many, each on a line of its own; together they cost half as much."""
+    try:
+        return ENCODER.encode_lines(events)
+    except UnicodeEncodeError:
+        return b"".join(encode(event) + b"\n" for event in events)
+
+
+def where(error: BaseException) -> dict[str, object]:
+    """Describe an unexpected exception: its type and the lines it passed, never its text.
+
+    The text of a foreign exception may hold a header or a piece of a body.
+    """
+    frames = traceback.extract_tb(error.__traceback__, limit=-FRAMES_TOLD)
+    lines = [f"{at.name} ({at.filename.rpartition('/')[2]}:{at.lineno})" for at in frames]
+    return {"error": type(error).__name__, "where": lines}
+
+
+class Bridge(logging.Handler):
+    """Brings what libraries say through `logging` into the program's own log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on who spoke and where it failed; the text may hold anything, so it stays out."""
+        error = record.exc_info[1] if record.exc_info else None
+        self._log.error(
+            "library.error",
+            logger=record.name,
+            template=str(record.msg) if record.args else None,
+            **(where(error) if error is not None else {}),
+        )

@@ -1,0 +1,288 @@
+"""What a request resolves to: which target is forwarded, and whose credential goes with it.
+
+Decisions about a path are made on its undisguised copy (`paths`); the bytes that were received are
+what is forwarded, less a path prefix that names the installation.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from icr_proxy.credentials.access_token import AppSignature, Credential, OnOrganization, TokenKey
+from icr_proxy.errors import (
+    BadRequestError,
+    EndpointRefusedError,
+    InstallationRequiredError,
+    NotImplementedMethodError,
+    PolicyDeniedError,
+)
+from icr_proxy.policy.operations import Operation, match, match_exactly, organization_of, strictest
+from icr_proxy.policy.paths import (
+    HOSTILE,
+    decision_path,
+    has_dot_segment,
+    is_plain,
+    may_be_app,
+    plain_path,
+    readings,
+    without_trailing_dots,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from icr_proxy.policy.tags import Tag, TagReader
+
+Header = tuple[bytes, bytes]
+
+NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
+# RFC 9112, 3.2.4: about the server as a whole.
+SERVER_WIDE = ("OPTIONS", "*")
+TARGETS_KEPT = 512  # then all are forgotten; a tool asks for the same few again and again
+LONGEST_KEPT = 512  # characters
+DEFAULT_PORTS = {"http": 80, "https": 443}
+# RFC 9112, 3.2.2; the scheme decides the port when none is written.
+ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+# What `policy.app_endpoints: read` opens.
+APP_READS = frozenset({"apps.installations.list", "apps.installations.get"})
+
+
+DOT_SEGMENT = "the path has a dot segment, or may be read as if it had one; send it without"
+TOO_MANY_READINGS = "the path can be read in too many ways; send it plainly"
+
+
+class Reading(msgspec.Struct, frozen=True, gc=False):
+    """What some server may take a target for; `path` is case-folded."""
+
+    operation: Operation
+    path: str
+
+
+class Target(msgspec.Struct, frozen=True, gc=False):
+    """A request target: as forwarded, as decided on, what it asks for, what was cut off it.
+
+    Of several readings, `operation` is the strictest, and `path` the one without any disguise.
+    """
+
+    forwarded: str
+    path: str
+    operation: Operation
+    prefix: Tag | None = None
+    may_reach_app: bool = False
+    """Whether any server could take it for `/app`, or for something under it."""
+    others: tuple[Reading, ...] = ()
+    """Further readings: what is decided must hold for each of them."""
+    fault: str | None = None
+    """Why no decision could be trusted, if so."""
+    sent: bytes = b""
+    """What is forwarded, as bytes."""
+    shown: str = ""
+    """What is forwarded, without its query: for log and metrics."""
+
+
+class Router:
+    """The rules of one listener, compiled once."""
+
+    def __init__(
+        self,
+        *,
+        tags: TagReader,
+        base_url: str,
+        installation: str | None = None,
+        untagged: str = "refuse",
+        allow: Collection[str] = (),
+        app_reads: bool = False,
+    ) -> None:
+        """Route by the settings of a listener, which `config` has checked."""
+        url = urlsplit(base_url)
+        self._host = url.hostname or ""
+        self._port = url.port or DEFAULT_PORTS[url.scheme]
+        self._tags = tags
+        self._default = TokenKey(installation) if installation is not None else None
+        self._untagged = untagged
+        self._allow = frozenset(allow)
+        self._app_reads = app_reads
+        self._known: dict[tuple[str, str], Target] = {}
+
+    def read_target(self, method: str, target: str) -> Target:
+        """Take the request line apart.
+
+        Raises:
+            NotImplementedMethodError: CONNECT or TRACE.
+            BadRequestError: a target that is neither a path nor a URL of the API.
+            InstallationInvalidError: a path prefix that names nothing.
+        """
+        known = self._known.get((method, target))
+        if known is None:
+            known = self._read(method, target)
+            if len(target) <= LONGEST_KEPT:
+                if len(self._known) >= TARGETS_KEPT:
+                    self._known.clear()
+                self._known[method, target] = known
+        return known
+
+    def _read(self, method: str, target: str) -> Target:
+        if method in NOT_FORWARDED:
+            raise NotImplementedMethodError(f"{method} is not forwarded")
+        if not target.startswith("/") and (method, target) != SERVER_WIDE:
+            target = self._from_absolute(method, target)
+        target, prefix = self._tags.cut(target)
+        return take_apart(method, target, prefix)
+
+    def _from_absolute(self, method: str, target: str) -> str:
+        """Accept what a tool sends that knows only `HTTP_PROXY`, for the API's own host."""
+        found = ABSOLUTE.fullmatch(target)
+        if found is None:
+            raise BadRequestError("the request target is neither a path nor a URL")
+        scheme, authority, rest = found.groups()
+        try:
+            url = urlsplit(f"//{authority}")
+            host, port = url.hostname, url.port or DEFAULT_PORTS[scheme.lower()]
+        except ValueError:
+            host, port = None, 0
+        if host != self._host or "@" in authority or port not in (self._port, 80):
+            raise BadRequestError("this proxy forwards to the configured API only")
+        if method == "OPTIONS" and not rest:
+            return "*"
+        return rest if rest.startswith("/") else "/" + rest
+
+    @staticmethod
+    def check(target: Target) -> None:
+        """Pass a target of which every reading can be decided on; `/app` is refused later.
+
+        Raises:
+            BadRequestError: it has a dot segment in some reading, or too many readings.
+        """
+        if target.fault is not None and not target.may_reach_app:
+            raise BadRequestError(target.fault)
+
+    def choose_key(
+        self,
+        target: Target,
+        headers: Iterable[Header],
+        *,
+        notes: dict[Any, Any] | None = None,
+    ) -> Credential:
+        """Say whose credential this request gets; `notes` is what was made of the same headers.
+
+        Raises:
+            EndpointRefusedError: the target lies under `/app`, however it is written.
+            InstallationInvalidError: the tag is repeated or names nothing that can exist.
+            InstallationRequiredError: there is no tag and the listener has no default.
+        """
+        if target.may_reach_app:
+            if self._app_reads and target.operation.name in APP_READS and self._is_exact(target):
+                return AppSignature()
+            raise EndpointRefusedError(
+                "the endpoints under /app need the app's own signature and are closed here"
+            )
+        if notes is None or target.prefix is not None:
+            return self._tagged(headers, target.prefix) or self._without_tag(target)
+        if self not in notes:
+            notes[self] = self._tagged(headers, None)
+        credential: Credential | None = notes[self]
+        return credential or self._without_tag(target)
+
+    def _tagged(self, headers: Iterable[Header], prefix: Tag | None) -> Credential | None:
+        tag = self._tags.read(headers, prefix=prefix)
+        if tag is None:
+            return None
+        if tag.organization is not None:
+            return OnOrganization(tag.organization)
+        return TokenKey(tag.installation)
+
+    def admit(self, key: TokenKey) -> None:
+        """Pass an installation that this listener serves.
+
+        Raises:
+            PolicyDeniedError: it does not.
+        """
+        if self._allow and key.installation is not None and key.installation not in self._allow:
+            raise PolicyDeniedError("this listener does not serve that installation")
+
+    @staticmethod
+    def _is_exact(target: Target) -> bool:
+        """Whether everybody reads the target as we do; an alias of `/app` stays closed."""
+        return is_plain(target.forwarded) and target.forwarded.startswith("/app/installations")
+
+    def _without_tag(self, target: Target) -> Credential:
+        if self._default is not None:
+            return self._default
+        if self._untagged == "app":
+            return TokenKey(None)
+        if self._untagged == "organization":
+            organization = organization_of(target.forwarded)
+            if organization is not None:
+                return OnOrganization(organization)
+            raise InstallationRequiredError(
+                f"the path names no organization; send the header {self._tags.header}"
+            )
+        raise InstallationRequiredError(
+            f"send the header {self._tags.header} with the ID of an installation"
+        )
+
+
+def take_apart(method: str, target: str, prefix: Tag | None = None) -> Target:
+    """Read a target in origin-form, in every way in which some server may read it."""
+    plain = plain_path(target)
+    if plain is not None:
+        return _take_plain(method, target, plain, prefix)
+    sent, shown = target.encode("utf-8", "surrogateescape"), target.partition("?")[0]
+    texts = readings(target)
+    if texts is None:
+        operation = match(method, HOSTILE)
+        return Target(
+            target, HOSTILE, operation, prefix, fault=TOO_MANY_READINGS, sent=sent, shown=shown
+        )
+    path = decision_path(target)
+    # In an order that is the same in every process, so that `explain` names the same rule.
+    found = {Reading(match(method, path), path): None}
+    for text in texts:
+        found |= _readings(method, text) | _readings(method, without_trailing_dots(text))
+    operation = strictest(reading.operation for reading in found)
+    found.pop(Reading(operation, path), None)
+    return Target(
+        target,
+        path,
+        operation,
+        prefix,
+        may_reach_app=any(map(may_be_app, texts)),
+        others=tuple(found),
+        fault=DOT_SEGMENT if any(map(has_dot_segment, texts)) else None,
+        sent=sent,
+        shown=shown,
+    )
+
+
+def _take_plain(method: str, target: str, plain: str, prefix: Tag | None) -> Target:
+    """Do the same with a target that servers read alike, up to the case of its letters."""
+    path = plain.lower()
+    folded, exact = match(method, path), match_exactly(method, plain)
+    operation = folded
+    others: tuple[Reading, ...] = ()
+    if folded != exact:
+        operation = strictest((folded, exact))
+        others = (Reading(exact if operation is folded else folded, path),)
+    return Target(
+        target,
+        path,
+        operation,
+        prefix,
+        may_be_app(path),
+        others,
+        None,
+        target.encode("utf-8", "surrogateescape"),
+        target.partition("?")[0],
+    )
+
+
+def _readings(method: str, text: str) -> dict[Reading, None]:
+    """Name what is asked for by a path, for servers that mind case and for those that do not."""
+    text = text.rstrip("/") or "/"
+    path = text.casefold()
+    operations = match(method, path), match_exactly(method, text)
+    return dict.fromkeys(Reading(operation, path) for operation in operations)

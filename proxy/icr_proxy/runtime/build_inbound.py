@@ -1,0 +1,174 @@
+"""Builds what stands beside the callers' listeners: the admin port, and the one for webhooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from icr_proxy.admin.api import Admin
+from icr_proxy.admin.auth import Gate
+from icr_proxy.admin.console_pages import Console
+from icr_proxy.admin.control import Control
+from icr_proxy.admin.deliveries import RESULTS, Deliveries
+from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.net import binds
+from icr_proxy.observability.log import where
+from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
+from icr_proxy.redaction import Secret
+from icr_proxy.runtime.watchers import ExhaustionReports
+from icr_proxy.secretfile import SecretFile
+from icr_proxy.server.limits import Places
+from icr_proxy.server.listener import Door, Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from icr_proxy.admin.console_feed import Feed
+    from icr_proxy.config.models import Config, WebhooksConfig
+    from icr_proxy.errors import StartError
+    from icr_proxy.observability.log import Log
+    from icr_proxy.runtime.composition import Parts
+    from icr_proxy.server.connection import Refuse, Respond
+    from icr_proxy.server.pages import Page
+
+
+def build_admin(
+    config: Config,
+    parts: Parts,
+    *,
+    state: Callable[[], str],
+    status: Callable[[], Mapping[str, object]],
+    token: Callable[[], Secret | None],
+    current: Callable[[], Config],
+    stop: Callable[[], bool],
+    connections: int,
+) -> Listener:
+    """Make the admin port, for so many `connections`.
+
+    `state` is one of those of `app.App`, `token` opens the port to other machines, `current` gives
+    the configuration as it is after reloads, `stop` is what is asked for by POST /quit.
+    """
+    bind = config.admin.bind
+    parts.metrics.blocked.set_function(lambda: len(parts.tokens.blocked))
+    admin = Admin(
+        started=lambda: state() != "starting",
+        ready=lambda: state() == "ready",
+        metrics=parts.metrics.render,
+        status=status,
+        control=Control(
+            tokens=parts.tokens,
+            stop=stop,
+            log=parts.log,
+            thrown=parts.auditing.thrown if parts.auditing is not None else unheard,
+        ),
+        gate=Gate(bind, token=token),
+        console=build_console(parts.feed, status=status, current=current),
+        # No further name than the bound one: here, nobody poses as the API.
+        hosts=HostGuard(
+            ListenerConfig(bind=bind, exposed=binds.is_reachable(bind)), base_url="http://localhost"
+        ),
+        origins=OriginGuard(()),
+        crashed=lambda error, path: parts.log.error("admin.crashed", path=path, **where(error)),
+    )
+    return _listener(
+        bind,
+        config,
+        parts,
+        respond=admin,
+        refuse=admin.refuse,
+        exposed=True,
+        connections=connections,
+    )
+
+
+def unheard(_switch: str, _installation: str | None, _peer: str) -> None:
+    """Without an audit trail the log alone tells of a switch."""
+
+
+def build_console(
+    feed: Feed | None,
+    *,
+    status: Callable[[], Mapping[str, object]],
+    current: Callable[[], Config],
+) -> Console | None:
+    """Make the console, if there is one; what it asks for is imported when it asks."""
+    if feed is None:
+        return None
+
+    def facts() -> Mapping[str, object]:
+        from icr_proxy.admin.console_queries import facts as tell  # noqa: PLC0415
+
+        return tell(current())
+
+    def explain(body: bytes) -> Page:
+        from icr_proxy.admin.console_queries import answer_explain  # noqa: PLC0415
+
+        return answer_explain(body, config=current(), status=status())
+
+    return Console(feed=feed, facts=facts, explain=explain)
+
+
+def build_webhooks(config: Config, parts: Parts, *, connections: int) -> Listener | None:
+    """Make the port for webhooks, if there is to be one, for so many `connections`.
+
+    Raises:
+        StartError: the file with the secret cannot be used.
+    """
+    bind = config.webhooks.bind
+    if bind is None:
+        return None
+    count = {result: parts.metrics.webhooks.labels(result) for result in RESULTS}
+    deliveries = Deliveries(
+        path=config.webhooks.path,
+        secret=read_webhook_secret(config.webhooks, log=parts.log),
+        drop=parts.tokens.drop,
+        count=lambda result: count[result].inc(),
+        log=parts.log,
+    )
+    return _listener(
+        bind,
+        config,
+        parts,
+        respond=deliveries,
+        refuse=deliveries.refuse,
+        exposed=config.webhooks.exposed,
+        connections=connections,
+    )
+
+
+def read_webhook_secret(config: WebhooksConfig, *, log: Log) -> Callable[[], Secret]:
+    """Give the secret that deliveries are signed with; one of the two is there (`config`)."""
+
+    def rejected(error: StartError) -> None:
+        log.error("webhook.secret_rejected", detail=error.detail)
+
+    if config.secret_file is not None:
+        return SecretFile(config.secret_file, key="webhooks.secret_file", rejected=rejected)
+    secret = config.secret or Secret("")  # which verifies nothing; `config` demands one of the two
+    return lambda: secret
+
+
+def _listener(
+    bind: str,
+    config: Config,
+    parts: Parts,
+    *,
+    respond: Respond,
+    refuse: Refuse,
+    exposed: bool,
+    connections: int,
+) -> Listener:
+    return Listener(
+        bind,
+        respond=respond,
+        refuse=refuse,
+        limits=config.limits,
+        tag=config.headers.installation,
+        logger=parts.logger,
+        door=Door(
+            may_be_reached=exposed,
+            passed=parts.activation.take,
+            exhausted=ExhaustionReports(log=parts.log),
+        ),
+        places=Places(connections),
+        evicts=True,
+    )

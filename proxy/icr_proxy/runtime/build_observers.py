@@ -1,0 +1,173 @@
+"""Builds what observes requests: log, metrics, spans, consoles. The core knows none of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from icr_proxy.admin.console_feed import Feed
+from icr_proxy.errors import StartError
+from icr_proxy.observability.dispatch import Each, Gathering
+from icr_proxy.observability.installationmetrics import InstallationMetrics
+from icr_proxy.observability.log import Bridge, Lines, Log, Threshold, build_log
+from icr_proxy.observability.metrics import Metrics
+from icr_proxy.observability.request_log import RequestLog, Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from icr_proxy.clocks import Clocks
+    from icr_proxy.config.models import Config, TracingConfig
+    from icr_proxy.credentials.app_client import AppCalls
+    from icr_proxy.credentials.token_cache import Tokens
+    from icr_proxy.observability.dispatch import Reader
+    from icr_proxy.observability.log import ByteStream
+    from icr_proxy.observability.tracing import Spans
+    from icr_proxy.server.inflight import InFlight
+    from icr_proxy.upstream.pool import Pool
+
+
+class Observers(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that hears of requests, and what may change about it while running."""
+
+    log: Log
+    lines: Lines
+    """What the log writes to."""
+    logger: logging.Logger
+    """For libraries, which speak through `logging`."""
+    threshold: Threshold
+    sampling: Sampling
+    metrics: Metrics
+    spans: Spans | None
+
+
+def build_observers(config: Config, *, stream: ByteStream, clocks: Clocks) -> Observers:
+    """Make log, metrics and, if they are to be sent, spans.
+
+    Raises:
+        StartError: an extra is not installed.
+    """
+    threshold = Threshold(config.logs.level)
+    lines = Lines(stream)
+    log = build_log(config.logs, lines=lines, threshold=threshold, now=clocks.now)
+    metrics = Metrics()
+    metrics.add_counter(
+        "log_lines_dropped",
+        "Log lines that were not written, because nobody read them or writing failed.",
+        count=lambda: lines.dropped,
+    )
+    return Observers(
+        log=log,
+        lines=lines,
+        logger=library_logger(log),
+        threshold=threshold,
+        sampling=Sampling(config.logs.sample_reads),
+        metrics=metrics,
+        spans=build_spans(config.tracing, log=log, clocks=clocks),
+    )
+
+
+def gathering_for(
+    observers: Observers, *, config: Config, tokens: Tokens, feed: Feed | None
+) -> Gathering:
+    """Make what hands outcomes to everything that reads them, in the order in which it does."""
+    by_installation = InstallationMetrics(
+        observers.metrics.registry,
+        most=config.metrics.installations_max,
+        expiries=lambda: (
+            (key.installation, cached.token.expires_at)
+            for key, cached in tokens
+            if key.installation is not None
+        ),
+    )
+    lines = observers.lines
+    readers: list[Reader] = [
+        RequestLog(observers.log, sampling=observers.sampling),
+        observers.metrics,
+        by_installation,
+        *([Each(observers.spans)] if observers.spans is not None else ()),
+        *([feed] if feed is not None else ()),
+    ]
+    gathering = Gathering(
+        readers,
+        handed_on=lines.see_off,
+        failed=lambda error: observers.logger.error("an outcome was not read", exc_info=error),
+    )
+    lines.first = observers.metrics.first = gathering.hand_on
+    if feed is not None:
+        feed.first = gathering.hand_on
+    return gathering
+
+
+def build_spans(config: TracingConfig, *, log: Log, clocks: Clocks) -> Spans | None:
+    """Make what sends spans, if they are to be sent; nothing is imported otherwise.
+
+    Raises:
+        StartError: the extra that does it is not installed.
+    """
+    if config.endpoint is None:
+        return None
+    try:
+        from icr_proxy.observability.tracing import Spans  # noqa: PLC0415
+    except ImportError:
+        raise StartError(
+            "tracing.endpoint needs OpenTelemetry; install it: pip install 'icr-proxy[otel]'"
+        ) from None
+    return Spans(config, now=clocks.now, complaints=Bridge(log))
+
+
+def build_feed(config: Config, *, in_flight: InFlight, clocks: Clocks) -> Feed | None:
+    """Make what tells open consoles of requests, if there may be any."""
+    if not config.admin.console:
+        return None
+    return Feed(now=clocks.now, in_flight=lambda: in_flight.count)
+
+
+def add_states(
+    metrics: Metrics, *, tokens: Tokens, pool: Pool, calls: AppCalls, clocks: Clocks
+) -> None:
+    """Add what is counted when somebody asks."""
+    metrics.states(
+        "tokens",
+        "Tokens in the cache.",
+        label="state",
+        count=lambda: (
+            dict.fromkeys(("fresh", "due", "dead"), 0)
+            | Counter(cached.state(clocks.now()) for _, cached in tokens)
+        ),
+    )
+    metrics.states(
+        "upstream_connections",
+        "Connections to the API.",
+        label="state",
+        count=lambda: {
+            "idle": pool.idle,
+            "active": pool.active,
+            "connecting": pool.connecting,
+        },
+    )
+    metrics.waiting.set_function(lambda: pool.waiting)
+    metrics.clock_skew.set_function(lambda: calls.skew)
+
+
+def library_logger(log: Log) -> logging.Logger:
+    """Make a logger for libraries that belongs to one proxy alone."""
+    logger = logging.Logger("library")  # noqa: LOG001  # not in the global tree: tests have several
+    logger.addHandler(Bridge(log))
+    return logger
+
+
+def add_limits(metrics: Metrics, *, config: Config, in_flight: Callable[[], int]) -> None:
+    """Add what is configured, to compare with; `in_flight` may change while running."""
+    metrics.states(
+        "limit",
+        "What is configured, to compare with.",
+        label="of",
+        count=lambda: {
+            "in_flight": in_flight(),
+            "upstream_connections": config.upstream.connections,
+        },
+    )

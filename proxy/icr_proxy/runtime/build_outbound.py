@@ -1,0 +1,145 @@
+"""Builds what shares tokens with other replicas, if it is configured; else imports nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from icr_proxy.errors import StartError
+from icr_proxy.secretfile import read_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from icr_proxy.clocks import Clocks
+    from icr_proxy.config.inbound_models import TokensConfig
+    from icr_proxy.config.models import Config
+    from icr_proxy.credentials.access_token import AccessToken, TokenKey
+    from icr_proxy.credentials.keyring import KeyRing
+    from icr_proxy.net.storeurl import StoreAddress
+    from icr_proxy.observability.log import Log
+    from icr_proxy.observability.metrics import Metrics
+    from icr_proxy.shared_cache.membership import Replicas
+
+PURPOSE = b"icr-proxy shared tokens 1"
+SECRET_LEAST = 32  # characters: of base64 that is 24 bytes, of hexadecimal digits 16
+WAIT_SHARE = 0.5  # of a caller's patience; the rest is for a mint of its own
+
+
+def build_replicas(
+    config: Config,
+    *,
+    mint: Callable[[TokenKey], Awaitable[AccessToken]],
+    keys: KeyRing,
+    log: Log,
+    metrics: Metrics,
+    clocks: Clocks,
+) -> Replicas | None:
+    """Make what shares the tokens that `mint` gives, if they are to be shared.
+
+    Raises:
+        StartError: the extra that does it is not installed, or a file cannot be used.
+    """
+    tokens = config.tokens
+    if tokens.shared is None and tokens.shared_url_file is None:
+        return None
+    try:
+        from icr_proxy.shared_cache.redis_store import RedisStore  # noqa: PLC0415
+    except ImportError:
+        raise StartError(
+            "tokens.shared needs a client for Redis; install it: pip install 'icr-proxy[redis]'"
+        ) from None
+    from icr_proxy.shared_cache.entries import Place  # noqa: PLC0415
+    from icr_proxy.shared_cache.invalidation import Drops  # noqa: PLC0415
+    from icr_proxy.shared_cache.membership import Replicas  # noqa: PLC0415
+    from icr_proxy.shared_cache.presence import Presence  # noqa: PLC0415
+    from icr_proxy.shared_cache.sharingreports import SharingReports  # noqa: PLC0415
+    from icr_proxy.shared_cache.single_flight import Sharing  # noqa: PLC0415
+
+    reports = SharingReports(log=log, metrics=metrics)
+    presence = Presence(random=clocks.random, watcher=reports)
+    store = RedisStore(
+        _address(tokens),
+        ca_file=tokens.shared_ca_file,
+        timeout=tokens.shared_timeout,
+        presence=presence,
+        clock=clocks.clock,
+    )
+    place = Place(app=config.app.id, upstream=config.upstream.base_url)
+    sealing = _sealing_keys(tokens, keys)
+    drops = Drops(
+        store=store,
+        place=place,
+        keys=sealing,
+        entropy=os.urandom,
+        now=clocks.now,
+        max_entries=tokens.max_entries,
+    )
+    sharing = Sharing(
+        mint=mint,
+        store=store,
+        drops=drops,
+        place=place,
+        keys=sealing,
+        margin=tokens.refresh_margin,
+        wait=tokens.waiter_timeout * WAIT_SHARE,
+        count=reports.counted,
+        now=clocks.now,
+        clock=clocks.clock,
+        random=clocks.random,
+        entropy=os.urandom,
+        sleep=asyncio.sleep,
+    )
+    metrics.fact(
+        "shared_up", "Whether Redis shares tokens with others.", value=lambda: presence.is_up
+    )
+    return Replicas(
+        store=store,
+        presence=presence,
+        drops=drops,
+        sharing=sharing,
+        place=place,
+        clock=clocks.clock,
+        sleep=asyncio.sleep,
+    )
+
+
+def _address(tokens: TokensConfig) -> StoreAddress:
+    from icr_proxy.net.storeurl import read_store_url  # noqa: PLC0415
+
+    url = tokens.shared
+    if tokens.shared_url_file is not None:
+        url = read_secret(tokens.shared_url_file, key="tokens.shared_url_file")
+    try:
+        return read_store_url(url.reveal() if url is not None else "")
+    except ValueError as error:
+        raise StartError(f"tokens.shared_url_file: what is in it {error}") from None
+
+
+def _sealing_keys(tokens: TokensConfig, keys: KeyRing) -> Callable[[], Sequence[bytes]]:
+    """Give the keys that seal, the first, and open: of a secret, or of the app's private keys."""
+    if tokens.shared_key_file is None:
+        return partial(_derived, keys, {})
+    from icr_proxy.credentials.sealing import derive  # noqa: PLC0415
+
+    secret = read_secret(tokens.shared_key_file, key="tokens.shared_key_file").reveal()
+    if len(secret) < SECRET_LEAST:
+        raise StartError(
+            f"tokens.shared_key_file: what is in it has fewer than {SECRET_LEAST} characters;"
+            " openssl rand -base64 32 makes a good one"
+        )
+    only = (derive(secret.encode(), purpose=PURPOSE),)
+    return lambda: only
+
+
+def _derived(keys: KeyRing, known: dict[str, bytes]) -> Sequence[bytes]:
+    """Make one of each key of the ring, once; a key that the API refuses is the last to seal."""
+    ring = keys.candidates()
+    for gone in known.keys() - {key.fingerprint for key in ring}:
+        del known[gone]
+    for key in ring:
+        if key.fingerprint not in known:
+            known[key.fingerprint] = key.derive(purpose=PURPOSE)
+    return tuple(known[key.fingerprint] for key in ring)

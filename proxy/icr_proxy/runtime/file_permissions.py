@@ -1,0 +1,85 @@
+"""File permissions of secrets: which files with keys and secrets other users can read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from icr_proxy.config.spec import Path, dotted, parts
+from icr_proxy.config.value_types import SecretPath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path as FilePath
+
+    from icr_proxy.config.models import Config
+
+KUBERNETES_LINK = "..data"  # in every volume that the kubelet fills from a Secret
+
+
+class Exposed(msgspec.Struct, frozen=True, kw_only=True):
+    """A file with a secret that others can read."""
+
+    key: str
+    path: FilePath
+    mode: int
+    readers: str
+
+    @property
+    def shown_mode(self) -> str:
+        """The permissions in octal digits."""
+        return f"{self.mode:04o}"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key}: {self.path} can be read by {self.readers} (mode {self.shown_mode});"
+            f" chmod {self.mode & ~0o077:04o} {self.path}"
+        )
+
+
+def exposed_secrets(config: Config) -> Iterator[Exposed]:
+    """Find the files with secrets that other users can read.
+
+    Others are everybody, and a group that the proxy is not in. A group that it is in may be what
+    lets the proxy itself read the file (`root:icr-proxy 0640`, Kubernetes with `fsGroup`). Volumes
+    of Kubernetes are passed over: only containers that mount one see it.
+    """
+    for key, path in _secret_paths(config, ()):
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            if not file.name.startswith(".") and not (file.parent / KUBERNETES_LINK).is_symlink():
+                yield from _exposed(key, file)
+
+
+def _secret_paths(section: Any, path: Path) -> Iterator[tuple[str, FilePath]]:
+    for part in parts(type(section)).values():
+        here, value = (*path, part.name), getattr(section, part.name)
+        if value is None:
+            continue
+        if part.key:
+            if isinstance(part.key.kind, SecretPath):
+                yield dotted(here), value
+        elif part.many:
+            for at, each in enumerate(value):
+                yield from _secret_paths(each, (*here, str(at)))
+        else:
+            yield from _secret_paths(value, here)
+
+
+def _exposed(key: str, file: FilePath) -> Iterator[Exposed]:
+    try:
+        found = file.stat()
+    except OSError:
+        return  # whoever reads it says why it cannot be read
+    if not stat.S_ISREG(found.st_mode):
+        return
+    if found.st_mode & stat.S_IROTH:
+        readers = "every user of this machine"
+    elif found.st_mode & stat.S_IRGRP and found.st_gid not in {os.getegid(), *os.getgroups()}:
+        readers = f"the group {found.st_gid}, which the proxy is not in"
+    else:
+        return
+    yield Exposed(key=key, path=file, mode=stat.S_IMODE(found.st_mode), readers=readers)

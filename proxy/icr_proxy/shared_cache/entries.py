@@ -1,0 +1,149 @@
+"""A token as it is kept where all replicas find it: under which name, sealed, and how it is read.
+
+What comes back is believed only if it was sealed for this name by somebody with our key, and says
+inside that it is the token of this app, this API and this installation. The moment at which it
+expires is not in it: Redis counts down how long it has to live, so that replicas whose clocks
+differ agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from icr_proxy.credentials.access_token import AccessToken
+from icr_proxy.credentials.cached import keep
+from icr_proxy.credentials.sealing import seal, unseal
+from icr_proxy.redaction import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from icr_proxy.credentials.access_token import TokenKey
+
+VERSION = b"1"
+FINGERPRINT = 12  # characters
+HEAD = len(VERSION) + FINGERPRINT
+HASH_DIGITS = 12
+LONGEST_LIFETIME = 7200.0  # seconds; `exchange` believes no token that it lives for longer (D)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Inside(msgspec.Struct, rename="camel"):
+    """What is sealed."""
+
+    app: str
+    upstream: str
+    kind: str
+    installation: str | None
+    token: str
+    lifetime: float
+    organization: str | None
+    permissions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """Names in Redis for one token; equal between braces, so that a cluster keeps them together."""
+
+    entry: str
+    lease: str
+    """Who is minting it, for as long as that may take."""
+    epoch: str
+    """Changed by each drop: a token whose mint began before one is not kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One app at one API, whose replicas share; nothing secret is in a name."""
+
+    app: str
+    upstream: str
+
+    def names(self, key: TokenKey) -> Names:
+        """Name what is kept for one installation, or for the app itself."""
+        stem = f"{self._stem}:{key.kind}:{key.installation or '-'}"
+        whole = f"icr-proxy:{{{stem}}}"
+        return Names(entry=f"{whole}:token", lease=f"{whole}:lease", epoch=f"{whole}:epoch")
+
+    @property
+    def channel(self) -> str:
+        """Where replicas tell each other of drops."""
+        return f"icr-proxy:{{{self._stem}}}:drops"
+
+    @property
+    def probe(self) -> str:
+        """What is written to see whether Redis takes it."""
+        return f"icr-proxy:{{{self._stem}}}:probe"
+
+    @property
+    def _stem(self) -> str:
+        return f"{self.app}:{hashlib.sha256(self.upstream.encode()).hexdigest()[:HASH_DIGITS]}"
+
+
+def pack(
+    place: Place, key: TokenKey, token: AccessToken, *, sealing_key: bytes, nonce: bytes
+) -> bytes:
+    """Write a token as it is kept: version, fingerprint, and the rest sealed."""
+    inside = Inside(
+        app=place.app,
+        upstream=place.upstream,
+        kind=key.kind,
+        installation=key.installation,
+        token=token.secret.reveal(),
+        lifetime=token.expires_at - token.minted_at,
+        organization=token.organization,
+        permissions=dict(token.permissions),
+    )
+    head = VERSION + token.fingerprint.encode()
+    name = _sealed_name(place, key, head)
+    return head + seal(msgspec.json.encode(inside), name=name, key=sealing_key, nonce=nonce)
+
+
+def unpack(
+    place: Place, key: TokenKey, value: bytes, *, seconds: float, now: float, keys: Sequence[bytes]
+) -> AccessToken | None:
+    """Read a token that has so many `seconds` to live; `None` if it is not to be believed."""
+    head = value[:HEAD]
+    text = unseal(value[HEAD:], name=_sealed_name(place, key, head), keys=keys)
+    if text is None or head[: len(VERSION)] != VERSION:
+        return None
+    try:
+        inside = msgspec.json.decode(text, type=Inside)
+    except UNREADABLE:
+        return None
+    secret = Secret(inside.token)
+    mine = (place.app, place.upstream, key.kind, key.installation)
+    if (inside.app, inside.upstream, inside.kind, inside.installation) != mine:
+        return None
+    if secret.fingerprint.encode() != head[len(VERSION) :] or not is_fit(inside, seconds):
+        return None
+    expires_at = now + min(seconds, inside.lifetime)
+    return AccessToken(
+        secret=secret,
+        minted_at=expires_at - inside.lifetime,
+        expires_at=expires_at,
+        fingerprint=secret.fingerprint,
+        organization=inside.organization,
+        permissions=inside.permissions,
+        is_shared=True,
+    )
+
+
+def is_fit(inside: Inside, seconds: float) -> bool:
+    """Whether it can be sent and lives; whoever sealed it may have been another version of us."""
+    token = inside.token
+    is_sendable = bool(token) and token.isascii() and all("!" <= char <= "~" for char in token)
+    return is_sendable and seconds > 0 and 0 < inside.lifetime <= LONGEST_LIFETIME
+
+
+def is_fresh(token: AccessToken, *, margin: float, now: float) -> bool:
+    """Whether nobody would renew it yet, not even the earliest of all replicas."""
+    return keep(token, generation=0, margin=margin, chance=0.0).state(now) == "fresh"
+
+
+def _sealed_name(place: Place, key: TokenKey, head: bytes) -> bytes:
+    return place.names(key).entry.encode() + b"\n" + head

@@ -1,0 +1,108 @@
+"""Whether the API is asked at all: after many failures in a row it is left alone for a while.
+
+closed     everything passes; an answer ends a run of failures.
+open       nothing passes until a pause is over.
+half_open  one request passes as a probe, and what becomes of it decides.
+
+An answer is believed whenever it comes: the API has just given it. A failure counts only if its
+request began in the present round: one that was sent before the last change says nothing new.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from icr_proxy.errors import CircuitOpenError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+State = Literal["closed", "open", "half_open"]
+STATES: tuple[State, ...] = ("closed", "open", "half_open")
+
+GROWTH_MOST = 8  # times the first pause; doubled with each probe that fails
+JITTER_SHARE = 0.2  # so that many proxies do not probe together
+# Of a pause, added for what cannot be repeated or takes long to send: a read makes a better probe.
+HEAVY_SHARE = 0.2
+LATE_LEAST = 2  # a single slow answer opens nothing, however few failures are configured
+
+
+class Circuit:
+    """The state, and the run of failures that leads to it. Time is whatever `now` counts."""
+
+    def __init__(
+        self,
+        *,
+        failures: int,
+        pause: float,
+        random: Callable[[], float],
+        moved: Callable[[Circuit], None],
+    ) -> None:
+        """Open after so many `failures` in a row, for `pause` seconds at first."""
+        self._limit = failures
+        self._first_pause = pause
+        self._random = random
+        self._moved = moved
+        self._round = 0
+        self._openings = 0
+        self._next_probe = 0.0
+        self.state: State = "closed"
+        self.failures = 0
+        """How many there were in a row."""
+        self.pause = 0.0
+        """How many seconds the last one was to last."""
+
+    def admit(self, *, now: float, is_light: bool) -> int:
+        """Let a request pass, as a probe if need be; what became of it is told with this number.
+
+        Raises:
+            CircuitOpenError: the API is not to be asked now.
+        """
+        if self.state == "closed":
+            return self._round
+        wait = self._next_probe - now + (0.0 if is_light else HEAVY_SHARE * self.pause)
+        if wait > 0:
+            raise CircuitOpenError(
+                "the API has failed many times in a row and is not asked for a moment",
+                retry_after=wait if self.state == "open" else None,
+            )
+        # One at a time; but one that hangs must not shut everybody out.
+        self._next_probe = now + GROWTH_MOST * self._first_pause
+        self._round += 1
+        if self.state == "open":
+            self._move("half_open")
+        return self._round
+
+    def answered(self) -> None:
+        """The API gave an answer, whatever it says."""
+        self.failures = 0
+        if self.state != "closed":
+            self._round += 1
+            self._openings = 0
+            self._move("closed")
+
+    def failed(self, number: int, *, now: float, is_late: bool = False) -> None:
+        """The API could not be asked, or gave no answer; `is_late` if it may only be slow."""
+        if number != self._round:
+            return
+        self.failures += 1
+        least = max(self._limit, LATE_LEAST) if is_late else self._limit
+        if self.state == "half_open" or self.failures >= least:
+            self._open(now)
+
+    def left(self, number: int, *, now: float) -> None:
+        """Nothing was learnt from the request: the next one may probe."""
+        if number == self._round:
+            self._next_probe = now
+
+    def _open(self, now: float) -> None:
+        growth = min(2**self._openings, GROWTH_MOST)
+        self._openings = min(self._openings + 1, GROWTH_MOST)
+        self._round += 1
+        self.pause = self._first_pause * growth * (1 - JITTER_SHARE * self._random())
+        self._next_probe = now + self.pause
+        self._move("open")
+
+    def _move(self, state: State) -> None:
+        self.state = state
+        self._moved(self)
