@@ -36,8 +36,8 @@ format: $(READY)
 
 # make docs   write the README's tables of keys and refusals anew from the code
 docs: $(READY)
-	$(BIN)/python -m tests.tables
-	$(BIN)/python -m tests.chart.tables
+	$(BIN)/python -m tests.support.tables
+	$(BIN)/python -m tests.external.chart.tables
 	$(BIN)/python -m tests.bench.tell
 
 # make bench  what the proxy costs beside Envoy, nginx, Go and a plain aiohttp proxy (Debian, root)

@@ -8,8 +8,8 @@ import pytest
 
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.emulator.settings import EmulatorSettings
-from tests.scenes import RunningProxy, app_key_pem, proxy_before
-from tests.stories.process_clients import CLIENTS
+from tests.support.app_fixture import RunningProxy, app_key_pem, proxy_before
+from tests.support.clients.process_clients import CLIENTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

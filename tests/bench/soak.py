@@ -29,7 +29,14 @@ from icr_proxy.config.models import AppConfig
 from icr_proxy.emulator.faults import Fault
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.emulator.settings import EmulatorSettings
-from tests.scenes import RunningProxy, config_for, pem_of, read_answer, request_head, running
+from tests.support.app_fixture import (
+    RunningProxy,
+    config_for,
+    pem_of,
+    read_answer,
+    request_head,
+    running,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

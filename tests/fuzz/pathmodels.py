@@ -1,6 +1,6 @@
 """How servers read a path: models in a few lines each, and targets that lead them astray.
 
-Node's own parser is asked as well, by `tests/test_readings.py`.
+Node's own parser is asked as well, by `tests/unit/policy/test_paths_readings.py`.
 """
 
 from __future__ import annotations

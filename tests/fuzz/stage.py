@@ -14,7 +14,7 @@ from icr_proxy.clocks import Clocks
 from icr_proxy.config.upstreamconfig import CircuitConfig
 from icr_proxy.runtime.composition import Parts, build
 from tests.fuzz.simulation import SimulatedLoop, Wire, connect
-from tests.scenes import config_for
+from tests.support.app_fixture import config_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

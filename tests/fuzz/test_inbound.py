@@ -17,7 +17,7 @@ from tests.fuzz.blocks import Block, play_block
 from tests.fuzz.grammar import Case, make_case
 from tests.fuzz.inbound import Inbound, inbound
 from tests.fuzz.simulation import SimulatedLoop
-from tests.scenes import request_head
+from tests.support.app_fixture import request_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

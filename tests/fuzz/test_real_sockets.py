@@ -21,7 +21,7 @@ from tests.fuzz.inbound import judge_answers, match
 from tests.fuzz.recorder import Api
 from tests.fuzz.reference import read_strictly
 from tests.fuzz.stage import UNEXPECTED
-from tests.scenes import RunningProxy, config_for, running
+from tests.support.app_fixture import RunningProxy, config_for, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

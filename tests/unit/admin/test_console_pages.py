@@ -1,0 +1,331 @@
+"""The console on the admin port of a real proxy: who sees what, over sockets."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icr_proxy.admin.site import FILES, POLICY
+from icr_proxy.config.models import AdminConfig, Config
+from icr_proxy.emulator.server import Emulator
+from tests.support.app_fixture import (
+    RawAnswer,
+    RunningProxy,
+    call,
+    config_for,
+    request_head,
+    running,
+)
+
+LOCAL = "127.0.0.1:0"
+CLOSE = [("GET", "/events"), ("GET", "/facts"), ("POST", "/explain")]
+SWITCHES = ["/tokens/in-1/drop", "/installations/in-1/block", "/installations/in-1/unblock"]
+
+
+def config_with(**admin: Any) -> Config:
+    config = config_for("http://127.0.0.1:9")
+    object.__setattr__(config, "admin", AdminConfig(**{"bind": LOCAL} | admin))
+    return config
+
+
+async def ask(
+    proxy: RunningProxy, method: str, path: str, *headers: str, body: bytes = b""
+) -> RawAnswer:
+    port = int(proxy.app.admin.address.rpartition(":")[2])
+    lines = [f"{method} {path} HTTP/1.1", *headers, f"Content-Length: {len(body)}"]
+    if not any(line.startswith("Host:") for line in lines):
+        lines.insert(1, f"Host: 127.0.0.1:{port}")
+    request = "\r\n".join((*lines, "", "")).encode() + body
+    if path == "/events" and method == "GET":
+        request = request.replace(b"GET", b"HEAD", 1)  # it would not end
+    return await call(port, request)
+
+
+async def explain(proxy: RunningProxy, **question: Any) -> tuple[int, dict[str, Any]]:
+    answer = await ask(proxy, "POST", "/explain", body=json.dumps(question).encode())
+    told: dict[str, Any] = json.loads(answer.body)
+    return answer.status, told
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+
+async def test_a_browser_gets_the_page_and_curl_the_index(proxy: RunningProxy) -> None:
+    page = await ask(proxy, "GET", "/", "Accept: text/html,*/*;q=0.8")
+    text = await ask(proxy, "GET", "/", "Accept: */*")
+
+    assert page.body.startswith(b"<!doctype html>")
+    assert page.values(b"Vary") == [b"Accept"]
+    assert text.values(b"Content-Type") == [b"text/plain; charset=utf-8"]
+    assert text.body.startswith(b"/healthz /startupz /readyz /metrics /status\n")
+    assert b"the console" in text.body
+
+
+@pytest.mark.parametrize("path", FILES)
+async def test_every_file_is_sent_under_the_policy(proxy: RunningProxy, path: str) -> None:
+    answer = await ask(proxy, "GET", path, "Accept: text/html")
+
+    assert answer.status == 200
+    assert answer.values(b"Content-Security-Policy") == [POLICY]
+    assert answer.values(b"X-Content-Type-Options") == [b"nosniff"]
+    assert answer.values(b"Cache-Control") == [b"no-store"]
+    assert answer.values(b"Cross-Origin-Resource-Policy") == [b"same-origin"]
+
+
+@pytest.mark.parametrize("path", ["/console.html", "/index.html", "/console/../app.py", "/x.js"])
+async def test_there_is_no_other_file(proxy: RunningProxy, path: str) -> None:
+    answer = await ask(proxy, "GET", path, "Accept: text/html")
+
+    assert answer.status == 404
+
+
+@pytest.mark.parametrize("path", FILES)
+async def test_a_file_is_only_looked_at(proxy: RunningProxy, path: str) -> None:
+    answer = await ask(proxy, "DELETE", path, "Accept: text/html")
+
+    assert (answer.status, answer.values(b"Allow")) == (405, [b"GET, HEAD"])
+
+
+async def test_a_link_from_elsewhere_leads_to_the_page(proxy: RunningProxy) -> None:
+    """What is linked in a chat is opened by a click there; the chat sees nothing of it."""
+    link = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+
+    page = await ask(proxy, "GET", "/", "Accept: text/html", *link)
+    status = await ask(proxy, "GET", "/status", *link)
+
+    assert (page.status, status.status) == (200, 403)
+
+
+async def test_a_console_can_be_turned_off() -> None:
+    async with running(config_with(console=False)) as proxy:
+        page = await ask(proxy, "GET", "/", "Accept: text/html")
+        found = [(await ask(proxy, method, path)).status for method, path in CLOSE]
+
+    assert page.body.startswith(b"/healthz")
+    assert b"console" not in page.body
+    assert found == [404, 404, 404]
+    assert proxy.app.parts.feed is None
+    assert proxy.log("proxy.ready")[0]["console"] is None
+
+
+async def test_the_start_says_where_it_is(proxy: RunningProxy) -> None:
+    assert proxy.log("proxy.ready")[0]["console"] == f"{proxy.admin_url}/"
+
+
+# -- who may come closer --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/events", b"GET, HEAD"),
+        ("PUT", "/facts", b"GET, HEAD"),
+        ("GET", "/explain", b"POST"),
+    ],
+)
+async def test_each_is_asked_in_its_own_way(
+    proxy: RunningProxy, method: str, path: str, allow: bytes
+) -> None:
+    answer = await ask(proxy, method, path)
+
+    assert (answer.status, answer.values(b"Allow")) == (405, [allow])
+
+
+@pytest.mark.parametrize(("method", "path"), [*CLOSE, *(("POST", path) for path in SWITCHES)])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(["Sec-Fetch-Site: cross-site"], id="a page of the web"),
+        pytest.param(["Origin: https://attacker.example"], id="its form"),
+        pytest.param(
+            ["Host: attacker.example", "Sec-Fetch-Site: same-origin", "X-ICR-Proxy-Console: 1"],
+            id="its name rebound",
+        ),
+        pytest.param(["Origin: http://127.0.0.1:{port}"], id="our origin without our header"),
+        pytest.param(["Sec-Fetch-Site: same-origin"], id="our site without our header"),
+        pytest.param(
+            ["Origin: http://127.0.0.1:1", "X-ICR-Proxy-Console: 1"], id="another port of ours"
+        ),
+        pytest.param(
+            [
+                "Origin: http://127.0.0.1:{port}",
+                "X-ICR-Proxy-Console: 1",
+                "Sec-Fetch-Site: cross-site",
+            ],
+            id="what no browser would send",
+        ),
+    ],
+)
+async def test_a_page_of_the_web_comes_no_closer(
+    proxy: RunningProxy, method: str, path: str, headers: list[str]
+) -> None:
+    port = proxy.app.admin.address.rpartition(":")[2]
+    asked = [line.replace("{port}", port) for line in headers]
+
+    answer = await ask(proxy, method, path, *asked, body=b"{}" if path == "/explain" else b"")
+
+    assert answer.status in (403, 421)
+    assert proxy.log("admin.installation_blocked") == []
+    assert proxy.log("admin.token_dropped") == []
+
+
+async def test_the_page_s_own_button_throws_the_switch(proxy: RunningProxy) -> None:
+    port = proxy.app.admin.address.rpartition(":")[2]
+    own = (f"Origin: http://127.0.0.1:{port}", "Sec-Fetch-Site: same-origin")
+
+    answer = await ask(proxy, "POST", "/installations/in-1/block", *own, "X-ICR-Proxy-Console: 1")
+
+    assert answer.status == 200
+    assert json.loads(answer.body)["blocked"] is True
+
+
+async def test_no_answer_lets_another_origin_read_it(proxy: RunningProxy) -> None:
+    """A browser asks first whether it may send the header; there is no yes to be had."""
+    answer = await ask(
+        proxy, "OPTIONS", "/tokens/in-1/drop", "Access-Control-Request-Headers: x-icr-proxy-console"
+    )
+
+    assert answer.status == 405
+    assert not [name for name, _ in answer.headers if name.lower().startswith(b"access-control")]
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:0", "127.0.0.1:0"])
+async def test_with_a_token_file_the_token_is_needed(tmp_path: Path, bind: str) -> None:
+    """On loopback, too, where other users are; probes and metrics are as open as before."""
+    file = tmp_path / "token"
+    async with running(config_with(bind=bind, token_file=file)) as proxy:
+        right = f"X-ICR-Proxy-Admin-Token: {file.read_text().strip()}"
+        paths = [
+            ("HEAD", "/events"),
+            ("GET", "/facts"),
+            ("GET", "/status"),
+            ("POST", SWITCHES[1]),
+            ("POST", "/quit"),
+        ]
+
+        without = [(await ask(proxy, *each)).status for each in paths]
+        wrong = [(await ask(proxy, *each, right + "x")).status for each in paths]
+        given = [(await ask(proxy, *each, right)).status for each in paths]
+        open_to_all = [
+            (await ask(proxy, "GET", path)).status
+            for path in ("/healthz", "/startupz", "/readyz", "/metrics", "/")
+        ]
+        seen = json.dumps(proxy.log())
+
+        assert (without, wrong, given) == ([403] * 5, [403] * 5, [200] * 5)
+        assert open_to_all == [200] * 5
+        assert file.read_text().strip() not in seen
+    assert not file.exists()
+
+
+async def test_the_token_is_in_no_answer(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    async with running(config_with(token_file=file)) as proxy:
+        token = file.read_text().strip().encode()
+        bodies = [
+            (await ask(proxy, "GET", path, f"X-ICR-Proxy-Admin-Token: {token.decode()}")).body
+            for path in ("/", "/status", "/facts", "/metrics")
+        ]
+
+    assert token
+    assert not any(token in body for body in bodies)
+
+
+# -- facts and explanations -----------------------------------------------------------------------
+
+
+async def test_facts_tell_the_configuration_without_its_secrets(proxy: RunningProxy) -> None:
+    answer = await ask(proxy, "GET", "/facts")
+
+    told = json.loads(answer.body)
+    settings = {each["key"]: each for each in told["config"]}
+    assert settings["app.private_key"]["value"] == "(set)"
+    assert settings["upstream.base_url"]["changed"] is True
+    assert settings["limits.in_flight"] == {
+        "key": "limits.in_flight", "value": "1000", "changed": False,
+    }  # fmt: skip
+    assert told["codes"]["policy-denied"]["meaning"].startswith("A rule")
+    assert "PRIVATE" not in answer.body.decode()
+
+
+async def test_a_question_is_explained_and_nothing_is_sent(
+    proxy: RunningProxy, emulator: Emulator
+) -> None:
+    tag = next(iter(emulator.world.installations))
+
+    status, told = await explain(
+        proxy,
+        method="POST",
+        url="/v1/retire?key=planted",
+        headers=[f"X-ICR-Installation-Id: {tag}", "Authorization: Bearer planted"],
+    )
+
+    assert (status, told["verdict"], told["operation"]) == (200, "forwarded", "v1.retire")
+    assert "first request has one made" in dict(told["rows"])["token"]
+    assert told["sentence"] == "It would be forwarded. Nothing was sent to the API."
+    assert "planted" not in json.dumps(told["headers"])
+    assert not emulator.world.requests
+
+
+async def test_the_token_of_this_proxy_is_told(proxy: RunningProxy, emulator: Emulator) -> None:
+    tag = next(iter(emulator.world.installations))
+    await call(proxy.port, request_head(tag=tag))
+
+    _, told = await explain(
+        proxy, method="GET", url="/projects", headers=[f"X-ICR-Installation-Id: {tag}"]
+    )
+
+    assert told["token"]["token"]["state"] == "fresh"
+    assert told["token"]["sentence"].startswith("fresh here, ")
+
+
+async def test_a_refusal_is_explained(proxy: RunningProxy) -> None:
+    status, told = await explain(proxy, method="GET", url="/app/installations")
+
+    assert (status, told["verdict"]) == (200, "refused")
+    assert told["refusal"]["code"] == "endpoint-refused"
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "as JSON"),
+        (b"nonsense", "as JSON"),
+        (b"\xff", "as JSON"),
+        (b'{"method":"GET"}', "as JSON"),
+        (b'{"method":"GET","url":"/","more":1}', "as JSON"),
+        (b'{"method":"GET","url":"/","headers":["x"]}', "Name: value"),
+        (b'{"method":"G T","url":"/"}', "is not a method"),
+        (b'{"method":"GET","url":"no slash"}', "the URL must be"),
+        (b'{"method":"GET","url":"/","listener":"127.0.0.1:1"}', "there is no listener"),
+    ],
+)
+async def test_a_question_that_makes_no_sense_is_told(
+    proxy: RunningProxy, body: bytes, sentence: str
+) -> None:
+    answer = await ask(proxy, "POST", "/explain", body=body)
+
+    assert answer.status == 400
+    assert sentence in json.loads(answer.body)["message"]
+
+
+async def test_a_question_has_its_bounds(proxy: RunningProxy) -> None:
+    answer = await ask(proxy, "POST", "/explain", body=b"x" * 70_000)
+
+    assert answer.status == 413
+
+
+async def test_a_question_that_never_comes_is_given_up(
+    proxy: RunningProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icr_proxy.admin.console_pages.READ_SECONDS", 0.05)
+    port = int(proxy.app.admin.address.rpartition(":")[2])
+
+    async with asyncio.timeout(10):
+        answer = await call(
+            port, b"POST /explain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{"
+        )
+
+    assert answer.status == 408

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import hmac
+import json
+
+import pytest
+
+from icr_proxy.audit.chain import GENESIS, BrokenRecordError, Head, Seals, follow, unseal
+from tests.support.audit_fixture import seal
+
+SECRET = b"k" * 64
+KEY = Seals(SECRET)
+BODY = b'{"kind":"request","time":"2026-11-25T02:57:55.558+00:00","status":200}'
+
+
+def test_a_record_names_the_hash_of_the_one_before() -> None:
+    first, head = seal(BODY, after=Head(), seals=KEY)
+    second, _ = seal(BODY, after=head, seals=KEY)
+
+    assert json.loads(first)["prev"] == GENESIS
+    assert json.loads(second)["prev"] == json.loads(first)["hash"] == head.hash
+    assert [json.loads(line)["seq"] for line in (first, second)] == [1, 2]
+
+
+def test_a_line_is_json_with_all_that_was_said() -> None:
+    line, _ = seal(BODY, after=Head(), seals=KEY)
+
+    assert json.loads(line).items() >= json.loads(BODY).items()
+
+
+@pytest.mark.parametrize("key", [KEY, None], ids=["sealed", "hashes only"])
+def test_what_was_sealed_is_unsealed(key: Seals | None) -> None:
+    line, head = seal(BODY, after=Head(4, "a" * 64), seals=key)
+
+    link = unseal(line, seals=key)
+
+    assert (link.seq, link.prev, link.kind, link.hash) == (5, "a" * 64, "request", head.hash)
+    assert link.sealed == (key is not None)
+
+
+def test_every_flipped_bit_is_found() -> None:
+    line, _ = seal(BODY, after=Head(), seals=KEY)
+
+    for at in range(len(line) * 8):
+        changed = bytearray(line)
+        changed[at // 8] ^= 1 << at % 8
+        with pytest.raises(BrokenRecordError):
+            unseal(bytes(changed), seals=KEY)
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        pytest.param(Seals(b"x" * 64), "another key", id="another key"),
+        pytest.param(None, "no MAC", id="no key"),
+    ],
+)
+def test_a_record_sealed_by_somebody_else_is_forged(key: Seals | None, why: str) -> None:
+    line, _ = seal(BODY, after=Head(), seals=key)
+
+    with pytest.raises(BrokenRecordError, match=why) as caught:
+        unseal(line, seals=KEY)
+
+    assert caught.value.kind == "forged"
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"\0" * 900, b"x" * 900])
+def test_what_is_no_record_is_said_to_be_changed(line: bytes) -> None:
+    with pytest.raises(BrokenRecordError, match="is not a record") as caught:
+        unseal(line, seals=None)
+
+    assert caught.value.kind == "changed"
+
+
+def test_without_the_key_the_chain_can_still_be_checked() -> None:
+    line, head = seal(BODY, after=Head(), seals=KEY)
+
+    assert unseal(line, seals=None).hash == head.hash
+
+
+def test_a_float_holds_the_number_of_a_head_exactly() -> None:
+    head = Head(1, "f" * 64)
+
+    assert int(float(head.number)) == head.number == 0xFFFFFFFFFFFF
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+def test_seals_are_hmac(length: int) -> None:
+    key, digest = bytes(range(length)), b"d" * 32
+
+    assert Seals(key).mac(digest).decode() == hmac.new(key, digest, "sha256").hexdigest()
+
+
+@pytest.mark.parametrize("key", [KEY, None], ids=["sealed", "hashes only"])
+def test_only_the_next_record_follows(key: Seals | None) -> None:
+    line, head = seal(BODY, after=Head(), seals=key)
+    second, _ = seal(BODY, after=head, seals=key)
+
+    assert follow(line, after=Head(), seals=key) == unseal(line, seals=key)
+    assert follow(second, after=Head(), seals=key) is None
+    assert follow(line, after=head, seals=key) is None
+    assert follow(b"", after=Head(), seals=key) is None
+
+
+def test_no_line_with_a_flipped_bit_follows() -> None:
+    line, _ = seal(BODY, after=Head(), seals=KEY)
+
+    for at in range(len(line) * 8):
+        changed = bytearray(line)
+        changed[at // 8] ^= 1 << at % 8
+        assert follow(bytes(changed), after=Head(), seals=KEY) is None

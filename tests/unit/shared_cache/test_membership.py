@@ -1,0 +1,108 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.fake_redis import TinyRedis, tiny_redis
+from tests.support.replicas import ONE, TIMEOUT, Mints, replica, until
+
+
+@pytest.fixture
+async def redis() -> AsyncIterator[TinyRedis]:
+    async with tiny_redis() as running:
+        yield running
+
+
+async def test_what_one_drops_the_others_forget(redis: TinyRedis) -> None:
+    async with replica(redis, Mints()) as one, replica(redis, Mints()) as other:
+        other.listen()
+        await until(lambda: "SUBSCRIBE" in redis.asked)
+        one.drops.drop(ONE, None)
+        one.drops.drop(ONE, "0123456789ab")
+        await until(lambda: len(other.forgotten) == 2)
+
+        assert other.forgotten == [(ONE, None), (ONE, "0123456789ab")]
+        assert one.forgotten == []
+
+
+async def test_it_is_noticed_by_itself_that_redis_goes_and_comes_back(redis: TinyRedis) -> None:
+    async with replica(redis, Mints()) as one:
+        one.listen()
+        await until(lambda: "SUBSCRIBE" in redis.asked)
+        await redis.kill()
+        await until(lambda: one.replicas.state == "lost")
+        await redis.start()
+        await until(lambda: one.replicas.state == "up")
+
+        assert [what for what, *_ in one.heard.told] == ["lost", "back"]
+        assert await one.mint() == "crs_in-1_1"
+        assert redis.names("token") != []
+
+
+async def test_one_that_is_not_there_at_start_is_told_once_however_long_it_takes(
+    redis: TinyRedis,
+) -> None:
+    await redis.kill()
+    async with replica(redis, Mints()) as one:
+        one.listen()
+        await until(lambda: one.heard.told)
+        await asyncio.sleep(0.2)
+
+        assert len(one.heard.told) == 1
+
+
+@pytest.mark.parametrize(
+    ("mood", "reason"), [("full", "refused"), ("forbids", "permissions"), ("hangs", "timeout")]
+)
+async def test_one_that_takes_nothing_is_not_back(redis: TinyRedis, mood: str, reason: str) -> None:
+    redis.mood = mood
+    async with replica(redis, Mints(), patience=TIMEOUT) as one:
+        one.listen()
+        await until(lambda: one.heard.told)
+        await asyncio.sleep(0.2)
+
+        assert [(what, why) for what, why, _ in one.heard.told] == [("lost", reason)]
+
+
+async def test_what_was_dropped_while_redis_was_away_is_gone_before_it_is_used(
+    redis: TinyRedis,
+) -> None:
+    async with replica(redis, Mints()) as one:
+        await one.mint()
+        await redis.kill()
+        one.drops.drop(ONE, None)
+        await one.drops.settled(ONE)
+        one.listen()
+        await redis.start()
+        await until(lambda: one.replicas.state == "up")
+
+        assert redis.names("token") == []
+
+
+async def test_one_that_takes_no_more_is_noticed_though_nothing_is_asked(redis: TinyRedis) -> None:
+    async with replica(redis, Mints(), probe_every=0.0) as one:
+        one.listen()
+        await until(lambda: redis.asked.count("EVAL") >= 3)
+        redis.mood = "full"
+        await until(lambda: one.replicas.state == "lost")
+
+        assert [(what, why) for what, why, _ in one.heard.told] == [("lost", "refused")]
+
+
+async def test_one_that_was_never_asked_to_listen_stops_all_the_same(redis: TinyRedis) -> None:
+    async with replica(redis, Mints()) as one:
+        await one.replicas.stop()
+
+    assert redis.asked == []
+
+
+@pytest.mark.parametrize("mood", ["well", "forbids", "babbles"])
+async def test_it_stops_at_whatever_moment_it_is_told_to(redis: TinyRedis, mood: str) -> None:
+    """The client was seen to swallow that it was cancelled, and the program never ended."""
+    redis.mood = mood
+    for number in range(40):
+        async with replica(redis, Mints(), patience=TIMEOUT) as one:
+            one.listen()
+            await asyncio.sleep(number / 2000)
+            async with asyncio.timeout(20):
+                await one.replicas.stop()
