@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 # The ID ends up in the path of a request signed with the App JWT, hence the strict alphabet.
 ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 # What broken callers send instead of an ID; no installation is called so.
@@ -24,3 +26,38 @@ def is_id(value: bytes) -> bool:
 def canonical_id(text: str) -> str:
     """Give the one spelling of an ID."""
     return text.lower() if UUID.fullmatch(text) is not None else text
+
+
+class TokenKey(msgspec.Struct, frozen=True, gc=False):
+    """Whose token: an installation's, or the app's own. Nothing looser ever keys a cache.
+
+    App and base URL belong to the key too; a process has exactly one of each, and a cache lives
+    no longer than they do.
+    """
+
+    installation: str | None
+
+    @property
+    def kind(self) -> str:
+        """The kind of credential, as it is called in metrics."""
+        return "app" if self.installation is None else "installation"
+
+    @property
+    def path(self) -> bytes:
+        """Where it is minted; the alphabet of an installation ID was checked by `routes`."""
+        if self.installation is None:
+            return b"/app/accessTokens"
+        return b"/app/installations/%b/accessTokens" % self.installation.encode("ascii")
+
+
+class OnOrganization(msgspec.Struct, frozen=True):
+    """Whichever installation is on this organization; the directory knows."""
+
+    organization: str
+
+
+class AppSignature(msgspec.Struct, frozen=True):
+    """No token at all: the App JWT itself, for reading the list of installations."""
+
+
+Credential = TokenKey | OnOrganization | AppSignature

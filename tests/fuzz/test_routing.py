@@ -10,8 +10,8 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icr_proxy.credentials.access_token import AppSignature, OnOrganization
 from icr_proxy.errors import ProxyError
+from icr_proxy.identifiers import AppSignature, OnOrganization
 from icr_proxy.policy.paths import is_app_path
 from icr_proxy.policy.router import Router, Target
 from icr_proxy.policy.tags import TagReader

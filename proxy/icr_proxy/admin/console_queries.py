@@ -15,10 +15,10 @@ from icr_proxy.admin.token_state import ShownStatus, token_state
 from icr_proxy.config.reference import NOT_SET, in_effect, refusals
 from icr_proxy.config.secretkinds import KeyHash, SecretText, StoreUrl
 from icr_proxy.config.value_types import ListOf, PathText
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.forwarding.arriving import arrive
 from icr_proxy.forwarding.explain import explain
 from icr_proxy.forwarding.explain_output import document, rows, verdict
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.server.pages import BAD_REQUEST, OK, json_page
 
 if TYPE_CHECKING:

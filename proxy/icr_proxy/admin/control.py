@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Protocol
 
-from icr_proxy.credentials.access_token import TokenKey
-from icr_proxy.identifiers import canonical_id, is_id
+from icr_proxy.identifiers import TokenKey, canonical_id, is_id
 from icr_proxy.server.pages import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, OK, Page, json_page
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from icr_proxy.admin.webhooks import read_event
 from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.errors import ProxyError
 from icr_proxy.http1.problem import kind_of, problem
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.observability.log import where
 from icr_proxy.server.bodies import receive_body
 from icr_proxy.server.callerconnection import peer_of

@@ -15,7 +15,7 @@ from icr_proxy.net import binds
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from icr_proxy.credentials.access_token import TokenKey
+    from icr_proxy.identifiers import TokenKey
 
 STATUS_LIMIT = 8 * 1024 * 1024  # bytes; a thousand tokens have half a megabyte
 OK, FORBIDDEN = 200, 403

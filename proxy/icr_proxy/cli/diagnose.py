@@ -221,7 +221,7 @@ def explain(
 
 
 def _token_state(config: Config, explanation: Explanation) -> TokenState | None:
-    from icr_proxy.credentials.access_token import TokenKey  # noqa: PLC0415
+    from icr_proxy.identifiers import TokenKey  # noqa: PLC0415
 
     key = explanation.credential
     if not isinstance(key, TokenKey) or explanation.refusal is not None:

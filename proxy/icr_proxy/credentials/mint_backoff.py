@@ -21,8 +21,8 @@ from icr_proxy.lru_cache import Recent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from icr_proxy.credentials.access_token import TokenKey
     from icr_proxy.errors import MintError
+    from icr_proxy.identifiers import TokenKey
 
 BACKOFF_FIRST = 1.0  # seconds until a failed mint is tried again, doubled each time
 BACKOFF_MOST = 30.0

@@ -15,8 +15,8 @@ from icr_proxy.errors import MintRationedError
 from icr_proxy.lru_cache import Recent
 
 if TYPE_CHECKING:
-    from icr_proxy.credentials.access_token import TokenKey
     from icr_proxy.errors import MintError, MintReason
+    from icr_proxy.identifiers import TokenKey
 
 REFUSALS_BURST = 5  # re-mints that refusals may cause at once, per installation
 REFUSALS_PER_SECOND = 0.2  # … and how fast that allowance grows back

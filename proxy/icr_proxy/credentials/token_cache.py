@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from icr_proxy.config.inbound_models import TokensConfig
-    from icr_proxy.credentials.access_token import AccessToken, TokenKey
+    from icr_proxy.credentials.access_token import AccessToken
+    from icr_proxy.identifiers import TokenKey
 
 EARLY_SECONDS = 0.01  # a timer may fire so early, seen by another clock than the event loop's
 UNKNOWN_AT_ONCE = 20  # mints under way for installations of which nothing is known

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.credentials.app_client import PERHAPS_REFUSED, SUCCESS, UNAUTHORIZED, no_answer
 from icr_proxy.credentials.clockskew import http_date, server_date
 from icr_proxy.errors import (
@@ -26,7 +26,7 @@ from icr_proxy.errors import (
     MintTimeoutError,
     UpstreamError,
 )
-from icr_proxy.identifiers import canonical_id
+from icr_proxy.identifiers import TokenKey, canonical_id
 from icr_proxy.redaction import Secret
 
 if TYPE_CHECKING:

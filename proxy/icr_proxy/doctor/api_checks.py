@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.credentials.app_client import SUCCESS
 from icr_proxy.doctor.api import KEY_REMEDY, VERSION_REMEDY
 from icr_proxy.doctor.findings import Finding
 from icr_proxy.errors import AppKeyRefusedError, InstallationRefusedError, MintError, UpstreamError
-from icr_proxy.identifiers import is_id
+from icr_proxy.identifiers import TokenKey, is_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

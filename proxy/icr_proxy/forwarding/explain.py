@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from icr_proxy.credentials.access_token import AppSignature, TokenKey
 from icr_proxy.errors import ProxyError
 from icr_proxy.forwarding.compiling import build_rules
 from icr_proxy.forwarding.listener_rules import HTTP_1_1, Decision, decide, decide_for
@@ -19,6 +18,7 @@ from icr_proxy.http1.headers import given_ids
 from icr_proxy.http1.hops import NAME, Hops
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.http1.request_head import HeadRules, read_head
+from icr_proxy.identifiers import AppSignature, TokenKey
 from icr_proxy.policy.browser_guard import is_preflight
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from icr_proxy.config.listenerconfig import ListenerConfig
     from icr_proxy.config.models import Config
-    from icr_proxy.credentials.access_token import Credential
     from icr_proxy.http1.request_head import Head
+    from icr_proxy.identifiers import Credential
     from icr_proxy.policy.caller_auth import Known
     from icr_proxy.policy.router import Target
     from icr_proxy.policy.rules import Decision as Verdict

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.credentials.access_token import OnOrganization, TokenKey
+from icr_proxy.identifiers import OnOrganization, TokenKey
 from icr_proxy.masking import masked_target, masked_value
 from icr_proxy.observability.outcome import printable
 from icr_proxy.policy.operations import UNKNOWN_CHANGE

@@ -33,10 +33,10 @@ from icr_proxy.upstream.interface import UpstreamRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from icr_proxy.credentials.access_token import TokenKey
     from icr_proxy.credentials.cached import CachedToken
     from icr_proxy.credentials.token_cache import Tokens
     from icr_proxy.http1.headers import Prepared
+    from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.outcome import Journal
     from icr_proxy.server.bodies import CallerBody
     from icr_proxy.upstream.interface import Upstream, UpstreamResponse

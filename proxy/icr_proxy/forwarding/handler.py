@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from icr_proxy.credentials.access_token import OnOrganization
 from icr_proxy.errors import (
     CallerGoneError,
     CallerUnauthenticatedError,
@@ -17,6 +16,7 @@ from icr_proxy.forwarding.listener_rules import decide, decide_for
 from icr_proxy.http1.headers import given_ids, single
 from icr_proxy.http1.problem import kind_of, problem
 from icr_proxy.http1.response_head import headers_in, passed_back
+from icr_proxy.identifiers import OnOrganization
 from icr_proxy.observability.outcome import CALLER_GONE_STATUS, Journal, readable_id
 from icr_proxy.observability.randomness import fresh_digits
 from icr_proxy.observability.tracecontext import SERVING, continue_trace
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from icr_proxy.audit.auditwaits import Kept
     from icr_proxy.audit.trail import Trail
-    from icr_proxy.credentials.access_token import TokenKey
     from icr_proxy.errors import CallerReason
     from icr_proxy.forwarding.duplicate_guard import Guard, Witness
     from icr_proxy.forwarding.forwarder import Forwarder
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from icr_proxy.http1.answerhead import AnswerHead
     from icr_proxy.http1.headers import Header, Prepared
     from icr_proxy.http1.hops import Hops
+    from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.outcome import Outcome
     from icr_proxy.policy.router import Target
     from icr_proxy.server.inflight import InFlight

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from icr_proxy.credentials.access_token import AppSignature, OnOrganization, TokenKey
 from icr_proxy.errors import PolicyDeniedError, ProxyError
 from icr_proxy.http1.headers import (
     idempotency_key,
@@ -20,6 +19,7 @@ from icr_proxy.http1.headers import (
     refuse_upgrade,
 )
 from icr_proxy.http1.hops import ALLOWED, count_down
+from icr_proxy.identifiers import AppSignature, OnOrganization, TokenKey
 from icr_proxy.policy.browser_guard import is_preflight, preflight
 from icr_proxy.policy.router import Reading
 from icr_proxy.policy.rules import Subject
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from icr_proxy.config.inbound_models import LimitsConfig
-    from icr_proxy.credentials.access_token import Credential
     from icr_proxy.forwarding.duplicate_guard import Terms
     from icr_proxy.forwarding.header_rewriting import Links
     from icr_proxy.http1.headers import Prepared, RequestHeaders
     from icr_proxy.http1.hops import Hops
+    from icr_proxy.identifiers import Credential
     from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
     from icr_proxy.policy.caller_auth import Callers, Known
     from icr_proxy.policy.router import Router, Target

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from icr_proxy.credentials.access_token import OnOrganization, TokenKey
 from icr_proxy.errors import InstallationRefusedError
+from icr_proxy.identifiers import OnOrganization, TokenKey
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from icr_proxy.credentials.access_token import AppSignature, Credential, OnOrganization, TokenKey
 from icr_proxy.errors import (
     BadRequestError,
     EndpointRefusedError,
@@ -20,6 +19,7 @@ from icr_proxy.errors import (
     NotImplementedMethodError,
     PolicyDeniedError,
 )
+from icr_proxy.identifiers import AppSignature, Credential, OnOrganization, TokenKey
 from icr_proxy.policy.operations import Operation, match, match_exactly, organization_of, strictest
 from icr_proxy.policy.paths import (
     HOSTILE,

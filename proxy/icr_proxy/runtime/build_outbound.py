@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from icr_proxy.clocks import Clocks
     from icr_proxy.config.inbound_models import TokensConfig
     from icr_proxy.config.models import Config
-    from icr_proxy.credentials.access_token import AccessToken, TokenKey
+    from icr_proxy.credentials.access_token import AccessToken
     from icr_proxy.credentials.keyring import KeyRing
+    from icr_proxy.identifiers import TokenKey
     from icr_proxy.net.storeurl import StoreAddress
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics

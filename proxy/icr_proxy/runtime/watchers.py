@@ -10,9 +10,9 @@ from icr_proxy.http1.problem import kind_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from icr_proxy.credentials.access_token import TokenKey
     from icr_proxy.credentials.cached import CachedToken
     from icr_proxy.errors import KeyUnusableError, MintError, StartError
+    from icr_proxy.identifiers import TokenKey
     from icr_proxy.net.tls import Identity
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics

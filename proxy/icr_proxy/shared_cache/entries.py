@@ -22,7 +22,7 @@ from icr_proxy.redaction import Secret
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from icr_proxy.credentials.access_token import TokenKey
+    from icr_proxy.identifiers import TokenKey
 
 VERSION = b"1"
 FINGERPRINT = 12  # characters

@@ -16,7 +16,7 @@ from icr_proxy.shared_cache.sharednotice import Notice, read_notice, write_notic
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from icr_proxy.credentials.access_token import TokenKey
+    from icr_proxy.identifiers import TokenKey
     from icr_proxy.shared_cache.entries import Names, Place
 
 ID_BYTES = 16

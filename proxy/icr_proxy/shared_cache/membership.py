@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from icr_proxy.credentials.access_token import TokenKey
+    from icr_proxy.identifiers import TokenKey
     from icr_proxy.shared_cache.entries import Place
     from icr_proxy.shared_cache.invalidation import Drops
     from icr_proxy.shared_cache.presence import Presence

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.credentials.sealing import seal, unseal
-from icr_proxy.identifiers import canonical_id
+from icr_proxy.identifiers import TokenKey, canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

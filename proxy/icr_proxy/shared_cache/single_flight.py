@@ -21,7 +21,8 @@ from icr_proxy.shared_cache.redis_scripts import FAILED
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from icr_proxy.credentials.access_token import AccessToken, TokenKey
+    from icr_proxy.credentials.access_token import AccessToken
+    from icr_proxy.identifiers import TokenKey
     from icr_proxy.shared_cache.entries import Names, Place
     from icr_proxy.shared_cache.invalidation import Drops
     from icr_proxy.shared_cache.redis_store import Found

@@ -14,7 +14,7 @@ from icr_proxy.admin.auth import Gate
 from icr_proxy.admin.control import Control
 from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
 from icr_proxy.server.listener import Listener
 from tests.support.app_fixture import RawAnswer, RunningProxy, call, request_head

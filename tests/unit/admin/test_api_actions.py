@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from icr_proxy.admin.control import Control
-from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.net.peers import Peer
 from icr_proxy.server.pages import Page
 

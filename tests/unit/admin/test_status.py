@@ -11,8 +11,9 @@ from icr_proxy.audit.segments import list_segments
 from icr_proxy.config.auditconfig import AuditConfig
 from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
 from icr_proxy.config.upstreamconfig import CircuitConfig
-from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.emulator.server import Emulator
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import RunningProxy, app_key_pem, call, proxy_before, request_head
 from tests.support.audit_fixture import records_in

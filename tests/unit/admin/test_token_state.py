@@ -10,8 +10,8 @@ import pytest
 
 from icr_proxy.admin.token_state import TokenState, ask_token_state
 from icr_proxy.config.models import AdminConfig
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.emulator.server import Emulator
+from icr_proxy.identifiers import TokenKey
 from tests.support.app_fixture import RunningProxy, call, config_for, request_head, running
 from tests.support.tls_front import serving
 

@@ -15,7 +15,7 @@ import pytest
 
 from icr_proxy.admin.deliveries import BODY_MOST, Deliveries
 from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.redaction import Secret
 from icr_proxy.server.listener import Listener
 from tests.support.app_fixture import RawAnswer, call, read_answer

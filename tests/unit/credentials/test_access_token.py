@@ -2,7 +2,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.access_token import AccessToken
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.redaction import Secret
 
 

@@ -1,6 +1,5 @@
 import pytest
 
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.credentials.mint_backoff import Failures
 from icr_proxy.errors import (
     AppKeyRefusedError,
@@ -11,6 +10,7 @@ from icr_proxy.errors import (
     MintFailedError,
     MintTimeoutError,
 )
+from icr_proxy.identifiers import TokenKey
 
 ONE, TWO = TokenKey("in-1"), TokenKey("in-2")
 NOW = 1000.0

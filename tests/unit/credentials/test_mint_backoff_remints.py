@@ -1,6 +1,5 @@
 import pytest
 
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.credentials.rationing import FailureRation, Rations
 from icr_proxy.errors import (
     AppKeyRefusedError,
@@ -12,6 +11,7 @@ from icr_proxy.errors import (
     MintTimeoutError,
     MintUnreachableError,
 )
+from icr_proxy.identifiers import TokenKey
 
 ONE, TWO = TokenKey("in-1"), TokenKey("in-2")
 NOW = 1000.0

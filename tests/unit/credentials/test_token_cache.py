@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icr_proxy.config.inbound_models import TokensConfig
-from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.credentials.cached import CachedToken
 from icr_proxy.credentials.token_cache import Tokens
 from icr_proxy.errors import (
@@ -26,6 +26,7 @@ from icr_proxy.errors import (
     MintRationedError,
     MintTimeoutError,
 )
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.redaction import Secret
 
 NOW = 1_700_000_000.0

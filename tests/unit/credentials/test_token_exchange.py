@@ -14,7 +14,7 @@ import jwt
 import pytest
 
 from icr_proxy.config.upstreamconfig import TimeoutsConfig
-from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.credentials.app_client import AppCalls
 from icr_proxy.credentials.signing_key import SigningKey, parse_signing_key
 from icr_proxy.credentials.token_exchange import Exchange
@@ -26,6 +26,7 @@ from icr_proxy.errors import (
     MintFailedError,
     MintTimeoutError,
 )
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.upstream.dialer import parse_address
 from icr_proxy.upstream.pool import Pool
 from tests.support.app_fixture import Noted, Visit, app_key_pem

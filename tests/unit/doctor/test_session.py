@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.doctor.session import AppSession
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.errors import KeyUnusableError, UpstreamError
+from icr_proxy.identifiers import TokenKey
 from tests.support.app_fixture import Visit, config_for, ok, scripted_upstream
 from tests.support.doctor_fixture import config_before
 

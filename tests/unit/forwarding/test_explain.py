@@ -10,9 +10,9 @@ import pytest
 from icr_proxy.config.callerconfig import CallerConfig
 from icr_proxy.config.inbound_models import BrowserConfig
 from icr_proxy.config.policyconfig import PolicyConfig
-from icr_proxy.credentials.access_token import AppSignature, OnOrganization
 from icr_proxy.forwarding.arriving import arrive
 from icr_proxy.forwarding.explain import Edit, Explanation, difference, explain
+from icr_proxy.identifiers import AppSignature, OnOrganization
 from icr_proxy.policy.callerkeys import hash_of
 from tests.support.app_fixture import TAG, Visit, call, config_for, ok, running, scripted_upstream
 

@@ -17,7 +17,6 @@ from icr_proxy.clocks import Clocks
 from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.config.policyconfig import PolicyConfig
 from icr_proxy.config.upstreamconfig import CircuitConfig, TimeoutsConfig
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.errors import (
     UpstreamBrokenError,
     UpstreamBusyError,
@@ -27,6 +26,7 @@ from icr_proxy.errors import (
     UpstreamUnreachableError,
 )
 from icr_proxy.forwarding.forwarder import may_send_again
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.observability.outcome import Journal
 from icr_proxy.upstream.dialer import parse_address
 from tests.support.app_fixture import (

@@ -9,7 +9,6 @@ import pytest
 from icr_proxy.config.callerconfig import CallerConfig
 from icr_proxy.config.inbound_models import BrowserConfig, LimitsConfig
 from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
-from icr_proxy.credentials.access_token import AppSignature, OnOrganization, TokenKey
 from icr_proxy.errors import InstallationRequiredError
 from icr_proxy.forwarding.compiling import build_rules
 from icr_proxy.forwarding.explain import Arrived
@@ -17,6 +16,7 @@ from icr_proxy.forwarding.listener_rules import Decision, decide, decide_for
 from icr_proxy.http1.hops import Hops
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.http1.request_head import HeadRules, read_head
+from icr_proxy.identifiers import AppSignature, OnOrganization, TokenKey
 from icr_proxy.policy.callerkeys import hash_of
 from tests.support.app_fixture import TAG, config_for
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.credentials.access_token import AppSignature, Credential, OnOrganization, TokenKey
 from icr_proxy.errors import (
     BadRequestError,
     EndpointRefusedError,
@@ -15,6 +14,7 @@ from icr_proxy.errors import (
     NotImplementedMethodError,
     PolicyDeniedError,
 )
+from icr_proxy.identifiers import AppSignature, Credential, OnOrganization, TokenKey
 from icr_proxy.policy.router import LONGEST_KEPT, TARGETS_KEPT, Router
 from icr_proxy.policy.tags import TagReader
 from tests.support.app_fixture import (

@@ -14,8 +14,8 @@ import pytest
 from icr_proxy.config.inbound_models import HeadersConfig, LimitsConfig, TokensConfig
 from icr_proxy.config.models import ShutdownConfig
 from icr_proxy.config.policyconfig import PolicyConfig
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.errors import BindError, ConfigError
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.runtime.app import App
 from tests.support.app_fixture import (
     RunningProxy,

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.credentials.cached import CachedToken
 from icr_proxy.errors import (
     AppKeyRefusedError,
@@ -19,6 +19,7 @@ from icr_proxy.errors import (
     MintUnreachableError,
     StartError,
 )
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.net.tls import Identity, new_context
 from icr_proxy.observability.metrics import Metrics
 from icr_proxy.redaction import Secret

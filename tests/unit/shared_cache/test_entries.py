@@ -3,8 +3,9 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from icr_proxy.credentials.access_token import AccessToken, TokenKey
+from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.credentials.sealing import derive, seal
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.redaction import Secret
 from icr_proxy.shared_cache.entries import Inside, Place, is_fresh, pack, unpack
 

@@ -1,7 +1,7 @@
 import pytest
 
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.credentials.sealing import derive, seal
+from icr_proxy.identifiers import TokenKey
 from icr_proxy.shared_cache.sharednotice import Notice, read_notice, write_notice
 
 KEY, OTHER = derive(b"one", purpose=b"p"), derive(b"two", purpose=b"p")

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from icr_proxy.credentials.access_token import TokenKey
+from icr_proxy.identifiers import TokenKey
 from tests.support.fake_redis import TinyRedis, tiny_redis
 from tests.support.replicas import ONE, PLACE, TWO, Mints, replica
 

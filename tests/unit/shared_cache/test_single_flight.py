@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from icr_proxy.credentials.access_token import TokenKey
 from icr_proxy.credentials.sealing import derive
 from icr_proxy.errors import InstallationRefusedError, MintFailedError
+from icr_proxy.identifiers import TokenKey
 from tests.support.fake_redis import TinyRedis, tiny_redis
 from tests.support.replicas import KEY, ONE, PLACE, TWO, Mints, replica, until
 
