@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,3 +21,6 @@ class Clocks(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that never jump."""
     random: Callable[[], float]
     """At least 0, less than 1."""
+
+
+SYSTEM_CLOCKS = Clocks(now=time.time, clock=time.monotonic, random=random.random)  # noqa: TID251  # the one place

@@ -265,3 +265,25 @@ def _read_all(descriptor: int, size: int, *, patience: float) -> bytes:
 
 def _shown(limit: int) -> str:
     return f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+
+
+PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
+
+
+def write_key(path: Path, pem: bytes, *, mode: int, replace: bool) -> None:
+    """Write a file that nobody else can read before it has its mode, whole or not at all.
+
+    Raises:
+        FileExistsError: it is there, and may not be replaced.
+        OSError: it cannot be written.
+    """
+    if replace:
+        replace_file(path, [pem], mode=mode)
+        return
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise

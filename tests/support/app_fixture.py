@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from icr_proxy.clocks import SYSTEM_CLOCKS
 from icr_proxy.config.listenerconfig import ListenerConfig
 from icr_proxy.config.models import AdminConfig, AppConfig, Config
 from icr_proxy.config.upstreamconfig import TimeoutsConfig, UpstreamConfig
 from icr_proxy.redaction import Secret
-from icr_proxy.runtime.app import SYSTEM_CLOCKS, App
+from icr_proxy.runtime.app import App
 from icr_proxy.upstream.dialer import parse_address
 from icr_proxy.upstream.interface import UpstreamRequest
 from icr_proxy.upstream.pool import Pool

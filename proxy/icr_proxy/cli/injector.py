@@ -140,10 +140,10 @@ def injector(streams: Callable[[], LogWriter], /, **options: Any) -> None:
     """
     import uvloop  # noqa: PLC0415
 
+    from icr_proxy.clocks import SYSTEM_CLOCKS  # noqa: PLC0415
     from icr_proxy.config.models import LogsConfig  # noqa: PLC0415
     from icr_proxy.injector.service import serve  # noqa: PLC0415
     from icr_proxy.observability.log import Lines, Threshold, build_log  # noqa: PLC0415
-    from icr_proxy.runtime.app import SYSTEM_CLOCKS  # noqa: PLC0415
 
     setting, defaults = _setting(**options), _defaults(**options)
     log = build_log(

@@ -10,6 +10,7 @@ import click
 
 from icr_proxy.cli.options import Command
 from icr_proxy.errors import KeyUnusableError
+from icr_proxy.files import PRIVATE_MODE, PUBLIC_MODE, write_key
 
 if TYPE_CHECKING:
     from icr_proxy.credentials.key_tools import Made
@@ -94,9 +95,9 @@ def generate(out: Path, public_out: Path | None, bits: str, *, force: bool) -> N
                 raise click.UsageError(f"{path} is there already; --force replaces it")
     pair = keyfiles.new_pair(int(bits))
     try:
-        keyfiles.write_key(out, pair.private, mode=keyfiles.PRIVATE_MODE, replace=force)
+        write_key(out, pair.private, mode=PRIVATE_MODE, replace=force)
         if public_out is not None:
-            keyfiles.write_key(public_out, pair.public, mode=keyfiles.PUBLIC_MODE, replace=force)
+            write_key(public_out, pair.public, mode=PUBLIC_MODE, replace=force)
     except OSError as error:
         raise click.ClickException(
             f"{error.filename} cannot be written: {error.strerror}"
@@ -191,8 +192,8 @@ def tls(names: tuple[str, ...], out: Path) -> None:
     the authority, which tools trust by then, and renews the certificate; a running proxy picks it
     up. The authority can vouch for these names only. Exits with 0, or 1 with the reason.
     """
+    from icr_proxy.clocks import SYSTEM_CLOCKS  # noqa: PLC0415
     from icr_proxy.credentials import key_tools  # noqa: PLC0415
-    from icr_proxy.runtime.app import SYSTEM_CLOCKS  # noqa: PLC0415
 
     try:
         made = key_tools.make(out, names, now=datetime.fromtimestamp(SYSTEM_CLOCKS.now(), UTC))

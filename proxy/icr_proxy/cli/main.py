@@ -157,8 +157,8 @@ def _check_tls(config: Config) -> Iterator[str]:
     """Read the files of all listeners with TLS; give what is no error but looks like one."""
     if all(listener.tls.cert is None for listener in config.listeners):
         return
+    from icr_proxy.clocks import SYSTEM_CLOCKS  # noqa: PLC0415
     from icr_proxy.net.tls import read_identity  # noqa: PLC0415
-    from icr_proxy.runtime.app import SYSTEM_CLOCKS  # noqa: PLC0415
 
     for at, listener in enumerate(config.listeners):
         if listener.tls.cert is not None:

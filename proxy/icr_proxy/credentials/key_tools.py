@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from icr_proxy.credentials.keyfiles import PRIVATE_MODE, PUBLIC_MODE, write_key
 from icr_proxy.errors import KeyUnusableError
+from icr_proxy.files import PRIVATE_MODE, PUBLIC_MODE, write_key
 from icr_proxy.net.addresses import read_host
 
 if TYPE_CHECKING:

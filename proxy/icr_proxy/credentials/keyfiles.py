@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from icr_proxy.credentials.signing_key import fingerprint, parse_signing_key, read_key_file
 from icr_proxy.errors import KeyUnusableError
-from icr_proxy.files import open_regular, replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 EXPONENT = 65537
-PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
 NEEDED = "an RSA key as PEM, private (not encrypted) or public, is needed"
 
 
@@ -110,22 +107,3 @@ def parse_facts(text: str, *, source: str) -> KeyFacts:
         encoding="PKCS#1" if "RSA PUBLIC KEY" in text else "SubjectPublicKeyInfo",
         fingerprint=fingerprint(public),
     )
-
-
-def write_key(path: Path, pem: bytes, *, mode: int, replace: bool) -> None:
-    """Write a file that nobody else can read before it has its mode, whole or not at all.
-
-    Raises:
-        FileExistsError: it is there, and may not be replaced.
-        OSError: it cannot be written.
-    """
-    if replace:
-        replace_file(path, [pem], mode=mode)
-        return
-    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from icr_proxy.config.listenerconfig import TlsConfig
 from icr_proxy.credentials import key_tools
-from icr_proxy.credentials.keyfiles import PUBLIC_MODE, write_key
 from icr_proxy.errors import KeyUnusableError, StartError
+from icr_proxy.files import PUBLIC_MODE, write_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

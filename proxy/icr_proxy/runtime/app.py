@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from icr_proxy.admin.admintoken import AdminToken
 from icr_proxy.admin.client import EVERYWHERE, is_proxy
 from icr_proxy.admin.status import describe_status
-from icr_proxy.clocks import Clocks
+from icr_proxy.clocks import SYSTEM_CLOCKS, Clocks
 from icr_proxy.config.admission import keys_in_the_open
 from icr_proxy.config.reloading import effective, restart_needed
 from icr_proxy.credentials.revoking import Revoker
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from icr_proxy.server.listener import Listener
 
 SETTLE_SECONDS = 0.2  # at the end, for what no request and no record depends on
-SYSTEM_CLOCKS = Clocks(now=time.time, clock=time.monotonic, random=random.random)  # noqa: TID251  # the one place
 
 
 class App:

@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from icr_proxy.credentials.keyfiles import new_pair, parse_facts, read_facts, write_key
+from icr_proxy.credentials.keyfiles import new_pair, parse_facts, read_facts
 from icr_proxy.credentials.signing_key import parse_signing_key
 from icr_proxy.errors import KeyUnusableError
+from icr_proxy.files import write_key
 from tests.support.app_fixture import app_key_pem
 from tests.unit.audit.test_writer import files_no_longer_than
 

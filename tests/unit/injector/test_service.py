@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from icr_proxy.clocks import SYSTEM_CLOCKS
 from icr_proxy.config.listenerconfig import TlsConfig
 from icr_proxy.errors import StartError
 from icr_proxy.injector.service import Injector, Setting, pause, serve
-from icr_proxy.runtime.app import SYSTEM_CLOCKS
 from tests.support.app_fixture import Clock, RawAnswer, read_answer
 from tests.support.certificate_authority import authority, server_certificate, trusting
 from tests.support.fake_cluster import Api, api_server
