@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from icr_proxy.files import signature
-from icr_proxy.net.descriptors import Room, open_now, raise_limit
+from icr_proxy.net.descriptors import open_now, raise_limit
 from icr_proxy.runtime import bootstrap
 from icr_proxy.runtime.app import App
+from icr_proxy.runtime.descriptor_shares import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,6 @@ from icr_proxy.net.descriptors import (
     PORT_CONNECTIONS,
     SPARE,
     SPARE_LEAST,
-    Room,
     Shares,
     connections_that_fit,
     is_exhausted,
@@ -26,6 +25,7 @@ from icr_proxy.net.descriptors import (
     raise_limit,
     share,
 )
+from icr_proxy.runtime.descriptor_shares import Room
 from tests.support.app_fixture import config_for
 
 
