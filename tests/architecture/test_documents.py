@@ -16,9 +16,10 @@ from icr_proxy.config.callerconfig import CallerConfig
 from icr_proxy.config.loading import load
 from icr_proxy.config.models import AppConfig, Config
 from icr_proxy.config.policyconfig import RuleConfig
-from icr_proxy.config.reference import json_schema, reference_table, refusal_table
+from icr_proxy.config.reference import json_schema, reference_table
 from icr_proxy.config.rules import compiled
 from icr_proxy.config.spec import dotted, leaves, parts
+from icr_proxy.http1.problem import refusal_table
 from icr_proxy.policy.operations import match
 from icr_proxy.policy.rules import Policy, Subject
 from tests.external.chart import tables as chart

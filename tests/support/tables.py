@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from icr_proxy.audit.records import field_table, record_table
-from icr_proxy.config.reference import reference_table, refusal_table
+from icr_proxy.config.reference import reference_table
+from icr_proxy.http1.problem import refusal_table
 from tests.support.manpage import PAGE, manual
 
 ROOT = Path(__file__).parents[2]

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 from icr_proxy.config.models import Config
 from icr_proxy.config.spec import Key, Part, Path, dotted, leaves, parts, variable
 from icr_proxy.config.value_types import ListOf
-from icr_proxy.errors import CallerError
-from icr_proxy.http1.problem import INTERNAL, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from icr_proxy.config.value_types import Kind, Schema
-    from icr_proxy.http1.problem import Kind as Refusal
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NOT_SET = "not set"
@@ -95,24 +92,6 @@ def _code(text: str) -> str:
 
 def _meaning(key: Key) -> str:
     return f"{key.doc} Reloadable." if key.live else key.doc
-
-
-def refusals() -> dict[Refusal, str]:
-    """Give every refusal with its meaning."""
-    meanings: dict[Refusal, str] = {}
-    for error, kind in TABLE.items():
-        meaning = (error.__doc__ or "").partition("\n")[0]
-        meanings[kind] = f"{meanings[kind]} {meaning}" if kind in meanings else meaning
-    del meanings[INTERNAL], meanings[TABLE[CallerError]]  # the one is a bug, the other nobody reads
-    meanings[INTERNAL] = "A mistake in the proxy; the log tells more under the request id."
-    return meanings
-
-
-def refusal_table() -> str:
-    """Give the table of all refusals that stands in the README."""
-    rows = ["| Code | Status | Meaning |", "|---|---|---|"]
-    rows += [f"| `{kind.code}` | {kind.status} | {text} |" for kind, text in refusals().items()]
-    return "\n".join(rows) + "\n"
 
 
 # -- right now ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from http import HTTPStatus
 import msgspec
 
 from icr_proxy import errors
+from icr_proxy.errors import CallerError
 
 JSON = b"application/problem+json"
 TYPE = "urn:icr-proxy:problem:"
@@ -156,3 +157,21 @@ def problem(error: BaseException, *, request_id: str, trace_id: str | None = Non
     if wait is not None:
         headers.append((b"Retry-After", b"%d" % max(1, math.ceil(wait))))
     return Problem(kind=kind, headers=tuple(headers), body=msgspec.json.encode(body))
+
+
+def refusals() -> dict[Kind, str]:
+    """Give every refusal with its meaning."""
+    meanings: dict[Kind, str] = {}
+    for error, kind in TABLE.items():
+        meaning = (error.__doc__ or "").partition("\n")[0]
+        meanings[kind] = f"{meanings[kind]} {meaning}" if kind in meanings else meaning
+    del meanings[INTERNAL], meanings[TABLE[CallerError]]  # the one is a bug, the other nobody reads
+    meanings[INTERNAL] = "A mistake in the proxy; the log tells more under the request id."
+    return meanings
+
+
+def refusal_table() -> str:
+    """Give the table of all refusals that stands in the README."""
+    rows = ["| Code | Status | Meaning |", "|---|---|---|"]
+    rows += [f"| `{kind.code}` | {kind.status} | {text} |" for kind, text in refusals().items()]
+    return "\n".join(rows) + "\n"
