@@ -9,7 +9,7 @@ from icr_proxy.config.rules import compiled
 from icr_proxy.forwarding.duplicate_guard import Terms
 from icr_proxy.forwarding.header_rewriting import Links
 from icr_proxy.forwarding.listener_rules import Rules
-from icr_proxy.http1.headers import RequestHeaders
+from icr_proxy.forwarding.request_headers import RequestHeaders
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
 from icr_proxy.policy.caller_auth import Callers
 from icr_proxy.policy.router import Router

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.credentials.cached import CachedToken
     from icr_proxy.credentials.token_cache import Tokens
-    from icr_proxy.http1.headers import Prepared
+    from icr_proxy.forwarding.request_headers import Prepared
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.outcome import Journal
     from icr_proxy.server.bodies import CallerBody

@@ -13,7 +13,8 @@ from icr_proxy.errors import (
 )
 from icr_proxy.forwarding.forwarder import Job
 from icr_proxy.forwarding.listener_rules import decide, decide_for
-from icr_proxy.http1.headers import given_ids, single
+from icr_proxy.forwarding.request_headers import given_ids
+from icr_proxy.http1.headers import single
 from icr_proxy.http1.problem import kind_of, problem
 from icr_proxy.http1.response_head import headers_in, passed_back
 from icr_proxy.identifiers import OnOrganization
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from icr_proxy.forwarding.forwarder import Forwarder
     from icr_proxy.forwarding.header_rewriting import Links
     from icr_proxy.forwarding.listener_rules import Decision, Rules
+    from icr_proxy.forwarding.request_headers import Prepared
     from icr_proxy.http1.answerhead import AnswerHead
-    from icr_proxy.http1.headers import Header, Prepared
+    from icr_proxy.http1.headers import Header
     from icr_proxy.http1.hops import Hops
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.outcome import Outcome

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from icr_proxy.config.inbound_models import LimitsConfig
     from icr_proxy.forwarding.duplicate_guard import Terms
     from icr_proxy.forwarding.header_rewriting import Links
-    from icr_proxy.http1.headers import Prepared, RequestHeaders
+    from icr_proxy.forwarding.request_headers import Prepared, RequestHeaders
     from icr_proxy.http1.hops import Hops
     from icr_proxy.identifiers import Credential
     from icr_proxy.policy.browser_guard import HostGuard, OriginGuard

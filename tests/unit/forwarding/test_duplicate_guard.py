@@ -21,7 +21,7 @@ from icr_proxy.config.upstreamconfig import TimeoutsConfig
 from icr_proxy.forwarding.duplicate_guard import READ_AHEAD, describe
 from icr_proxy.forwarding.duplicate_store import ENTRIES_SHARE
 from icr_proxy.forwarding.forwarder import Job
-from icr_proxy.http1.headers import Prepared
+from icr_proxy.forwarding.request_headers import Prepared
 from icr_proxy.policy.callerkeys import hash_of, new_key
 from tests.support.app_fixture import (
     Clock,

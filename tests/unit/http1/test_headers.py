@@ -18,14 +18,16 @@ from icr_proxy.errors import (
     ExpectationFailedError,
     NotImplementedMethodError,
 )
-from icr_proxy.http1.headers import (
+from icr_proxy.forwarding.request_headers import (
     CREDENTIALS,
     FORWARDED,
-    HOP_BY_HOP,
-    Header,
     RequestHeaders,
     choose_request_id,
     given_ids,
+)
+from icr_proxy.http1.headers import (
+    HOP_BY_HOP,
+    Header,
     idempotency_key,
     refuse_expectations,
     refuse_long_body,
