@@ -15,7 +15,7 @@ from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.credentials.sealing import derive
 from icr_proxy.errors import MintError
 from icr_proxy.identifiers import TokenKey
-from icr_proxy.net.storeurl import read_store_url
+from icr_proxy.net.addresses import read_store_url
 from icr_proxy.redaction import Secret
 from icr_proxy.shared_cache.entries import Place
 from icr_proxy.shared_cache.invalidation import Drops

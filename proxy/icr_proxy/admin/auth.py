@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from icr_proxy.http1.headers import single
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 from icr_proxy.policy.browser_guard import hostname, is_address
 from icr_proxy.redaction import Secret
 
@@ -33,7 +33,7 @@ class Gate:
 
     def __init__(self, bind: str, *, token: Callable[[], Secret | None]) -> None:
         """Guard the port bound to `bind`; `token` gives the admin token, if there is one."""
-        place = binds.host_and_port(bind)
+        place = addresses.host_and_port(bind)
         self._names = frozenset({"localhost", *(place[:1] if place is not None else ())})
         self._token = token
 

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed
 from icr_proxy.secretfile import read_secret
 
@@ -95,7 +95,7 @@ def _addresses(host: str, port: int, flags: int) -> list[tuple[str, int]]:
 
 def connection_to(bind: str) -> tuple[http.client.HTTPConnection, str]:
     """Prepare a connection to what is bound there, and say where it leads."""
-    place, path = binds.host_and_port(bind), binds.unix_path(bind)
+    place, path = addresses.host_and_port(bind), addresses.unix_path(bind)
     if place is None:
         return UnixConnection(path or ""), bind
     host, port = EVERYWHERE.get(place[0], place[0]), place[1]
@@ -132,8 +132,8 @@ def ask(
 
 def is_proxy(bind: str) -> bool:
     """Tell whether it is an icr-proxy that answers at an admin address."""
-    place = binds.host_and_port(bind)
-    if binds.systemd_name(bind) is not None or (place is not None and place[1] == 0):
+    place = addresses.host_and_port(bind)
+    if addresses.systemd_name(bind) is not None or (place is not None and place[1] == 0):
         return False
     connection, _ = connection_to(bind)
     try:
@@ -157,7 +157,7 @@ def reach(bind: str) -> str | None:
 
     What a listener would say depends on its TLS, its callers and what stands in front of it.
     """
-    place, path = binds.host_and_port(bind), binds.unix_path(bind)
+    place, path = addresses.host_and_port(bind), addresses.unix_path(bind)
     try:
         if place is None:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:

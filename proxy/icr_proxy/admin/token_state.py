@@ -10,7 +10,7 @@ import msgspec
 
 from icr_proxy.admin.client import connection_to, token_header
 from icr_proxy.errors import StartError
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,8 +61,8 @@ def ask_token_state(
     bind: str, key: TokenKey, *, app: str, upstream: str, token_file: Path | None = None
 ) -> TokenState:
     """Ask the admin port at `bind`; whatever happens, there is a sentence."""
-    place = binds.host_and_port(bind)
-    if binds.systemd_name(bind) is not None or (place is not None and place[1] == 0):
+    place = addresses.host_and_port(bind)
+    if addresses.systemd_name(bind) is not None or (place is not None and place[1] == 0):
         return TokenState(known=False, sentence="not asked: the admin port is not fixed")
     connection, where = connection_to(bind)
     try:

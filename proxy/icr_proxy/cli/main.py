@@ -238,13 +238,13 @@ def quit_(admin: str, token_file: Path | None) -> None:
 
 
 def _bind(given: str, *, flag: str = "--admin") -> str:
-    from icr_proxy.net import binds  # noqa: PLC0415
+    from icr_proxy.net import addresses  # noqa: PLC0415
 
     try:
-        bind = binds.read_bind(given)
+        bind = addresses.read_bind(given)
     except ValueError as exc:
         raise click.UsageError(f"{flag} {given!r} {exc}") from None
-    if binds.systemd_name(bind) is not None:
+    if addresses.systemd_name(bind) is not None:
         raise click.UsageError(f"{flag} {given!r} is known to systemd only; give its address")
     return bind
 

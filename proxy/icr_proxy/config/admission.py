@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 from icr_proxy.policy import rules as policy
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def exposed_on_purpose(listeners: Sequence[Reachable], callers: Sequence[CallerL
         guarded = bool(callers) and not listener.anonymous
         if guarded or listener.exposed or listener.tls.verifies_clients:
             continue
-        if binds.is_reachable(listener.bind):
+        if addresses.is_reachable(listener.bind):
             return (
                 f'"{listener.bind}" of listeners[{at}].bind can be reached from other machines,'
                 " and whoever reaches it acts as the installation; list callers, or let"
@@ -108,7 +108,7 @@ def keys_in_the_open(
     return tuple(
         each.bind
         for each in listeners
-        if not each.anonymous and not each.tls.is_on and binds.is_reachable(each.bind)
+        if not each.anonymous and not each.tls.is_on and addresses.is_reachable(each.bind)
     )
 
 

@@ -16,7 +16,7 @@ from icr_proxy.config.value_types import (
     Text,
 )
 from icr_proxy.identifiers import canonical_id
-from icr_proxy.net import addresses, binds
+from icr_proxy.net import addresses
 
 # RFC 9110, 5.6.2.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"  # noqa: S105 - of HTTP grammar, not a password
@@ -202,7 +202,7 @@ BIND = Text(
     what="an address to listen on",
     pattern="[!-~]{1,300}",
     example="127.0.0.1:8080",
-    parse=binds.read_bind,
+    parse=addresses.read_bind,
 )
 BINDS = ListOf(BIND)
 NETWORKS = ListOf(

@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from icr_proxy.net import addresses, binds
+from icr_proxy.net import addresses
 from icr_proxy.policy import rules as policy
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def encrypted(base_url: str, allow_plain: bool) -> str | None:  # noqa: FBT001 -
 
 def of_a_unix_socket(value: str | None, bind: str) -> str | None:
     """Find a property of Unix sockets where there is none."""
-    if value is None or binds.unix_path(bind) is not None:
+    if value is None or addresses.unix_path(bind) is not None:
         return None
     return f'"{value}" has no effect: bind beside it is no Unix socket (unix:/path)'
 
@@ -128,7 +128,7 @@ def known_fronts(
     in_vain = None
     if not proxy_protocol:
         in_vain = "has no effect without proxy_protocol: true beside it"
-    elif binds.unix_path(bind) is not None:
+    elif addresses.unix_path(bind) is not None:
         in_vain = "has no effect: whoever may connect to a Unix socket is trusted"
     if networks or in_vain is not None:
         return in_vain if networks else None
@@ -184,7 +184,7 @@ def _folded(header: str) -> str:
 
 def reached_on_purpose(bind: str | None, exposed: bool) -> str | None:  # noqa: FBT001 - a row of values
     """Demand a word before other machines can deliver webhooks."""
-    if bind is None or exposed or not binds.is_reachable(bind):
+    if bind is None or exposed or not addresses.is_reachable(bind):
         return None
     return (
         f'"{bind}" can be reached from other machines; if that is meant, set webhooks.exposed: true'
@@ -286,8 +286,8 @@ def binds_apart(listeners: Sequence[Bound], admin: Bound, webhooks: PerhapsBound
     if webhooks.bind is not None:
         places.append(("webhooks.bind", webhooks.bind))
     for (key, bind), (other, taken) in combinations(places, 2):
-        if binds.collide(bind, taken):
-            place = "a port" if binds.host_and_port(bind) else "a socket"
+        if addresses.collide(bind, taken):
+            place = "a port" if addresses.host_and_port(bind) else "a socket"
             return f'"{bind}" of {key} and "{taken}" of {other} cannot share {place}'
     return None
 

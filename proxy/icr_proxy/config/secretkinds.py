@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from icr_proxy.net.storeurl import EXAMPLE, read_store_url
+from icr_proxy.net.addresses import REDIS_EXAMPLE, read_store_url
 from icr_proxy.redaction import Secret, parse_secret
 
 Schema: TypeAlias = dict[str, Any]
@@ -57,7 +57,7 @@ class KeyText(SecretText, frozen=True):
 class StoreUrl(msgspec.Struct, frozen=True):
     """Where Redis is; user and password in it are never shown."""
 
-    example: str = EXAMPLE
+    example: str = REDIS_EXAMPLE
 
     def read(self, raw: object) -> Secret:
         if isinstance(raw, Secret):

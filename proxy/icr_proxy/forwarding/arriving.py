@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from icr_proxy.forwarding.explain import Question
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed
 from icr_proxy.policy.router import ABSOLUTE, DEFAULT_PORTS, SERVER_WIDE
 
@@ -101,7 +101,7 @@ def basic_of(user: str) -> Header:
 
 
 def _named(listeners: Sequence[ListenerConfig], wanted: str) -> ListenerConfig:
-    bind = binds.read_bind(wanted)
+    bind = addresses.read_bind(wanted)
     found = next((each for each in listeners if each.bind == bind), None)
     if found is None:
         raise ValueError(f"there is no listener {bind}; there is {_list(listeners)}")
@@ -121,7 +121,7 @@ def _is_upstream(config: Config, url: str) -> bool:
 def _on_port(listeners: Sequence[ListenerConfig], url: str) -> ListenerConfig:
     place = _place(url)
     for each in listeners:
-        bound = binds.host_and_port(each.bind)
+        bound = addresses.host_and_port(each.bind)
         if place is not None and bound is not None and bound[1] == place[1]:
             return each
     raise ValueError(
@@ -138,7 +138,7 @@ def _place(url: str) -> tuple[str, int] | None:
 
 
 def _own_name(listener: ListenerConfig) -> str:
-    bound = binds.host_and_port(listener.bind)
+    bound = addresses.host_and_port(listener.bind)
     if bound is None:
         return "localhost"
     host, port = bound

@@ -15,7 +15,7 @@ from icr_proxy.errors import StartError
 from icr_proxy.injector.authority import Authority
 from icr_proxy.injector.webhook import LIMITS, Webhook
 from icr_proxy.net.descriptors import connections_that_fit, raise_limit
-from icr_proxy.net.tlsdoor import TlsDoor
+from icr_proxy.net.tls import TlsDoor
 from icr_proxy.observability.log import where
 from icr_proxy.runtime.watchers import ExhaustionReports, TlsReports
 from icr_proxy.server.limits import Places

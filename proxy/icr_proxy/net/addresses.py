@@ -1,13 +1,20 @@
-"""Addresses as configuration writes them: where to listen, which host, which URL.
+"""Addresses as configuration writes them: hosts, URLs, places to listen on, Redis; pure text.
 
 Pure text: no name is ever resolved here. Each reader gives the one canonical spelling, so that
 two equal addresses are equal strings, and raises ValueError with the rule that was broken.
+
+Pure text, like `addresses`; whether it can be had is found out when it is opened.
 """
 
 from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from urllib.parse import unquote
+
+import msgspec
+
+from icr_proxy.redaction import Secret
 
 EVERY_ADDRESS = "*"  # as a host to listen on: of IPv4 and of IPv6
 
@@ -72,7 +79,7 @@ def split_bind(bind: str) -> tuple[str, int]:
     return read_host(host), int(port)
 
 
-def read_bind(raw: str) -> str:
+def read_tcp_bind(raw: str) -> str:
     """Read an address to listen on; port 0 lets the system choose."""
     host, port = split_bind(raw)
     return f"{bracketed(host)}:{port}"
@@ -156,7 +163,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def collide(one: str, other: str) -> bool:
+def tcp_collide(one: str, other: str) -> bool:
     """Tell whether the second of two binds would find its port taken by the first."""
     (host, port), (other_host, other_port) = split_bind(one), split_bind(other)
     if port != other_port or port == 0:
@@ -170,3 +177,134 @@ def _covers(wildcard: str, host: str) -> bool:
     if wildcard == "0.0.0.0":  # noqa: S104 - compared, not bound
         return ":" not in host
     return wildcard == "::" and ":" in host
+
+
+UNIX = "unix:"
+SYSTEMD = "systemd:"
+
+_LONGEST_PATH = 107  # bytes; Linux's `sun_path` without its final NUL (unix(7))
+_SOCKET_NAME = re.compile(r"[!-9;-~]{1,255}")  # FileDescriptorName= of systemd.socket(5): no colon
+
+
+def read_bind(raw: str) -> str:
+    """Give the canonical spelling; raise ValueError with the rule that was broken."""
+    if raw.startswith(UNIX):
+        return UNIX + _read_path(raw.removeprefix(UNIX))
+    if raw.startswith(SYSTEMD):
+        name = raw.removeprefix(SYSTEMD)
+        if not _SOCKET_NAME.fullmatch(name):
+            raise ValueError(
+                "names no socket; write systemd:NAME (its FileDescriptorName=), or systemd:0 for"
+                " the first one"
+            )
+        return SYSTEMD + name
+    return read_tcp_bind(raw)
+
+
+def _read_path(path: str) -> str:
+    if not path.startswith("/") or path.endswith("/"):
+        raise ValueError("is not a Unix socket; write unix:/ and the whole path of a file")
+    if len(path.encode()) > _LONGEST_PATH:
+        raise ValueError(
+            f"is too long for a Unix socket; its path has {_LONGEST_PATH} bytes at most"
+        )
+    return path
+
+
+def unix_path(bind: str) -> str | None:
+    """Give the path of a Unix socket, or None if it is something else."""
+    return bind.removeprefix(UNIX) if bind.startswith(UNIX) else None
+
+
+def systemd_name(bind: str) -> str | None:
+    """Give the name of a socket that systemd passes, or None if it is something else."""
+    return bind.removeprefix(SYSTEMD) if bind.startswith(SYSTEMD) else None
+
+
+def host_and_port(bind: str) -> tuple[str, int] | None:
+    """Give both, or None if it is no address."""
+    if bind.startswith((UNIX, SYSTEMD)):
+        return None
+    return split_bind(bind)
+
+
+def is_reachable(bind: str) -> bool:
+    """Tell whether other machines can connect; of a socket of systemd's, only opening tells."""
+    place = host_and_port(bind)
+    return place is not None and not is_loopback(place[0])
+
+
+def collide(one: str, other: str) -> bool:
+    """Tell whether one of the two would find its place taken by the other."""
+    if host_and_port(one) is None or host_and_port(other) is None:
+        return one == other
+    return tcp_collide(one, other)
+
+
+REDIS_EXAMPLE = "redis://127.0.0.1:6379"
+REDIS_URL_NEEDED = (
+    f"is not the URL of a Redis, as in {REDIS_EXAMPLE}, rediss://host or unix:///run/redis.sock"
+)
+REDIS_PORT = 6379
+HIGHEST_PORT = 65535
+REDIS_URL = re.compile(
+    r"(?P<scheme>rediss?|unix)://"
+    r"(?:(?P<user>[^:@/?#]*)(?::(?P<password>[^@/?#]*))?@)?"
+    r"(?P<host>\[[^\]/?#@]*\]|[^:/?#@\[\]]*)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>/[^?#]*)?(?:\?db=(?P<db>[0-9]{1,4}))?"
+)
+REDIS_DATABASE = re.compile(r"/?|/([0-9]{1,4})")
+
+
+class StoreAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach a Redis."""
+
+    host: str = ""
+    port: int = REDIS_PORT
+    path: str | None = None
+    """Of a Unix socket, in place of host and port."""
+    is_encrypted: bool = False
+    user: str | None = None
+    password: Secret | None = None
+    database: int = 0
+
+
+def read_store_url(text: str) -> StoreAddress:
+    """Read `redis://`, `rediss://` or `unix://`, with user, password and number of the database.
+
+    Raises:
+        ValueError: with the rest of a sentence that begins with the URL.
+    """
+    found = REDIS_URL.fullmatch(text)
+    if found is None:
+        raise ValueError(REDIS_URL_NEEDED)
+    user, password = unquote(found["user"] or ""), unquote(found["password"] or "")
+    where = _redis_socket(found) if found["scheme"] == "unix" else _redis_network(found)
+    return StoreAddress(
+        host=where.host,
+        port=where.port,
+        path=where.path,
+        is_encrypted=found["scheme"] == "rediss",
+        user=user or None,
+        password=Secret(password) if password else None,
+        database=where.database,
+    )
+
+
+def _redis_socket(found: re.Match[str]) -> StoreAddress:
+    path = unquote(found["path"] or "")
+    if found["host"] or found["port"] or len(path) < len("/x"):
+        raise ValueError(REDIS_URL_NEEDED)
+    return StoreAddress(path=path, database=int(found["db"] or 0))
+
+
+def _redis_network(found: re.Match[str]) -> StoreAddress:
+    database = REDIS_DATABASE.fullmatch(found["path"] or "")
+    port = int(found["port"] or REDIS_PORT)
+    if database is None or not 0 < port <= HIGHEST_PORT or found["db"] is not None:
+        raise ValueError(REDIS_URL_NEEDED)
+    try:
+        host = read_host(found["host"])
+    except ValueError:
+        raise ValueError(REDIS_URL_NEEDED) from None
+    return StoreAddress(host=host, port=port, database=int(database[1] or 0))

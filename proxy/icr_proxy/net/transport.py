@@ -1,4 +1,4 @@
-"""Has the caller the answer that was written to it? As far as a socket can tell.
+"""What a transport tells: who the peer is, whether a response was received; and how to reset it.
 
 A tool that gave up a moment ago may have closed its connection while the answer was on the way.
 TCP tells the cases apart: what arrives at a closed socket, or lies unread in one that is closed,
@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import select
+import socket
 import struct
 import termios
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from icr_proxy.net.peers import LOCAL, Peer, certificate_names, plain_address
 
 if TYPE_CHECKING:
     import asyncio
@@ -58,3 +62,45 @@ def _unacknowledged(fileno: int) -> int:
     answer = fcntl.ioctl(fileno, termios.TIOCOUTQ, struct.pack("i", 0))
     (count,) = struct.unpack("i", answer)
     return int(count)
+
+
+NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: closing sends RST instead of FIN
+
+
+def break_off(transport: asyncio.WriteTransport) -> None:
+    """Reset the connection; what is not sent yet is thrown away."""
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        with suppress(OSError):  # closed by the other side a moment ago
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+    transport.abort()
+
+
+NOBODY = Peer(address="")
+PEER = struct.Struct("3i")  # struct ucred: process, user, group
+
+
+def peer_behind(transport: asyncio.BaseTransport, *, named: str | None) -> Peer:
+    """Say who is at the other end."""
+    return Peer(
+        address=named if named is not None else connected_from(transport),
+        names=certificate_names(transport.get_extra_info("peercert")),
+    )
+
+
+def connected_from(transport: asyncio.BaseTransport) -> str:
+    """Give the address at the other end of the connection itself."""
+    name = transport.get_extra_info("peername")
+    if isinstance(name, tuple):
+        return plain_address(name[0])
+    return unix_peer(transport.get_extra_info("socket"))
+
+
+def unix_peer(found: socket.socket | None) -> str:
+    """Name the process that connected to a Unix socket, as the kernel knows it (unix(7))."""
+    if found is None or found.family != socket.AF_UNIX:
+        return ""
+    process, user, _ = PEER.unpack(
+        found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+    )
+    return f"{LOCAL}uid={user},pid={process}"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from icr_proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
 from icr_proxy.http1.headers import single
 from icr_proxy.http1.request_head import HOST
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,11 +37,11 @@ class HostGuard:
     """Which names callers may use for one listener."""
 
     def __init__(self, listener: ListenerConfig, *, base_url: str) -> None:
-        bound = (binds.host_and_port(listener.bind) or ("localhost", 0))[0]
+        bound = (addresses.host_and_port(listener.bind) or ("localhost", 0))[0]
         # What a socket of systemd's is bound to is not known yet: what is meant counts.
-        inherited = binds.systemd_name(listener.bind) is not None
+        inherited = addresses.systemd_name(listener.bind) is not None
         meant = listener.exposed or listener.tls.verifies_clients
-        reached = meant if inherited else binds.is_reachable(listener.bind)
+        reached = meant if inherited else addresses.is_reachable(listener.bind)
         self._any = not listener.hosts and reached
         upstream = urlsplit(base_url).hostname or ""
         self._names = frozenset(

@@ -16,7 +16,7 @@ from icr_proxy.config.reloading import effective, restart_needed
 from icr_proxy.credentials.revoking import Revoker
 from icr_proxy.errors import AddressInUseError, ConfigError, DirectoryInUseError, ProxyError
 from icr_proxy.forwarding.compiling import build_rules
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed
 from icr_proxy.net.descriptors import PORT_CONNECTIONS
 from icr_proxy.net.egress_proxy import unused_proxies
@@ -105,7 +105,7 @@ class App:
     @property
     def _console_url(self) -> str | None:
         """Where to point a browser, if there is a console that one can reach."""
-        place = binds.host_and_port(self.admin.address)
+        place = addresses.host_and_port(self.admin.address)
         if self.parts.feed is None or place is None:
             return None
         return f"http://{bracketed(EVERYWHERE.get(place[0], place[0]))}:{place[1]}/"
@@ -175,7 +175,7 @@ class App:
             taken(error)
         with ExitStack() as reserved:
             for listener in (*self._sideports, *self.parts.listeners):
-                if binds.systemd_name(listener.address) is not None:
+                if addresses.systemd_name(listener.address) is not None:
                     warnings.append(f"{listener.address} is for systemd to open: not tried")
                     continue
                 try:

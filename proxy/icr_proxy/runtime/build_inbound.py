@@ -10,7 +10,7 @@ from icr_proxy.admin.console_pages import Console
 from icr_proxy.admin.control import Control
 from icr_proxy.admin.deliveries import RESULTS, Deliveries
 from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 from icr_proxy.observability.log import where
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
 from icr_proxy.redaction import Secret
@@ -64,7 +64,8 @@ def build_admin(
         console=build_console(parts.feed, status=status, current=current),
         # No further name than the bound one: here, nobody poses as the API.
         hosts=HostGuard(
-            ListenerConfig(bind=bind, exposed=binds.is_reachable(bind)), base_url="http://localhost"
+            ListenerConfig(bind=bind, exposed=addresses.is_reachable(bind)),
+            base_url="http://localhost",
         ),
         origins=OriginGuard(()),
         crashed=lambda error, path: parts.log.error("admin.crashed", path=path, **where(error)),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from icr_proxy.credentials.access_token import AccessToken
     from icr_proxy.credentials.keyring import KeyRing
     from icr_proxy.identifiers import TokenKey
-    from icr_proxy.net.storeurl import StoreAddress
+    from icr_proxy.net.addresses import StoreAddress
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
     from icr_proxy.shared_cache.membership import Replicas
@@ -108,7 +108,7 @@ def build_replicas(
 
 
 def _address(tokens: TokensConfig) -> StoreAddress:
-    from icr_proxy.net.storeurl import read_store_url  # noqa: PLC0415
+    from icr_proxy.net.addresses import read_store_url  # noqa: PLC0415
 
     url = tokens.shared
     if tokens.shared_url_file is not None:

@@ -20,7 +20,7 @@ from icr_proxy.forwarding.duplicate_store import Duplicates
 from icr_proxy.forwarding.forwarder import Forwarder
 from icr_proxy.forwarding.handler import Handler
 from icr_proxy.http1.hops import NAME, Hops
-from icr_proxy.net.activation import Activation
+from icr_proxy.net.sockets import Activation
 from icr_proxy.observability.log import where
 from icr_proxy.policy.doorkeeper import Doorkeeper
 from icr_proxy.runtime.build_observers import (

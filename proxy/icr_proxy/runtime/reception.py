@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from icr_proxy.config.listenerconfig import ListenerConfig
     from icr_proxy.config.models import Config
     from icr_proxy.forwarding.handler import Handler
-    from icr_proxy.net.tlsdoor import TlsDoor
+    from icr_proxy.net.tls import TlsDoor
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
 
@@ -81,7 +81,7 @@ def build_tls(
     """Make the TLS side of a listener, if it has one."""
     if listener.tls.cert is None:
         return None
-    from icr_proxy.net.tlsdoor import TlsDoor  # noqa: PLC0415 - most sidecars have none, hence no X.509
+    from icr_proxy.net.tls import TlsDoor  # noqa: PLC0415 - most sidecars have none, hence no X.509
 
     watcher = TlsReports(log=log, listener=listener.bind, now=now)
     return TlsDoor(listener.tls, key=key, watcher=watcher)

@@ -14,7 +14,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from icr_proxy.errors import CallerTimeoutError, ProxyError
 from icr_proxy.http1.intake import Intake
-from icr_proxy.net.otherend import NOBODY, peer_behind
+from icr_proxy.net.transport import NOBODY, peer_behind
 from icr_proxy.server.connection import WAITING_MOST, Turns
 from icr_proxy.server.request import Request, unreadable
 

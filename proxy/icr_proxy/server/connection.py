@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp.web_protocol import PayloadAccessError, RequestHandler
 
 from icr_proxy.errors import CallerError
-from icr_proxy.net.breakoff import break_off
+from icr_proxy.net.transport import break_off
 
 if TYPE_CHECKING:
     from collections import deque

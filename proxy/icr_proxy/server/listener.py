@@ -12,11 +12,10 @@ from aiohttp.web_server import Server
 from icr_proxy.errors import BindError
 from icr_proxy.http1.repeating import Sections
 from icr_proxy.http1.request_head import HeadRules
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed, is_loopback
 from icr_proxy.net.proxy_protocol_acceptor import ProxyHeaderReader
-from icr_proxy.net.sockets import DEFAULT_MODE, UnixSocket, open_unix
-from icr_proxy.net.tcpsockets import open_tcp
+from icr_proxy.net.sockets import DEFAULT_MODE, UnixSocket, open_tcp, open_unix
 from icr_proxy.server.acceptor import Acceptor
 from icr_proxy.server.callerconnection import CallerConnection
 from icr_proxy.server.limits import Places
@@ -139,7 +138,7 @@ class Listener:
 
     async def _open_sockets(self) -> list[socket.socket]:
         door, bind = self._door, self._bind
-        path, name = binds.unix_path(bind), binds.systemd_name(bind)
+        path, name = addresses.unix_path(bind), addresses.systemd_name(bind)
         if path is not None:
             self._unix = open_unix(Path(path), mode=door.mode, owner=door.owner, backlog=BACKLOG)
             return [self._unix.socket]
@@ -148,7 +147,7 @@ class Listener:
             if not door.may_be_reached:
                 _keep_to_this_machine(bind, sockets)
             return sockets
-        place = binds.host_and_port(bind)
+        place = addresses.host_and_port(bind)
         return await open_tcp(*place, backlog=BACKLOG) if place is not None else []
 
     def _accept(self, found: socket.socket) -> Acceptor:
@@ -218,7 +217,7 @@ def address_of(found: socket.socket) -> str:
     """Write where a socket is bound."""
     name = found.getsockname()
     if found.family == socket.AF_UNIX:
-        return f"{binds.UNIX}{name}"
+        return f"{addresses.UNIX}{name}"
     return f"{bracketed(name[0])}:{name[1]}"
 
 

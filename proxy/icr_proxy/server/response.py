@@ -22,7 +22,7 @@ from icr_proxy.http1.response_head import (
     passed_back,
     section_of,
 )
-from icr_proxy.net.breakoff import break_off
+from icr_proxy.net.transport import break_off
 
 if TYPE_CHECKING:
     import hashlib

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from icr_proxy.net.storeurl import StoreAddress
+    from icr_proxy.net.addresses import StoreAddress
     from icr_proxy.shared_cache.entries import Names
     from icr_proxy.shared_cache.presence import Presence
 

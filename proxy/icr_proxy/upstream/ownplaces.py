@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from icr_proxy.net import binds
+from icr_proxy.net import addresses as binds
 from icr_proxy.net.peers import plain_address
 
 if TYPE_CHECKING:

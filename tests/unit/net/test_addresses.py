@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icr_proxy.net.addresses import (
-    collide,
     is_loopback,
     read_address,
     read_base_url,
-    read_bind,
     read_host,
     read_network,
     read_origin,
+    read_tcp_bind,
     split_bind,
+    tcp_collide,
     url_host,
 )
 
@@ -67,7 +67,7 @@ def test_what_is_no_host_is_refused(raw: str, rule: str) -> None:
     ],
 )
 def test_an_address_to_listen_on_is_read(raw: str, bind: str) -> None:
-    assert read_bind(raw) == bind
+    assert read_tcp_bind(raw) == bind
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_an_address_to_listen_on_is_read(raw: str, bind: str) -> None:
 )
 def test_what_is_no_address_to_listen_on_is_refused(raw: str, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
-        read_bind(raw)
+        read_tcp_bind(raw)
 
 
 def test_a_bind_is_parted_into_host_without_brackets_and_port() -> None:
@@ -161,7 +161,7 @@ def test_what_is_no_origin_is_refused(raw: str, rule: str) -> None:
         read_origin(raw)
 
 
-@pytest.mark.parametrize("reader", [read_host, read_bind, read_base_url, read_origin])
+@pytest.mark.parametrize("reader", [read_host, read_tcp_bind, read_base_url, read_origin])
 @given(text=st.text(alphabet="aA0:/[].@*-_h tps#?%é", max_size=30))
 def test_reading_twice_gives_the_same(reader: object, text: str) -> None:
     assert callable(reader)
@@ -219,7 +219,7 @@ def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -
     ],
 )
 def test_binds_collide_if_one_takes_the_others_port(one: str, other: str, taken: bool) -> None:  # noqa: FBT001
-    assert collide(one, other) is taken
+    assert tcp_collide(one, other) is taken
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from icr_proxy.net.binds import (
+from icr_proxy.net.addresses import (
     collide,
     host_and_port,
     is_reachable,

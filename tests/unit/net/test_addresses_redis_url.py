@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.net.storeurl import StoreAddress, read_store_url
+from icr_proxy.net.addresses import StoreAddress, read_store_url
 from icr_proxy.redaction import Secret
 
 

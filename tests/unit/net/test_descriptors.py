@@ -13,7 +13,7 @@ import pytest
 
 from icr_proxy.config.models import WebhooksConfig
 from icr_proxy.errors import StartError
-from icr_proxy.net import binds
+from icr_proxy.net import addresses
 from icr_proxy.net.descriptors import (
     PORT_CONNECTIONS,
     SPARE,
@@ -108,7 +108,9 @@ def test_a_configuration_is_cut_to_what_fits() -> None:
 
 def test_a_port_for_webhooks_takes_its_share() -> None:
     config = config_for("http://127.0.0.1:9")
-    webhooks = WebhooksConfig(bind=binds.read_bind("127.0.0.1:9"), secret=config.app.private_key)
+    webhooks = WebhooksConfig(
+        bind=addresses.read_bind("127.0.0.1:9"), secret=config.app.private_key
+    )
     room = Room(limit=300, used=10)
 
     without, beside = room.shares(config), room.shares(replace(config, webhooks=webhooks))

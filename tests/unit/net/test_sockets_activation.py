@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from icr_proxy.errors import BindError
-from icr_proxy.net.activation import Activation
+from icr_proxy.net.sockets import Activation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from icr_proxy.errors import BindError
-from icr_proxy.net import tcpsockets
-from icr_proxy.net.tcpsockets import open_tcp
+from icr_proxy.net import sockets
+from icr_proxy.net.sockets import open_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *places: Any) -> None:
     async def resolve(_host: str) -> Places:
         return list(places)
 
-    monkeypatch.setattr(tcpsockets, "_resolve", resolve)
+    monkeypatch.setattr(sockets, "_resolve", resolve)
 
 
 async def test_a_name_is_all_its_addresses_on_one_port(
@@ -137,14 +137,14 @@ async def test_a_star_is_what_there_is_on_a_machine_with_one_family(
     monkeypatch: pytest.MonkeyPatch, opened: list[socket.socket], missing: socket.AddressFamily
 ) -> None:
     """Pods of a cluster without IPv6 have none, and those of one without IPv4 the reverse."""
-    plain = tcpsockets._open
+    plain = sockets._open
 
     def of_one_family(family: socket.AddressFamily, *words: Any, **more: Any) -> socket.socket:
         if family == missing:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return plain(family, *words, **more)
 
-    monkeypatch.setattr(tcpsockets, "_open", of_one_family)
+    monkeypatch.setattr(sockets, "_open", of_one_family)
     opened += await open_tcp("*", 0, backlog=1)
 
     assert [each.family for each in opened] == [

@@ -20,7 +20,7 @@ from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.config.listenerconfig import TlsConfig
 from icr_proxy.errors import StartError
 from icr_proxy.net.peers import Peer
-from icr_proxy.net.tlsdoor import TlsDoor
+from icr_proxy.net.tls import TlsDoor
 from icr_proxy.server.callerconnection import peer_of
 from icr_proxy.server.listener import Door, Listener
 from icr_proxy.server.pages import send_page, text_page

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 
-from icr_proxy.net.otherend import peer_behind
+from icr_proxy.net.transport import peer_behind
 
 
 async def test_a_process_behind_a_unix_socket_is_known_by_its_number() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from icr_proxy.net.breakoff import break_off
+from icr_proxy.net.transport import break_off
 
 
 async def test_what_was_sent_does_not_look_complete() -> None:
