@@ -15,7 +15,7 @@ from icr_proxy.errors import ProxyError
 from icr_proxy.forwarding.compiling import build_rules
 from icr_proxy.forwarding.listener_rules import HTTP_1_1, Decision, decide, decide_for
 from icr_proxy.forwarding.request_headers import given_ids
-from icr_proxy.http1.hops import NAME, Hops
+from icr_proxy.http1.headers import NAME, Hops
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.http1.request_head import HeadRules, read_head
 from icr_proxy.identifiers import AppSignature, TokenKey

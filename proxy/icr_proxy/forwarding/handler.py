@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from icr_proxy.forwarding.header_rewriting import Links
     from icr_proxy.forwarding.listener_rules import Decision, Rules
     from icr_proxy.forwarding.request_headers import Prepared
-    from icr_proxy.http1.answerhead import AnswerHead
-    from icr_proxy.http1.headers import Header
-    from icr_proxy.http1.hops import Hops
+    from icr_proxy.http1.headers import Header, Hops
+    from icr_proxy.http1.response_head import AnswerHead
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.outcome import Outcome
     from icr_proxy.policy.router import Target

@@ -13,12 +13,13 @@ import msgspec
 
 from icr_proxy.errors import PolicyDeniedError, ProxyError
 from icr_proxy.http1.headers import (
+    ALLOWED,
+    count_down,
     idempotency_key,
     refuse_expectations,
     refuse_long_body,
     refuse_upgrade,
 )
-from icr_proxy.http1.hops import ALLOWED, count_down
 from icr_proxy.identifiers import AppSignature, OnOrganization, TokenKey
 from icr_proxy.policy.browser_guard import is_preflight, preflight
 from icr_proxy.policy.router import Reading
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from icr_proxy.forwarding.duplicate_guard import Terms
     from icr_proxy.forwarding.header_rewriting import Links
     from icr_proxy.forwarding.request_headers import Prepared, RequestHeaders
-    from icr_proxy.http1.hops import Hops
+    from icr_proxy.http1.headers import Hops
     from icr_proxy.identifiers import Credential
     from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
     from icr_proxy.policy.caller_auth import Callers, Known

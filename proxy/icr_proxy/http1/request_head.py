@@ -1,15 +1,19 @@
-r"""The head of a request, read from its bytes; what two servers might read differently is refused.
+"""The head of a request, read from its bytes; what two servers might read differently is refused.
 
 llhttp (httptools) reads it without any of its leniences. What it lets pass all the same is looked
 at here first: other protocols (`RTSP/1.1`), several spaces in the request line, fragments, lengths
 that fit into no 63 bits, `Transfer-Encoding` in HTTP/1.0. Each request gets a parser of its own, so
 that nothing is left in it of the request before.
+
+Most connections send the same ones with every request. What they say depends on nothing else than
+the version, if the request line is an everyday one: of that, everything is looked at each time.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import httptools
 import msgspec
@@ -238,3 +242,80 @@ def _mistake(data: bytes, rules: HeadRules) -> ProxyError:
         if name.lower() == tag and CONTROL.search(value) is not None:
             return InstallationInvalidError("the installation header holds characters it must not")
     return BadRequestError("the request is not valid HTTP/1.1")
+
+
+WRITTEN_MOST = 4096  # bytes of header lines that are kept on each connection
+# llhttp knows more methods, some of them for other protocols only, and reads other forms of
+# targets; those are for it alone. Of these, the tests say that it lets all pass.
+EVERYDAY_LINE = re.compile(rb"([A-Z]+) (/[!\"$-~]*) HTTP/1\.([01])\r\n")
+EVERYDAY_WORDS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+EVERYDAY = {word.encode("ascii"): word for word in EVERYDAY_WORDS}
+
+
+class Sections:
+    """Header lines that connections of one listener repeat, each kept once for all of them.
+
+    With a thousand connections that send the same, what belongs to each would not stay in the
+    processor's cache. They go with the last connection that repeats them.
+    """
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[tuple[bool, bytes], Section] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._known)
+
+    def shared(self, section: Section) -> Section:
+        """Give the one that all use whose lines are these, byte for byte."""
+        return self._known.setdefault((section.is_old, section.written), section)
+
+
+class Repeating:
+    """The last header lines of a connection, and what they say; they go with it."""
+
+    __slots__ = ("_is_shared", "_section", "_sections")
+
+    def __init__(self, sections: Sections) -> None:
+        """Share with other connections what comes a second time."""
+        self._sections = sections
+        self._section: Section | None = None
+        self._is_shared = False
+
+    def read(self, data: bytes, rules: HeadRules) -> tuple[Head, int] | None:
+        """Give the head at the beginning, and where it ends, if it ends in the same lines.
+
+        Raises:
+            UriTooLongError: its target is too long.
+        """
+        section = self._section
+        if section is None:
+            return None
+        line = EVERYDAY_LINE.match(data)
+        if line is None or not data.startswith(section.written, line.end()):
+            return None
+        word, target, version = line.groups()
+        method = EVERYDAY.get(word)
+        if method is None or section.is_old is not (version == b"0"):
+            return None
+        if len(target) > rules.uri:
+            check_sizes(len(target), 0, rules)
+        if not self._is_shared:
+            self._section = section = self._sections.shared(section)
+            self._is_shared = True
+        return Head(method, target.decode("ascii"), section), line.end() + len(section.written)
+
+    def keep(self, data: bytes, head: Head) -> None:
+        """Remember the lines of `data`, a whole head, unless another line could change them."""
+        if head.target[0] != "/" or head.method not in EVERYDAY_WORDS:
+            return
+        written = data[data.index(b"\r\n") + 2 :]
+        if len(written) > WRITTEN_MOST:
+            self.forget()
+        else:
+            head.section.written = written
+            self._section, self._is_shared = head.section, False
+
+    def forget(self) -> None:
+        """Remember nothing."""
+        self._section, self._is_shared = None, False

@@ -1,13 +1,18 @@
-"""Which header lines of an answer go back to the caller; what goes to the API is in `headers`.
+"""The head of a response: whether it may be passed on, and which of its lines are.
 
 Lines are kept as they were written, each behind its CR LF: most answers lose one or two of them and
 are passed on otherwise as they came.
+
+llhttp takes more than that: other protocols, versions and codings, statuses that are none. What it
+took ends every line with CR LF and folds none, so the lines can be read as they are.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from icr_proxy.http1.cache_control import CACHE_CONTROL, TARGETED
 from icr_proxy.http1.headers import HOP_BY_HOP, PROXY_ERROR, REQUEST_ID, connection_options
@@ -134,3 +139,122 @@ def passed_back(headers: Iterable[Header]) -> PassedBack:
 
 def _joined(before: bytes | None, value: bytes) -> bytes:
     return before + b", " + value if before else value
+
+
+END = b"\r\n\r\n"
+BODILESS = frozenset({204, 304})  # RFC 9112, 6.3
+# Switching Protocols, which nobody asked for, and what is no status: llhttp takes a body after it.
+NEVER = frozenset({101, *range(100)})
+# RFC 9112, 4; llhttp takes controls in the phrase, and versions 0.9 and 2.0.
+STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
+LINES_KEPT = 64  # then all are forgotten; an API uses few
+INTERIM_STARTS = (b"HTTP/1.1 1", b"HTTP/1.0 1")
+LENGTH_OF_START = len(INTERIM_STARTS[0])
+# Header lines without their CR LF at the end. A bare CR or LF would let another reader see the end
+# of the head elsewhere; a line without a name would hide a status line.
+INTERIM_LINES = re.compile(rb"(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]*:[^\x00\r\n]*)*")
+BARE = re.compile(rb"(?<!\r)\n|\r[^\n]")
+
+
+class StatusLine(msgspec.Struct, frozen=True, gc=False):
+    """The first line of an answer to us."""
+
+    status: int
+    reason: bytes
+    is_old: bool
+    """Whether it is HTTP/1.0."""
+
+
+_known_lines: dict[bytes, StatusLine] = {}
+
+
+def read_status_line(line: bytes) -> StatusLine | None:
+    """Read a first line, if it can be that of an answer to us."""
+    found = STATUS_LINE.fullmatch(line)
+    if found is None or int(found[2]) in NEVER:
+        return None
+    if len(_known_lines) >= LINES_KEPT:
+        _known_lines.clear()
+    known = _known_lines[line] = StatusLine(int(found[2]), found[3] or b"", found[1] == b"0")
+    return known
+
+
+def skip_interim(data: bytes) -> int | None:
+    """Position of the final answer's head: behind all whole interim responses (1xx).
+
+    An interim response says nothing about the connection or a body, whatever its headers are
+    (RFC 9110, 15.2). A parser is told nothing of it: llhttp ends the connection for its
+    `Connection: close` and takes a body for its `Content-Length`. None: more bytes must come first.
+
+    Raises:
+        ValueError: it is malformed, or 101, which nobody asked for.
+    """
+    at = 0
+    while True:
+        while data.startswith(b"\r\n", at):
+            at += 2
+        start = data[at : at + LENGTH_OF_START]
+        if start not in INTERIM_STARTS:
+            if len(start) == LENGTH_OF_START:
+                return at
+            is_begun = any(each.startswith(start) for each in (*INTERIM_STARTS, b"\r\n"))
+            return None if is_begun else at
+        end = data.find(END, at)
+        if end < 0:
+            if BARE.search(data, at) is not None:
+                raise ValueError("an interim response is malformed")
+            return None
+        line_end = data.index(b"\r\n", at)
+        if (
+            read_status_line(data[at:line_end]) is None
+            or INTERIM_LINES.fullmatch(data, line_end, end) is None
+        ):
+            raise ValueError("an interim response is malformed")
+        at = end + len(END)
+
+
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
+    """The head of an answer."""
+
+    line: StatusLine
+    section: bytes
+    """The header lines as received, each *behind* its CR LF."""
+    passed_back: PassedBack
+    """What the caller gets of them."""
+    codings: list[bytes]
+    """How the body is coded for its way here."""
+    end: int
+    """Where the head ends in the bytes it was read from."""
+
+    @property
+    def headers(self) -> list[Header]:
+        """The header lines one by one."""
+        return headers_in(self.section)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the body comes as it is: what we did not ask for could not be passed on.
+
+        So it is with `chunked` named twice, which to some is a body in chunks in a body in chunks,
+        and with any coding in HTTP/1.0, where there is none (RFC 9112, 6.1).
+        """
+        return not self.codings or (
+            len(self.codings) == 1
+            and self.codings[0].strip() == b"chunked"
+            and not self.line.is_old
+        )
+
+
+def read_answer_head(data: bytes) -> AnswerHead | None:
+    """Read the head that llhttp took; nothing if it is no answer to us."""
+    start = 0
+    while data.startswith(b"\r\n", start):  # llhttp passes over empty lines before it
+        start += 2
+    end = data.find(END, start)
+    line_end = data.find(b"\r\n", start)
+    written = data[start:line_end]
+    line = _known_lines.get(written) or read_status_line(written)
+    if line is None or end < 0:
+        return None
+    section = data[line_end:end]
+    return AnswerHead(line, section, *edit_response(section), end + len(END))

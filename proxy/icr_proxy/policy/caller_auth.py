@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
-from icr_proxy.http1.basic import is_basic, read_basic
+from icr_proxy.http1.headers import is_basic, read_basic
 from icr_proxy.policy.callerkeys import digest_in
 from icr_proxy.policy.rules import names_matching
 

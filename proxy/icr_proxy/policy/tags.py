@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.errors import InstallationInvalidError
-from icr_proxy.http1.basic import is_basic, read_basic
+from icr_proxy.http1.headers import is_basic, read_basic
 from icr_proxy.identifiers import canonical_id, is_id
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from icr_proxy.forwarding.duplicate_guard import RESULTS, Guard
 from icr_proxy.forwarding.duplicate_store import Duplicates
 from icr_proxy.forwarding.forwarder import Forwarder
 from icr_proxy.forwarding.handler import Handler
-from icr_proxy.http1.hops import NAME, Hops
+from icr_proxy.http1.headers import NAME, Hops
 from icr_proxy.net.sockets import Activation
 from icr_proxy.observability.log import where
 from icr_proxy.policy.doorkeeper import Doorkeeper

@@ -13,7 +13,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from icr_proxy.errors import CallerTimeoutError, ProxyError
-from icr_proxy.http1.intake import Intake
+from icr_proxy.http1.request_parser import Intake
 from icr_proxy.net.transport import NOBODY, peer_behind
 from icr_proxy.server.connection import WAITING_MOST, Turns
 from icr_proxy.server.request import Request, unreadable
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from aiohttp.web_server import Server
 
     from icr_proxy.config.inbound_models import LimitsConfig
-    from icr_proxy.http1.repeating import Sections
-    from icr_proxy.http1.request_head import HeadRules
+    from icr_proxy.http1.request_head import HeadRules, Sections
     from icr_proxy.net.peers import Peer
     from icr_proxy.server.connection import Refuse
     from icr_proxy.server.limits import Place

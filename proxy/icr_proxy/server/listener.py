@@ -10,8 +10,7 @@ import msgspec
 from aiohttp.web_server import Server
 
 from icr_proxy.errors import BindError
-from icr_proxy.http1.repeating import Sections
-from icr_proxy.http1.request_head import HeadRules
+from icr_proxy.http1.request_head import HeadRules, Sections
 from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed, is_loopback
 from icr_proxy.net.proxy_protocol_acceptor import ProxyHeaderReader

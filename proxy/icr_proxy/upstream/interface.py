@@ -14,7 +14,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from icr_proxy.http1.answerhead import AnswerHead
+    from icr_proxy.http1.response_head import AnswerHead
 
 # Why a connection to the API was closed.
 CLOSES = (

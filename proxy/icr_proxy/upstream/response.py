@@ -13,8 +13,13 @@ import httptools
 import msgspec
 
 from icr_proxy.errors import UpstreamBrokenError, UpstreamMalformedError, UpstreamTimeoutError
-from icr_proxy.http1.answerhead import BODILESS, AnswerHead, read_answer_head, skip_interim
-from icr_proxy.http1.response_head import CONTENT_LENGTH
+from icr_proxy.http1.response_head import (
+    BODILESS,
+    CONTENT_LENGTH,
+    AnswerHead,
+    read_answer_head,
+    skip_interim,
+)
 
 if TYPE_CHECKING:
     import asyncio

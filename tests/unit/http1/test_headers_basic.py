@@ -2,7 +2,7 @@ from base64 import b64encode
 
 import pytest
 
-from icr_proxy.http1.basic import is_basic, read_basic
+from icr_proxy.http1.headers import is_basic, read_basic
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from icr_proxy.errors import BadRequestError, LoopDetectedError
-from icr_proxy.http1.hops import HOPS_MOST, Header, Hops, count_down
+from icr_proxy.http1.headers import HOPS_MOST, Header, Hops, count_down
 
 HOPS = Hops(b"icr-proxy-0123abcd")
 ANOTHER = b"1.1 icr-proxy-99999999"

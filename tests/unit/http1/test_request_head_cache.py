@@ -9,9 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from icr_proxy.errors import ProxyError, UriTooLongError
-from icr_proxy.http1.intake import Intake
-from icr_proxy.http1.repeating import EVERYDAY, WRITTEN_MOST, Sections
-from icr_proxy.http1.request_head import NOTES_MOST, HeadRules
+from icr_proxy.http1.request_head import EVERYDAY, NOTES_MOST, WRITTEN_MOST, HeadRules, Sections
+from icr_proxy.http1.request_parser import Intake
 from tests.unit.http1.test_request_head import BAD_LINES
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icr_proxy.errors import BadRequestError
-from icr_proxy.http1.intake import Intake
 from icr_proxy.http1.request_head import HeadRules
+from icr_proxy.http1.request_parser import Intake
 
 RULES = HeadRules(uri=100, headers=200, tag="X-Tag")
 GET = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"

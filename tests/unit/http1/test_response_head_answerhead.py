@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from icr_proxy.http1.answerhead import (
+from icr_proxy.http1.response_head import (
     LINES_KEPT,
     AnswerHead,
     read_answer_head,
