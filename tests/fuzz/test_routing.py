@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from icr_proxy.errors import ProxyError
 from icr_proxy.identifiers import AppSignature, OnOrganization
 from icr_proxy.policy.paths import is_app_path
-from icr_proxy.policy.router import Router, Target
-from icr_proxy.policy.tags import TagReader
+from icr_proxy.policy.router import Router, TagReader, Target
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TAG, ORGANIZATION = b"X-ICR-Installation-Id", b"X-ICR-Organization-Id"

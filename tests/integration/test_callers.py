@@ -16,7 +16,7 @@ from icr_proxy.config.inbound_models import BrowserConfig, LimitsConfig
 from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
 from icr_proxy.config.models import Config, WebhooksConfig
 from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
-from icr_proxy.policy.callerkeys import hash_of, new_key
+from icr_proxy.policy.caller_auth import hash_of, new_key
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import (
     TAG,

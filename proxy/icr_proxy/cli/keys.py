@@ -149,17 +149,17 @@ def caller(name: str) -> None:
     `Authorization: Bearer KEY`. The lines, on standard error, have only its hash.
     """
     from icr_proxy.config.fields import CALLER_NAME  # noqa: PLC0415
-    from icr_proxy.policy import callerkeys  # noqa: PLC0415
+    from icr_proxy.policy import caller_auth  # noqa: PLC0415
 
     try:
         CALLER_NAME.read(name)
     except ValueError as error:
         raise click.UsageError(f"--name {error}") from None
-    key = callerkeys.new_key()
+    key = caller_auth.new_key()
     click.echo(key)
     click.echo("\nThis is shown once. What the proxy needs of it:\n", err=True)
     click.echo(f"callers:\n  - name: {name}\n    keys:", err=True)
-    click.echo(f"      - {callerkeys.hash_of(key)}", err=True)
+    click.echo(f"      - {caller_auth.hash_of(key)}", err=True)
 
 
 @keys.command(

@@ -12,9 +12,8 @@ from icr_proxy.forwarding.listener_rules import Rules
 from icr_proxy.forwarding.request_headers import RequestHeaders
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
 from icr_proxy.policy.caller_auth import Callers
-from icr_proxy.policy.router import Router
+from icr_proxy.policy.router import Router, TagReader
 from icr_proxy.policy.rules import Policy
-from icr_proxy.policy.tags import TagReader
 
 if TYPE_CHECKING:
     from icr_proxy.config.listenerconfig import ListenerConfig

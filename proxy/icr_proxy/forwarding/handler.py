@@ -22,7 +22,7 @@ from icr_proxy.observability.outcome import CALLER_GONE_STATUS, Journal, readabl
 from icr_proxy.observability.randomness import fresh_digits
 from icr_proxy.observability.tracecontext import SERVING, continue_trace
 from icr_proxy.policy.browser_guard import without_origin_headers
-from icr_proxy.policy.credentials import settle
+from icr_proxy.policy.router import settle
 from icr_proxy.server.bodies import open_body
 from icr_proxy.server.callerconnection import peer_of
 from icr_proxy.server.response import PHRASES, Answer

@@ -1,27 +1,73 @@
-"""Who a caller is, by key or certificate, and what he may ask for at all.
+"""Client authentication by key or certificate: who a caller is, and how failures are delayed.
+
+A key has 256 bits of chance, so that its plain SHA-256 is safe to keep in a file: there is nothing
+to guess, hence no need of a slow hash. The prefix lets scanners of leaked secrets know it, and the
+checksum lets them tell it from a word that only begins so (the form of GitHub's tokens).
 
 A key is compared with every configured one, whoever's it is, and in constant time, so that the time
 an answer takes tells nothing. Why somebody is not let in is for our own eyes: the caller hears one
 sentence whatever was wrong.
+
+This is for those who try keys, and for tools in a loop. A key that is right is never late, wherever
+it comes from: many callers may share an address, and one of them must not shut out the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
+import secrets
+import string
+import zlib
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
 from icr_proxy.http1.headers import is_basic, read_basic
-from icr_proxy.policy.callerkeys import digest_in
+from icr_proxy.lru_cache import Recent
 from icr_proxy.policy.rules import names_matching
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from icr_proxy.errors import CallerReason
+    from icr_proxy.observability.log import Log
     from icr_proxy.policy.operations import Operation
+
+PREFIX = "icrp_"
+ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+RANDOM_LENGTH = 43  # 62 ** 43 is more than 2 ** 256
+CHECKSUM_LENGTH = 6  # 62 ** 6 is more than 2 ** 32
+HASH = "sha256:"
+
+
+def new_key() -> str:
+    """Make a key that nobody has seen before."""
+    key = PREFIX + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_LENGTH))
+    return key + checksum(key)
+
+
+def checksum(text: str) -> str:
+    """Give the CRC-32 of a key's other characters, in its own alphabet."""
+    rest, digits = zlib.crc32(text.encode()), ""
+    for _ in range(CHECKSUM_LENGTH):
+        rest, digit = divmod(rest, len(ALPHABET))
+        digits = ALPHABET[digit] + digits
+    return digits
+
+
+def hash_of(key: str) -> str:
+    """Give what stands in the configuration: `sha256:` and 64 hexadecimal digits."""
+    return HASH + hashlib.sha256(key.encode()).hexdigest()
+
+
+def digest_in(hashed: str) -> bytes:
+    """Give the 32 bytes that such a text stands for."""
+    return bytes.fromhex(hashed.removeprefix(HASH))
+
 
 Header = tuple[bytes, bytes]
 
@@ -177,3 +223,109 @@ def _read(value: bytes) -> tuple[bytes | None, bytes | None]:
         return password or None, user
     bearer = BEARER.fullmatch(value.strip(b" \t"))
     return (bearer[1], None) if bearer is not None else (None, None)
+
+
+FIRST_SECONDS = 0.1  # from the second failure on, twice as long each time …
+MOST_SECONDS = 5.0  # … and no longer than a tool waits without giving up
+FORGET_SECONDS = 60.0  # without a failure, and all is forgotten
+MOST_DOUBLINGS = 10
+
+
+class Failures(msgspec.Struct):
+    """Those of one address: how many, and when the last was."""
+
+    count: int
+    at: float
+
+
+class Lateness:
+    """The failures of all addresses; bounded, the least recently seen leaves first."""
+
+    def __init__(self, *, max_entries: int = 4096) -> None:
+        self._failures: Recent[str, Failures] = Recent(max_entries)
+
+    def __len__(self) -> int:
+        return len(self._failures)
+
+    def fail(self, peer: str, *, now: float) -> tuple[int, float]:
+        """Count a failure; give how many there were, and how many seconds to wait."""
+        place = neighbourhood(peer)
+        failures = self._failures.use(place)
+        if failures is None or now - failures.at > FORGET_SECONDS:
+            failures = self._failures[place] = Failures(0, now)
+        failures.count += 1
+        failures.at = now
+        if failures.count == 1:
+            return 1, 0.0
+        doublings = min(failures.count - 2, MOST_DOUBLINGS)
+        return failures.count, min(MOST_SECONDS, FIRST_SECONDS * 2**doublings)
+
+
+def neighbourhood(peer: str) -> str:
+    """Give the address, of IPv6 the /64: whoever has one has them all (RFC 6177)."""
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer.partition(",")[0]  # of a Unix socket, the user and not the process
+    if isinstance(address, ipaddress.IPv4Address):
+        return peer
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False).network_address)
+
+
+MOST_HELD = 64  # answers that are late at the same time; one more is answered at once
+LOG_SECONDS = 1.0  # between two lines, whoever it is about
+
+
+class Doorkeeper:
+    """One for all listeners, so that an address has one history."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        count: Callable[[CallerReason], None],
+        now: Callable[[], float],
+        pause: Callable[[float], Awaitable[object]],
+    ) -> None:
+        self._log = log
+        self._count = count
+        self._now = now
+        self._pause = pause
+        self._lateness = Lateness()
+        self._logged_at = float("-inf")
+        self._unlogged = 0
+        self.held = 0
+        """Callers who are waiting for their refusal."""
+
+    async def turn_away(self, peer: str, reason: CallerReason) -> None:
+        """Note that somebody at this address was not let in; return when he may hear it."""
+        now = self._now()
+        failures, seconds = self._lateness.fail(peer, now=now)
+        if self.held >= MOST_HELD:
+            seconds = 0.0
+        self._count(reason)
+        self._tell(now, peer=peer, reason=reason, failures=failures, delay_ms=round(seconds * 1000))
+        if not seconds:
+            return
+        self.held += 1
+        try:
+            await self._pause(seconds)
+        finally:
+            self.held -= 1
+
+    def _tell(self, now: float, *, peer: str, reason: str, failures: int, delay_ms: int) -> None:
+        """Write a line, unless the last one was a moment ago; never what was sent."""
+        if now - self._logged_at < LOG_SECONDS:
+            self._unlogged += 1
+            return
+        self._log.warning(
+            "caller.refused",
+            peer=peer,
+            reason=reason,
+            failures=failures,
+            delay_ms=delay_ms,
+            unlogged=self._unlogged,
+        )
+        self._logged_at, self._unlogged = now, 0

@@ -22,7 +22,7 @@ from icr_proxy.forwarding.handler import Handler
 from icr_proxy.http1.headers import NAME, Hops
 from icr_proxy.net.sockets import Activation
 from icr_proxy.observability.log import where
-from icr_proxy.policy.doorkeeper import Doorkeeper
+from icr_proxy.policy.caller_auth import Doorkeeper
 from icr_proxy.runtime.build_observers import (
     add_limits,
     add_states,

@@ -14,7 +14,7 @@ import pytest
 
 from icr_proxy.config.callerconfig import CallerConfig
 from icr_proxy.config.inbound_models import BrowserConfig
-from icr_proxy.policy.callerkeys import hash_of, new_key
+from icr_proxy.policy.caller_auth import hash_of, new_key
 from tests.external.browser.attacks import ATTACKS, PAGE, script
 from tests.external.browser.chromium import chromium
 from tests.support.app_fixture import TAG, Visit, config_for, ok, running, scripted_upstream

@@ -13,7 +13,7 @@ import helm_python
 import pytest
 import yaml
 
-from icr_proxy.policy.callerkeys import hash_of, new_key
+from icr_proxy.policy.caller_auth import hash_of, new_key
 from tests.external.chart.rendering import CASES, HERE, ROOT, helm3_said, helm4, only, values_of
 from tests.support.app_fixture import app_key_pem
 

@@ -24,7 +24,7 @@ import yaml
 
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.emulator.settings import EmulatorSettings
-from icr_proxy.policy.callerkeys import hash_of, new_key
+from icr_proxy.policy.caller_auth import hash_of, new_key
 from tests.support.app_fixture import app_key_pem, call, request_head
 from tests.support.program import program_before
 

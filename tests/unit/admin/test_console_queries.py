@@ -7,7 +7,7 @@ from icr_proxy.config.auditconfig import AuditConfig
 from icr_proxy.config.callerconfig import CallerConfig
 from icr_proxy.config.listenerconfig import ListenerConfig
 from icr_proxy.config.models import AppConfig, Config, WebhooksConfig
-from icr_proxy.policy.callerkeys import hash_of, new_key
+from icr_proxy.policy.caller_auth import hash_of, new_key
 from icr_proxy.redaction import Secret
 
 

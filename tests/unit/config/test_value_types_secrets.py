@@ -8,7 +8,7 @@ import pytest
 
 from icr_proxy.config.secretkinds import KeyHash, KeyText, SecretText, StoreUrl
 from icr_proxy.config.value_types import Kind, ListOf, take
-from icr_proxy.policy.callerkeys import new_key
+from icr_proxy.policy.caller_auth import new_key
 from icr_proxy.redaction import Secret
 
 HASH = "sha256:" + "0a" * 32

@@ -22,7 +22,7 @@ from icr_proxy.forwarding.duplicate_guard import READ_AHEAD, describe
 from icr_proxy.forwarding.duplicate_store import ENTRIES_SHARE
 from icr_proxy.forwarding.forwarder import Job
 from icr_proxy.forwarding.request_headers import Prepared
-from icr_proxy.policy.callerkeys import hash_of, new_key
+from icr_proxy.policy.caller_auth import hash_of, new_key
 from tests.support.app_fixture import (
     Clock,
     RawAnswer,

@@ -13,7 +13,7 @@ from icr_proxy.config.policyconfig import PolicyConfig
 from icr_proxy.forwarding.arriving import arrive
 from icr_proxy.forwarding.explain import Edit, Explanation, difference, explain
 from icr_proxy.identifiers import AppSignature, OnOrganization
-from icr_proxy.policy.callerkeys import hash_of
+from icr_proxy.policy.caller_auth import hash_of
 from tests.support.app_fixture import TAG, Visit, call, config_for, ok, running, scripted_upstream
 
 API = "http://127.0.0.1:9"

@@ -15,7 +15,7 @@ from icr_proxy.config.policyconfig import PolicyConfig
 from icr_proxy.forwarding import explain_output
 from icr_proxy.forwarding.arriving import arrive
 from icr_proxy.forwarding.explain import Explanation, explain
-from icr_proxy.policy.callerkeys import hash_of
+from icr_proxy.policy.caller_auth import hash_of
 from tests.support.app_fixture import TAG, config_for
 
 SECRETS = (

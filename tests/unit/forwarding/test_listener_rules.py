@@ -17,7 +17,7 @@ from icr_proxy.http1.headers import Hops
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.http1.request_head import HeadRules, read_head
 from icr_proxy.identifiers import AppSignature, OnOrganization, TokenKey
-from icr_proxy.policy.callerkeys import hash_of
+from icr_proxy.policy.caller_auth import hash_of
 from tests.support.app_fixture import TAG, config_for
 
 if TYPE_CHECKING:

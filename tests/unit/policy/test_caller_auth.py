@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from icr_proxy.config.callerconfig import CallerConfig
 from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
-from icr_proxy.policy.caller_auth import Callers, Known
-from icr_proxy.policy.callerkeys import hash_of
+from icr_proxy.policy.caller_auth import Callers, Known, hash_of
 from icr_proxy.policy.operations import match
 
 Header = tuple[bytes, bytes]

@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.policy.lateness import FORGET_SECONDS, MOST_SECONDS, Lateness, neighbourhood
+from icr_proxy.policy.caller_auth import FORGET_SECONDS, MOST_SECONDS, Lateness, neighbourhood
 
 NOW = 1000.0
 

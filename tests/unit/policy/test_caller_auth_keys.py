@@ -6,7 +6,7 @@ import pytest
 from icr_proxy.config.fields import KEY_HASHES
 from icr_proxy.config.value_types import take
 from icr_proxy.masking import masked_value
-from icr_proxy.policy.callerkeys import (
+from icr_proxy.policy.caller_auth import (
     ALPHABET,
     CHECKSUM_LENGTH,
     checksum,

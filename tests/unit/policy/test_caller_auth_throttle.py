@@ -13,7 +13,7 @@ import pytest
 
 from icr_proxy.config.models import LogsConfig
 from icr_proxy.observability.log import Lines, Threshold, build_log
-from icr_proxy.policy.doorkeeper import MOST_HELD, Doorkeeper
+from icr_proxy.policy.caller_auth import MOST_HELD, Doorkeeper
 from tests.support.app_fixture import Clock
 
 

@@ -22,9 +22,8 @@ from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
 from icr_proxy.errors import BadRequestError
 from icr_proxy.policy import paths
 from icr_proxy.policy import router as routes
-from icr_proxy.policy.callerkeys import hash_of
-from icr_proxy.policy.router import Router, Target, take_apart
-from icr_proxy.policy.tags import TagReader
+from icr_proxy.policy.caller_auth import hash_of
+from icr_proxy.policy.router import Router, TagReader, Target, take_apart
 from tests.fuzz.pathmodels import MODELS, make_target, missed, play
 from tests.support.app_fixture import (
     Visit,

@@ -15,8 +15,7 @@ from icr_proxy.errors import (
     PolicyDeniedError,
 )
 from icr_proxy.identifiers import AppSignature, Credential, OnOrganization, TokenKey
-from icr_proxy.policy.router import LONGEST_KEPT, TARGETS_KEPT, Router
-from icr_proxy.policy.tags import TagReader
+from icr_proxy.policy.router import LONGEST_KEPT, TARGETS_KEPT, Router, TagReader
 from tests.support.app_fixture import (
     RawAnswer,
     ScriptedUpstream,

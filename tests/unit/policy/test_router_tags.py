@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from icr_proxy.errors import InstallationInvalidError
 from icr_proxy.policy.paths import is_app_path
-from icr_proxy.policy.tags import Header, Tag, TagReader
+from icr_proxy.policy.router import Header, Tag, TagReader
 
 BY_ID, BY_ORGANIZATION = "X-ICR-Installation-Id", "X-ICR-Organization-Id"
 ALL = ("header", "path", "userinfo")
