@@ -12,10 +12,9 @@ import pytest
 import yaml
 
 from icr_proxy.cli.main import commands
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.loading import load
+from icr_proxy.config.inbound_models import CallerConfig, RuleConfig
+from icr_proxy.config.loader import load
 from icr_proxy.config.models import AppConfig, Config
-from icr_proxy.config.policyconfig import RuleConfig
 from icr_proxy.config.reference import json_schema, reference_table
 from icr_proxy.config.rules import compiled
 from icr_proxy.config.spec import dotted, leaves, parts

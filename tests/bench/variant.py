@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import uvloop
 from prometheus_client import Counter, Gauge, Histogram
 
-from icr_proxy.config.loading import load
+from icr_proxy.config.loader import load
 from icr_proxy.observability.installationmetrics import InstallationMetrics
 from icr_proxy.observability.metrics import Metrics
 from icr_proxy.observability.request_log import RequestLog

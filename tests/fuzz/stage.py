@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.clocks import Clocks
-from icr_proxy.config.upstreamconfig import CircuitConfig
+from icr_proxy.config.models import CircuitConfig
 from icr_proxy.runtime.composition import Parts, build
 from tests.fuzz.simulation import SimulatedLoop, Wire, connect
 from tests.support.app_fixture import config_for

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from icr_proxy.config.inbound_models import BrowserConfig, HeadersConfig
-from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.config.inbound_models import BrowserConfig, HeadersConfig, PolicyConfig
 from tests.support.app_fixture import (
     Visit,
     call,

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.inbound_models import BrowserConfig, LimitsConfig
-from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
+from icr_proxy.config.inbound_models import (
+    BrowserConfig,
+    CallerConfig,
+    LimitsConfig,
+    ListenerConfig,
+    PolicyConfig,
+    RuleConfig,
+    TlsConfig,
+)
 from icr_proxy.config.models import Config, WebhooksConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
 from icr_proxy.policy.caller_auth import hash_of, new_key
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icr_proxy.clocks import Clocks
-from icr_proxy.config.upstreamconfig import CircuitConfig
+from icr_proxy.config.models import CircuitConfig
 from icr_proxy.upstream.dialer import parse_address
 from tests.support.app_fixture import (
     Clock,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.config.inbound_models import PolicyConfig
 from icr_proxy.emulator.faults import Fault
 from tests.integration.test_ledger import BROKEN, Retirer, done
 from tests.support.app_fixture import RawAnswer, proxy_before, read_answer

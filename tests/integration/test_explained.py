@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.inbound_models import BrowserConfig, HeadersConfig, LimitsConfig
-from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.inbound_models import (
+    BrowserConfig,
+    CallerConfig,
+    HeadersConfig,
+    LimitsConfig,
+    ListenerConfig,
+    PolicyConfig,
+    RuleConfig,
+)
 from icr_proxy.forwarding.explain import NEW_ID, NEW_TRACE, TOKEN, Explanation, Question, explain
 from icr_proxy.policy.caller_auth import hash_of
 from tests.support.app_fixture import TAG, Visit, call, config_for, ok, running, scripted_upstream

@@ -20,7 +20,7 @@ import pytest
 import uvloop
 
 from icr_proxy.config.inbound_models import TokensConfig
-from icr_proxy.config.upstreamconfig import CircuitConfig, TimeoutsConfig
+from icr_proxy.config.models import CircuitConfig, TimeoutsConfig
 from tests.integration.test_upstream_tls import serving
 from tests.support.app_fixture import (
     RunningProxy,

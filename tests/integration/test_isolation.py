@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from icr_proxy.config.inbound_models import HeadersConfig, LimitsConfig
-from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.inbound_models import HeadersConfig, LimitsConfig, ListenerConfig
 from icr_proxy.emulator.registry.entities import Installation
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.emulator.settings import EmulatorSettings

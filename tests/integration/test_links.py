@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from icr_proxy.config.inbound_models import HeadersConfig
-from icr_proxy.config.listenerconfig import TlsConfig
-from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.config.inbound_models import HeadersConfig, PolicyConfig, TlsConfig
 from tests.support.app_fixture import (
     Visit,
     call,

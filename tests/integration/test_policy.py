@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.inbound_models import PolicyConfig, RuleConfig
 from tests.support.app_fixture import RunningProxy, call, proxy_before, request_head
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from icr_proxy.config.auditconfig import AuditConfig
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.models import LogsConfig, TracingConfig, WebhooksConfig
+from icr_proxy.config.inbound_models import CallerConfig
+from icr_proxy.config.models import AuditConfig, LogsConfig, TracingConfig, WebhooksConfig
 from icr_proxy.policy.caller_auth import hash_of
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import (

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from icr_proxy.config.loading import load
+from icr_proxy.config.inbound_models import PolicyConfig, RuleConfig
+from icr_proxy.config.loader import load
 from icr_proxy.config.models import WebhooksConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import RawAnswer, RunningProxy, call, proxy_before, request_head
 from tests.unit.admin.test_webhooks_delivery import SECRET, about, delivery

@@ -20,9 +20,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from icr_proxy.clocks import SYSTEM_CLOCKS
-from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.config.models import AdminConfig, AppConfig, Config
-from icr_proxy.config.upstreamconfig import TimeoutsConfig, UpstreamConfig
+from icr_proxy.config.inbound_models import ListenerConfig
+from icr_proxy.config.models import AdminConfig, AppConfig, Config, TimeoutsConfig, UpstreamConfig
 from icr_proxy.redaction import Secret
 from icr_proxy.runtime.app import App
 from icr_proxy.upstream.dialer import parse_address

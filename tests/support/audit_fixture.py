@@ -9,7 +9,7 @@ from icr_proxy.audit.chain import seal_all
 from icr_proxy.audit.records import request_of
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit.writer import TrailWriter
-from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import AuditConfig
 from icr_proxy.observability.outcome import Journal, Outcome
 from icr_proxy.observability.tracecontext import continue_trace
 from icr_proxy.query_redaction import QueryRedaction

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.models import TimeoutsConfig
 from tests.integration.test_upstream_tls import trust
 from tests.support.app_fixture import (
     RunningProxy,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.config.loading import load
+from icr_proxy.config.loader import load
 from icr_proxy.errors import ConfigError
 from icr_proxy.showing import shown
 

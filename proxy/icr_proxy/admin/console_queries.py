@@ -13,8 +13,7 @@ import msgspec
 from icr_proxy import __version__
 from icr_proxy.admin.token_state import ShownStatus, token_state
 from icr_proxy.config.reference import NOT_SET, in_effect
-from icr_proxy.config.secretkinds import KeyHash, SecretText, StoreUrl
-from icr_proxy.config.value_types import ListOf, PathText
+from icr_proxy.config.value_types import KeyHash, ListOf, PathText, SecretText, StoreUrl
 from icr_proxy.forwarding.arriving import arrive
 from icr_proxy.forwarding.explain import explain
 from icr_proxy.forwarding.explain_output import document, rows, verdict

@@ -9,8 +9,8 @@ from icr_proxy import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from icr_proxy.config.inbound_models import PolicyConfig
     from icr_proxy.config.models import Config
-    from icr_proxy.config.policyconfig import PolicyConfig
     from icr_proxy.credentials.token_cache import Tokens
     from icr_proxy.runtime.composition import Parts
 

@@ -11,7 +11,7 @@ from icr_proxy.audit.anchor import AnchorFile
 from icr_proxy.audit.key import read_audit_key
 from icr_proxy.audit.recovery import survey
 from icr_proxy.audit.writer import TrailWriter
-from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import AuditConfig
 from icr_proxy.errors import StartError
 
 if TYPE_CHECKING:

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from icr_proxy.audit.anchor import Rewind
     from icr_proxy.audit.chain import Head
     from icr_proxy.audit.writer_thread import Landed
-    from icr_proxy.config.auditconfig import AuditConfig
-    from icr_proxy.config.models import Config
+    from icr_proxy.config.models import AuditConfig, Config
     from icr_proxy.observability.log import Log
 
 HASH_SHOWN = 12  # hex digits: the 48 bits that the metric has

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from icr_proxy.audit.auditwaits import Kept
     from icr_proxy.audit.records import Record
     from icr_proxy.audit.writer_thread import Entry, Landed
-    from icr_proxy.config.auditconfig import AuditConfig
+    from icr_proxy.config.models import AuditConfig
     from icr_proxy.observability.outcome import Journal, Outcome
 
 READ_PLACES, WRITE_PLACES = 1, 2  # the outcome; for a write the intent, too

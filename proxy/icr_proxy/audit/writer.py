@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from icr_proxy.audit.anchor import Rewind
-    from icr_proxy.config.auditconfig import AuditConfig
+    from icr_proxy.config.models import AuditConfig
     from icr_proxy.redaction import Secret
 
 DAY_SECONDS = 86_400.0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.audit.anchor import Rewind
     from icr_proxy.audit.chain import Head
-    from icr_proxy.config.auditconfig import AuditConfig
+    from icr_proxy.config.models import AuditConfig
 
     Waiting = tuple[int, asyncio.Future[int | None]]  # a place in a batch, and who waits for it
 

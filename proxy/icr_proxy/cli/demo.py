@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.config.models import AdminConfig, AppConfig, Config
-from icr_proxy.config.upstreamconfig import UpstreamConfig
+from icr_proxy.config.inbound_models import ListenerConfig
+from icr_proxy.config.models import AdminConfig, AppConfig, Config, UpstreamConfig
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.errors import StartError
 from icr_proxy.redaction import Secret

@@ -178,7 +178,7 @@ def _setting(
     **_others: Any,
 ) -> Setting:
     from icr_proxy.config.fields import BIND  # noqa: PLC0415
-    from icr_proxy.config.listenerconfig import TlsConfig  # noqa: PLC0415
+    from icr_proxy.config.inbound_models import TlsConfig  # noqa: PLC0415
     from icr_proxy.injector.cluster import cluster_around  # noqa: PLC0415
     from icr_proxy.injector.service import Setting  # noqa: PLC0415
 

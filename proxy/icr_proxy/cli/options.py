@@ -58,7 +58,7 @@ def settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def loader(file: Path | None, options: dict[str, Any]) -> Callable[[], Config]:
     """Give what loads the configuration, now and at every reload."""
-    from icr_proxy.config.loading import load  # noqa: PLC0415
+    from icr_proxy.config.loader import load  # noqa: PLC0415
 
     flags = {
         key: options[flag.lstrip("-").replace("-", "_")]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from icr_proxy.config.secretkinds import KeyHash, KeyText, SecretText, StoreUrl
 from icr_proxy.config.value_types import (
     Choice,
     Count,
     Duration,
+    KeyHash,
+    KeyText,
     ListOf,
     PathText,
     SecretPath,
+    SecretText,
     Share,
     Size,
+    StoreUrl,
     Switch,
     Text,
 )

@@ -1,14 +1,21 @@
-"""How requests are served, as configured: tokens, limits, headers, web pages.
+"""Keys of what clients meet: callers, listeners, policy, limits, tokens, headers, web pages.
+
+A table of keys like `config`: annotations are real objects.
+
+A table of keys like `config`: annotations are real objects.
+
+A table of keys like `config`: annotations are real objects.
 
 A table of keys like `config`: annotations are real objects.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from icr_proxy.config import fields as of
-from icr_proxy.config import rules
+from icr_proxy.config import rules as admission
+from icr_proxy.config import rules as consistency
 from icr_proxy.config.spec import Key, Rule, check
 from icr_proxy.redaction import Secret
 
@@ -18,10 +25,10 @@ class TokensConfig:
     """Access tokens: when they are renewed, how long one waits for them, who shares them."""
 
     must_hold: ClassVar = (
-        Rule(("shared_url_file", "shared"), rules.not_beside("tokens.shared")),
-        Rule(("shared_ca_file", "shared", "shared_url_file"), rules.of_sharing),
-        Rule(("shared_key_file", "shared", "shared_url_file"), rules.of_sharing),
-        Rule(("revoke_on_exit", "shared", "shared_url_file"), rules.own_tokens),
+        Rule(("shared_url_file", "shared"), consistency.not_beside("tokens.shared")),
+        Rule(("shared_ca_file", "shared", "shared_url_file"), consistency.of_sharing),
+        Rule(("shared_key_file", "shared", "shared_url_file"), consistency.of_sharing),
+        Rule(("revoke_on_exit", "shared", "shared_url_file"), consistency.own_tokens),
     )
 
     refresh_margin: Annotated[
@@ -131,7 +138,7 @@ OVERRIDES = (
 class HeadersConfig:
     """Headers with a meaning to the proxy, and headers it keeps to itself."""
 
-    must_hold: ClassVar = (Rule(("organization", "installation"), rules.told_apart),)
+    must_hold: ClassVar = (Rule(("organization", "installation"), consistency.told_apart),)
 
     installation: Annotated[
         str, Key(of.TAG_HEADER, "The header in which callers name the installation.", live=True)
@@ -177,6 +184,260 @@ class BrowserConfig:
     allow_origins: Annotated[
         tuple[str, ...], Key(of.ORIGINS, "Origins whose pages may call; empty is none.", live=True)
     ] = ()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerConfig:
+    """One caller; without a key and a certificate it is shut out."""
+
+    must_hold: ClassVar = (Rule(("operations",), admission.operations_that_exist),)
+
+    name: Annotated[str, Key(of.CALLER_NAME, "What log, metrics and rules call it.", live=True)]
+    keys: Annotated[
+        tuple[str, ...],
+        Key(
+            of.KEY_HASHES,
+            "Hashes of its keys, as `icr-proxy keys caller` prints them; several while one is"
+            " replaced.",
+            live=True,
+        ),
+    ] = ()
+    certificates: Annotated[
+        tuple[str, ...],
+        Key(
+            of.CERTIFICATE_NAMES,
+            "Names in client certificates that are its: `dns:…`, `uri:…`, `email:…`, `cn:…`.",
+            live=True,
+        ),
+    ] = ()
+    installations: Annotated[
+        tuple[str, ...],
+        Key(of.INSTALLATION_IDS, "Installations it may act for; empty is any.", live=True),
+    ] = ()
+    operations: Annotated[
+        tuple[str, ...],
+        Key(of.OPERATIONS, "Operations it may do, as in `v1.*`; empty is any.", live=True),
+    ] = ()
+    listeners: Annotated[
+        tuple[str, ...],
+        Key(of.BINDS, "Listeners it may use, by their `bind`; empty is any.", live=True),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+# In place of callers who were all removed while running: nobody comes in, nothing is opened.
+NOBODY = CallerConfig(name="nobody")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """TLS on one listener; off without a certificate."""
+
+    must_hold: ClassVar = (
+        Rule(("cert", "key"), consistency.together("key")),
+        Rule(("client_ca", "cert"), consistency.only_with("cert")),
+        Rule(("client_auth", "client_ca"), consistency.someone_to_ask),
+    )
+
+    cert: Annotated[
+        Path | None,
+        Key(
+            of.FILE,
+            "PEM file with the certificate and its issuers; a changed file is picked up.",
+            example="/etc/icr-proxy/tls/tls.crt",
+        ),
+    ] = None
+    key: Annotated[
+        Path | None,
+        Key(of.SECRET_FILE, "PEM file with its private key.", example="/etc/icr-proxy/tls/tls.key"),
+    ] = None
+    client_ca: Annotated[
+        Path | None,
+        Key(
+            of.FILE,
+            "PEM file of the authorities whose client certificates are taken; empty asks for none.",
+            example="/etc/icr-proxy/tls/clients-ca.crt",
+        ),
+    ] = None
+    client_auth: Annotated[
+        Literal["required", "optional"],
+        Key(of.REQUIRED_OR_OPTIONAL, "Whether clients without a certificate are served."),
+    ] = "required"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it is not off."""
+        return self.cert is not None
+
+    @property
+    def verifies_clients(self) -> bool:
+        """Whether nobody is served who has no certificate of a known authority."""
+        return self.client_ca is not None and self.client_auth == "required"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerConfig:
+    """One address on which callers are served."""
+
+    must_hold: ClassVar = (
+        Rule(("mode", "bind"), consistency.of_a_unix_socket),
+        Rule(("owner", "bind"), consistency.of_a_unix_socket),
+        Rule(
+            ("proxy_protocol_from", "proxy_protocol", "bind"),
+            consistency.known_fronts,
+        ),
+        Rule(("tags",), consistency.each_once),
+        Rule(("tags", "installation", "untagged"), consistency.some_credential),
+        Rule(("untagged", "installation"), consistency.one_meaning),
+        Rule(("installation", "allow"), consistency.among_allowed),
+    )
+
+    bind: Annotated[
+        str,
+        Key(
+            of.BIND,
+            "Where to listen: `host:port`, `unix:/path`, `systemd:name`; port 0 takes any.",
+            flag="--listen",
+        ),
+    ] = "127.0.0.1:8080"
+    mode: Annotated[
+        str | None, Key(of.MODE, "Permissions of a Unix socket; empty is 0600, its owner alone.")
+    ] = None
+    owner: Annotated[
+        str | None, Key(of.OWNER, "Owner of a Unix socket, `user:group` by name or number.")
+    ] = None
+    exposed: Annotated[
+        bool, Key(of.SWITCH, "Confirm that other machines may connect and use the credentials.")
+    ] = False
+    anonymous: Annotated[
+        bool, Key(of.SWITCH, "Serve whoever connects here, even if there are `callers`.")
+    ] = False
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    proxy_protocol: Annotated[
+        bool, Key(of.SWITCH, "Whether each connection begins with a PROXY header (v1 or v2).")
+    ] = False
+    proxy_protocol_from: Annotated[
+        tuple[str, ...],
+        Key(of.NETWORKS, "Networks of the load balancers whose PROXY headers are believed."),
+    ] = ()
+    hosts: Annotated[
+        tuple[str, ...],
+        Key(of.HOSTS, "Names callers may use in `Host`; empty: local ones, or any if exposed."),
+    ] = ()
+    tags: Annotated[
+        tuple[Literal["header", "path", "userinfo"], ...],
+        Key(
+            of.TAGS, "Where an installation is named: `header`, `path` (/~ID/…), `userinfo` (ID@…)."
+        ),
+    ] = ("header",)
+    installation: Annotated[
+        str | None,
+        Key(of.INSTALLATION_ID, "Installation of requests that name none; empty: see `untagged`."),
+    ] = None
+    untagged: Annotated[
+        Literal["refuse", "organization", "app"],
+        Key(
+            of.UNTAGGED,
+            "Requests that name none: refuse; use the path's organization; act as the app.",
+        ),
+    ] = "refuse"
+    allow: Annotated[
+        tuple[str, ...],
+        Key(of.INSTALLATION_IDS, "Installations that may be used here; empty is any."),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleConfig:
+    """One rule of the policy; what is left out matches anything, what is given must all match."""
+
+    name: Annotated[
+        str,
+        Key(
+            of.RULE_NAME,
+            "What log and refusals call a rule; the first that matches decides.",
+            live=True,
+        ),
+    ]
+    action: Annotated[
+        Literal["allow", "deny"], Key(of.ALLOW_OR_DENY, "What happens on a match.", live=True)
+    ]
+    operations: Annotated[
+        tuple[str, ...],
+        Key(of.OPERATIONS, "Operations it is about, as in `v1.*`; empty is any.", live=True),
+    ] = ()
+    methods: Annotated[
+        tuple[str, ...],
+        Key(of.METHODS, "Methods it is about; GET covers HEAD; empty is any.", live=True),
+    ] = ()
+    paths: Annotated[
+        tuple[str, ...],
+        Key(of.PATH_GLOBS, "Paths it is about, as in `/v1/**`; empty is any.", live=True),
+    ] = ()
+    installations: Annotated[
+        tuple[str, ...],
+        Key(of.INSTALLATION_IDS, "Installations it is about; empty is any.", live=True),
+    ] = ()
+    listeners: Annotated[
+        tuple[str, ...],
+        Key(of.BINDS, "Listeners it is about, by their `bind`; empty is any.", live=True),
+    ] = ()
+    callers: Annotated[
+        tuple[str, ...],
+        Key(of.CALLER_NAMES, "Callers it is about, by name; empty is any.", live=True),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """What callers may do."""
+
+    must_hold: ClassVar = (Rule(("rules",), consistency.rules_that_can_match),)
+
+    read_only: Annotated[
+        bool,
+        Key(of.SWITCH, "Refuse every operation that changes state.", live=True, flag="--read-only"),
+    ] = False
+    mode: Annotated[
+        Literal["enforce", "report"],
+        Key(of.ENFORCE_OR_REPORT, "Refuse, or only log what would be refused.", live=True),
+    ] = "enforce"
+    default: Annotated[
+        Literal["allow", "deny"],
+        Key(of.ALLOW_OR_DENY, "What happens to requests that no rule matches.", live=True),
+    ] = "allow"
+    rules: tuple[RuleConfig, ...] = ()
+    duplicate_guard: Annotated[
+        float | None,
+        Key(
+            of.DURATION,
+            "Refuse a write equal to one in flight, or of unknown outcome for so long.",
+            live=True,
+            example="60s",
+        ),
+    ] = None
+    app_endpoints: Annotated[
+        Literal["closed", "read"],
+        Key(
+            of.CLOSED_OR_READ,
+            "Keep `/app` closed, or let callers read the list of installations.",
+            live=True,
+        ),
+    ] = "closed"
 
     def __post_init__(self) -> None:
         check(self)

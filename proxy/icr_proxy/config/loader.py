@@ -1,25 +1,45 @@
-"""What was given where: file, environment and flags, each as a flat table of paths.
+"""The loader: reads file, environment and flags into a configuration, at start and at a reload.
 
 Here is decided which key a name means, and which names mean none; what a value means is for
 `loading` to find out. The value of an unknown key is never repeated: a misspelt `private_ky`
 holds a key all the same.
+
+Flags win over the environment, the environment over the file, the file over the defaults; a value
+that another one replaces is not looked at.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from icr_proxy.config.document import Mapping, Sequence, plain
-from icr_proxy.config.secretkinds import SecretText
-from icr_proxy.config.spec import PREFIX, Key, Path, dotted, find, leaves, parts, variable
-from icr_proxy.config.value_types import ListOf
+from icr_proxy.config.inbound_models import NOBODY
+from icr_proxy.config.models import Config
+from icr_proxy.config.spec import (
+    PREFIX,
+    Key,
+    Part,
+    Path,
+    Rule,
+    broken_rules,
+    dotted,
+    find,
+    leaves,
+    parts,
+    variable,
+)
+from icr_proxy.config.value_types import ListOf, SecretText, take
+from icr_proxy.errors import ConfigError
 from icr_proxy.redaction import in_quotes
 
 if TYPE_CHECKING:
     from collections import abc
+    from collections.abc import Iterator
+    from pathlib import Path as FilePath
 
     from icr_proxy.config.document import Entries, Node
 
@@ -158,3 +178,167 @@ def _nearest(name: str, names: list[str], *, alike: float) -> str | None:
     import difflib  # noqa: PLC0415 - only a typing error needs it, never a start
 
     return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=alike)), None)
+
+
+_WRONG: Final = object()  # in place of a value that could not be read
+
+
+def load(
+    *,
+    file: FilePath | None,
+    environ: abc.Mapping[str, str],
+    flags: abc.Mapping[str, str],
+) -> Config:
+    """Read the configuration; `flags` are named by their dotted path. Raises ConfigError."""
+    found = Found(Config)
+    if file is not None:
+        from icr_proxy.config import yaml_file  # noqa: PLC0415 - most sidecars have no file, hence no YAML
+
+        found.add_file(yaml_file.read(file), name=str(file))
+    found.add_environment(environ)
+    found.add_flags(flags)
+    config: Config = build(found)
+    return config
+
+
+def build(found: Found) -> Any:
+    """Make the section that was looked for from what was found."""
+    builder = _Builder(found)
+    section = builder.section(found.section, ())
+    if builder.problems:
+        raise ConfigError(tuple(builder.problems))
+    return section
+
+
+class _Builder:
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self.problems = list(found.problems)
+
+    def section(self, section: Any, path: Path) -> Any:
+        """Read all keys of a section, and apply those rules that can be applied."""
+        read = {name: self._part(part, (*path, name)) for name, part in parts(section).items()}
+        values = {name: value for name, value in read.items() if value is not _WRONG}
+        broken = broken_rules(section, values)
+        for rule, text in broken:
+            self._broken(path, rule, text)
+        if broken or len(values) < len(read):
+            return _WRONG
+        return section(**values)
+
+    def _part(self, part: Part, path: Path) -> Any:
+        if part.key:
+            return self._value(part, part.key, path)
+        if part.many:
+            return self._list(part, path)
+        if part.optional and path not in self._found.present:
+            return None
+        return self.section(part.section, path)
+
+    def _list(self, part: Part, path: Path) -> Any:
+        present = self._found.present
+        if path not in present:
+            return part.default
+        items = sorted(int(each[-1]) for each in present if each[:-1] == path)
+        if items != list(range(len(items))):
+            self._complain(path, f"number {items[-1]} is there, but not all before it, from 0 on")
+            return _WRONG
+        sections = tuple(self.section(part.section, (*path, str(at))) for at in items)
+        return _WRONG if _WRONG in sections else sections
+
+    def _value(self, part: Part, key: Key, path: Path) -> Any:
+        given = self._found.values.get(path)
+        if given is None:
+            return self._required(key, path) if part.required else part.default
+        if given.raw is None and (part.optional or isinstance(key.kind, ListOf)):
+            return part.default
+        value, complaints = take(key.kind, "" if given.raw is None else given.raw)
+        for at, text in complaints:
+            self._complain(path, text, at=at)
+        return _WRONG if complaints else value
+
+    def _required(self, key: Key, path: Path) -> object:
+        self._complain(path, f"is required; {_remedy(key, path)}")
+        return _WRONG
+
+    def _broken(self, path: Path, rule: Rule, text: str) -> None:
+        first, *_ = origins = [(*path, name) for name in rule.keys]
+        known = find(self._found.section, first)
+        if known and not any(each in self._found.values for each in origins):
+            text = f"{text}; {_remedy(known[1], first)}"
+        self._complain(first, text, origins=origins)
+
+    def _complain(
+        self, path: Path, text: str, *, at: str = "", origins: abc.Sequence[Path] = ()
+    ) -> None:
+        """Note a problem, and from where its values came if they are not defaults."""
+        given = [self._found.values.get(each) for each in origins or [path]]
+        sources = dict.fromkeys(each.source for each in given if each)
+        source = f" (from {' and '.join(sources)})" if sources else ""
+        self.problems.append(f"{dotted(path)}{at}: {text}{source}")
+
+
+def _remedy(key: Key, path: Path) -> str:
+    flag = f" or {key.flag}" if key.flag else ""
+    return f"set it in the file, or by {variable(path)}{flag}"
+
+
+def restart_needed(old: Config, new: Config) -> tuple[str, ...]:
+    """Name the keys that differ and take effect only on a restart."""
+    opens = [("callers",)] if old.callers and not new.callers else []
+    return tuple(dotted(path) for path in (*_fixed_changes(old, new, ()), *opens))
+
+
+def effective(old: Config, new: Config) -> Config:
+    """Give the old configuration with those values of the new one that can be taken over.
+
+    If the last caller goes, nobody is let in: that everybody is takes a restart. So a key can be
+    withdrawn in any way, and a slip of an editor opens nothing.
+    """
+    if old.callers and not new.callers:
+        new = replace(new, callers=(NOBODY,))
+    config: Config = _mixed(old, new)
+    return config
+
+
+def _fixed_changes(old: Any, new: Any, path: Path) -> Iterator[Path]:
+    for part in parts(type(old)).values():
+        here, before, after = (*path, part.name), getattr(old, part.name), getattr(new, part.name)
+        if before == after or _is_live(part):
+            continue
+        if part.key or _reshaped(before, after):
+            yield here
+        elif part.many:
+            for at, (one, other) in enumerate(zip(before, after, strict=True)):
+                yield from _fixed_changes(one, other, (*here, str(at)))
+        else:
+            yield from _fixed_changes(before, after, here)
+
+
+def _is_live(part: Part) -> bool:
+    """Tell whether a key, or a list of sections with all their keys, takes effect on reload."""
+    if part.key:
+        return part.key.live
+    return part.many and all(key.live for _, _, key in leaves(part.section))
+
+
+def _reshaped(before: Any, after: Any) -> bool:
+    """Tell whether a section came or went, so that there is nothing to compare key by key."""
+    if before is None or after is None:
+        return True
+    return isinstance(before, tuple) and len(before) != len(after)
+
+
+def _mixed(old: Any, new: Any) -> Any:
+    changes = {}
+    for part in parts(type(old)).values():
+        before, after = getattr(old, part.name), getattr(new, part.name)
+        if part.key or _is_live(part):
+            changes[part.name] = after if _is_live(part) else before
+        elif _reshaped(before, after):
+            changes[part.name] = before
+        elif part.many:
+            changes[part.name] = tuple(map(_mixed, before, after))
+        else:
+            changes[part.name] = _mixed(before, after)
+    return replace(old, **changes)

@@ -1,4 +1,8 @@
-"""The configuration, as everything else trusts it.
+"""The configuration as a whole: its sections for the app, the API, the log and the audit trail.
+
+A table of keys like `config`: annotations are real objects.
+
+A table of keys like `config`: annotations are real objects.
 
 Every value here has been checked: by `loading.load`, and again by the class itself on construction.
 A key is one line: its type, its `Key` (what it may be, what it means), its default. Reading,
@@ -10,16 +14,184 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from icr_proxy.config import admission, rules
 from icr_proxy.config import fields as of
-from icr_proxy.config.auditconfig import AuditConfig
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.inbound_models import BrowserConfig, HeadersConfig, LimitsConfig, TokensConfig
-from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.config import rules
+from icr_proxy.config.inbound_models import (
+    BrowserConfig,
+    CallerConfig,
+    HeadersConfig,
+    LimitsConfig,
+    ListenerConfig,
+    PolicyConfig,
+    TokensConfig,
+)
 from icr_proxy.config.spec import Key, Rule, check
-from icr_proxy.config.upstreamconfig import UpstreamConfig
 from icr_proxy.redaction import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """Who did what, in files that show if they were touched."""
+
+    must_hold: ClassVar = tuple(
+        Rule((key, "directory"), rules.switched_on)
+        for key in ("key_file", "keep", "keep_days", "anchor_file")
+    )
+
+    directory: Annotated[
+        Path | None,
+        Key(
+            of.DIRECTORY,
+            "Where the trail is kept; empty is no trail.",
+            example="/var/lib/icr-proxy/audit",
+        ),
+    ] = None
+    key_file: Annotated[
+        Path | None,
+        Key(
+            of.SECRET_FILE,
+            "File with the key of the MACs; empty is a chain of hashes alone.",
+            example="/etc/icr-proxy/audit.key",
+        ),
+    ] = None
+    fsync: Annotated[
+        Literal["always", "interval", "never"],
+        Key(of.FSYNC, "When records are forced to the disk; always: before a change is sent."),
+    ] = "always"
+    fsync_interval: Annotated[
+        float, Key(of.DURATION, "How often, if `fsync` is `interval`.", example="1s")
+    ] = 1.0
+    on_failure: Annotated[
+        Literal["refuse", "continue"],
+        Key(
+            of.REFUSE_OR_CONTINUE,
+            "What happens while records cannot be written: refuse requests, or count what is lost."
+            " At a start, if the end of the trail is missing: refuse to start, or record that.",
+        ),
+    ] = "refuse"
+    max_wait: Annotated[
+        float, Key(of.DURATION, "How long a request waits for its record.", example="1s")
+    ] = 1.0
+    queue: Annotated[int, Key(of.QUEUE, "Records held in memory until they are written.")] = 10_000
+    body_digests: Annotated[bool, Key(of.SWITCH, "Record the SHA-256 of both bodies.")] = False
+    redact_query: Annotated[
+        tuple[str, ...],
+        Key(of.PARAMETERS, "Query parameters whose values are recorded as `***`."),
+    ] = ()
+    segment_size: Annotated[int, Key(of.SEGMENT, "Begin a new file at this size.")] = 64 << 20
+    segment_age: Annotated[
+        float, Key(of.DURATION, "Begin a new file at this age.", example="24h")
+    ] = 86_400.0
+    keep: Annotated[int | None, Key(of.COUNT, "Files to keep; empty is all.", example="1000")] = (
+        None
+    )
+    keep_days: Annotated[
+        int | None, Key(of.DAYS, "Days to keep a file for; empty is for ever.", example="3650")
+    ] = None
+    anchor_file: Annotated[
+        Path | None,
+        Key(
+            of.FILE,
+            "File that gets sequence number and hash of the newest record; a start compares the"
+            " trail with it. Best kept elsewhere.",
+            example="/mnt/elsewhere/icr-proxy.anchor",
+        ),
+    ] = None
+    head_interval: Annotated[
+        float, Key(of.DURATION, "How often these are logged and written there.", example="1m")
+    ] = 60.0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutsConfig:
+    """How long the API may take."""
+
+    pool: Annotated[
+        float, Key(of.DURATION, "For one of `connections` to come free, if all are in use.")
+    ] = 5.0
+    connect: Annotated[float, Key(of.DURATION, "To accept a connection, TLS included.")] = 5.0
+    first_byte: Annotated[float, Key(of.DURATION, "From the request to the answer's head.")] = 60.0
+    idle: Annotated[float, Key(of.DURATION, "Between two pieces of a body.")] = 60.0
+    total: Annotated[float | None, Key(of.DURATION, "For everything; empty is no limit.")] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitConfig:
+    """When the API is left alone because it fails."""
+
+    failures: Annotated[
+        int,
+        Key(
+            of.COUNT_OR_NONE,
+            "Failures in a row after which requests are refused at once; 0 is never.",
+            example="10",
+        ),
+    ] = 10
+    pause: Annotated[
+        float,
+        Key(of.DURATION, "Until one request may try again; doubled while it fails.", example="5s"),
+    ] = 5.0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamConfig:
+    """The API behind the proxy."""
+
+    must_hold: ClassVar = (Rule(("base_url", "allow_plain"), rules.encrypted),)
+
+    base_url: Annotated[
+        str, Key(of.BASE_URL, "Where the API is: scheme, host, port; no path.", flag="--upstream")
+    ] = "https://api.carbonregistry.com"
+    address: Annotated[
+        str | None,
+        Key(
+            of.ADDRESS,
+            "Where to connect in place of that host, `host` or `host:port`; empty asks DNS.",
+        ),
+    ] = None
+    allow_plain: Annotated[
+        bool,
+        Key(of.SWITCH, "Allow plain http to another machine, with tokens readable on the way."),
+    ] = False
+    api_version: Annotated[
+        str, Key(of.API_VERSION, "`x-icr-api-version` for callers that send none.", live=True)
+    ] = "2023-06-16"
+    api_version_override: Annotated[
+        bool, Key(of.SWITCH, "Send `api_version` whatever the caller asks for.", live=True)
+    ] = False
+    ca_file: Annotated[
+        Path | None,
+        Key(
+            of.FILE,
+            "PEM file of the authorities to trust; empty trusts the system's. A changed file is"
+            " picked up.",
+            example="/etc/icr-proxy/ca.pem",
+        ),
+    ] = None
+    timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    connections: Annotated[int, Key(of.COUNT, "Connections to the API at the same time.")] = 100
+    max_connection_age: Annotated[
+        float,
+        Key(
+            of.DURATION_OR_NONE,
+            "No request begins on a connection older than this, so that changed addresses are"
+            " seen; up to a fifth less, by chance. 0 is no limit.",
+            example="5m",
+        ),
+    ] = 300.0
+    circuit: CircuitConfig = field(default_factory=CircuitConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,9 +367,9 @@ class Config:
 
     must_hold: ClassVar = (
         Rule(("listeners",), rules.someone_to_serve),
-        Rule(("listeners", "callers"), admission.exposed_on_purpose),
-        Rule(("callers",), admission.callers_told_apart),
-        Rule(("policy", "callers"), admission.rules_about_known_callers),
+        Rule(("listeners", "callers"), rules.exposed_on_purpose),
+        Rule(("callers",), rules.callers_told_apart),
+        Rule(("policy", "callers"), rules.rules_about_known_callers),
         Rule(("listeners", "admin", "webhooks"), rules.binds_apart),
         Rule(
             ("admin", "app", "upstream", "listeners", "tokens", "webhooks", "audit"),

@@ -1,28 +1,181 @@
-"""What a configuration value may be: one small class for each kind of value.
+"""Types of configuration values: text, numbers, durations, sizes, secrets.
+
+What `kinds` says of kinds holds here; refused values of these are never quoted.
+
+Inside, a duration is a float in seconds and a size an int in bytes; only here are they text.
+Units are few and exact on purpose: `m` is minutes and never months, `KiB` is 1024 bytes, and `KB`,
+over whose meaning people disagree, is refused.
 
 A kind reads raw input (text of a file, a variable or a flag, or a value that was read before) into
 the value the program uses, writes it back as people write it, and describes itself as JSON Schema.
 `read` raises ValueError with the rest of a sentence that begins with the value.
 """
+
 # ruff: noqa: D102, TRY004 - `Kind` says once what the methods do; readers raise one type
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
-from icr_proxy.config import units
-from icr_proxy.config.secretkinds import KeyHash, KeyText, SecretText, StoreUrl
-from icr_proxy.redaction import QUOTED, in_quotes
+from icr_proxy.net.addresses import REDIS_EXAMPLE, read_store_url
+from icr_proxy.redaction import QUOTED, Secret, in_quotes, parse_secret
 from icr_proxy.showing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Schema: TypeAlias = dict[str, Any]
+
+_KEY_HASH = "sha256:[0-9a-fA-F]{64}"
+_HASH_SHOWN = len("sha256:") + 8
+# What `echo "$KEY" | sha256sum` gives when the variable is not set, or with -n.
+_OF_NOTHING = frozenset(
+    f"sha256:{hashlib.sha256(text).hexdigest()}" for text in (b"", b"\n", b"\r\n")
+)
+
+
+class SecretText(msgspec.Struct, frozen=True):
+    """Text that is never shown."""
+
+    example: str = "***"
+
+    def read(self, raw: object) -> Secret:
+        if isinstance(raw, Secret):
+            return raw
+        if not isinstance(raw, str):
+            raise ValueError("is not text")
+        return self.parse(raw)
+
+    def parse(self, text: str) -> Secret:
+        return parse_secret(text)
+
+    def write(self, value: Secret) -> str:  # noqa: ARG002 - that is the point
+        return "***"
+
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": 1}
+
+
+class KeyText(SecretText, frozen=True):
+    """A private key as text; `keys` finds the PEM in it, in quotes as well."""
+
+    def parse(self, text: str) -> Secret:
+        return Secret(text)
+
+
+class StoreUrl(msgspec.Struct, frozen=True):
+    """Where Redis is; user and password in it are never shown."""
+
+    example: str = REDIS_EXAMPLE
+
+    def read(self, raw: object) -> Secret:
+        if isinstance(raw, Secret):
+            raw = raw.reveal()
+        if not isinstance(raw, str):
+            raise ValueError("is not text")
+        secret = parse_secret(raw)
+        read_store_url(secret.reveal())
+        return secret
+
+    def write(self, value: Secret) -> str:
+        return re.sub(r"//[^/]*@", "//***@", value.reveal())
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": "^(?:(?:rediss?|unix)://[!-~]+)$"}
+
+
+class KeyHash(msgspec.Struct, frozen=True):
+    """The hash of a caller's key; what else stands in its place may be the key, and is not shown.
+
+    The hash itself opens nothing, but whoever has a list of them can tell a key that he has found.
+    """
+
+    example: str = "sha256:5a3e4c2b1d0f69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
+
+    def read(self, raw: object) -> str:
+        text = raw if isinstance(raw, str) else ""
+        if not re.fullmatch(_KEY_HASH, text):
+            raise ValueError(
+                "is not sha256: and 64 hexadecimal digits; write the hash of a key, never the key"
+                " (icr-proxy keys caller makes both)"
+            )
+        if text.lower() in _OF_NOTHING:
+            raise ValueError("is the hash of no key but of an empty line")
+        return text.lower()
+
+    def write(self, value: str) -> str:
+        return f"{value[:_HASH_SHOWN]}…"
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": f"^(?:{_KEY_HASH})$"}
+
+
+DURATION_PATTERN = r"(0|[1-9][0-9]*)(\.[0-9]+)?(ms|s|m|h)?"
+SIZE_PATTERN = r"(0|[1-9][0-9]*)(B|KiB|MiB|GiB)?"
+
+# No leading zeros: YAML 1.1 reads 010 as eight, people read ten.
+_DURATION = re.compile(DURATION_PATTERN)
+_SIZE = re.compile(SIZE_PATTERN)
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+_DIGITS = 20  # more is a slip of the keyboard; also bounds the work of `int`
+
+
+def read_duration(raw: object) -> float:
+    """Give seconds; raise ValueError for everything that is not a duration."""
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        return _seconds(float(raw))
+    match = _DURATION.fullmatch(raw.strip()) if isinstance(raw, str) else None
+    if match is None or len(match[0]) > _DIGITS:
+        raise ValueError("not a duration")
+    number, unit = float(match[1] + (match[2] or "")), match[3] or "s"
+    # Dividing is exact where multiplying by 0.001 is not.
+    return number / 1000 if unit == "ms" else number * _SECONDS[unit]
+
+
+def _seconds(number: float) -> float:
+    if not math.isfinite(number) or number < 0:
+        raise ValueError("not a length of time")
+    return number
+
+
+def write_duration(seconds: float) -> str:
+    """Write seconds the short way that `read_duration` understands, exact to the nanosecond."""
+    if seconds and seconds % 3600 == 0:
+        return f"{seconds / 3600:.0f}h"
+    if seconds and seconds % 60 == 0:
+        return f"{seconds / 60:.0f}m"
+    milliseconds = round(seconds * 1000)
+    if seconds < 1 and milliseconds and milliseconds / 1000 == seconds:
+        return f"{milliseconds}ms"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def read_size(raw: object) -> int:
+    """Give bytes; raise ValueError for everything that is not a size."""
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
+        return raw
+    match = _SIZE.fullmatch(raw.strip()) if isinstance(raw, str) else None
+    if match is None or len(match[0]) > _DIGITS:
+        raise ValueError("not a size")
+    return int(match[1]) * _BYTES[match[2] or ""]
+
+
+def write_size(size: int) -> str:
+    """Write bytes in the largest unit that says them exactly."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{unit}"
+    return f"{size}B"
+
 
 _YEAR = 366 * 24 * 3600.0  # longer is a slip, and timers of event loops overflow somewhere beyond
 _TRUE = frozenset({"true", "yes", "on", "1"})
@@ -204,7 +357,7 @@ class Duration(msgspec.Struct, frozen=True):
 
     def read(self, raw: object) -> float:
         try:
-            seconds = units.read_duration(raw)
+            seconds = read_duration(raw)
         except ValueError:
             raise ValueError("is not a duration; write seconds or 500ms, 10s, 5m, 2h") from None
         if seconds > _YEAR:
@@ -214,14 +367,14 @@ class Duration(msgspec.Struct, frozen=True):
         return seconds
 
     def write(self, value: float) -> str:
-        return units.write_duration(value)
+        return write_duration(value)
 
     def schema(self) -> Schema:
         least = "minimum" if self.zero else "exclusiveMinimum"
         return {
             "anyOf": [
                 {"type": "number", least: 0, "maximum": _YEAR},
-                {"type": "string", "pattern": f"^{units.DURATION_PATTERN}$"},
+                {"type": "string", "pattern": f"^{DURATION_PATTERN}$"},
             ]
         }
 
@@ -234,21 +387,21 @@ class Size(msgspec.Struct, frozen=True):
 
     def read(self, raw: object) -> int:
         try:
-            size = units.read_size(raw)
+            size = read_size(raw)
         except ValueError:
             raise ValueError("is not a size; write bytes or 64KiB, 1MiB, 2GiB") from None
         if size < self.low:
-            raise ValueError(f"is less than {units.write_size(self.low)}")
+            raise ValueError(f"is less than {write_size(self.low)}")
         return size
 
     def write(self, value: int) -> str:
-        return units.write_size(value)
+        return write_size(value)
 
     def schema(self) -> Schema:
         return {
             "anyOf": [
                 {"type": "integer", "minimum": self.low},
-                {"type": "string", "pattern": f"^{units.SIZE_PATTERN}$"},
+                {"type": "string", "pattern": f"^{SIZE_PATTERN}$"},
             ]
         }
 

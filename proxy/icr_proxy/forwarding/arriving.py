@@ -18,7 +18,7 @@ from icr_proxy.policy.router import ABSOLUTE, DEFAULT_PORTS, SERVER_WIDE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from icr_proxy.config.listenerconfig import ListenerConfig
+    from icr_proxy.config.inbound_models import ListenerConfig
     from icr_proxy.config.models import Config
 
 Header = tuple[bytes, bytes]

@@ -16,9 +16,8 @@ from icr_proxy.policy.router import Router, TagReader
 from icr_proxy.policy.rules import Policy
 
 if TYPE_CHECKING:
-    from icr_proxy.config.listenerconfig import ListenerConfig
+    from icr_proxy.config.inbound_models import ListenerConfig, PolicyConfig
     from icr_proxy.config.models import Config
-    from icr_proxy.config.policyconfig import PolicyConfig
 
 
 def build_rules(config: Config, listener: ListenerConfig) -> Rules:

@@ -24,7 +24,7 @@ from icr_proxy.policy.browser_guard import is_preflight
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from icr_proxy.config.listenerconfig import ListenerConfig
+    from icr_proxy.config.inbound_models import ListenerConfig
     from icr_proxy.config.models import Config
     from icr_proxy.http1.request_head import Head
     from icr_proxy.identifiers import Credential

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from icr_proxy.config.inbound_models import HeadersConfig
-    from icr_proxy.config.upstreamconfig import UpstreamConfig
+    from icr_proxy.config.models import UpstreamConfig
 
 # Framing and expectations are negotiated anew on each connection.
 OURS_UPSTREAM = frozenset({b"content-length", b"expect", b"host"})

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from icr_proxy.config import fields as of
-from icr_proxy.config.loading import load
+from icr_proxy.config.loader import load
 from icr_proxy.config.models import Config
 from icr_proxy.config.spec import find, variable
 from icr_proxy.config.value_types import Choice, Count, Text

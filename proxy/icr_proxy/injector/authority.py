@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.config.inbound_models import TlsConfig
 from icr_proxy.credentials import key_tools
 from icr_proxy.errors import KeyUnusableError, StartError
 from icr_proxy.files import PUBLIC_MODE, write_key

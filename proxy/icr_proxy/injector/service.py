@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from icr_proxy.config.listenerconfig import TlsConfig
+    from icr_proxy.config.inbound_models import TlsConfig
     from icr_proxy.injector.cluster import Cluster
     from icr_proxy.injector.defaults import Defaults
     from icr_proxy.observability.log import Log

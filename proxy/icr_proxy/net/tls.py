@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-    from icr_proxy.config.listenerconfig import TlsConfig
+    from icr_proxy.config.inbound_models import TlsConfig
     from icr_proxy.files import Signature
 
 MOST = 1 << 20  # bytes; whatever is longer is another file

@@ -19,7 +19,7 @@ from icr_proxy.net import addresses
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from icr_proxy.config.listenerconfig import ListenerConfig
+    from icr_proxy.config.inbound_models import ListenerConfig
 
 Header = tuple[bytes, bytes]
 

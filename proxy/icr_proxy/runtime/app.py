@@ -11,8 +11,8 @@ from icr_proxy.admin.admintoken import AdminToken
 from icr_proxy.admin.client import EVERYWHERE, is_proxy
 from icr_proxy.admin.status import describe_status
 from icr_proxy.clocks import SYSTEM_CLOCKS, Clocks
-from icr_proxy.config.admission import keys_in_the_open
-from icr_proxy.config.reloading import effective, restart_needed
+from icr_proxy.config.loader import effective, restart_needed
+from icr_proxy.config.rules import keys_in_the_open
 from icr_proxy.credentials.revoking import Revoker
 from icr_proxy.errors import AddressInUseError, ConfigError, DirectoryInUseError, ProxyError
 from icr_proxy.forwarding.compiling import build_rules

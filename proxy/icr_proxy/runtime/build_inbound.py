@@ -9,7 +9,7 @@ from icr_proxy.admin.auth import Gate
 from icr_proxy.admin.console_pages import Console
 from icr_proxy.admin.control import Control
 from icr_proxy.admin.deliveries import RESULTS, Deliveries
-from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.inbound_models import ListenerConfig
 from icr_proxy.net import addresses
 from icr_proxy.observability.log import where
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from icr_proxy.config.listenerconfig import ListenerConfig
+    from icr_proxy.config.inbound_models import ListenerConfig
     from icr_proxy.config.models import Config
     from icr_proxy.forwarding.handler import Handler
     from icr_proxy.net.tls import TlsDoor

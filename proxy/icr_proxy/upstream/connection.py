@@ -20,7 +20,7 @@ from icr_proxy.upstream.response import HIGH_WATER, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from icr_proxy.config.upstreamconfig import TimeoutsConfig
+    from icr_proxy.config.models import TimeoutsConfig
     from icr_proxy.upstream.interface import Body, UpstreamRequest
 
 

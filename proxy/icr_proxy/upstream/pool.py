@@ -24,7 +24,7 @@ from icr_proxy.upstream.slots import Slots
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from icr_proxy.config.upstreamconfig import TimeoutsConfig
+    from icr_proxy.config.models import TimeoutsConfig
     from icr_proxy.upstream.breaker import Breaker
     from icr_proxy.upstream.dialer import Address
     from icr_proxy.upstream.interface import UpstreamRequest, UpstreamResponse

@@ -15,9 +15,8 @@ import pytest
 
 from icr_proxy.audit.chain import Head
 from icr_proxy.audit.writer_thread import Landed
-from icr_proxy.config.auditconfig import AuditConfig
-from icr_proxy.config.models import AdminConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.inbound_models import PolicyConfig, RuleConfig
+from icr_proxy.config.models import AdminConfig, AuditConfig
 from icr_proxy.emulator.server import Emulator
 from tests.external.browser.chromium import chromium
 from tests.support.app_fixture import call, config_for, request_head, running

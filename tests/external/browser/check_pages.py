@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.inbound_models import BrowserConfig
+from icr_proxy.config.inbound_models import BrowserConfig, CallerConfig
 from icr_proxy.policy.caller_auth import hash_of, new_key
 from tests.external.browser.attacks import ATTACKS, PAGE, script
 from tests.external.browser.chromium import chromium

@@ -17,8 +17,8 @@ import yaml
 
 from icr_proxy.config.models import Config
 from icr_proxy.config.reference import json_schema
-from icr_proxy.config.secretkinds import SecretText, StoreUrl
 from icr_proxy.config.spec import leaves
+from icr_proxy.config.value_types import SecretText, StoreUrl
 from tests.support.tables import rewritten
 
 ROOT = Path(__file__).parents[3]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.config.upstreamconfig import CircuitConfig
+from icr_proxy.config.models import CircuitConfig
 from tests.external.peers import servers
 from tests.external.peers.corpus import Case, cases
 from tests.fuzz.reference import Message, read_strictly

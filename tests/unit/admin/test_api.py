@@ -12,8 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from icr_proxy.admin.api import Admin
 from icr_proxy.admin.auth import Gate
 from icr_proxy.admin.control import Control
-from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.inbound_models import LimitsConfig, ListenerConfig
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
 from icr_proxy.server.listener import Listener

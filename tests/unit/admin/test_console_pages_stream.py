@@ -13,7 +13,7 @@ import pytest
 from icr_proxy.admin.console_feed import SUBSCRIBERS_MOST
 from icr_proxy.audit.chain import Head
 from icr_proxy.audit.writer_thread import Landed
-from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import AuditConfig
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import (
     RunningProxy,

@@ -3,10 +3,8 @@ from pathlib import Path
 import pytest
 
 from icr_proxy.admin.console_queries import facts
-from icr_proxy.config.auditconfig import AuditConfig
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.config.models import AppConfig, Config, WebhooksConfig
+from icr_proxy.config.inbound_models import CallerConfig, ListenerConfig
+from icr_proxy.config.models import AppConfig, AuditConfig, Config, WebhooksConfig
 from icr_proxy.policy.caller_auth import hash_of, new_key
 from icr_proxy.redaction import Secret
 

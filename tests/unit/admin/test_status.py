@@ -8,9 +8,8 @@ import pytest
 from icr_proxy import __version__
 from icr_proxy.admin.status import TOKENS_SHOWN, describe_status
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.config.auditconfig import AuditConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
-from icr_proxy.config.upstreamconfig import CircuitConfig
+from icr_proxy.config.inbound_models import PolicyConfig, RuleConfig
+from icr_proxy.config.models import AuditConfig, CircuitConfig
 from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.identifiers import TokenKey

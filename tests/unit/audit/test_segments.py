@@ -10,7 +10,7 @@ import pytest
 from icr_proxy.audit.recovery import recover
 from icr_proxy.audit.segments import LOCK, claim, create, is_in_use, list_segments, segment_name
 from icr_proxy.audit.writer import inspect_trail
-from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import AuditConfig
 from icr_proxy.errors import StartError
 from tests.support.audit_fixture import read_of, writer_in
 

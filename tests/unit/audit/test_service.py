@@ -16,9 +16,8 @@ from icr_proxy.audit.key import read_audit_key
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit.service import TrailReports, config_digest
 from icr_proxy.audit.writer_thread import Landed
-from icr_proxy.config.auditconfig import AuditConfig
-from icr_proxy.config.models import LogsConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.inbound_models import PolicyConfig, RuleConfig
+from icr_proxy.config.models import AuditConfig, LogsConfig
 from icr_proxy.errors import ConfigError, StartError
 from icr_proxy.observability.log import Lines, Threshold, build_log
 from tests.support.app_fixture import (

@@ -10,7 +10,7 @@ from icr_proxy.audit.chain import Head
 from icr_proxy.audit.records import Gap, Intent, Record, Stop
 from icr_proxy.audit.trail import Trail
 from icr_proxy.audit.writer_thread import Entry, Landed, number_intents, unwrapped
-from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import AuditConfig
 from icr_proxy.errors import AuditUnavailableError
 from icr_proxy.observability.outcome import Outcome
 from tests.support.audit_fixture import journal_of, outcome_of

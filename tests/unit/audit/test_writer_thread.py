@@ -15,7 +15,7 @@ from icr_proxy.audit.anchor import Rewind
 from icr_proxy.audit.chain import Head
 from icr_proxy.audit.records import Intent, Record, Request, Stop, intent_of
 from icr_proxy.audit.writer_thread import Awaited, Landed, TrailThread
-from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import AuditConfig
 from icr_proxy.observability.outcome import Announcement
 from icr_proxy.query_redaction import QueryRedaction
 from tests.support.app_fixture import Clock

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from icr_proxy.audit_tools.policy_suggestion import as_yaml, suggest
-from icr_proxy.config.loading import load
+from icr_proxy.config.loader import load
 from icr_proxy.config.rules import compiled
 from icr_proxy.policy.operations import match
 from icr_proxy.policy.rules import Policy, Subject

@@ -23,7 +23,7 @@ from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit.writer import TrailWriter, inspect_trail
 from icr_proxy.audit.writer_thread import TrailThread
 from icr_proxy.cli.main import commands
-from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import AuditConfig
 from icr_proxy.errors import StartError
 from tests.support.audit_fixture import KEY, read_of, writer_in
 from tests.support.audit_trails import write_trail

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from icr_proxy.cli.main import commands
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.loading import load
+from icr_proxy.config.inbound_models import CallerConfig
+from icr_proxy.config.loader import load
 from icr_proxy.credentials.signing_key import load_key_file
 from icr_proxy.policy.caller_auth import hash_of
 from tests.support.app_fixture import app_key_pem

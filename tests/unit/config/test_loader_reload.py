@@ -4,14 +4,27 @@ from typing import Annotated, Any
 
 import pytest
 
-from icr_proxy.config.callerconfig import NOBODY, CallerConfig
-from icr_proxy.config.inbound_models import HeadersConfig, LimitsConfig, TokensConfig
-from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.config.models import AdminConfig, AppConfig, Config, LogsConfig, WebhooksConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
-from icr_proxy.config.reloading import _fixed_changes, _mixed, effective, restart_needed
+from icr_proxy.config.inbound_models import (
+    NOBODY,
+    CallerConfig,
+    HeadersConfig,
+    LimitsConfig,
+    ListenerConfig,
+    PolicyConfig,
+    RuleConfig,
+    TokensConfig,
+)
+from icr_proxy.config.loader import _fixed_changes, _mixed, effective, restart_needed
+from icr_proxy.config.models import (
+    AdminConfig,
+    AppConfig,
+    Config,
+    LogsConfig,
+    TimeoutsConfig,
+    UpstreamConfig,
+    WebhooksConfig,
+)
 from icr_proxy.config.spec import Key, dotted
-from icr_proxy.config.upstreamconfig import TimeoutsConfig, UpstreamConfig
 from icr_proxy.config.value_types import Count
 from icr_proxy.redaction import Secret
 

@@ -5,12 +5,9 @@ from typing import Annotated, Any
 
 import pytest
 
-from icr_proxy.config.inbound_models import OVERRIDES
-from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.config.loader import Found
-from icr_proxy.config.loading import build, load
+from icr_proxy.config.inbound_models import OVERRIDES, ListenerConfig, RuleConfig
+from icr_proxy.config.loader import Found, build, load
 from icr_proxy.config.models import AppConfig, Config
-from icr_proxy.config.policyconfig import RuleConfig
 from icr_proxy.config.spec import Key
 from icr_proxy.config.value_types import Count
 from icr_proxy.errors import ConfigError

@@ -6,20 +6,28 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.config.inbound_models import BrowserConfig, HeadersConfig, LimitsConfig, TokensConfig
-from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
+from icr_proxy.config.inbound_models import (
+    BrowserConfig,
+    HeadersConfig,
+    LimitsConfig,
+    ListenerConfig,
+    PolicyConfig,
+    RuleConfig,
+    TlsConfig,
+    TokensConfig,
+)
 from icr_proxy.config.models import (
     AdminConfig,
     AppConfig,
     Config,
     LogsConfig,
     ShutdownConfig,
+    TimeoutsConfig,
+    UpstreamConfig,
     WebhooksConfig,
 )
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
 from icr_proxy.config.spec import Key, Part, dotted, leaves
 from icr_proxy.config.spec import Path as KeyPath
-from icr_proxy.config.upstreamconfig import TimeoutsConfig, UpstreamConfig
 from icr_proxy.config.value_types import take
 from icr_proxy.errors import ConfigError
 from icr_proxy.redaction import Secret

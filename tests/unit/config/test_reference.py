@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.config.inbound_models import BrowserConfig
-from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.inbound_models import BrowserConfig, ListenerConfig, PolicyConfig, RuleConfig
 from icr_proxy.config.models import AdminConfig, AppConfig, Config, WebhooksConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
 from icr_proxy.config.reference import _values, describe, in_effect, json_schema, reference_table
 from icr_proxy.config.spec import Key, Part, dotted, leaves, parts, variable
 from icr_proxy.config.spec import Path as KeyPath

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from icr_proxy.config import rules as consistency
-from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
+from icr_proxy.config.inbound_models import ListenerConfig, RuleConfig, TlsConfig
 from icr_proxy.config.models import AdminConfig, WebhooksConfig
-from icr_proxy.config.policyconfig import RuleConfig
 from icr_proxy.errors import ConfigError
 from icr_proxy.redaction import Secret
 

@@ -7,10 +7,14 @@ from typing import Any, Literal
 
 import pytest
 
-from icr_proxy.config import admission
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config import rules
+from icr_proxy.config.inbound_models import (
+    CallerConfig,
+    ListenerConfig,
+    PolicyConfig,
+    RuleConfig,
+    TlsConfig,
+)
 
 TLS = TlsConfig(cert=Path("/c"), key=Path("/k"))
 HASH = f"sha256:{1:064x}"
@@ -33,7 +37,7 @@ HASH = f"sha256:{1:064x}"
 def test_a_listener_is_exposed_only_on_purpose(bind: str, exposed: bool, fine: bool) -> None:  # noqa: FBT001
     listeners = (ListenerConfig(bind="127.0.0.1:1"), ListenerConfig(bind=bind, exposed=exposed))
 
-    assert (admission.exposed_on_purpose(listeners, ()) is None) is fine
+    assert (rules.exposed_on_purpose(listeners, ()) is None) is fine
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ def test_a_listener_that_verifies_its_clients_may_be_reached(
 
     listeners = (ListenerConfig(bind="0.0.0.0:443", tls=tls),)
 
-    assert (admission.exposed_on_purpose(listeners, ()) is None) is fine
+    assert (rules.exposed_on_purpose(listeners, ()) is None) is fine
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_callers_are_a_reason_to_be_reached(listener: dict[str, Any], *, fine: b
     listeners = (ListenerConfig(bind="0.0.0.0:80", **listener),)
     callers = (CallerConfig(name="one"),)
 
-    assert (admission.exposed_on_purpose(listeners, callers) is None) is fine
+    assert (rules.exposed_on_purpose(listeners, callers) is None) is fine
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_keys_in_the_open_are_known(
 ) -> None:
     listeners = (ListenerConfig(**listener),)
 
-    assert admission.keys_in_the_open(listeners, (CallerConfig(name="a", **caller),)) == named
+    assert rules.keys_in_the_open(listeners, (CallerConfig(name="a", **caller),)) == named
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,7 @@ def test_callers_are_told_apart(
 ) -> None:
     callers = (CallerConfig(**one), CallerConfig(**other))
 
-    assert admission.callers_told_apart(callers) == complaint
+    assert rules.callers_told_apart(callers) == complaint
 
 
 @pytest.mark.parametrize(
@@ -128,11 +132,11 @@ def test_a_rule_is_about_a_caller_there_is(names: tuple[str, ...], *, fine: bool
     """A rule that denies somebody misspelt would deny nobody."""
     policy = PolicyConfig(rules=(RuleConfig(name="r", action="deny", callers=names),))
 
-    found = admission.rules_about_known_callers(policy, (CallerConfig(name="a"),))
+    found = rules.rules_about_known_callers(policy, (CallerConfig(name="a"),))
 
     assert (found is None) is fine
 
 
 def test_an_operation_that_does_not_exist_is_told() -> None:
-    assert admission.operations_that_exist(("v1.*",)) is None
-    assert "did you mean 'v1.retire'" in (admission.operations_that_exist(("v1.retrie",)) or "")
+    assert rules.operations_that_exist(("v1.*",)) is None
+    assert "did you mean 'v1.retire'" in (rules.operations_that_exist(("v1.retrie",)) or "")

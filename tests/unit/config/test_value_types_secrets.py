@@ -6,8 +6,7 @@ import hashlib
 
 import pytest
 
-from icr_proxy.config.secretkinds import KeyHash, KeyText, SecretText, StoreUrl
-from icr_proxy.config.value_types import Kind, ListOf, take
+from icr_proxy.config.value_types import KeyHash, KeyText, Kind, ListOf, SecretText, StoreUrl, take
 from icr_proxy.policy.caller_auth import new_key
 from icr_proxy.redaction import Secret
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icr_proxy.config.units import read_duration, read_size, write_duration, write_size
+from icr_proxy.config.value_types import read_duration, read_size, write_duration, write_size
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.credentials.app_client import PERHAPS_REFUSED, AppAnswer, AppCalls, no_answer
 from icr_proxy.credentials.signing_key import SigningKey, parse_signing_key
 from icr_proxy.errors import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.credentials import installations
 from icr_proxy.credentials.app_client import AppCalls
 from icr_proxy.credentials.installations import (

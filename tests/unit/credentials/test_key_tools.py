@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.config.inbound_models import TlsConfig
 from icr_proxy.credentials.key_tools import make
 from icr_proxy.errors import KeyUnusableError
 from icr_proxy.net.tls import read_identity

@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 import pytest
 
-from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.credentials.app_client import AppCalls
 from icr_proxy.credentials.signing_key import SigningKey, parse_signing_key

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.doctor import network_checks
 from icr_proxy.doctor.case import Case
 from icr_proxy.doctor.session import AppSession

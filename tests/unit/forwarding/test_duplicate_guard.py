@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from icr_proxy.clocks import Clocks
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.config.listenerconfig import ListenerConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
-from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.inbound_models import (
+    CallerConfig,
+    LimitsConfig,
+    ListenerConfig,
+    PolicyConfig,
+    RuleConfig,
+)
+from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.forwarding.duplicate_guard import READ_AHEAD, describe
 from icr_proxy.forwarding.duplicate_store import ENTRIES_SHARE
 from icr_proxy.forwarding.forwarder import Job

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.inbound_models import BrowserConfig
-from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.config.inbound_models import BrowserConfig, CallerConfig, PolicyConfig
 from icr_proxy.forwarding.arriving import arrive
 from icr_proxy.forwarding.explain import Edit, Explanation, difference, explain
 from icr_proxy.identifiers import AppSignature, OnOrganization

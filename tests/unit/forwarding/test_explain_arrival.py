@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.inbound_models import ListenerConfig
 from icr_proxy.config.models import AppConfig, Config
 from icr_proxy.forwarding.arriving import arrive, read_header
 from icr_proxy.redaction import Secret

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from icr_proxy.admin.token_state import TokenState
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.inbound_models import BrowserConfig
+from icr_proxy.config.inbound_models import BrowserConfig, CallerConfig, PolicyConfig
 from icr_proxy.config.models import Config
-from icr_proxy.config.policyconfig import PolicyConfig
 from icr_proxy.forwarding import explain_output
 from icr_proxy.forwarding.arriving import arrive
 from icr_proxy.forwarding.explain import Explanation, explain

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from icr_proxy.clocks import Clocks
-from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.config.policyconfig import PolicyConfig
-from icr_proxy.config.upstreamconfig import CircuitConfig, TimeoutsConfig
+from icr_proxy.config.inbound_models import LimitsConfig, PolicyConfig
+from icr_proxy.config.models import CircuitConfig, TimeoutsConfig
 from icr_proxy.errors import (
     UpstreamBrokenError,
     UpstreamBusyError,

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.config.policyconfig import PolicyConfig
-from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.inbound_models import LimitsConfig, PolicyConfig
+from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.errors import (
     BadRequestError,
     CallerGoneError,

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.inbound_models import BrowserConfig, LimitsConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.inbound_models import (
+    BrowserConfig,
+    CallerConfig,
+    LimitsConfig,
+    PolicyConfig,
+    RuleConfig,
+)
 from icr_proxy.errors import InstallationRequiredError
 from icr_proxy.forwarding.compiling import build_rules
 from icr_proxy.forwarding.explain import Arrived

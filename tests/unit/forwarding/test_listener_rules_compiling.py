@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.policyconfig import PolicyConfig
+from icr_proxy.config.inbound_models import CallerConfig, PolicyConfig
 from icr_proxy.forwarding.compiling import build_rules, build_terms, upstream_host
 from tests.support.app_fixture import config_for
 

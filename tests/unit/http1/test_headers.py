@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icr_proxy.config.inbound_models import OVERRIDES, HeadersConfig
-from icr_proxy.config.upstreamconfig import UpstreamConfig
+from icr_proxy.config.models import UpstreamConfig
 from icr_proxy.errors import (
     BadRequestError,
     BodyTooLargeError,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.config.loading import load
+from icr_proxy.config.loader import load
 from icr_proxy.injector.annotations import ANNOTATIONS, Wish, _of, ours, read_wish
 from icr_proxy.injector.defaults import Defaults
 from tests.architecture.test_layers import SHELL, imported

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.config.inbound_models import LimitsConfig, TlsConfig
 from icr_proxy.net import proxy_protocol_acceptor
 from icr_proxy.net.tls import TlsDoor
 from icr_proxy.server.callerconnection import peer_of

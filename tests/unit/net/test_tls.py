@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.config.inbound_models import TlsConfig
 from icr_proxy.errors import StartError
 from icr_proxy.net.tls import MOST, read_identity
 from tests.support.app_fixture import pem_of

@@ -16,8 +16,7 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.config.inbound_models import LimitsConfig, TlsConfig
 from icr_proxy.errors import StartError
 from icr_proxy.net.peers import Peer
 from icr_proxy.net.tls import TlsDoor

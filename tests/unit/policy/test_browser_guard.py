@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.config.inbound_models import BrowserConfig
-from icr_proxy.config.listenerconfig import ListenerConfig
+from icr_proxy.config.inbound_models import BrowserConfig, ListenerConfig
 from icr_proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard, hostname, is_preflight, preflight
 from tests.support.app_fixture import (

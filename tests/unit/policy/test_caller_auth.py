@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icr_proxy.config.callerconfig import CallerConfig
+from icr_proxy.config.inbound_models import CallerConfig
 from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
 from icr_proxy.policy.caller_auth import Callers, Known, hash_of
 from icr_proxy.policy.operations import match

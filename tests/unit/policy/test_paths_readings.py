@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from icr_proxy.config.callerconfig import CallerConfig
-from icr_proxy.config.policyconfig import PolicyConfig, RuleConfig
+from icr_proxy.config.inbound_models import CallerConfig, PolicyConfig, RuleConfig
 from icr_proxy.errors import BadRequestError
 from icr_proxy.policy import paths
 from icr_proxy.policy import router as routes

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from icr_proxy.config.inbound_models import HeadersConfig, LimitsConfig, TokensConfig
+from icr_proxy.config.inbound_models import HeadersConfig, LimitsConfig, PolicyConfig, TokensConfig
 from icr_proxy.config.models import ShutdownConfig
-from icr_proxy.config.policyconfig import PolicyConfig
 from icr_proxy.errors import BindError, ConfigError
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.runtime.app import App

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.config.inbound_models import TlsConfig
 from icr_proxy.errors import StartError
 from icr_proxy.runtime.app import App
 from tests.support.app_fixture import (

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from icr_proxy.clocks import SYSTEM_CLOCKS
-from icr_proxy.config.auditconfig import AuditConfig
+from icr_proxy.config.models import AuditConfig
 from icr_proxy.observability.log import Lines, Threshold, build_log
 from icr_proxy.observability.metrics import Metrics
 from icr_proxy.runtime.trails import build_auditing

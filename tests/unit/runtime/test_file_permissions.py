@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.config.auditconfig import AuditConfig
-from icr_proxy.config.inbound_models import TokensConfig
-from icr_proxy.config.listenerconfig import ListenerConfig, TlsConfig
-from icr_proxy.config.models import AdminConfig, AppConfig, Config, WebhooksConfig
+from icr_proxy.config.inbound_models import ListenerConfig, TlsConfig, TokensConfig
+from icr_proxy.config.models import AdminConfig, AppConfig, AuditConfig, Config, WebhooksConfig
 from icr_proxy.config.spec import leaves
 from icr_proxy.config.value_types import PathText, SecretPath
 from icr_proxy.runtime.file_permissions import exposed_secrets

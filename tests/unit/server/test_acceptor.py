@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.config.listenerconfig import TlsConfig
+from icr_proxy.config.inbound_models import LimitsConfig, TlsConfig
 from icr_proxy.net.tls import TlsDoor
 from icr_proxy.server import acceptor
 from icr_proxy.server.acceptor import BATCH_BEYOND, Acceptor

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.errors import (
     CallerGoneError,
     UpstreamBrokenError,

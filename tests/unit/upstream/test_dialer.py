@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from icr_proxy.config.upstreamconfig import TimeoutsConfig
+from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.errors import (
     StartError,
     UpstreamBrokenError,
