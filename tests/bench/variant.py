@@ -20,9 +20,9 @@ import uvloop
 from prometheus_client import Counter, Gauge, Histogram
 
 from icr_proxy.config.loader import load
-from icr_proxy.observability.installationmetrics import InstallationMetrics
 from icr_proxy.observability.metrics import Metrics
 from icr_proxy.observability.request_log import RequestLog
+from icr_proxy.observability.request_metrics import InstallationMetrics
 from icr_proxy.runtime.app import App
 
 if TYPE_CHECKING:

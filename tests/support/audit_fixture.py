@@ -10,8 +10,7 @@ from icr_proxy.audit.records import request_of
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit.writer import TrailWriter
 from icr_proxy.config.models import AuditConfig
-from icr_proxy.observability.outcome import Journal, Outcome
-from icr_proxy.observability.tracecontext import continue_trace
+from icr_proxy.observability.outcome import Journal, Outcome, continue_trace
 from icr_proxy.query_redaction import QueryRedaction
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import Clock

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from icr_proxy.observability.outcome import Outcome
-from icr_proxy.observability.tracecontext import Trace
+from icr_proxy.observability.outcome import Outcome, Trace
 
 
 class Heard:

@@ -18,9 +18,14 @@ from icr_proxy.http1.headers import single
 from icr_proxy.http1.problem import kind_of, problem
 from icr_proxy.http1.response_head import headers_in, passed_back
 from icr_proxy.identifiers import OnOrganization
-from icr_proxy.observability.outcome import CALLER_GONE_STATUS, Journal, readable_id
-from icr_proxy.observability.randomness import fresh_digits
-from icr_proxy.observability.tracecontext import SERVING, continue_trace
+from icr_proxy.observability.outcome import (
+    CALLER_GONE_STATUS,
+    SERVING,
+    Journal,
+    continue_trace,
+    fresh_digits,
+    readable_id,
+)
 from icr_proxy.policy.browser_guard import without_origin_headers
 from icr_proxy.policy.router import settle
 from icr_proxy.server.bodies import open_body

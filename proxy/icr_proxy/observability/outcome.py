@@ -1,4 +1,12 @@
-"""What happened to one request, frozen; log, metrics and audit only read it, so they agree.
+"""The outcome of one request, frozen; log, metrics and audit only read it, so they agree.
+
+A draw is a system call, which costs more than all else that an id needs. What was drawn belongs to
+one process: it is kept in the module, as a fork copies whatever anybody keeps, and lets the child
+forget it.
+
+https://www.w3.org/TR/trace-context/. Of a caller's `traceparent` nothing is believed but its form.
+Whether a trace is *sampled* (its spans are kept) is the caller's word if it sent one; else a share
+of new traces is, decided by the trace's own random digits.
 
 `Journal` is the same while it is still happening. Nothing secret ever enters either: no header, no
 body, no token, only a token's fingerprint. The target with its query is there only while an audit
@@ -7,9 +15,90 @@ trail is kept, and for it alone: no other reader may look at it.
 
 from __future__ import annotations
 
+import os
+import re
+from contextvars import ContextVar
+
 import msgspec
 
-from icr_proxy.observability.tracecontext import Trace  # noqa: TC001  # msgspec looks at the types
+DIGITS = 64  # what a request needs at most: the id of a trace, and those of two spans
+DRAWN = 4096  # bytes, which are 128 requests' worth
+
+_waiting: list[str] = []
+os.register_at_fork(after_in_child=_waiting.clear)
+
+
+def fresh_digits() -> str:
+    """Give 64 random lower-case hexadecimal digits that nobody got before."""
+    try:
+        return _waiting.pop()
+    except IndexError:
+        drawn = os.urandom(DRAWN).hex()
+        first, *rest = (drawn[at : at + DIGITS] for at in range(0, len(drawn), DIGITS))
+        _waiting.extend(rest)
+        return first
+
+
+# All zeros is invalid there. Versions we do not know are read by the rules of the one we do.
+SAFE = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+SAMPLED = 1
+SHARE_DIGITS = 8
+SHARE_OF = 1 << 4 * SHARE_DIGITS
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where a request stands in a trace: all ids in lower-case hexadecimal."""
+
+    id: str
+    parent: str | None
+    """The caller's span, if it named one."""
+    span: str
+    """Our serving of the request."""
+    upstream_span: str
+    """Our asking the API, which is the parent of whatever the API does."""
+    flags: str
+    sampled: bool
+
+    @property
+    def traceparent(self) -> bytes:
+        """The header that the API gets."""
+        return f"00-{self.id}-{self.upstream_span}-{self.flags}".encode("ascii")
+
+
+# The sampled trace of the request that this task serves. A mint runs in a task of its own and is
+# told apart by nothing else from the requests that wait for it; a task inherits the variable from
+# the request that started it.
+SERVING: ContextVar[Trace | None] = ContextVar("SERVING", default=None)
+
+
+def continue_trace(received: bytes | None, *, digits: str, share: float = 0.0) -> Trace:
+    """Continue the trace of a `traceparent`, or begin one.
+
+    `digits` are 64 fresh random hexadecimal ones. `share` of the traces that begin here is sampled.
+    """
+    fresh, span, upstream_span = digits[:32], digits[32:48], digits[48:64]
+    found = SAFE.fullmatch(received) if received is not None else None
+    if found is not None:
+        trace, parent, flags = (group.decode("ascii") for group in found.groups())
+        sampled = bool(int(flags, 16) & SAMPLED)
+        return Trace(
+            id=trace,
+            parent=parent,
+            span=span,
+            upstream_span=upstream_span,
+            flags=flags,
+            sampled=sampled,
+        )
+    sampled = share > 0 and int(fresh[:SHARE_DIGITS], 16) < share * SHARE_OF
+    return Trace(
+        id=fresh,
+        parent=None,
+        span=span,
+        upstream_span=upstream_span,
+        flags="01" if sampled else "00",
+        sampled=sampled,
+    )
+
 
 PATH_LIMIT = 512  # characters of a path that are kept; a longer one is noise, or an attack
 ID_LIMIT = 128  # characters of an ID of the API that are kept

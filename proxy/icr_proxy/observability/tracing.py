@@ -21,14 +21,13 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from icr_proxy import __version__
-from icr_proxy.observability.tracecontext import SERVING
+from icr_proxy.observability.outcome import SERVING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from icr_proxy.config.models import TracingConfig
-    from icr_proxy.observability.outcome import Outcome
-    from icr_proxy.observability.tracecontext import Trace
+    from icr_proxy.observability.outcome import Outcome, Trace
 
 NANOS = 1_000_000_000
 SEND_SECONDS = 5  # how long the collector may take; requests do not wait for it

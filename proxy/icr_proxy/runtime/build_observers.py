@@ -11,10 +11,10 @@ import msgspec
 from icr_proxy.admin.console_feed import Feed
 from icr_proxy.errors import StartError
 from icr_proxy.observability.dispatch import Each, Gathering
-from icr_proxy.observability.installationmetrics import InstallationMetrics
 from icr_proxy.observability.log import Bridge, Lines, Log, Threshold, build_log
 from icr_proxy.observability.metrics import Metrics
 from icr_proxy.observability.request_log import RequestLog, Sampling
+from icr_proxy.observability.request_metrics import InstallationMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable

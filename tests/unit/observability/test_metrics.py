@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from icr_proxy import __version__
 from icr_proxy.observability.metrics import Metrics
+from icr_proxy.observability.outcome import Trace
 from icr_proxy.observability.request_metrics import METHODS
-from icr_proxy.observability.tracecontext import Trace
 from tests.support.fakes import outcome
 
 

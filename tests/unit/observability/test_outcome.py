@@ -3,8 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icr_proxy.observability.outcome import PATH_LIMIT, Announcement, Journal, Outcome, printable
-from icr_proxy.observability.tracecontext import Trace
+from icr_proxy.observability.outcome import (
+    PATH_LIMIT,
+    Announcement,
+    Journal,
+    Outcome,
+    Trace,
+    printable,
+)
 
 TRACE = Trace(id="trace", parent=None, span="s", upstream_span="u", flags="00", sampled=False)
 

@@ -2,7 +2,7 @@ import re
 import subprocess
 import sys
 
-from icr_proxy.observability.randomness import DIGITS, DRAWN, fresh_digits
+from icr_proxy.observability.outcome import DIGITS, DRAWN, fresh_digits
 
 AT_A_TIME = DRAWN * 2 // DIGITS
 
@@ -27,7 +27,7 @@ def test_no_digits_are_in_two_places() -> None:
 
 FORK = """
 import os
-from icr_proxy.observability.randomness import fresh_digits
+from icr_proxy.observability.outcome import fresh_digits
 fresh_digits()
 child = os.fork() == 0
 # In one write: an unbuffered print writes word by word, and the two processes' words would mix.

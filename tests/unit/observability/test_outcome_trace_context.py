@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.observability.tracecontext import Trace, continue_trace
+from icr_proxy.observability.outcome import Trace, continue_trace
 
 DIGITS = "00000001" + "1" * 24 + "2" * 16 + "3" * 16
 NEW, SPAN, UPSTREAM = DIGITS[:32].encode(), "2" * 16, b"3" * 16

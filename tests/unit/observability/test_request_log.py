@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from icr_proxy.config.models import LogsConfig
 from icr_proxy.http1.problem import INTERNAL, TABLE
 from icr_proxy.observability.log import Lines, Log, Threshold, build_log
-from icr_proxy.observability.outcome import Outcome
+from icr_proxy.observability.outcome import Outcome, Trace
 from icr_proxy.observability.request_log import WORTH_A_LOOK, RequestLog, Sampling
-from icr_proxy.observability.tracecontext import Trace
 from tests.support import fakes
 from tests.support.fakes import Heard
 from tests.unit.observability.test_log import NOW, lines_of

@@ -10,9 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
 
 from icr_proxy.observability.metrics import Shown, WithoutCreated
-from icr_proxy.observability.outcome import Outcome
+from icr_proxy.observability.outcome import Outcome, continue_trace
 from icr_proxy.observability.request_metrics import METHODS, SECONDS, STATUSES, RequestCounts, Tally
-from icr_proxy.observability.tracecontext import continue_trace
 from tests.support.fakes import outcome
 
 PLAIN, OPENMETRICS = "", "application/openmetrics-text;version=1.0.0"

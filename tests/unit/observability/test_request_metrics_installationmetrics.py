@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from icr_proxy.observability.installationmetrics import InstallationMetrics
+from icr_proxy.observability.request_metrics import InstallationMetrics
 from tests.support.fakes import outcome
 
 
