@@ -15,8 +15,7 @@ from icr_proxy.doctor.certificates import advice, read_certificate, shown_issuer
 from icr_proxy.doctor.findings import Finding
 from icr_proxy.errors import StartError
 from icr_proxy.net.addresses import is_loopback
-from icr_proxy.upstream.dialer import parse_address
-from icr_proxy.upstream.ownplaces import OwnPlaces
+from icr_proxy.upstream.dialer import OwnPlaces, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

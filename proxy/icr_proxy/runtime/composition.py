@@ -43,8 +43,8 @@ from icr_proxy.runtime.trails import build_auditing
 from icr_proxy.runtime.upstreamreports import TrustReports
 from icr_proxy.runtime.watchers import ClockReports, KeyReports, TokenReports
 from icr_proxy.server.inflight import InFlight
-from icr_proxy.upstream.breaker import Breaker
-from icr_proxy.upstream.ownplaces import OwnPlaces
+from icr_proxy.upstream.circuit_breaker import Breaker
+from icr_proxy.upstream.dialer import OwnPlaces
 
 if TYPE_CHECKING:
     import logging

@@ -1,4 +1,4 @@
-"""Whether the API is asked at all: after many failures in a row it is left alone for a while.
+"""Circuit breaker: after many failures in a row nothing is sent for a while.
 
 closed     everything passes; an answer ends a run of failures.
 open       nothing passes until a pause is over.
@@ -6,16 +6,29 @@ half_open  one request passes as a probe, and what becomes of it decides.
 
 An answer is believed whenever it comes: the API has just given it. A failure counts only if its
 request began in the present round: one that was sent before the last change says nothing new.
+
+What counts against the API is what would have happened to any request: no connection, no trust, no
+answer. An answer speaks for it whatever its status. That the caller left, that our connections were
+all in use, or that an idle connection was closed under us says nothing of the API.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from icr_proxy.errors import CircuitOpenError
+from icr_proxy.errors import (
+    CircuitOpenError,
+    UpstreamBrokenError,
+    UpstreamBusyError,
+    UpstreamError,
+    UpstreamLoopError,
+    UpstreamTimeoutError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+
+    from icr_proxy.upstream.interface import UpstreamRequest, UpstreamResponse
 
 State = Literal["closed", "open", "half_open"]
 STATES: tuple[State, ...] = ("closed", "open", "half_open")
@@ -106,3 +119,64 @@ class Circuit:
     def _move(self, state: State) -> None:
         self.state = state
         self._moved(self)
+
+
+class Engine(Protocol):
+    """What sends, and asks and tells a breaker about it."""
+
+    async def send(
+        self, request: UpstreamRequest, breaker: Breaker | None = None
+    ) -> UpstreamResponse:
+        """Send once and wait for the head of the answer."""
+
+
+class Breaker:
+    """An `upstream.Upstream` in front of an engine.
+
+    It sends itself along instead of waiting for what comes: each coroutine in which a request waits
+    costs it a place in memory, which is cold by the time the answer comes.
+    """
+
+    def __init__(self, engine: Engine, *, circuit: Circuit, now: Callable[[], float]) -> None:
+        self._engine = engine
+        self._circuit = circuit
+        self._now = now
+
+    def send(self, request: UpstreamRequest) -> Coroutine[Any, Any, UpstreamResponse]:
+        """Send once, or raise `CircuitOpenError` without sending."""
+        return self._engine.send(request, self)
+
+    def admit(self, request: UpstreamRequest) -> int:
+        """Let it be sent; how it ended is told with this number.
+
+        Raises:
+            CircuitOpenError: it must not.
+        """
+        is_light = request.body is None and not request.is_write
+        return self._circuit.admit(now=self._now(), is_light=is_light)
+
+    def answered(self) -> None:
+        """There is an answer."""
+        self._circuit.answered()
+
+    def failed(self, number: int, error: BaseException) -> None:
+        """There will be none."""
+        if isinstance(error, UpstreamError) and is_about_api(error):
+            self._circuit.failed(number, now=self._now(), is_late=is_late(error))
+        else:
+            self._circuit.left(number, now=self._now())
+
+
+def is_about_api(error: UpstreamError) -> bool:
+    """Whether it would have happened to any request.
+
+    When the API is restarted, all idle connections break at once, and new ones are fine.
+    """
+    if isinstance(error, UpstreamBusyError | UpstreamLoopError):
+        return False
+    return not (isinstance(error, UpstreamBrokenError) and error.reused and not error.answered)
+
+
+def is_late(error: UpstreamError) -> bool:
+    """Whether the request reached the API, which may have been at work on it."""
+    return isinstance(error, UpstreamTimeoutError) and error.sent

@@ -1,4 +1,7 @@
-"""The conversation on one connection to the API: requests go out, one after the other.
+"""One connection to the API: requests go out one after the other, with one timer for all waits.
+
+Most waits end long before their time. A timer of its own for each costs more than the wait; this
+one stays, and looks when it goes off whether the wait it was for is still the one.
 
 Why not `aiohttp.ClientSession`: it invents headers, merges header lines, repeats requests by
 itself, and hands out connections on which surplus bytes arrived. Here the bytes of a header are
@@ -14,7 +17,6 @@ import ssl
 from typing import TYPE_CHECKING, cast
 
 from icr_proxy.errors import UpstreamError
-from icr_proxy.upstream.alarm import Alarm
 from icr_proxy.upstream.response import HIGH_WATER, Reply
 
 if TYPE_CHECKING:
@@ -22,6 +24,58 @@ if TYPE_CHECKING:
 
     from icr_proxy.config.models import TimeoutsConfig
     from icr_proxy.upstream.interface import Body, UpstreamRequest
+
+# uvloop rounds to the millisecond: without this, a timer that comes a little early comes twice.
+SLACK_SECONDS = 0.001
+
+
+class Alarm:
+    """Rings once, when the time of the latest wait is over."""
+
+    __slots__ = ("_due", "_loop", "_ring", "_timer", "_timer_at")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ring: Callable[[], None] | None = None
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    def set(self, seconds: float, ring: Callable[[], None]) -> None:
+        """Ring in so many seconds, and no longer for what was set before."""
+        self._due = due = self._loop.time() + seconds
+        self._ring = ring
+        if self._timer is None:
+            self._start(due)
+        elif due < self._timer_at:
+            self._timer.cancel()
+            self._start(due)
+
+    def clear(self) -> None:
+        """Do not ring, and forget for whom; the timer stays for the next."""
+        self._ring = None
+
+    def stop(self) -> None:
+        """Do not ring any more, and leave no timer behind."""
+        self._ring = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _start(self, at: float) -> None:
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._go_off)
+
+    def _go_off(self) -> None:
+        self._timer = None
+        ring = self._ring
+        if ring is None:
+            return
+        if self._due > self._loop.time() + SLACK_SECONDS:
+            self._start(self._due)
+        else:
+            self._ring = None
+            ring()
 
 
 RECEIVED_MOST = 384 * 1024  # bytes at a time

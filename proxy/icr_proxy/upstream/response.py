@@ -24,7 +24,7 @@ from icr_proxy.http1.response_head import (
 if TYPE_CHECKING:
     import asyncio
 
-    from icr_proxy.upstream.alarm import Alarm
+    from icr_proxy.upstream.connection import Alarm
 
 HIGH_WATER = 128 * 1024  # bytes of a body held before the socket is no longer read
 HEAD_LIMIT = 256 * 1024  # bytes of a head; llhttp sets no limit of its own

@@ -18,8 +18,7 @@ from icr_proxy.errors import (
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
-from icr_proxy.upstream.breaker import Breaker, is_about_api, is_late
-from icr_proxy.upstream.circuit_breaker import Circuit
+from icr_proxy.upstream.circuit_breaker import Breaker, Circuit, is_about_api, is_late
 from icr_proxy.upstream.interface import UpstreamRequest, UpstreamResponse
 from tests.support.app_fixture import Clock, Parts, upstream_request
 

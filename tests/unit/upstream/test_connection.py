@@ -20,8 +20,7 @@ from icr_proxy.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
-from icr_proxy.upstream.alarm import Alarm
-from icr_proxy.upstream.connection import RECEIVED_MOST, Connection, encode_head
+from icr_proxy.upstream.connection import RECEIVED_MOST, Alarm, Connection, encode_head
 from icr_proxy.upstream.response import HIGH_WATER
 from tests.support.app_fixture import (
     Parts,

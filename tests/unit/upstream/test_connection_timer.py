@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from icr_proxy.upstream.alarm import Alarm
+from icr_proxy.upstream.connection import Alarm
 
 
 class FakeLoop:

@@ -30,7 +30,7 @@ from icr_proxy.errors import (
 )
 from icr_proxy.forwarding.forwarder import may_send_again
 from icr_proxy.http1.problem import kind_of
-from icr_proxy.upstream.breaker import is_about_api
+from icr_proxy.upstream.circuit_breaker import is_about_api
 from icr_proxy.upstream.dialer import parse_address
 from icr_proxy.upstream.pool import Pool
 from tests.support.app_fixture import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from icr_proxy.upstream.ownplaces import OwnPlaces
+from icr_proxy.upstream.dialer import OwnPlaces
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from icr_proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
-from icr_proxy.upstream.breaker import Breaker
+from icr_proxy.upstream.circuit_breaker import Breaker
 from icr_proxy.upstream.interface import UpstreamRequest
 from icr_proxy.upstream.pool import IDLE_SECONDS, PROVEN_SECONDS
 from icr_proxy.upstream.response import Reply

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from icr_proxy.upstream.slots import Slots
+from icr_proxy.upstream.pool import Slots
 
 
 async def waiting(slots: Slots) -> None:

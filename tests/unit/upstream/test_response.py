@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from icr_proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
-from icr_proxy.upstream.alarm import Alarm
+from icr_proxy.upstream.connection import Alarm
 from icr_proxy.upstream.response import HEAD_LIMIT, Reply
 
 
