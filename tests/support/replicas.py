@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.sealing import derive
+from icr_proxy.credentials.signing_key import derive
 from icr_proxy.errors import MintError
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.net.addresses import read_store_url

@@ -84,7 +84,7 @@ def generate(out: Path, public_out: Path | None, bits: str, *, force: bool) -> N
     The registry makes the keys of its apps itself and offers them for download; it is not
     documented to take public keys. This is for emulators, tests and rehearsals of a rotation.
     """
-    from icr_proxy.credentials import keyfiles  # noqa: PLC0415
+    from icr_proxy.credentials import key_tools  # noqa: PLC0415
 
     wanted = [path for path in (out, public_out) if path is not None]
     if len(set(wanted)) < len(wanted):
@@ -93,7 +93,7 @@ def generate(out: Path, public_out: Path | None, bits: str, *, force: bool) -> N
         for path in wanted:
             if path.exists() or path.is_symlink():
                 raise click.UsageError(f"{path} is there already; --force replaces it")
-    pair = keyfiles.new_pair(int(bits))
+    pair = key_tools.new_pair(int(bits))
     try:
         write_key(out, pair.private, mode=PRIVATE_MODE, replace=force)
         if public_out is not None:
@@ -102,7 +102,7 @@ def generate(out: Path, public_out: Path | None, bits: str, *, force: bool) -> N
         raise click.ClickException(
             f"{error.filename} cannot be written: {error.strerror}"
         ) from None
-    click.echo(keyfiles.parse_facts(pair.public.decode(), source="the new key").fingerprint)
+    click.echo(key_tools.parse_facts(pair.public.decode(), source="the new key").fingerprint)
     click.echo(f"Private key: {out} (keep it secret)", err=True)
     if public_out is not None:
         click.echo(f"Public key:  {public_out}", err=True)
@@ -122,10 +122,10 @@ def fingerprint(file: Path) -> None:
     The first line is the form that icr-proxy shows everywhere. Exits with 0, or 1 if there is no
     RSA key in the file.
     """
-    from icr_proxy.credentials import keyfiles  # noqa: PLC0415
+    from icr_proxy.credentials import key_tools  # noqa: PLC0415
 
     try:
-        facts = keyfiles.read_facts(file)
+        facts = key_tools.read_facts(file)
     except KeyUnusableError as error:
         raise click.ClickException(error.detail) from None
     click.echo(facts.fingerprint)

@@ -1,4 +1,6 @@
-"""Requests that the app itself makes, signed with the App JWT: minting, and listing installations.
+"""Requests that the app itself makes, signed with the App JWT.
+
+Pure: the clock comes in, the signature is made by a `keys.Signer`.
 
 A 401 is about the key or about the clock, and both can be mended on the spot: the answer's `Date`
 tells the API's clock, and a ring of keys may hold another one. So a refused call is made again
@@ -9,11 +11,11 @@ be repeated: tokens coexist (V, I), and listing changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
-from icr_proxy.credentials.clockskew import learn_skew
-from icr_proxy.credentials.minting import app_claims
 from icr_proxy.errors import (
     CircuitOpenError,
     ContentCodingError,
@@ -45,6 +47,68 @@ if TYPE_CHECKING:
     from icr_proxy.upstream.interface import Upstream, UpstreamResponse
 
 Header = tuple[bytes, bytes]
+
+NOISE_SECONDS = 1.0  # `Date` has whole seconds, so less cannot be told from none
+# A clock farther off finds no certificate valid, so such a `Date` is wrong itself.
+MOST_SECONDS = 366 * 86400.0
+
+
+def measure_skew(date: float, *, asked_at: float, answered_at: float) -> float:
+    """Seconds by which the API's clock is ahead of ours, or 0 if none can be told.
+
+    `Date` is cut to whole seconds and may be from any moment between question and answer.
+    """
+    skew = date + 0.5 - (asked_at + answered_at) / 2
+    return skew if abs(skew) > NOISE_SECONDS + abs(answered_at - asked_at) / 2 else 0.0
+
+
+def learn_skew(headers: Sequence[Header], *, asked_at: float, answered_at: float) -> float | None:
+    """Measure by the head of an answer; `None` if its date is missing or absurd."""
+    date = server_date(headers)
+    if date is None:
+        return None
+    skew = measure_skew(date, asked_at=asked_at, answered_at=answered_at)
+    return skew if abs(skew) <= MOST_SECONDS else None
+
+
+def server_date(headers: Sequence[Header]) -> float | None:
+    """Seconds since the epoch of the `Date` header (RFC 9110, 6.6.1), if it has a usable one."""
+    for name, value in headers:
+        if name.lower() == b"date":
+            return http_date(value)
+    return None
+
+
+def http_date(value: bytes) -> float | None:
+    """Seconds since the epoch of a date in a header, if it is one."""
+    try:
+        moment = parsedate_to_datetime(value.decode("ascii"))
+        # Dates of HTTP are always in UTC (RFC 9110, 5.6.7), said or not.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+# The documentation recommends 60 s in the past against drifting clocks (D).
+BACKDATED_SECONDS = 60
+# The limit is 600 s by the server's clock (D); a minute is left for a clock of ours that is fast.
+LIFETIME_SECONDS = 540
+
+
+def app_claims(app_id: str, *, now: float) -> dict[str, object]:
+    """Give the payload of an App JWT at `now` (seconds since the epoch, server's clock).
+
+    `alg` is listed among the required payload claims (D), and the vendor sends it (V), although
+    RFC 7515 wants it in the header, where it is as well.
+    """
+    second = int(now)
+    return {
+        "iat": second - BACKDATED_SECONDS,
+        "exp": second + LIFETIME_SECONDS,
+        "iss": app_id,
+        "alg": "RS256",
+    }
+
 
 SUCCESS = range(200, 300)  # the documentation says 200, the framework's default is 201 (A)
 UNAUTHORIZED = 401

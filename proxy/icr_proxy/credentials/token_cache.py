@@ -1,4 +1,6 @@
-"""Who has which token: fresh, due or dead; one mint per key; failures remembered briefly.
+"""The token cache: one mint per key, renewal in the background, failures remembered briefly.
+
+The cache forgets tokens that were renewed, refused or dropped; the API does not.
 
 fresh  use it.
 due    use it, and renew it in the background.
@@ -11,13 +13,12 @@ deadline, and cancelling one harms no other.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from icr_proxy.credentials.cached import CachedToken, keep
-from icr_proxy.credentials.issued import Issued
-from icr_proxy.credentials.mint_backoff import Failures
-from icr_proxy.credentials.rationing import FailureRation, Rations
+from icr_proxy.credentials.access_token import CachedToken, keep
+from icr_proxy.credentials.mint_backoff import FailureRation, Failures, Rations
 from icr_proxy.errors import (
     InstallationBlockedError,
     InstallationRefusedError,
@@ -34,6 +35,32 @@ if TYPE_CHECKING:
     from icr_proxy.config.inbound_models import TokensConfig
     from icr_proxy.credentials.access_token import AccessToken
     from icr_proxy.identifiers import TokenKey
+
+
+class Issued:
+    """Tokens by the order in which they were minted; the oldest leaves when there are too many."""
+
+    def __init__(self, *, max_entries: int) -> None:
+        self._max_entries = max_entries
+        self._tokens: OrderedDict[str, AccessToken] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def add(self, token: AccessToken, *, now: float) -> None:
+        """Keep a token; let go those that have expired by themselves."""
+        while self._tokens and next(iter(self._tokens.values())).expires_at <= now:
+            self._tokens.popitem(last=False)
+        if len(self._tokens) >= self._max_entries:
+            self._tokens.popitem(last=False)
+        self._tokens[token.fingerprint] = token
+
+    def take(self, *, now: float) -> list[AccessToken]:
+        """Hand over those that still live, the newest first, and forget all."""
+        living = [token for token in self._tokens.values() if token.expires_at > now]
+        self._tokens.clear()
+        return living[::-1]
+
 
 EARLY_SECONDS = 0.01  # a timer may fire so early, seen by another clock than the event loop's
 UNKNOWN_AT_ONCE = 20  # mints under way for installations of which nothing is known

@@ -1,8 +1,11 @@
-"""A signed call goes out, an access token comes in, or one reason why not.
+"""The token exchange: a signed call goes out, an access token comes in; and revocation at the end.
 
 The API's answer is not trusted further than needed: its size is bounded, its token must be fit for
 a header, its installation must be the one asked for, its expiry must lie ahead. Signatures, clocks
 and keys are the business of `appcalls`.
+
+A token is killed by deleting it with itself (D). What comes of it is counted and nothing more is
+done about it: a token that is left expires by itself within two hours.
 """
 
 from __future__ import annotations
@@ -15,8 +18,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.app_client import PERHAPS_REFUSED, SUCCESS, UNAUTHORIZED, no_answer
-from icr_proxy.credentials.clockskew import http_date, server_date
+from icr_proxy.credentials.app_client import (
+    PERHAPS_REFUSED,
+    SUCCESS,
+    UNAUTHORIZED,
+    http_date,
+    no_answer,
+    send_repeatable,
+    server_date,
+)
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -28,11 +38,13 @@ from icr_proxy.errors import (
 )
 from icr_proxy.identifiers import TokenKey, canonical_id
 from icr_proxy.redaction import Secret
+from icr_proxy.upstream.interface import UpstreamRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from icr_proxy.credentials.app_client import AppAnswer, AppCalls
+    from icr_proxy.upstream.interface import Upstream
 
 ANSWER_LIMIT = 64 * 1024  # bytes; a real answer has under one KiB
 LONGEST_LIFETIME = 7200.0  # seconds: two hours (D); example values of `expiresAt` are placeholders
@@ -231,3 +243,78 @@ def retry_after(headers: list[tuple[bytes, bytes]], *, server_now: float) -> flo
             if moment is not None:
                 return max(0.0, min(moment - server_now, RETRY_AFTER_MOST))
     return None
+
+
+TARGET = b"/app/installations/token"  # for tokens of the app, too: it kills the one in the header
+DELETED = range(200, 300)  # which of them is not documented (A)
+DEAD_ALREADY = frozenset({401, 403})  # (A)
+AT_ONCE = 10
+
+
+class Revocation(msgspec.Struct):
+    """What became of the tokens; `left` were not tried, or not to the end."""
+
+    left: int
+    revoked: int = 0
+    failed: int = 0
+
+
+class Revoker:
+    """Sends the requests."""
+
+    def __init__(
+        self,
+        *,
+        upstream: Upstream,
+        headers: Sequence[tuple[bytes, bytes]],
+        timeout: float,
+        connections: int,
+    ) -> None:
+        """Revoke through `upstream`, which has so many connections; each may take `timeout`."""
+        self._upstream = upstream
+        self.headers = tuple(headers)
+        """Sent with each request, beside the token."""
+        self._timeout = timeout
+        self._at_once = min(AT_ONCE, connections)
+
+    async def revoke(self, tokens: Sequence[AccessToken], *, seconds: float) -> Revocation:
+        """Revoke these tokens, some at once, and stop after so many seconds whatever is left."""
+        result = Revocation(left=len(tokens))
+        if seconds <= 0:
+            return result
+        waiting = iter(tokens)
+        try:
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as workers:
+                for number in range(min(self._at_once, len(tokens))):
+                    workers.create_task(self._work(waiting, result), name=f"revoke-{number}")
+        except TimeoutError:
+            pass  # `left` says how many
+        return result
+
+    async def _work(self, waiting: Iterator[AccessToken], result: Revocation) -> None:
+        for token in waiting:
+            is_dead = await self._kill(token)
+            result.left -= 1
+            if is_dead:
+                result.revoked += 1
+            else:
+                result.failed += 1
+
+    async def _kill(self, token: AccessToken) -> bool:
+        authorization = b"Bearer " + token.secret.reveal().encode("ascii")
+        request = UpstreamRequest(
+            method="DELETE",
+            target=TARGET,
+            headers=(*self.headers, (b"Authorization", authorization)),
+        )
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await send_repeatable(self._upstream, request)
+                try:
+                    while await response.read():
+                        pass  # to its end, so that the connection serves the next one
+                finally:
+                    response.close()
+        except (TimeoutError, UpstreamError):
+            return False
+        return response.status in DELETED or response.status in DEAD_ALREADY

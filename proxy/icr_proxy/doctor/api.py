@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from icr_proxy.credentials.minting import LIFETIME_SECONDS
+from icr_proxy.credentials.app_client import LIFETIME_SECONDS
 from icr_proxy.doctor.findings import Finding
 from icr_proxy.errors import AppKeyRefusedError, MintError, UpstreamError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from icr_proxy.audit.writer import inspect_trail
 from icr_proxy.credentials.key_ring import load_keys
-from icr_proxy.credentials.keyfiles import encoding_of
+from icr_proxy.credentials.key_tools import encoding_of
 from icr_proxy.credentials.signing_key import read_key_file
 from icr_proxy.doctor.findings import Finding
 from icr_proxy.errors import DirectoryInUseError, KeyUnusableError, StartError

@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from icr_proxy.clocks import SYSTEM_CLOCKS
-from icr_proxy.credentials.app_client import read_limited
-from icr_proxy.credentials.clockskew import measure_skew, server_date
+from icr_proxy.credentials.app_client import measure_skew, read_limited, server_date
 from icr_proxy.credentials.installations import list_installations
-from icr_proxy.credentials.keyring import KeyRing
+from icr_proxy.credentials.key_ring import KeyRing
 from icr_proxy.credentials.token_exchange import ANSWER_LIMIT
 from icr_proxy.forwarding.compiling import build_rules
 from icr_proxy.observability.metrics import Metrics

@@ -33,7 +33,7 @@ from icr_proxy.upstream.interface import UpstreamRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from icr_proxy.credentials.cached import CachedToken
+    from icr_proxy.credentials.access_token import CachedToken
     from icr_proxy.credentials.token_cache import Tokens
     from icr_proxy.forwarding.request_headers import Prepared
     from icr_proxy.identifiers import TokenKey

@@ -13,7 +13,7 @@ from icr_proxy.admin.status import describe_status
 from icr_proxy.clocks import SYSTEM_CLOCKS, Clocks
 from icr_proxy.config.loader import effective, restart_needed
 from icr_proxy.config.rules import keys_in_the_open
-from icr_proxy.credentials.revoking import Revoker
+from icr_proxy.credentials.token_exchange import Revoker
 from icr_proxy.errors import AddressInUseError, ConfigError, DirectoryInUseError, ProxyError
 from icr_proxy.forwarding.compiling import build_rules
 from icr_proxy.net import addresses

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from icr_proxy.config.inbound_models import TokensConfig
     from icr_proxy.config.models import Config
     from icr_proxy.credentials.access_token import AccessToken
-    from icr_proxy.credentials.keyring import KeyRing
+    from icr_proxy.credentials.key_ring import KeyRing
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.net.addresses import StoreAddress
     from icr_proxy.observability.log import Log
@@ -123,7 +123,7 @@ def _sealing_keys(tokens: TokensConfig, keys: KeyRing) -> Callable[[], Sequence[
     """Give the keys that seal, the first, and open: of a secret, or of the app's private keys."""
     if tokens.shared_key_file is None:
         return partial(_derived, keys, {})
-    from icr_proxy.credentials.sealing import derive  # noqa: PLC0415
+    from icr_proxy.credentials.signing_key import derive  # noqa: PLC0415
 
     secret = read_secret(tokens.shared_key_file, key="tokens.shared_key_file").reveal()
     if len(secret) < SECRET_LEAST:

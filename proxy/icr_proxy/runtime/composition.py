@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.credentials.keyring import KeyRing
+from icr_proxy.credentials.key_ring import KeyRing
 from icr_proxy.credentials.token_cache import Tokens
 from icr_proxy.forwarding.compiling import build_rules
 from icr_proxy.forwarding.duplicate_guard import RESULTS, Guard
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from icr_proxy.clocks import Clocks
     from icr_proxy.config.models import Config
     from icr_proxy.credentials.app_client import AppCalls
-    from icr_proxy.credentials.directory import Directory
+    from icr_proxy.credentials.installations import Directory
     from icr_proxy.credentials.token_exchange import Exchange
     from icr_proxy.observability.dispatch import Gathering
     from icr_proxy.observability.log import ByteStream, Log, Threshold

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from icr_proxy import __version__
 from icr_proxy.credentials.app_client import AppCalls
-from icr_proxy.credentials.directory import Directory
-from icr_proxy.credentials.installations import list_installations
+from icr_proxy.credentials.installations import Directory, list_installations
 from icr_proxy.credentials.token_exchange import Exchange
 from icr_proxy.forwarding.compiling import upstream_host
 from icr_proxy.http1.headers import VERSION
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.clocks import Clocks
     from icr_proxy.config.models import Config
-    from icr_proxy.credentials.keyring import KeyRing
+    from icr_proxy.credentials.key_ring import KeyRing
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
     from icr_proxy.upstream.interface import Upstream

@@ -10,7 +10,7 @@ from icr_proxy.http1.problem import kind_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from icr_proxy.credentials.cached import CachedToken
+    from icr_proxy.credentials.access_token import CachedToken
     from icr_proxy.errors import KeyUnusableError, MintError, StartError
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.net.tls import Identity

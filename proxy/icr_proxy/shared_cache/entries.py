@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.cached import keep
-from icr_proxy.credentials.sealing import seal, unseal
+from icr_proxy.credentials.access_token import AccessToken, keep
+from icr_proxy.credentials.signing_key import seal, unseal
 from icr_proxy.redaction import Secret
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from icr_proxy.credentials.sealing import NONCE_BYTES
+from icr_proxy.credentials.signing_key import NONCE_BYTES
 from icr_proxy.lru_cache import Recent
 from icr_proxy.shared_cache.sharednotice import Notice, read_notice, write_notice
 

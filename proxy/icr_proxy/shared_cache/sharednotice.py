@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.credentials.sealing import seal, unseal
+from icr_proxy.credentials.signing_key import seal, unseal
 from icr_proxy.identifiers import TokenKey, canonical_id
 
 if TYPE_CHECKING:

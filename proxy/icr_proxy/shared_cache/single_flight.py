@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from icr_proxy.credentials.sealing import NONCE_BYTES
+from icr_proxy.credentials.signing_key import NONCE_BYTES
 from icr_proxy.errors import MintError
 from icr_proxy.shared_cache.entries import is_fresh, pack, unpack
 from icr_proxy.shared_cache.redis_scripts import FAILED

@@ -93,7 +93,7 @@ async def test_serving_imports_no_command_of_another_kind() -> None:
         *ELSEWHERE.values(),
         "icr_proxy.doctor",
         "icr_proxy.forwarding.explain",
-        "icr_proxy.credentials.keyfiles",
+        "icr_proxy.credentials.key_tools",
     ):
         assert f"'{module}" not in loaded
 

@@ -1,7 +1,6 @@
 import pytest
 
-from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.cached import keep
+from icr_proxy.credentials.access_token import AccessToken, keep
 from icr_proxy.redaction import Secret
 
 NOW = 1_700_000_000.0

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icr_proxy.credentials.minting import app_claims
+from icr_proxy.credentials.app_client import app_claims
 
 
 def test_the_claims_are_those_the_documentation_requires() -> None:

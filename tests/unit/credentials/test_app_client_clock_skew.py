@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icr_proxy.credentials.clockskew import http_date, learn_skew, measure_skew
+from icr_proxy.credentials.app_client import http_date, learn_skew, measure_skew
 
 NOW = 1_700_000_000.0
 

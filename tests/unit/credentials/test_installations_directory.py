@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.credentials.directory import Directory
+from icr_proxy.credentials.installations import Directory
 from icr_proxy.errors import AppKeyRefusedError, MintError, MintFailedError, MintTimeoutError
 
 NOW = 1_700_000_000.0

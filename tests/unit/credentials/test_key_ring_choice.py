@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from icr_proxy.config.models import AppConfig
-from icr_proxy.credentials.keyring import BEHIND_SECONDS, KeyRing
+from icr_proxy.credentials.key_ring import BEHIND_SECONDS, KeyRing
 from icr_proxy.credentials.signing_key import parse_signing_key
 from icr_proxy.errors import KeyUnusableError
 from icr_proxy.redaction import Secret

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from icr_proxy.credentials.keyfiles import new_pair, parse_facts, read_facts
+from icr_proxy.credentials.key_tools import new_pair, parse_facts, read_facts
 from icr_proxy.credentials.signing_key import parse_signing_key
 from icr_proxy.errors import KeyUnusableError
 from icr_proxy.files import write_key

@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.credentials.rationing import FailureRation, Rations
+from icr_proxy.credentials.mint_backoff import FailureRation, Rations
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
 
-from icr_proxy.credentials.keyfiles import encoding_of
+from icr_proxy.credentials.key_tools import encoding_of
 from icr_proxy.credentials.signing_key import (
     SigningKey,
     fingerprint,

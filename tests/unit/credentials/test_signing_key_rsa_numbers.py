@@ -3,7 +3,7 @@ from functools import cache
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from icr_proxy.credentials.rsanumbers import belong_together
+from icr_proxy.credentials.signing_key import belong_together
 
 
 @cache

@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.credentials.sealing import derive, seal, unseal
+from icr_proxy.credentials.signing_key import derive, seal, unseal
 
 ONE, TWO = derive(b"one", purpose=b"p"), derive(b"two", purpose=b"p")
 NAME, NONCE = b"name", b"n" * 12

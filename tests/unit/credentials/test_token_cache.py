@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icr_proxy.config.inbound_models import TokensConfig
-from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.cached import CachedToken
+from icr_proxy.credentials.access_token import AccessToken, CachedToken
 from icr_proxy.credentials.token_cache import Tokens
 from icr_proxy.errors import (
     AppKeyRefusedError,

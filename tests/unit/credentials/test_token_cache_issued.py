@@ -1,5 +1,5 @@
 from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.issued import Issued
+from icr_proxy.credentials.token_cache import Issued
 from icr_proxy.redaction import Secret
 
 NOW = 1000.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.revoking import AT_ONCE, Revocation, Revoker
+from icr_proxy.credentials.token_exchange import AT_ONCE, Revocation, Revoker
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import Visit, ok, pool_to, scripted_upstream
 

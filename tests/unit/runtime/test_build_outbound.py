@@ -9,7 +9,7 @@ import pytest
 from icr_proxy.clocks import SYSTEM_CLOCKS
 from icr_proxy.config.inbound_models import TokensConfig
 from icr_proxy.config.models import AppConfig
-from icr_proxy.credentials.keyring import KeyRing
+from icr_proxy.credentials.key_ring import KeyRing
 from icr_proxy.errors import StartError
 from icr_proxy.redaction import Secret
 from icr_proxy.runtime.build_outbound import _sealing_keys

@@ -128,7 +128,7 @@ DATACLASSES = (
     *(
         "credentials.access_token.AccessToken",
         "credentials.app_client.AppAnswer",
-        "credentials.cached.CachedToken",
+        "credentials.access_token.CachedToken",
         "policy.rules.Rule",
     ),
     "config.spec.Key",

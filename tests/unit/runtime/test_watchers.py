@@ -2,8 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.cached import CachedToken
+from icr_proxy.credentials.access_token import AccessToken, CachedToken
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,

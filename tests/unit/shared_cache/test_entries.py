@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.sealing import derive, seal
+from icr_proxy.credentials.signing_key import derive, seal
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.redaction import Secret
 from icr_proxy.shared_cache.entries import Inside, Place, is_fresh, pack, unpack

@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.credentials.sealing import derive, seal
+from icr_proxy.credentials.signing_key import derive, seal
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.shared_cache.sharednotice import Notice, read_notice, write_notice
 

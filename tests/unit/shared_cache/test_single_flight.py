@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from icr_proxy.credentials.sealing import derive
+from icr_proxy.credentials.signing_key import derive
 from icr_proxy.errors import InstallationRefusedError, MintFailedError
 from icr_proxy.identifiers import TokenKey
 from tests.support.fake_redis import TinyRedis, tiny_redis
