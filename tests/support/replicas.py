@@ -19,8 +19,7 @@ from icr_proxy.net.addresses import read_store_url
 from icr_proxy.redaction import Secret
 from icr_proxy.shared_cache.entries import Place
 from icr_proxy.shared_cache.invalidation import Drops
-from icr_proxy.shared_cache.membership import Replicas
-from icr_proxy.shared_cache.presence import Presence
+from icr_proxy.shared_cache.membership import Presence, Replicas
 from icr_proxy.shared_cache.redis_store import RedisStore
 from icr_proxy.shared_cache.single_flight import Sharing
 from tests.support.fake_redis import TinyRedis

@@ -54,9 +54,11 @@ def build_replicas(
         ) from None
     from icr_proxy.shared_cache.entries import Place  # noqa: PLC0415
     from icr_proxy.shared_cache.invalidation import Drops  # noqa: PLC0415
-    from icr_proxy.shared_cache.membership import Replicas  # noqa: PLC0415
-    from icr_proxy.shared_cache.presence import Presence  # noqa: PLC0415
-    from icr_proxy.shared_cache.sharingreports import SharingReports  # noqa: PLC0415
+    from icr_proxy.shared_cache.membership import (  # noqa: PLC0415
+        Presence,
+        Replicas,
+        SharingReports,
+    )
     from icr_proxy.shared_cache.single_flight import Sharing  # noqa: PLC0415
 
     reports = SharingReports(log=log, metrics=metrics)

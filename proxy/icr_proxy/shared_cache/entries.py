@@ -1,9 +1,12 @@
-"""A token as it is kept where all replicas find it: under which name, sealed, and how it is read.
+"""Tokens and drop notices as replicas exchange them through Redis: named, sealed, checked.
 
 What comes back is believed only if it was sealed for this name by somebody with our key, and says
 inside that it is the token of this app, this API and this installation. The moment at which it
 expires is not in it: Redis counts down how long it has to live, so that replicas whose clocks
 differ agree.
+
+Somebody who can write to Redis but has no key can therefore make nobody drop a token. He can repeat
+a notice; that costs one more mint.
 """
 
 from __future__ import annotations
@@ -16,12 +19,11 @@ import msgspec
 
 from icr_proxy.credentials.access_token import AccessToken, keep
 from icr_proxy.credentials.signing_key import seal, unseal
+from icr_proxy.identifiers import TokenKey, canonical_id
 from icr_proxy.redaction import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from icr_proxy.identifiers import TokenKey
 
 VERSION = b"1"
 FINGERPRINT = 12  # characters
@@ -146,3 +148,37 @@ def is_fresh(token: AccessToken, *, margin: float, now: float) -> bool:
 
 def _sealed_name(place: Place, key: TokenKey, head: bytes) -> bytes:
     return place.names(key).entry.encode() + b"\n" + head
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """A drop."""
+
+    sender: str
+    installation: str | None
+    fingerprint: str | None
+    """Of the only token that it is about; `None` for whichever is there."""
+
+    @property
+    def key(self) -> TokenKey:
+        """Whose token. An older version may spell an ID as a caller did."""
+        named = self.installation
+        return TokenKey(None if named is None else canonical_id(named))
+
+
+def write_notice(notice: Notice, *, channel: str, sealing_key: bytes, nonce: bytes) -> bytes:
+    """Seal a notice for its channel."""
+    text = msgspec.json.encode(notice)
+    return seal(text, name=channel.encode(), key=sealing_key, nonce=nonce)
+
+
+def read_notice(data: object, *, channel: str, keys: Sequence[bytes]) -> Notice | None:
+    """Read what was heard on a channel; `None` if none of us has said it."""
+    if not isinstance(data, bytes):
+        return None
+    text = unseal(data, name=channel.encode(), keys=keys)
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Notice)
+    except UNREADABLE:
+        return None

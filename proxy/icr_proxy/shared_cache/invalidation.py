@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from icr_proxy.credentials.signing_key import NONCE_BYTES
 from icr_proxy.lru_cache import Recent
-from icr_proxy.shared_cache.sharednotice import Notice, read_notice, write_notice
+from icr_proxy.shared_cache.entries import Notice, read_notice, write_notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

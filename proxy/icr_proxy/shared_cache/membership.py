@@ -1,17 +1,20 @@
-"""Keeps in touch with the other replicas: hears of drops, and notices when Redis goes and comes."""
+"""Whether Redis is there, and what other replicas drop."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from icr_proxy.shared_cache.single_flight import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from icr_proxy.identifiers import TokenKey
+    from icr_proxy.observability.log import Log
+    from icr_proxy.observability.metrics import Metrics
     from icr_proxy.shared_cache.entries import Place
     from icr_proxy.shared_cache.invalidation import Drops
-    from icr_proxy.shared_cache.presence import Presence
     from icr_proxy.shared_cache.redis_store import RedisStore
     from icr_proxy.shared_cache.single_flight import Sharing
 
@@ -81,3 +84,75 @@ class Replicas:
                 if self._clock() >= probe_at:
                     await self._store.probe(self._place.probe)
                     probe_at = self._clock() + self._probe_every
+
+
+PAUSE_FIRST = 1.0  # seconds until it is tried again, doubled each time
+PAUSE_MOST = 15.0
+JITTER_SHARE = 0.5  # so that a Redis that starts is not met by all replicas at once
+STEADY_SECONDS = 60.0  # what fails again before that has never really been back
+
+
+class PresenceWatcher(Protocol):
+    """What is told when Redis goes and comes back, once each."""
+
+    def lost(self, reason: str, error: str) -> None:
+        """It failed; replicas are on their own."""
+
+    def back(self, seconds: float) -> None:
+        """It is there again, after so long."""
+
+
+class Presence:
+    """Believed to be there until it fails."""
+
+    def __init__(self, *, random: Callable[[], float], watcher: PresenceWatcher) -> None:
+        self._random = random
+        self._watcher = watcher
+        self._pause = PAUSE_FIRST
+        self._since = 0.0
+        self.is_up = True
+
+    def failed(self, reason: str, error: str, *, now: float) -> None:
+        """It did not answer, or not as it should; `error` is a type, never a text."""
+        if not self.is_up:
+            return
+        if now - self._since >= STEADY_SECONDS:
+            self._pause = PAUSE_FIRST
+        self.is_up, self._since = False, now
+        self._watcher.lost(reason, error)
+
+    def answered(self, *, now: float) -> None:
+        """It was tried and is there."""
+        if self.is_up:
+            return
+        lost_for, self.is_up, self._since = now - self._since, True, now
+        self._watcher.back(lost_for)
+
+    def pause(self) -> float:
+        """Say how long to leave it alone before it is tried again."""
+        pause, self._pause = self._pause, min(2 * self._pause, PAUSE_MOST)
+        return pause * (1 - JITTER_SHARE * self._random())
+
+
+class SharingReports:
+    """A `presence.PresenceWatcher`, which also counts what became of each token."""
+
+    def __init__(self, *, log: Log, metrics: Metrics) -> None:
+        self._log = log
+        self._results = {result: metrics.shared_tokens.labels(result) for result in RESULTS}
+        self._has_told = False
+
+    def lost(self, reason: str, error: str) -> None:
+        """Tell that replicas are on their own."""
+        self._log.warning("shared.lost", reason=reason, error=error)
+
+    def back(self, seconds: float) -> None:
+        """Tell that they are no longer."""
+        self._log.info("shared.back", lost_s=round(seconds, 3))
+
+    def counted(self, result: str) -> None:
+        """Count; tell the first entry that is not ours to read, for keys may differ."""
+        self._results[result].inc()
+        if result == "unreadable" and not self._has_told:
+            self._has_told = True
+            self._log.warning("shared.unreadable")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.net.addresses import StoreAddress
     from icr_proxy.shared_cache.entries import Names
-    from icr_proxy.shared_cache.presence import Presence
+    from icr_proxy.shared_cache.membership import Presence
 
 CONNECTIONS = 8  # more at once make Redis no faster
 LISTEN_SECONDS = 1.0  # how soon it is noticed while nothing is heard that Redis has gone

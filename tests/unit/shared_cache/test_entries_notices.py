@@ -2,7 +2,7 @@ import pytest
 
 from icr_proxy.credentials.signing_key import derive, seal
 from icr_proxy.identifiers import TokenKey
-from icr_proxy.shared_cache.sharednotice import Notice, read_notice, write_notice
+from icr_proxy.shared_cache.entries import Notice, read_notice, write_notice
 
 KEY, OTHER = derive(b"one", purpose=b"p"), derive(b"two", purpose=b"p")
 NOTICE = Notice(sender="me", installation="in-1", fingerprint="0123456789ab")

@@ -1,4 +1,4 @@
-from icr_proxy.shared_cache.presence import Presence
+from icr_proxy.shared_cache.membership import Presence
 
 
 class Heard:

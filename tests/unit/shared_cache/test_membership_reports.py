@@ -1,5 +1,5 @@
 from icr_proxy.observability.metrics import Metrics
-from icr_proxy.shared_cache.sharingreports import SharingReports
+from icr_proxy.shared_cache.membership import SharingReports
 from icr_proxy.shared_cache.single_flight import RESULTS
 from tests.support.fakes import Heard
 
