@@ -11,8 +11,8 @@ from icr_proxy.admin.auth import is_visit
 from icr_proxy.admin.console_pages import CLOSE
 from icr_proxy.errors import ProxyError
 from icr_proxy.http1.problem import kind_of
-from icr_proxy.server.callerconnection import peer_of
-from icr_proxy.server.pages import (
+from icr_proxy.server.connection import peer_of
+from icr_proxy.server.response import (
     BAD_REQUEST,
     CRASHED,
     FORBIDDEN,
@@ -21,12 +21,12 @@ from icr_proxy.server.pages import (
     NOT_FOUND,
     OK,
     UNAVAILABLE,
+    Answer,
     Page,
     json_page,
     send_page,
     text_page,
 )
-from icr_proxy.server.response import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,16 +13,15 @@ from icr_proxy.admin.site import FILES, HARDENING, file_page, wants_html
 from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.errors import CallerTimeoutError, DrainingError, OverloadedError
 from icr_proxy.http1.problem import kind_of
-from icr_proxy.server.bodies import open_body
-from icr_proxy.server.pages import NOT_ALLOWED, OK, UNAVAILABLE, WRITE_SECONDS, json_page
-from icr_proxy.server.response import Answer
+from icr_proxy.server.request import open_body
+from icr_proxy.server.response import NOT_ALLOWED, OK, UNAVAILABLE, WRITE_SECONDS, Answer, json_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from icr_proxy.admin.console_feed import Feed
-    from icr_proxy.server.pages import Page
     from icr_proxy.server.request import Request
+    from icr_proxy.server.response import Page
 
 Header = tuple[bytes, bytes]
 

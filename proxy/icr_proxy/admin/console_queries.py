@@ -19,7 +19,7 @@ from icr_proxy.forwarding.explain import explain
 from icr_proxy.forwarding.explain_output import document, rows, verdict
 from icr_proxy.http1.problem import refusals
 from icr_proxy.identifiers import TokenKey
-from icr_proxy.server.pages import BAD_REQUEST, OK, json_page
+from icr_proxy.server.response import BAD_REQUEST, OK, json_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from icr_proxy.config.models import Config
     from icr_proxy.config.value_types import Kind
     from icr_proxy.forwarding.explain import Explanation
-    from icr_proxy.server.pages import Page
+    from icr_proxy.server.response import Page
 
 # Of values of these kinds it is told that they are set: a path says more about a machine than a
 # reader need know, and a hash is something to try keys against.

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from icr_proxy.identifiers import TokenKey, canonical_id, is_id
-from icr_proxy.server.pages import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, OK, Page, json_page
+from icr_proxy.server.response import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, OK, Page, json_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,17 +15,17 @@ from icr_proxy.errors import ProxyError
 from icr_proxy.http1.problem import kind_of, problem
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.observability.log import where
-from icr_proxy.server.bodies import receive_body
-from icr_proxy.server.callerconnection import peer_of
-from icr_proxy.server.pages import (
+from icr_proxy.server.connection import peer_of
+from icr_proxy.server.request import receive_body
+from icr_proxy.server.response import (
     ACCEPTED,
     NOT_ALLOWED,
     NOT_FOUND,
     WRITE_SECONDS,
+    Answer,
     send_page,
     text_page,
 )
-from icr_proxy.server.response import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icr_proxy.http1.headers import single
-from icr_proxy.server.pages import OK, Page
+from icr_proxy.server.response import OK, Page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

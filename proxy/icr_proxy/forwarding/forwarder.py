@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from icr_proxy.forwarding.request_headers import Prepared
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.outcome import Journal
-    from icr_proxy.server.bodies import CallerBody
+    from icr_proxy.server.request import CallerBody
     from icr_proxy.upstream.interface import Upstream, UpstreamResponse
 
 

@@ -28,8 +28,8 @@ from icr_proxy.observability.outcome import (
 )
 from icr_proxy.policy.browser_guard import without_origin_headers
 from icr_proxy.policy.router import settle
-from icr_proxy.server.bodies import open_body
-from icr_proxy.server.callerconnection import peer_of
+from icr_proxy.server.connection import peer_of
+from icr_proxy.server.request import open_body
 from icr_proxy.server.response import PHRASES, Answer
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.outcome import Outcome
     from icr_proxy.policy.router import Target
-    from icr_proxy.server.inflight import InFlight
+    from icr_proxy.server.limits import InFlight
     from icr_proxy.server.request import Request
 
 NO_CONTENT = 204

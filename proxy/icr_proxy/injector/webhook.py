@@ -13,20 +13,20 @@ from icr_proxy.http1.problem import kind_of, problem
 from icr_proxy.injector.admission_review import read_request, write_verdict
 from icr_proxy.injector.decision import decide
 from icr_proxy.observability.log import where
-from icr_proxy.server.bodies import receive_body
-from icr_proxy.server.callerconnection import peer_of
-from icr_proxy.server.pages import (
+from icr_proxy.server.connection import peer_of
+from icr_proxy.server.request import receive_body
+from icr_proxy.server.response import (
     NOT_ALLOWED,
     NOT_FOUND,
     OK,
     UNAVAILABLE,
     WRITE_SECONDS,
+    Answer,
     Page,
     json_page,
     send_page,
     text_page,
 )
-from icr_proxy.server.response import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

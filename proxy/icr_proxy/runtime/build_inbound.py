@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from icr_proxy.observability.log import Log
     from icr_proxy.runtime.composition import Parts
     from icr_proxy.server.connection import Refuse, Respond
-    from icr_proxy.server.pages import Page
+    from icr_proxy.server.response import Page
 
 
 def build_admin(

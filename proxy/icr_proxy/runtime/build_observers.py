@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from icr_proxy.observability.dispatch import Reader
     from icr_proxy.observability.log import ByteStream
     from icr_proxy.observability.tracing import Spans
-    from icr_proxy.server.inflight import InFlight
+    from icr_proxy.server.limits import InFlight
     from icr_proxy.upstream.pool import Pool
 
 

@@ -42,7 +42,7 @@ from icr_proxy.runtime.reception import build_listeners
 from icr_proxy.runtime.trails import build_auditing
 from icr_proxy.runtime.upstreamreports import TrustReports
 from icr_proxy.runtime.watchers import ClockReports, KeyReports, TokenReports
-from icr_proxy.server.inflight import InFlight
+from icr_proxy.server.limits import InFlight
 from icr_proxy.upstream.circuit_breaker import Breaker
 from icr_proxy.upstream.dialer import OwnPlaces
 

@@ -16,7 +16,7 @@ from icr_proxy.net.addresses import bracketed, is_loopback
 from icr_proxy.net.proxy_protocol_acceptor import ProxyHeaderReader
 from icr_proxy.net.sockets import DEFAULT_MODE, UnixSocket, open_tcp, open_unix
 from icr_proxy.server.acceptor import Acceptor
-from icr_proxy.server.callerconnection import CallerConnection
+from icr_proxy.server.connection import CallerConnection
 from icr_proxy.server.limits import Places
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""An answer on its way to the caller: exact bytes, our own framing, no headers of aiohttp's.
+"""A response on its way to the client: exact bytes and our own framing.
 
 aiohttp's own response classes invent `Server`, `Date` and `Content-Type` and encode header values
 as UTF-8, so the bytes are written to its transport directly. After the first byte there is no error
@@ -11,6 +11,7 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import msgspec
 from aiohttp.http import HttpVersion11
 
 from icr_proxy.errors import CallerGoneError, CallerTimeoutError
@@ -26,7 +27,7 @@ from icr_proxy.net.transport import break_off
 
 if TYPE_CHECKING:
     import hashlib
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from icr_proxy.http1.problem import Problem
     from icr_proxy.http1.response_head import PassedBack
@@ -203,3 +204,51 @@ class Answer:
             raise CallerTimeoutError("the caller stopped reading") from None
         except ConnectionError as exc:
             raise CallerGoneError("the caller closed the connection") from exc
+
+
+PLAIN = b"text/plain; charset=utf-8"
+JSON = b"application/json"
+WRITE_SECONDS = 10.0
+OK, ACCEPTED, BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED = 200, 202, 400, 403, 404, 405
+CRASHED, UNAVAILABLE = 500, 503
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """What is answered; `allow` lists the methods where another one was used."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+    allow: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def text_page(status: int, text: str, *, allow: bytes = b"") -> Page:
+    """Say something to people, or to a probe."""
+    return Page(status=status, content_type=PLAIN, body=text.encode() + b"\n", allow=allow)
+
+
+def json_page(status: int, members: Mapping[str, object], *, allow: bytes = b"") -> Page:
+    """Say something to a program."""
+    body = msgspec.json.encode(members)
+    return Page(status=status, content_type=JSON, body=body, allow=allow)
+
+
+async def send_page(request: Request, page: Page, *, closing: bool = False) -> Answer:
+    """Answer with a page; `closing` ends the connection with it."""
+    answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: closing)
+    headers = [
+        (b"Content-Type", page.content_type),
+        (b"Content-Length", b"%d" % len(page.body)),
+        (b"Cache-Control", b"no-store"),
+        (b"X-Content-Type-Options", b"nosniff"),
+        *page.headers,
+    ]
+    if page.allow:
+        headers.append((b"Allow", page.allow))
+    answer.begin(status=page.status, reason=PHRASES[page.status], headers=headers)
+    if request.method == "HEAD":
+        await answer.end()
+    else:
+        await answer.write(page.body)
+    return answer

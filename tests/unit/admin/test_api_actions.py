@@ -6,7 +6,7 @@ import pytest
 from icr_proxy.admin.control import Control
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.net.peers import Peer
-from icr_proxy.server.pages import Page
+from icr_proxy.server.response import Page
 
 ONE = TokenKey("in-1")
 HERE = "127.0.0.1"

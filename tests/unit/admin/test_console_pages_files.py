@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from icr_proxy.admin.site import FILES, FOLDER, POLICY, file_page, wants_html
-from icr_proxy.server.pages import OK
+from icr_proxy.server.response import OK
 
 HTML = (FOLDER / "index.html").read_text()
 CSS = (FOLDER / "console.css").read_text()

@@ -20,7 +20,7 @@ from icr_proxy.errors import (
     ProxyError,
 )
 from icr_proxy.forwarding import handler
-from icr_proxy.server.inflight import InFlight
+from icr_proxy.server.limits import InFlight
 from icr_proxy.server.request import Request
 from tests.support.app_fixture import (
     RunningProxy,

@@ -15,9 +15,9 @@ import uvloop
 from icr_proxy.config.inbound_models import LimitsConfig, TlsConfig
 from icr_proxy.net import proxy_protocol_acceptor
 from icr_proxy.net.tls import TlsDoor
-from icr_proxy.server.callerconnection import peer_of
+from icr_proxy.server.connection import peer_of
 from icr_proxy.server.listener import Door, Listener
-from icr_proxy.server.pages import send_page, text_page
+from icr_proxy.server.response import send_page, text_page
 from tests.support.app_fixture import read_answer, request_head
 from tests.support.certificate_authority import authority, server_certificate, trusting
 from tests.unit.net.test_proxy_protocol import LOCAL, V4, V6, binary

@@ -20,9 +20,8 @@ from icr_proxy.server import acceptor
 from icr_proxy.server.acceptor import BATCH_BEYOND, Acceptor
 from icr_proxy.server.limits import Place, Places
 from icr_proxy.server.listener import Door, Listener
-from icr_proxy.server.pages import send_page, text_page
 from icr_proxy.server.request import Request
-from icr_proxy.server.response import Answer
+from icr_proxy.server.response import Answer, send_page, text_page
 from tests.support.app_fixture import read_answer, request_head
 from tests.support.certificate_authority import authority, server_certificate, trusting
 from tests.unit.net.test_tls_reloading import Told

@@ -13,8 +13,7 @@ import pytest
 import uvloop
 
 from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.server.callerconnection import CallerConnection
-from icr_proxy.server.connection import WAITING_MOST
+from icr_proxy.server.connection import WAITING_MOST, CallerConnection
 from icr_proxy.server.listener import Listener
 from tests.support.app_fixture import (
     TAG,

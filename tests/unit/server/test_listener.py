@@ -16,9 +16,9 @@ import uvloop
 from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.errors import BindError
 from icr_proxy.net.peers import Peer
-from icr_proxy.server.callerconnection import peer_of
+from icr_proxy.server.connection import peer_of
 from icr_proxy.server.listener import ORDINARY, Door, Listener
-from icr_proxy.server.pages import send_page, text_page
+from icr_proxy.server.response import send_page, text_page
 from tests.support.app_fixture import TAG, config_for, read_answer, request_head, running
 
 NOWHERE = "http://127.0.0.1:9"

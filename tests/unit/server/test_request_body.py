@@ -17,7 +17,7 @@ from icr_proxy.errors import (
     CallerTimeoutError,
     ProxyError,
 )
-from icr_proxy.server.bodies import PACE, CallerBody
+from icr_proxy.server.request import PACE, CallerBody
 from tests.support.app_fixture import (
     Visit,
     call,

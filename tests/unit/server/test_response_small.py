@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from icr_proxy.server.pages import Page, json_page, text_page
+from icr_proxy.server.response import Page, json_page, text_page
 
 
 def test_text_ends_its_line() -> None:
