@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import Counter, Gauge, GaugeMetricFamily, Histogram
 
 from icr_proxy import __version__
-from icr_proxy.audit.audithandover import Handover
 from icr_proxy.audit.key import read_audit_key
 from icr_proxy.audit.records import Key, Reload, Start, Switch
-from icr_proxy.audit.trail import Trail
+from icr_proxy.audit.trail import Handover, Trail
 from icr_proxy.audit.writer import TrailWriter, inspect_trail
 from icr_proxy.audit.writer_thread import TrailThread
 from icr_proxy.clock import stamp

@@ -1,4 +1,12 @@
-"""The audit trail as requests meet it: a place first, then a record, in order, off the hot path.
+"""The audit trail as requests meet it: a reserved place, then a record, off the hot path.
+
+To wake the thread costs several times what a record does, and each time it runs it takes the
+interpreter from the loop. So records for which nobody waits go together for a moment; and what
+requests wait for goes at the end of the loop's turn, with all that the turn brought. Records are
+handed over in the order in which they came.
+
+A timer for each wait would cost more than the record. All may wait equally long, so one timer
+serves all of them: it looks at the oldest.
 
 What is promised, whatever `audit.fsync` says: the intent of a request that changes state is in the
 file before the request is sent, so that killing the process hides nothing. With `always` it is on
@@ -10,11 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Protocol
 
-from icr_proxy.audit.auditwaits import Waits
 from icr_proxy.audit.records import Gap, intent_of
 from icr_proxy.audit.writer_thread import Awaited
 from icr_proxy.clock import stamp
@@ -23,13 +31,100 @@ from icr_proxy.observability.outcome import Announcement
 from icr_proxy.query_redaction import QueryRedaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from icr_proxy.audit.auditwaits import Kept
     from icr_proxy.audit.records import Record
     from icr_proxy.audit.writer_thread import Entry, Landed
     from icr_proxy.config.models import AuditConfig
     from icr_proxy.observability.outcome import Journal, Outcome
+
+LINGER_SECONDS = 0.02  # how long a record for which nobody waits may wait for others
+HANDED_MOST = 512
+
+
+class Handover:
+    """What has gathered; lives in the event loop."""
+
+    def __init__(self, put: Callable[[Sequence[Entry]], None]) -> None:
+        """Hand over by `put`, which must not block."""
+        self._put = put
+        self._gathered: list[Entry] = []
+        self._is_due = False
+        self._is_timed = False
+
+    def add(self, entry: Entry) -> None:
+        """Take one more; it goes at the end of this turn if somebody waits, else before long."""
+        self._gathered.append(entry)
+        if len(self._gathered) == HANDED_MOST:
+            self.hand_over()
+        elif type(entry) is Awaited:
+            if not self._is_due:
+                self._is_due = True
+                asyncio.get_running_loop().call_soon(self._end_turn)
+        elif not self._is_timed:
+            self._is_timed = True
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end_moment)
+
+    def hand_over(self) -> None:
+        """Hand over what has gathered, now."""
+        if not self._gathered:
+            return
+        gathered, self._gathered = self._gathered, []
+        self._put(gathered)
+
+    def _end_turn(self) -> None:
+        self._is_due = False
+        self.hand_over()
+
+    def _end_moment(self) -> None:
+        self._is_timed = False
+        self.hand_over()
+
+
+Kept = asyncio.Future[int | None]
+"""The sequence number of a record, as soon as it has one; nothing if that took too long."""
+
+
+class Waits:
+    """Those that wait, the oldest first; lives in the event loop."""
+
+    def __init__(self, seconds: float) -> None:
+        """Let each wait for so long at most."""
+        self._seconds = seconds
+        self._waiting: deque[tuple[float, Kept]] = deque()
+        self._is_timed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def begin(self) -> Kept:
+        """Give what to await."""
+        loop = self._loop
+        if loop is None:  # to ask for it each time would be a system call each time
+            loop = self._loop = asyncio.get_running_loop()
+        kept: Kept = loop.create_future()
+        self._waiting.append((loop.time() + self._seconds, kept))
+        if not self._is_timed:
+            self._is_timed = True
+            loop.call_later(self._seconds, self._look)
+        return kept
+
+    def tidy(self) -> None:
+        """Forget those that wait no longer."""
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
+
+    def _look(self) -> None:
+        """Let those go that have waited for too long, and look again when the next one has."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self.tidy()
+        while self._waiting and self._waiting[0][0] <= now:
+            _, kept = self._waiting.popleft()
+            if not kept.done():
+                kept.set_result(None)
+        self._is_timed = bool(self._waiting)
+        if self._waiting:
+            loop.call_at(self._waiting[0][0], self._look)
+
 
 READ_PLACES, WRITE_PLACES = 1, 2  # the outcome; for a write the intent, too
 

@@ -35,8 +35,7 @@ from icr_proxy.server.response import PHRASES, Answer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence, Sized
 
-    from icr_proxy.audit.auditwaits import Kept
-    from icr_proxy.audit.trail import Trail
+    from icr_proxy.audit.trail import Kept, Trail
     from icr_proxy.errors import CallerReason
     from icr_proxy.forwarding.duplicate_guard import Guard, Witness
     from icr_proxy.forwarding.forwarder import Forwarder

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from icr_proxy.audit.audithandover import HANDED_MOST, Handover
+from icr_proxy.audit.trail import HANDED_MOST, Handover
 from icr_proxy.audit.writer_thread import Awaited
 from tests.support.audit_fixture import read_of
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from icr_proxy.audit.auditwaits import Waits
+from icr_proxy.audit.trail import Waits
 
 GUARD_SECONDS = 20.0
 
