@@ -14,8 +14,7 @@ from icr_proxy import __version__
 from icr_proxy.admin.token_state import ShownStatus, token_state
 from icr_proxy.config.reference import NOT_SET, in_effect
 from icr_proxy.config.value_types import KeyHash, ListOf, PathText, SecretText, StoreUrl
-from icr_proxy.forwarding.arriving import arrive
-from icr_proxy.forwarding.explain import explain
+from icr_proxy.forwarding.explain import arrive, explain
 from icr_proxy.forwarding.explain_output import document, rows, verdict
 from icr_proxy.http1.problem import refusals
 from icr_proxy.identifiers import TokenKey

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from icr_proxy.audit_tools.query import installation_of
-from icr_proxy.forwarding import fates
+from icr_proxy.forwarding import response_classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -51,11 +51,11 @@ _KNOWN_BEFORE = (
     "request_id", "trace_id", "listener", "peer", "caller", "method", "path", "query", "operation",
     "rule", "installation",
 )  # fmt: skip
-_BY_STATUS: dict[fates.Fate, Fate] = {
-    fates.Fate.DONE: "done",
-    fates.Fate.REFUSED: "rejected",
-    fates.Fate.NOT_NOW: "rejected",
-    fates.Fate.UNKNOWN: "unknown",
+_BY_STATUS: dict[response_classification.Fate, Fate] = {
+    response_classification.Fate.DONE: "done",
+    response_classification.Fate.REFUSED: "rejected",
+    response_classification.Fate.NOT_NOW: "rejected",
+    response_classification.Fate.UNKNOWN: "unknown",
 }
 
 
@@ -100,7 +100,7 @@ def fate_of(record: Entry) -> Fate:
     if not record.get("attempts"):
         return "not sent"
     if record.get("origin") == "upstream":
-        return _BY_STATUS[fates.fate_of(int(record.get("status", 0)), ())]
+        return _BY_STATUS[response_classification.fate_of(int(record.get("status", 0)), ())]
     return "not sent" if record.get("code") in _NOT_SENT else "unknown"
 
 

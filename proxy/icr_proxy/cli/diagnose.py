@@ -201,7 +201,7 @@ def explain(
     Exits with 0 if the request would be served, 1 if it would be refused, 2 for a request or a
     configuration that makes no sense.
     """
-    from icr_proxy.forwarding.arriving import arrive  # noqa: PLC0415
+    from icr_proxy.forwarding.explain import arrive  # noqa: PLC0415
     from icr_proxy.forwarding.explain import explain as follow  # noqa: PLC0415
     from icr_proxy.forwarding.explain_output import as_json as document  # noqa: PLC0415
 

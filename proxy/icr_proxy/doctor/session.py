@@ -13,7 +13,7 @@ from icr_proxy.credentials.app_client import measure_skew, read_limited, server_
 from icr_proxy.credentials.installations import list_installations
 from icr_proxy.credentials.key_ring import KeyRing
 from icr_proxy.credentials.token_exchange import ANSWER_LIMIT
-from icr_proxy.forwarding.compiling import build_rules
+from icr_proxy.forwarding.listener_rules import build_rules
 from icr_proxy.observability.metrics import Metrics
 from icr_proxy.runtime.outbound import (
     USER_AGENT,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from icr_proxy.forwarding.fates import Fate
+from icr_proxy.forwarding.response_classification import Fate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

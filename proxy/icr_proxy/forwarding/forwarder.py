@@ -20,7 +20,7 @@ from icr_proxy.errors import (
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
-from icr_proxy.forwarding.headeredits import header_edits
+from icr_proxy.forwarding.header_rewriting import header_edits
 from icr_proxy.forwarding.response_classification import (
     INSPECT_LIMIT,
     UNAUTHORIZED,

@@ -1,4 +1,4 @@
-"""Decides on one request: is it well-formed, who asks, for whom, and may they?
+"""The rules of one listener, compiled from the configuration, and the decision on a request.
 
 Pure: `handler` acts on a `Decision`, `explaining` tells it. The order of the checks is a security
 property: what is malformed or comes from a web page is refused before a caller is looked for, an
@@ -8,10 +8,15 @@ unknown caller learns nothing about routes or rules, and headers are prepared la
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
+from icr_proxy.config.rules import compiled
 from icr_proxy.errors import PolicyDeniedError, ProxyError
+from icr_proxy.forwarding.duplicate_guard import Terms
+from icr_proxy.forwarding.header_rewriting import Links
+from icr_proxy.forwarding.request_headers import RequestHeaders
 from icr_proxy.http1.headers import (
     ALLOWED,
     count_down,
@@ -21,24 +26,22 @@ from icr_proxy.http1.headers import (
     refuse_upgrade,
 )
 from icr_proxy.identifiers import AppSignature, OnOrganization, TokenKey
-from icr_proxy.policy.browser_guard import is_preflight, preflight
-from icr_proxy.policy.router import Reading
-from icr_proxy.policy.rules import Subject
+from icr_proxy.policy.browser_guard import HostGuard, OriginGuard, is_preflight, preflight
+from icr_proxy.policy.caller_auth import Callers
+from icr_proxy.policy.router import Reading, Router, TagReader
+from icr_proxy.policy.rules import Policy, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from icr_proxy.config.inbound_models import LimitsConfig
-    from icr_proxy.forwarding.duplicate_guard import Terms
-    from icr_proxy.forwarding.header_rewriting import Links
-    from icr_proxy.forwarding.request_headers import Prepared, RequestHeaders
+    from icr_proxy.config.inbound_models import LimitsConfig, ListenerConfig, PolicyConfig
+    from icr_proxy.config.models import Config
+    from icr_proxy.forwarding.request_headers import Prepared
     from icr_proxy.http1.headers import Hops
     from icr_proxy.identifiers import Credential
-    from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
-    from icr_proxy.policy.caller_auth import Callers, Known
-    from icr_proxy.policy.router import Router, Target
+    from icr_proxy.policy.caller_auth import Known
+    from icr_proxy.policy.router import Target
     from icr_proxy.policy.rules import Decision as Verdict
-    from icr_proxy.policy.rules import Policy
 
 Header = tuple[bytes, bytes]
 
@@ -297,3 +300,57 @@ def own_answer(
     if asks_first and is_preflight(method, received):
         return preflight(received)
     return [ALLOWED] if count_down(method, received) is None else None
+
+
+def build_rules(config: Config, listener: ListenerConfig) -> Rules:
+    """Compile everything that one listener decides by; a reload replaces it as a whole."""
+    base_url = config.upstream.base_url
+    guarded = config.callers and not listener.anonymous
+    return Rules(
+        listener=listener.bind,
+        router=Router(
+            tags=TagReader(
+                installation=config.headers.installation,
+                organization=config.headers.organization,
+                kinds=listener.tags,
+                passwords=bool(guarded),
+            ),
+            base_url=base_url,
+            installation=listener.installation,
+            untagged=listener.untagged,
+            allow=listener.allow,
+            app_reads=config.policy.app_endpoints == "read",
+        ),
+        hosts=HostGuard(listener, base_url=base_url),
+        origins=OriginGuard(config.browser.allow_origins),
+        callers=(
+            Callers(config.callers, userinfo="userinfo" in listener.tags) if guarded else None
+        ),
+        policy=Policy(
+            read_only=config.policy.read_only,
+            mode=config.policy.mode,
+            rules=compiled(config.policy.rules),
+            default=config.policy.default,
+        ),
+        headers=RequestHeaders(
+            headers=config.headers, upstream=config.upstream, host=upstream_host(base_url)
+        ),
+        limits=config.limits,
+        total_seconds=config.upstream.timeouts.total,
+        guard=build_terms(config.policy),
+        links=Links(base_url) if config.headers.rewrite_links else None,
+        answers_private=config.headers.cache_control == "private",
+        trace_share=config.tracing.share if config.tracing.endpoint is not None else 0.0,
+    )
+
+
+def build_terms(policy: PolicyConfig) -> Terms | None:
+    """Say how the duplicate guard is set, if it is on."""
+    if policy.duplicate_guard is None:
+        return None
+    return Terms(window=policy.duplicate_guard, enforced=policy.mode != "report")
+
+
+def upstream_host(base_url: str) -> bytes:
+    """Give the value of `Host` towards the API; `config` has cut off default ports."""
+    return urlsplit(base_url).netloc.encode("ascii")

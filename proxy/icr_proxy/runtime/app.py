@@ -15,7 +15,7 @@ from icr_proxy.config.loader import effective, restart_needed
 from icr_proxy.config.rules import keys_in_the_open
 from icr_proxy.credentials.token_exchange import Revoker
 from icr_proxy.errors import AddressInUseError, ConfigError, DirectoryInUseError, ProxyError
-from icr_proxy.forwarding.compiling import build_rules
+from icr_proxy.forwarding.listener_rules import build_rules
 from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed
 from icr_proxy.net.descriptors import PORT_CONNECTIONS

@@ -14,11 +14,11 @@ import msgspec
 
 from icr_proxy.credentials.key_ring import KeyRing
 from icr_proxy.credentials.token_cache import Tokens
-from icr_proxy.forwarding.compiling import build_rules
 from icr_proxy.forwarding.duplicate_guard import RESULTS, Guard
 from icr_proxy.forwarding.duplicate_store import Duplicates
 from icr_proxy.forwarding.forwarder import Forwarder
 from icr_proxy.forwarding.handler import Handler
+from icr_proxy.forwarding.listener_rules import build_rules
 from icr_proxy.http1.headers import NAME, Hops
 from icr_proxy.net.sockets import Activation
 from icr_proxy.observability.log import where

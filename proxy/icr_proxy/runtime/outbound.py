@@ -8,7 +8,7 @@ from icr_proxy import __version__
 from icr_proxy.credentials.app_client import AppCalls
 from icr_proxy.credentials.installations import Directory, list_installations
 from icr_proxy.credentials.token_exchange import Exchange
-from icr_proxy.forwarding.compiling import upstream_host
+from icr_proxy.forwarding.listener_rules import upstream_host
 from icr_proxy.http1.headers import VERSION
 from icr_proxy.runtime.upstreamreports import CircuitReports, PoolReports
 from icr_proxy.upstream.circuit_breaker import STATES, Circuit

@@ -19,7 +19,7 @@ from icr_proxy.forwarding.duplicate_store import (
     Stored,
     judge,
 )
-from icr_proxy.forwarding.fates import Fate
+from icr_proxy.forwarding.response_classification import Fate
 
 WINDOW = 60.0
 PLAIN = Request(

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from icr_proxy.config.inbound_models import BrowserConfig, CallerConfig, PolicyConfig
-from icr_proxy.forwarding.arriving import arrive
-from icr_proxy.forwarding.explain import Edit, Explanation, difference, explain
+from icr_proxy.forwarding.explain import Edit, Explanation, arrive, difference, explain
 from icr_proxy.identifiers import AppSignature, OnOrganization
 from icr_proxy.policy.caller_auth import hash_of
 from tests.support.app_fixture import TAG, Visit, call, config_for, ok, running, scripted_upstream

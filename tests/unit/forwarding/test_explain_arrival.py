@@ -8,7 +8,7 @@ import pytest
 
 from icr_proxy.config.inbound_models import ListenerConfig
 from icr_proxy.config.models import AppConfig, Config
-from icr_proxy.forwarding.arriving import arrive, read_header
+from icr_proxy.forwarding.explain import arrive, read_header
 from icr_proxy.redaction import Secret
 
 CONFIG = Config(

@@ -11,8 +11,7 @@ from icr_proxy.admin.token_state import TokenState
 from icr_proxy.config.inbound_models import BrowserConfig, CallerConfig, PolicyConfig
 from icr_proxy.config.models import Config
 from icr_proxy.forwarding import explain_output
-from icr_proxy.forwarding.arriving import arrive
-from icr_proxy.forwarding.explain import Explanation, explain
+from icr_proxy.forwarding.explain import Explanation, arrive, explain
 from icr_proxy.policy.caller_auth import hash_of
 from tests.support.app_fixture import TAG, config_for
 

@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.forwarding.headeredits import EDITS_MOST, NAME_MOST, header_edits
+from icr_proxy.forwarding.header_rewriting import EDITS_MOST, NAME_MOST, header_edits
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -14,9 +14,8 @@ from icr_proxy.config.inbound_models import (
     RuleConfig,
 )
 from icr_proxy.errors import InstallationRequiredError
-from icr_proxy.forwarding.compiling import build_rules
 from icr_proxy.forwarding.explain import Arrived
-from icr_proxy.forwarding.listener_rules import Decision, decide, decide_for
+from icr_proxy.forwarding.listener_rules import Decision, build_rules, decide, decide_for
 from icr_proxy.http1.headers import Hops
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.http1.request_head import HeadRules, read_head

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from icr_proxy.config.inbound_models import CallerConfig, PolicyConfig
-from icr_proxy.forwarding.compiling import build_rules, build_terms, upstream_host
+from icr_proxy.forwarding.listener_rules import build_rules, build_terms, upstream_host
 from tests.support.app_fixture import config_for
 
 API = "http://127.0.0.1:9"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from icr_proxy.forwarding.fates import Fate, fate_of
+from icr_proxy.forwarding.response_classification import Fate, fate_of
 
 HINT = ((b"retry-AFTER", b"5"),)
 
