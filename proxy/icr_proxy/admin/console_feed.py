@@ -12,9 +12,18 @@ from collections import Counter, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from icr_proxy.admin.console_frames import Ring, Row, Sample, Tallies, event, shown
+from icr_proxy.admin.console_frames import (
+    RECORDS_KEPT,
+    RECORDS_MOST,
+    Recorded,
+    Ring,
+    Row,
+    Sample,
+    Tallies,
+    event,
+    shown,
+)
 from icr_proxy.admin.console_timeline import SPAN, Timeline
-from icr_proxy.admin.recorded import RECORDS_KEPT, RECORDS_MOST, Recorded
 from icr_proxy.errors import DrainingError, OverloadedError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The live console on the admin port: its page for everybody, what it shows for the few.
+"""The live console on the admin port: its files, its data, and its event stream.
 
 The page is nothing but files. Requests as they pass, facts and explanations stand behind the gate.
 """
@@ -6,22 +6,116 @@ The page is nothing but files. Requests as they pass, facts and explanations sta
 from __future__ import annotations
 
 import asyncio
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icr_proxy.admin.livestream import send_events
-from icr_proxy.admin.site import FILES, HARDENING, file_page, wants_html
 from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.errors import CallerTimeoutError, DrainingError, OverloadedError
+from icr_proxy.errors import CallerError, CallerTimeoutError, DrainingError, OverloadedError
+from icr_proxy.http1.headers import single
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.server.request import open_body
-from icr_proxy.server.response import NOT_ALLOWED, OK, UNAVAILABLE, WRITE_SECONDS, Answer, json_page
+from icr_proxy.server.response import (
+    NOT_ALLOWED,
+    OK,
+    PHRASES,
+    UNAVAILABLE,
+    WRITE_SECONDS,
+    Answer,
+    Page,
+    json_page,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from icr_proxy.admin.console_feed import Feed
+    from icr_proxy.admin.console_feed import Feed, Subscription
     from icr_proxy.server.request import Request
-    from icr_proxy.server.response import Page
+
+OK_STATUS = 200
+HEARTBEAT_SECONDS = 10.0  # so that both ends notice when the other has vanished
+HEARTBEAT = b": still here\n\n"
+SLOW_SECONDS = 30.0  # a console that takes nothing for so long is given up
+
+
+async def send_events(
+    request: Request,
+    feed: Feed,
+    *,
+    headers: Sequence[tuple[bytes, bytes]],
+) -> Answer:
+    """Answer with everything that happens from now on.
+
+    Raises:
+        OverloadedError: too many consoles are open.
+        DrainingError: the proxy is stopping.
+    """
+    answer = Answer(request, timeout=SLOW_SECONDS, closing=lambda: True)
+    head = [(b"Content-Type", b"text/event-stream"), *headers]
+    if request.method == "HEAD":
+        answer.begin(status=OK_STATUS, reason=PHRASES[OK_STATUS], headers=head)
+        await answer.end()
+        return answer
+    with feed.subscription() as (snapshot, subscription):
+        answer.begin(status=OK_STATUS, reason=PHRASES[OK_STATUS], headers=head)
+        try:
+            await answer.write(snapshot)
+            while (data := await _next(subscription)) is not None:
+                await answer.write(data)
+            await answer.end()
+        except CallerError:
+            answer.abort()  # nobody is there, or nobody reads
+    return answer
+
+
+async def _next(subscription: Subscription) -> bytes | None:
+    try:
+        async with asyncio.timeout(HEARTBEAT_SECONDS):
+            return await subscription.next()
+    except TimeoutError:
+        return HEARTBEAT
+
+
+FOLDER = Path(__file__).parent / "console"
+FILES = {
+    "/": ("index.html", b"text/html; charset=utf-8"),
+    "/console.css": ("console.css", b"text/css; charset=utf-8"),
+    "/console.js": ("console.js", b"text/javascript; charset=utf-8"),
+}
+
+# https://www.w3.org/TR/CSP3/: nothing but these three files and answers of this port. Text cannot
+# become markup either: of the sinks that would parse it, Trusted Types leave none.
+POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    b" img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none';"
+    b" require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HARDENING = (
+    (b"Content-Security-Policy", POLICY),
+    (b"Cross-Origin-Opener-Policy", b"same-origin"),
+    (b"Cross-Origin-Resource-Policy", b"same-origin"),
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"X-Frame-Options", b"DENY"),
+    (b"Permissions-Policy", b"camera=(), geolocation=(), microphone=(), usb=()"),
+)
+
+
+def file_page(path: str) -> Page:
+    """Give one of `FILES`."""
+    name, content_type = FILES[path]
+    headers = (*HARDENING, (b"Vary", b"Accept")) if path == "/" else HARDENING
+    return Page(status=OK, content_type=content_type, body=_read(name), headers=headers)
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (FOLDER / name).read_bytes()
+
+
+def wants_html(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a browser asks, and not curl or a probe."""
+    return b"text/html" in (single(headers, b"accept") or b"").lower()
+
 
 Header = tuple[bytes, bytes]
 

@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from icr_proxy.admin.admintoken import AdminToken
+from icr_proxy.admin.auth import AdminToken
 from icr_proxy.admin.client import EVERYWHERE, is_proxy
 from icr_proxy.admin.status import describe_status
 from icr_proxy.clocks import SYSTEM_CLOCKS, Clocks

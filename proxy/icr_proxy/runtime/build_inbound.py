@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from icr_proxy.admin.api import Admin
+from icr_proxy.admin.api import Admin, Control
 from icr_proxy.admin.auth import Gate
 from icr_proxy.admin.console_pages import Console
-from icr_proxy.admin.control import Control
-from icr_proxy.admin.deliveries import RESULTS, Deliveries
+from icr_proxy.admin.webhooks import RESULTS, Deliveries
 from icr_proxy.config.inbound_models import ListenerConfig
 from icr_proxy.net import addresses
 from icr_proxy.observability.log import where

@@ -9,9 +9,8 @@ from typing import NoReturn
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from icr_proxy.admin.api import Admin
+from icr_proxy.admin.api import Admin, Control
 from icr_proxy.admin.auth import Gate
-from icr_proxy.admin.control import Control
 from icr_proxy.config.inbound_models import LimitsConfig, ListenerConfig
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard

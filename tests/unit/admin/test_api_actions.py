@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.admin.control import Control
+from icr_proxy.admin.api import Control
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.net.peers import Peer
 from icr_proxy.server.response import Page

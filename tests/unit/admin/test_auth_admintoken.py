@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.admin.admintoken import AdminToken
+from icr_proxy.admin.auth import AdminToken
 from icr_proxy.errors import StartError
 
 

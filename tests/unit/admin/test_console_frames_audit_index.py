@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from icr_proxy.admin.recorded import OWED_MOST, RECORDS_KEPT, Recorded
+from icr_proxy.admin.console_frames import OWED_MOST, RECORDS_KEPT, Recorded
 from icr_proxy.audit.records import Stop
 from icr_proxy.observability.outcome import Outcome
 from tests.support.audit_fixture import outcome_of

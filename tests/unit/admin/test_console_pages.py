@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.admin.site import FILES, POLICY
+from icr_proxy.admin.console_pages import FILES, POLICY
 from icr_proxy.config.models import AdminConfig, Config
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import (

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from icr_proxy.admin.site import FILES, FOLDER, POLICY, file_page, wants_html
+from icr_proxy.admin.console_pages import FILES, FOLDER, POLICY, file_page, wants_html
 from icr_proxy.server.response import OK
 
 HTML = (FOLDER / "index.html").read_text()

@@ -270,7 +270,7 @@ async def test_http_1_0_gets_its_events_until_the_connection_ends(proxy: Running
 async def test_a_quiet_stream_has_a_heart(
     proxy: RunningProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("icr_proxy.admin.livestream.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("icr_proxy.admin.console_pages.HEARTBEAT_SECONDS", 0.05)
     async with opened(proxy) as console:
         await console.until("snapshot")
         size = int(await console.reader.readuntil(b"\r\n"), 16)

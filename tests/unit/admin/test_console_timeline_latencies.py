@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from icr_proxy.admin.latencies import LAST, SMALLEST, bucket_of, percentile, seconds_of
+from icr_proxy.admin.console_timeline import LAST, SMALLEST, bucket_of, percentile, seconds_of
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from icr_proxy.admin.deliveries import BODY_MOST, Deliveries
+from icr_proxy.admin.webhooks import BODY_MOST, Deliveries
 from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.redaction import Secret
