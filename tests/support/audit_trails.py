@@ -10,9 +10,7 @@ from typing import Any
 
 from icr_proxy.audit.chain import Head, Seals
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit_tools.checks import judge
-from icr_proxy.audit_tools.examining import examine
-from icr_proxy.audit_tools.findings import Verdict, Witnessed
+from icr_proxy.audit_tools.checks import Verdict, Witnessed, examine, judge
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import Clock
 from tests.support.audit_fixture import KEY, read_of, record_of, seal, writer_in

@@ -1,26 +1,24 @@
-"""Verifies the files of a trail on disk, several at a time if there is much of it."""
+"""Verification of a trail on disk, and its verdict in words."""
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from icr_proxy.audit.anchor import read_history
 from icr_proxy.audit.key import read_audit_key
 from icr_proxy.audit.segments import is_in_use, list_segments
-from icr_proxy.audit_tools.checks import judge
-from icr_proxy.audit_tools.examining import examine
-from icr_proxy.audit_tools.findings import Witnessed
+from icr_proxy.audit_tools.checks import Witnessed, examine, judge
 from icr_proxy.audit_tools.set_aside import compare_aside
 from icr_proxy.errors import StartError
 from icr_proxy.files import open_to_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from icr_proxy.audit_tools.findings import Checked, Verdict
+    from icr_proxy.audit_tools.checks import Checked, Verdict
 
 WORTH_PROCESSES = 32 << 20  # bytes; below, starting them takes longer than they save
 
@@ -143,3 +141,138 @@ def _examine_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int])
             return examine(path.name, file, keys=keys, wanted=wanted)
     except OSError as exc:  # of reading, which names no file
         raise OSError(exc.errno, exc.strerror, str(path)) from None
+
+
+CLEAN, UNCHECKED, TAMPERED = 0, 1, 2
+MOST_SHOWN = 20
+KNOWN = {"seq", "prev", "kind", "hash", "mac", "time"}
+
+
+def exit_code(verdict: Verdict, *, chain_only: bool) -> int:
+    """Give 0, 2 if anything was found, 1 if nothing was but MACs were not checked."""
+    if verdict.findings:
+        return TAMPERED
+    if verdict.unbound and not chain_only:
+        return UNCHECKED
+    return CLEAN
+
+
+def result_of(verdict: Verdict, *, chain_only: bool) -> str:
+    """Say it in a word: clean, repaired, accepted, not-checked or tampered."""
+    code = exit_code(verdict, chain_only=chain_only)
+    if code != CLEAN:
+        return "tampered" if code == TAMPERED else "not-checked"
+    kinds = {event.get("kind") for event in verdict.events}
+    if "rewound" in kinds:
+        return "accepted"
+    return "repaired" if "repair" in kinds else "clean"
+
+
+def tell(verdict: Verdict, *, chain_only: bool) -> Iterator[str]:
+    """Give the lines for a person, each printable; the last says it all."""
+    return map(printable, _lines(verdict, chain_only=chain_only))
+
+
+def printable(text: str) -> str:
+    """Give a line without what a terminal would obey or could not show."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def _lines(verdict: Verdict, *, chain_only: bool) -> Iterator[str]:
+    last = verdict.last
+    newest = f"newest {last.seq}:{last.hash[:12]}" if last is not None else "no record"
+    trail = f"trail {verdict.trail}, " if verdict.trail is not None else ""
+    yield (
+        f"{trail}{_many(verdict.files, 'file')}, {_many(verdict.records, 'record')},"
+        f" {verdict.since or '?'} to {verdict.until or '?'}, {newest}"
+    )
+    yield _about_seals(verdict)
+    yield from _about_witnesses(verdict)
+    for event in verdict.events:
+        yield f"Recorded in the trail: {_about_event(event)}"
+    for finding in verdict.findings[:MOST_SHOWN]:
+        yield str(finding)
+    more = len(verdict.findings) - MOST_SHOWN
+    if more > 0:
+        yield f"… and {more} more"
+    yield {
+        "clean": "CLEAN: nothing was changed, removed, moved or added.",
+        "repaired": "REPAIRED: nothing was changed, removed, moved or added; what crashes left is"
+        " set aside, and is as it was then.",
+        "accepted": "ACCEPTED: nothing else was changed, removed, moved or added than what you"
+        " accept.",
+        "not-checked": "NOT CHECKED: the chain is whole, but whoever can write the files could have"
+        " made it anew; give the key (--key-file), or say that this is enough (--chain-only).",
+        "tampered": f"TAMPERED: {_many(len(verdict.findings), 'finding')}.",
+    }[result_of(verdict, chain_only=chain_only)]
+
+
+def _about_witnesses(verdict: Verdict) -> Iterator[str]:
+    """Tell what was compared: of an anchor file, which knows many records, how many."""
+    by_source: dict[str, list[int]] = {}
+    for witness in verdict.witnesses:
+        by_source.setdefault(witness.source, []).append(witness.seq)
+    for source, known in by_source.items():
+        more = f" and {_many(len(known) - 1, 'other')}" if len(known) > 1 else ""
+        yield f"Compared with record {max(known)}{more}, as {source} knows it."
+    if not by_source:
+        yield "No head was given: a cut at the very end would not be seen (--head, --anchor-file)."
+
+
+def as_json(verdict: Verdict, *, chain_only: bool) -> dict[str, Any]:
+    """Give the same for a machine."""
+    last = verdict.last
+    return {
+        "result": result_of(verdict, chain_only=chain_only),
+        "trail": verdict.trail,
+        "files": verdict.files,
+        "records": verdict.records,
+        "bytes": verdict.size,
+        "since": verdict.since,
+        "until": verdict.until,
+        "head": {"seq": last.seq, "hash": last.hash} if last is not None else None,
+        "keys": list(verdict.keys),
+        "unchecked": list(verdict.unchecked),
+        "witnesses": [
+            {"seq": each.seq, "hash": each.prefix, "source": each.source}
+            for each in verdict.witnesses
+        ],
+        "events": list(verdict.events),
+        "findings": [
+            {
+                "kind": each.kind,
+                "file": each.file,
+                "line": each.line,
+                "seq": each.seq,
+                "detail": each.detail,
+            }
+            for each in verdict.findings
+        ],
+    }
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _about_seals(verdict: Verdict) -> str:
+    if verdict.unbound:
+        return (
+            f"MACs of {_many(len(verdict.unbound), 'file')} not checked: the key was not given; its"
+            " fingerprint is in the first line of each."
+        )
+    if verdict.keys and verdict.unchecked:
+        return (
+            f"MACs checked with key {', '.join(verdict.keys)}; of"
+            f" {_many(len(verdict.unchecked), 'older file')} only that the later ones follow them."
+        )
+    if verdict.keys:
+        return f"MACs checked with key {', '.join(verdict.keys)}."
+    return (
+        "There are no MACs: a chain of hashes alone, which whoever writes the files can make anew."
+    )
+
+
+def _about_event(event: Mapping[str, Any]) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in event.items() if name not in KNOWN)
+    return f"{event.get('kind')} (record {event.get('seq')}, {event.get('time')}): {facts}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from icr_proxy.audit_tools.findings import Witnessed
+    from icr_proxy.audit_tools.checks import Witnessed
 
 POLL_SECONDS = 0.2
 LEAST_PREFIX = 12  # hex digits of a hash; what the metric holds
@@ -96,7 +96,7 @@ def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **option
     changed, removed, reordered, inserted, repeated, cut, forged, rewound), 1 if that could not be
     checked, as with the key of another trail.
     """
-    from icr_proxy.audit_tools import telling, verification  # noqa: PLC0415
+    from icr_proxy.audit_tools import verification  # noqa: PLC0415
 
     try:
         keys = verification.read_keys(options["key_files"])
@@ -117,18 +117,18 @@ def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **option
                 done=done,
             )
     except (verification.UncheckableError, OSError) as error:
-        click.echo(telling.printable(f"NOT CHECKED: {error}"), err=True)
+        click.echo(verification.printable(f"NOT CHECKED: {error}"), err=True)
         sys.exit(FAILED)
     if as_json:
-        click.echo(json.dumps(telling.as_json(verdict, chain_only=chain_only), indent=2))
+        click.echo(json.dumps(verification.as_json(verdict, chain_only=chain_only), indent=2))
     else:
-        for line in telling.tell(verdict, chain_only=chain_only):
+        for line in verification.tell(verdict, chain_only=chain_only):
             click.echo(line)
-    sys.exit(telling.exit_code(verdict, chain_only=chain_only))
+    sys.exit(verification.exit_code(verdict, chain_only=chain_only))
 
 
 def _witness(text: str, *, base: int) -> Witnessed:
-    from icr_proxy.audit_tools.findings import Witnessed  # noqa: PLC0415
+    from icr_proxy.audit_tools.checks import Witnessed  # noqa: PLC0415
 
     seq, _, known = text.partition(":")
     try:
@@ -231,7 +231,7 @@ def _now() -> float:
 @click.option("--json", "as_json", is_flag=True, help="Show records as they are.")
 def tail(directory: Path, *, lines: int, no_follow: bool, as_json: bool) -> None:
     """Show the newest records, and further ones as they come, across the change of files."""
-    from icr_proxy.audit_tools.tailing import Tail, show  # noqa: PLC0415
+    from icr_proxy.audit_tools.query import Tail, show  # noqa: PLC0415
 
     colours = sys.stdout.isatty()
 

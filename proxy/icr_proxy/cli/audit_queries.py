@@ -171,7 +171,7 @@ def _sql(paths: Sequence[Path], sql: str) -> list[Entry]:
 
 
 def _print(rows: Sequence[Entry], columns: Sequence[str], *, as_json: bool) -> None:
-    from icr_proxy.audit_tools.tables import as_text  # noqa: PLC0415
+    from icr_proxy.audit_tools.query import as_text  # noqa: PLC0415
 
     if as_json:
         for row in rows:
@@ -230,8 +230,9 @@ def report(paths: tuple[Path, ...], *, form: str, out: Path | None, **options: A
 
     Everything that changes state is in it, also what was sent and never answered.
     """
-    from icr_proxy.audit_tools import page, tables  # noqa: PLC0415
+    from icr_proxy.audit_tools import query as tables  # noqa: PLC0415
     from icr_proxy.audit_tools import report as movements  # noqa: PLC0415
+    from icr_proxy.audit_tools import report as page  # noqa: PLC0415
     from icr_proxy.clock import stamp  # noqa: PLC0415
 
     options["writes"] = True
@@ -290,7 +291,8 @@ def export(
 ) -> None:
     """Write requests in a form that other tools read."""
     from icr_proxy.audit.records import Request  # noqa: PLC0415
-    from icr_proxy.audit_tools import har, tables  # noqa: PLC0415
+    from icr_proxy.audit_tools import export as har  # noqa: PLC0415
+    from icr_proxy.audit_tools import query as tables  # noqa: PLC0415
 
     records = _records(paths, _wanted(options))
     if form == "har":

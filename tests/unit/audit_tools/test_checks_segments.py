@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.audit_tools.examining import MOST_FINDINGS, examine
+from icr_proxy.audit_tools.checks import MOST_FINDINGS, examine
 from tests.support.audit_trails import KEYS, read_trail, write_trail
 
 

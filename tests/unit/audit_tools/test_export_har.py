@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from icr_proxy.audit_tools.har import as_har, hidden
+from icr_proxy.audit_tools.export import as_har, hidden
 from tests.support.audit_fixture import record_of
 
 BASE = "https://api.example"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from icr_proxy.audit_tools.tables import as_csv, as_markdown, as_text
+from icr_proxy.audit_tools.query import as_csv, as_markdown, as_text
 
 ROWS: list[dict[str, object]] = [{"a": 1, "b": "x"}, {"a": None, "b": "long\x1b"}]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit_tools.tailing import Tail, show
+from icr_proxy.audit_tools.query import Tail, show
 from tests.support.app_fixture import Clock
 from tests.support.audit_fixture import read_of, writer_in
 

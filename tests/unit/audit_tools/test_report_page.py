@@ -4,8 +4,7 @@ import re
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from icr_proxy.audit_tools.page import MOST_BARS, render
-from icr_proxy.audit_tools.report import find_movements, sum_up
+from icr_proxy.audit_tools.report import MOST_BARS, find_movements, render, sum_up
 from tests.unit.audit_tools.test_report import change
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from icr_proxy.audit.segments import claim, list_segments
 from icr_proxy.audit_tools import verification
-from icr_proxy.audit_tools.findings import Witnessed
+from icr_proxy.audit_tools.checks import Witnessed
 from icr_proxy.audit_tools.verification import (
     UncheckableError,
     find_files,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from icr_proxy.audit.chain import Link
-from icr_proxy.audit_tools.findings import Finding, Verdict, Witnessed
-from icr_proxy.audit_tools.telling import MOST_SHOWN, as_json, exit_code, tell
+from icr_proxy.audit_tools.checks import Finding, Verdict, Witnessed
+from icr_proxy.audit_tools.verification import MOST_SHOWN, as_json, exit_code, tell
 
 VERDICT = Verdict(
     files=1,
