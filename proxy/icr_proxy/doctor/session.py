@@ -15,7 +15,7 @@ from icr_proxy.credentials.key_ring import KeyRing
 from icr_proxy.credentials.token_exchange import ANSWER_LIMIT
 from icr_proxy.forwarding.listener_rules import build_rules
 from icr_proxy.observability.metrics import Metrics
-from icr_proxy.runtime.outbound import (
+from icr_proxy.runtime.build_outbound import (
     USER_AGENT,
     app_headers,
     build_calls,

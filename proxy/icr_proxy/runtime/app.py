@@ -21,9 +21,9 @@ from icr_proxy.net.addresses import bracketed
 from icr_proxy.net.descriptors import PORT_CONNECTIONS
 from icr_proxy.net.egress_proxy import unused_proxies
 from icr_proxy.runtime.build_inbound import build_admin, build_webhooks
+from icr_proxy.runtime.build_outbound import app_headers
 from icr_proxy.runtime.composition import Parts, build
 from icr_proxy.runtime.file_permissions import exposed_secrets
-from icr_proxy.runtime.outbound import app_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Builds what observes requests: log, metrics, spans, consoles. The core knows none of them."""
+"""Builds what observes requests: log, metrics, spans, consoles, audit trail."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from icr_proxy.observability.request_metrics import InstallationMetrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from icr_proxy.audit.service import Auditing
     from icr_proxy.clocks import Clocks
     from icr_proxy.config.models import Config, TracingConfig
     from icr_proxy.credentials.app_client import AppCalls
@@ -170,4 +171,27 @@ def add_limits(metrics: Metrics, *, config: Config, in_flight: Callable[[], int]
             "in_flight": in_flight(),
             "upstream_connections": config.upstream.connections,
         },
+    )
+
+
+def build_auditing(
+    config: Config, *, log: Log, metrics: Metrics, feed: Feed | None, clocks: Clocks
+) -> Auditing | None:
+    """Make the audit trail, if there is to be one; consoles are told of its records.
+
+    Raises:
+        StartError: the file with its key cannot be used.
+    """
+    if config.audit.directory is None:
+        return None
+    from icr_proxy.audit.service import Auditing  # noqa: PLC0415 - see above
+
+    return Auditing(
+        config.audit.directory,
+        config=config.audit,
+        log=log,
+        registry=metrics.registry,
+        now=clocks.now,
+        clock=clocks.clock,
+        **({} if feed is None else {"heard": feed.landed}),
     )

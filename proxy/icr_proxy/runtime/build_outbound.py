@@ -1,4 +1,4 @@
-"""Builds what shares tokens with other replicas, if it is configured; else imports nothing."""
+"""Builds what leads to the API, and what shares tokens with other replicas."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+from icr_proxy import __version__
+from icr_proxy.credentials.app_client import AppCalls
+from icr_proxy.credentials.installations import Directory, list_installations
+from icr_proxy.credentials.token_exchange import Exchange
 from icr_proxy.errors import StartError
+from icr_proxy.forwarding.listener_rules import upstream_host
+from icr_proxy.http1.headers import VERSION
+from icr_proxy.runtime.watchers import CircuitReports, PoolReports
 from icr_proxy.secretfile import read_secret
+from icr_proxy.upstream.circuit_breaker import STATES, Circuit
+from icr_proxy.upstream.dialer import parse_address
+from icr_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +33,8 @@ if TYPE_CHECKING:
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
     from icr_proxy.shared_cache.membership import Replicas
+    from icr_proxy.upstream.interface import Upstream
+    from icr_proxy.upstream.trust_store import TrustWatcher
 
 PURPOSE = b"icr-proxy shared tokens 1"
 SECRET_LEAST = 32  # characters: of base64 that is 24 bytes, of hexadecimal digits 16
@@ -146,3 +158,112 @@ def _derived(keys: KeyRing, known: dict[str, bytes]) -> Sequence[bytes]:
         if key.fingerprint not in known:
             known[key.fingerprint] = key.derive(purpose=PURPOSE)
     return tuple(known[key.fingerprint] for key in ring)
+
+
+# What a mint says of us; the vendor's own clients send a user agent, too (V).
+USER_AGENT = f"icr-proxy/{__version__}".encode()
+
+
+def build_pool(
+    config: Config,
+    *,
+    metrics: Metrics,
+    clocks: Clocks,
+    is_own: Callable[[str, int], bool] = lambda _host, _port: False,
+    trust_watcher: TrustWatcher | None = None,
+) -> Pool:
+    """Make the connections to the API; none is opened yet.
+
+    `is_own` tells whether an address is this proxy's own.
+
+    Raises:
+        StartError: `upstream.ca_file` cannot be used.
+    """
+    upstream = config.upstream
+    return Pool(
+        parse_address(
+            upstream.base_url,
+            ca_file=upstream.ca_file,
+            address=upstream.address,
+            watcher=trust_watcher,
+        ),
+        timeouts=upstream.timeouts,
+        connections=upstream.connections,
+        now=clocks.clock,
+        watcher=PoolReports(metrics=metrics),
+        is_own=is_own,
+        max_age=upstream.max_connection_age,
+        random=clocks.random,
+    )
+
+
+def build_circuit(config: Config, *, log: Log, metrics: Metrics, clocks: Clocks) -> Circuit | None:
+    """Make the circuit breaker, unless it is off."""
+    section = config.upstream.circuit
+    if not section.failures:
+        return None
+    circuit = Circuit(
+        failures=section.failures,
+        pause=section.pause,
+        random=clocks.random,
+        moved=CircuitReports(log=log, metrics=metrics).moved,
+    )
+    metrics.states(
+        "circuit_state",
+        "The circuit breaker: 1 at the state it is in.",
+        label="state",
+        count=lambda: {state: state == circuit.state for state in STATES},
+    )
+    return circuit
+
+
+def build_calls(
+    config: Config,
+    *,
+    keys: KeyRing,
+    upstream: Upstream,
+    clocks: Clocks,
+    skewed: Callable[[float], None] = lambda _seconds: None,
+) -> AppCalls:
+    """Make what the app itself asks the API with; `skewed` hears how far the clocks are apart."""
+    return AppCalls(
+        app_id=config.app.id,
+        signers=keys,
+        upstream=upstream,
+        headers=app_headers(config),
+        now=clocks.now,
+        skewed=skewed,
+    )
+
+
+def build_exchange(config: Config, *, calls: AppCalls, clocks: Clocks) -> Exchange:
+    """Make what mints tokens."""
+    return Exchange(calls=calls, timeout=config.tokens.mint_timeout, now=clocks.now)
+
+
+def build_directory(config: Config, *, calls: AppCalls, log: Log, clocks: Clocks) -> Directory:
+    """Make the map from organizations to installations; nothing is fetched yet."""
+
+    async def fetch() -> dict[str, str | None]:
+        return {each.id: each.organization_id for each in await list_installations(calls)}
+
+    return Directory(
+        fetch=fetch,
+        waiter_timeout=config.tokens.waiter_timeout,
+        now=clocks.now,
+        renewed=lambda count: log.info("directory.renewed", installations=count),
+        failed=lambda error: log.warning("directory.failed", detail=error.detail),
+    )
+
+
+def app_headers(config: Config) -> tuple[tuple[bytes, bytes], ...]:
+    """Give the headers of the app's own requests, but for its signature."""
+    return (
+        (b"Host", upstream_host(config.upstream.base_url)),
+        (b"Accept", b"application/json"),
+        # Without it any coding is acceptable (RFC 9110, 12.5.3).
+        (b"Accept-Encoding", b"identity"),
+        (b"User-Agent", USER_AGENT),
+        # The documentation shows it on all app endpoints (D).
+        (VERSION, config.upstream.api_version.encode("ascii")),
+    )

@@ -23,25 +23,24 @@ from icr_proxy.http1.headers import NAME, Hops
 from icr_proxy.net.sockets import Activation
 from icr_proxy.observability.log import where
 from icr_proxy.policy.caller_auth import Doorkeeper
+from icr_proxy.runtime.build_inbound import build_listeners
 from icr_proxy.runtime.build_observers import (
     add_limits,
     add_states,
+    build_auditing,
     build_feed,
     build_observers,
     gathering_for,
 )
-from icr_proxy.runtime.build_outbound import build_replicas
-from icr_proxy.runtime.outbound import (
+from icr_proxy.runtime.build_outbound import (
     build_calls,
     build_circuit,
     build_directory,
     build_exchange,
     build_pool,
+    build_replicas,
 )
-from icr_proxy.runtime.reception import build_listeners
-from icr_proxy.runtime.trails import build_auditing
-from icr_proxy.runtime.upstreamreports import TrustReports
-from icr_proxy.runtime.watchers import ClockReports, KeyReports, TokenReports
+from icr_proxy.runtime.watchers import ClockReports, KeyReports, TokenReports, TrustReports
 from icr_proxy.server.limits import InFlight
 from icr_proxy.upstream.circuit_breaker import Breaker
 from icr_proxy.upstream.dialer import OwnPlaces

@@ -1,4 +1,4 @@
-"""What tokens, keys and clocks have to tell, for metrics and log; the core imports neither."""
+"""Reports of tokens, keys, clocks, connections and the circuit, for metrics and log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from icr_proxy.errors import MintRationedError
 from icr_proxy.http1.problem import kind_of
+from icr_proxy.upstream.circuit_breaker import STATES
+from icr_proxy.upstream.interface import CLOSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from icr_proxy.net.tls import Identity
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
+    from icr_proxy.upstream.circuit_breaker import Circuit
 
 # The claims of a JWT leave room for a minute; half of it is worth a look before it is used up.
 SKEW_WARN_SECONDS = 30.0
@@ -213,3 +216,68 @@ class ExhaustionReports:
     def __call__(self, listener: str) -> None:
         """Tell; who calls does so once a minute at most."""
         self._log.error("descriptors.exhausted", listener=listener)
+
+
+CONNECTS = ("ok", "timeout", "tls", "unreachable", "exhausted", "left")
+RELOADS = ("ok", "rejected")
+WAITS = ("ok", "busy", "left")
+
+
+class TrustReports:
+    """A `truststore.TrustWatcher`."""
+
+    def __init__(self, *, log: Log, metrics: Metrics) -> None:
+        self._log = log
+        self._reloads = {result: metrics.ca_reloads.labels(result) for result in RELOADS}
+
+    def renewed(self) -> None:
+        """Tell that other authorities are trusted from now on."""
+        self._reloads["ok"].inc()
+        self._log.info("upstream.ca_renewed")
+
+    def rejected(self, error: StartError) -> None:
+        """Tell, loudly, that the file is not what is in use."""
+        self._reloads["rejected"].inc()
+        self._log.error("upstream.ca_rejected", detail=error.detail)
+
+
+class PoolReports:
+    """A `pool.PoolWatcher`."""
+
+    def __init__(self, *, metrics: Metrics) -> None:
+        self._connects = {result: metrics.connects.labels(result) for result in CONNECTS}
+        self._closes = {reason: metrics.closes.labels(reason) for reason in CLOSES}
+        self._waits = metrics.waits.numbers
+        self._waits.update(dict.fromkeys(WAITS, 0))
+
+    def connected(self, result: str) -> None:
+        """Count a connection that was made, or not."""
+        self._connects[result].inc()
+
+    def closed(self, reason: str) -> None:
+        """Count a connection that is closed."""
+        self._closes[reason].inc()
+
+    def waited(self, result: str) -> None:
+        """Count a request for which none was free at once."""
+        self._waits[result] += 1
+
+
+class CircuitReports:
+    """Tells every change of the circuit."""
+
+    def __init__(self, *, log: Log, metrics: Metrics) -> None:
+        self._log = log
+        self._transitions = {state: metrics.circuit.labels(state) for state in STATES}
+
+    def moved(self, circuit: Circuit) -> None:
+        """Count and log the state it has come to."""
+        self._transitions[circuit.state].inc()
+        if circuit.state == "open":
+            self._log.warning(
+                "circuit.opened", failures=circuit.failures, pause_s=round(circuit.pause, 3)
+            )
+        elif circuit.state == "half_open":
+            self._log.info("circuit.half_open")
+        else:
+            self._log.info("circuit.closed")

@@ -9,7 +9,7 @@ from icr_proxy.clocks import SYSTEM_CLOCKS
 from icr_proxy.config.models import AuditConfig
 from icr_proxy.observability.log import Lines, Threshold, build_log
 from icr_proxy.observability.metrics import Metrics
-from icr_proxy.runtime.trails import build_auditing
+from icr_proxy.runtime.build_observers import build_auditing
 from tests.support.app_fixture import config_for
 
 LOADED = (

@@ -2,7 +2,7 @@ import pytest
 
 from icr_proxy.errors import StartError
 from icr_proxy.observability.metrics import Metrics
-from icr_proxy.runtime.upstreamreports import CircuitReports, PoolReports, TrustReports
+from icr_proxy.runtime.watchers import CircuitReports, PoolReports, TrustReports
 from icr_proxy.upstream.circuit_breaker import Circuit
 from tests.support.fakes import Heard
 
