@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from icr_proxy.config.models import AppConfig
-from icr_proxy.emulator.faults import Fault
 from icr_proxy.emulator.server import Emulator
-from icr_proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.settings import EmulatorSettings, Fault
 from tests.support.app_fixture import (
     RunningProxy,
     config_for,

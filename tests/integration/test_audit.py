@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.emulator.registry.credit_book import Account
+from icr_proxy.emulator.registry.entities import Account
 from tests.support.app_fixture import RawAnswer, call, read_answer, request_head
 from tests.support.audit_fixture import KEY, records_in
 from tests.support.program import Program, environment, program_before, run_to_end

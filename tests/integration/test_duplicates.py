@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from icr_proxy.config.inbound_models import PolicyConfig
-from icr_proxy.emulator.faults import Fault
+from icr_proxy.emulator.settings import Fault
 from tests.integration.test_ledger import BROKEN, Retirer, done
 from tests.support.app_fixture import RawAnswer, proxy_before, read_answer
 from tests.support.program import GUARD_SECONDS, program_before

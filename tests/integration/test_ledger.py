@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from icr_proxy.emulator.faults import Fault
-from icr_proxy.emulator.registry.credit_book import Account
+from icr_proxy.emulator.registry.entities import Account
+from icr_proxy.emulator.settings import Fault
 from tests.support.app_fixture import read_answer, request_head
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from icr_proxy.admin.client import ask
 from icr_proxy.credentials.signing_key import parse_signing_key
-from icr_proxy.emulator.faults import Fault
+from icr_proxy.emulator.settings import Fault
 from tests.support.app_fixture import call, read_answer, request_head
 from tests.support.program import Program, environment, program_before, run_to_end
 from tests.unit.credentials.test_key_ring_choice import another_pem

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from icr_proxy.config.inbound_models import PolicyConfig
-from icr_proxy.emulator.faults import Fault
 from icr_proxy.emulator.server import Emulator
-from icr_proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.settings import EmulatorSettings, Fault
 from tests.support.app_fixture import (
     RawAnswer,
     RunningProxy,

@@ -1,9 +1,10 @@
-"""The control API, `/_emulator/…`: what a test in the same process does to the world, over HTTP.
+"""The control API, `/_emulator/…`: what a test does to the emulated world, over HTTP.
 
 JSON in, JSON out; no token, no latency, no record. It is not for the network: whoever reaches it
 owns the emulator.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
@@ -11,18 +12,161 @@ from typing import Any, Final
 import msgspec
 
 from icr_proxy.emulator.api.calls import Act, Answer, Call, Route, json_answer
-from icr_proxy.emulator.api.inventory_endpoints import approve
-from icr_proxy.emulator.api.shapes import Shapes
+from icr_proxy.emulator.api.organization_endpoints import approve
+from icr_proxy.emulator.api.shapes import Json, Shapes, amount_number
 from icr_proxy.emulator.api_errors import invalid, not_found
-from icr_proxy.emulator.faults import Fault, Kind, When
-from icr_proxy.emulator.registry.world import World
-from icr_proxy.emulator.reports import (
-    installation_report,
-    ledger_report,
-    request_report,
-    state_report,
+from icr_proxy.emulator.registry.credentials import new_private_key
+from icr_proxy.emulator.registry.entities import ZERO, Installation
+from icr_proxy.emulator.registry.world import LedgerEntry, World
+from icr_proxy.emulator.settings import EmulatorSettings, Fault, Kind, When, iso_date
+from icr_proxy.emulator.traffic import SeenRequest
+
+
+class _Key(msgspec.Struct, forbid_unknown_fields=True):
+    pem: str | None = None
+
+
+def read_private_key(call: Call) -> Answer:
+    """Hand out the first private key."""
+    return Answer(
+        body=call.world.keys.private_pem.encode(),
+        headers=(("Content-Type", "application/x-pem-file"),),
+    )
+
+
+def list_keys(call: Call) -> Answer:
+    """List the fingerprints of active keys."""
+    return json_answer({"keys": list(call.world.keys.active)})
+
+
+def add_key(call: Call) -> Answer:
+    """Activate a key: the given one, or a new one whose private half is in the answer."""
+    given = call.decode(_Key).pem
+    pem = given or new_private_key()
+    try:
+        fingerprint = call.world.keys.add(pem)
+    except ValueError as exc:
+        raise invalid("pem must be an RSA key without a passphrase") from exc
+    made = {} if given else {"pem": pem}
+    return json_answer({"fingerprint": fingerprint, **made}, status=201)
+
+
+def delete_key(call: Call) -> Answer:
+    """Deactivate a key."""
+    if not call.world.keys.delete(call.params["fingerprint"]):
+        raise not_found("Key")
+    return json_answer({"keys": list(call.world.keys.active)})
+
+
+KEY_ROUTES: Final = (
+    Route("GET", "/_emulator/key", read_private_key, faults=None),
+    Route("GET", "/_emulator/keys", list_keys, faults=None),
+    Route("POST", "/_emulator/keys", add_key, faults=None),
+    Route("DELETE", "/_emulator/keys/{fingerprint}", delete_key, faults=None),
 )
-from icr_proxy.emulator.settings import EmulatorSettings
+
+
+_STORES: Final = ("inventory", "warehouse", "reserved", "retired", "outside")
+
+
+def state_report(world: World) -> Json:
+    """Tell everything but requests and ledger entries, which have reports of their own."""
+    live = Counter(token.installation_id for token in world.tokens.values())
+    installations = []
+    for installation in world.installations.values():
+        report = installation_report(installation)
+        report["mints"] = world.mints[installation.id]
+        report["liveTokens"] = live[installation.id]
+        installations.append(report)
+    now = world.now()
+    return {
+        "appId": world.settings.app_id,
+        "settings": asdict(world.settings),
+        "clock": {
+            "now": now,
+            "date": iso_date(now, milliseconds=True),
+            "shift": world.clock.shift,
+        },
+        "keys": list(world.keys.active),
+        "installations": installations,
+        "mints": dict(world.mints),
+        "mintAttempts": dict(world.mint_attempts),
+        "liveTokens": len(world.tokens),
+        "requests": world.traffic.total,
+        "statuses": {str(status): count for status, count in world.traffic.statuses.items()},
+        "denied": dict(world.denied),
+        "faults": {name: len(queue) for name, queue in world.faults.queues().items()},
+        "ledger": ledger_totals(world),
+    }
+
+
+def installation_report(installation: Installation) -> Json:
+    """Tell about one installation."""
+    return {
+        "id": installation.id,
+        "organizationId": installation.organization.id,
+        "organizationName": installation.organization.full_name,
+        "status": installation.status,
+        "permissions": installation.permissions,
+    }
+
+
+def ledger_totals(world: World) -> Json:
+    """Sum up what moved, and where all credits are; `issued` is their sum."""
+    stores = {store: sum(world.book.stored(store).values(), start=ZERO) for store in _STORES}
+    return {
+        "entries": len(world.ledger),
+        "transfers": _moved(world, "transfer"),
+        "retirements": _moved(world, "retire"),
+        "issued": amount_number(sum(world.book.issued.values(), start=ZERO)),
+        "stores": {name: amount_number(amount) for name, amount in stores.items()},
+    }
+
+
+def ledger_report(world: World) -> Json:
+    """Tell every movement, oldest first."""
+    entries = [entry_report(entry) for entry in world.ledger]
+    return {"totals": ledger_totals(world), "entries": entries}
+
+
+def entry_report(entry: LedgerEntry) -> Json:
+    """Tell one movement."""
+    return {
+        "id": entry.id,
+        "transactionId": entry.transaction_id,
+        "kind": entry.kind,
+        "creditId": entry.credit_id,
+        "from": entry.source,
+        "to": entry.target,
+        "amount": amount_number(entry.amount),
+        "at": entry.at,
+        "installationId": entry.installation_id,
+    }
+
+
+def request_report(seen: SeenRequest) -> Json:
+    """Tell one request, headers with case, order and duplicates."""
+    return {
+        "method": seen.method,
+        "target": seen.target,
+        "headers": [
+            [name.decode("latin-1"), value.decode("latin-1")] for name, value in seen.headers
+        ],
+        "at": seen.at,
+        "peerPort": seen.peer_port,
+        "bodyLength": seen.body_length,
+        "bodySha256": seen.body_sha256,
+        "bodyComplete": seen.body_complete,
+        "status": seen.status,
+        "installationId": seen.installation_id,
+        "fault": seen.fault,
+    }
+
+
+def _moved(world: World, kind: str) -> Json:
+    amounts = [entry.amount for entry in world.ledger if entry.kind == kind]
+    return {"count": len(amounts), "amount": amount_number(sum(amounts, start=ZERO))}
+
 
 _MAX_COUNT: Final = 10_000
 

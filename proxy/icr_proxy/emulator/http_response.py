@@ -8,7 +8,7 @@ from aiohttp import web
 
 from icr_proxy.emulator.api.calls import Answer, json_answer
 from icr_proxy.emulator.api_errors import error_body
-from icr_proxy.emulator.faults import Fault, Kind
+from icr_proxy.emulator.settings import Fault, Kind
 
 _SERVER: Final = "icr-emulator"
 _JSON: Final = "application/json; charset=utf-8"

@@ -1,19 +1,149 @@
-"""The emulator as a whole: keys, world, socket; starts, stops, and can be started in a test."""
+"""The emulator as a whole: it starts, serves each request from head to answer, and stops."""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from icr_proxy.emulator import http_request, http_response
+from icr_proxy.emulator.api import auth
+from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
 from icr_proxy.emulator.api.route_table import ROUTES
-from icr_proxy.emulator.api.routing import Router
-from icr_proxy.emulator.registry.app_keys import AppKeys, new_private_key
+from icr_proxy.emulator.api.routing import Router, split_target
+from icr_proxy.emulator.api_errors import ApiError, error_body
+from icr_proxy.emulator.registry.credentials import AppKeys, new_private_key
+from icr_proxy.emulator.registry.entities import InsufficientCreditsError
 from icr_proxy.emulator.registry.world import World
-from icr_proxy.emulator.service import Service
-from icr_proxy.emulator.settings import DEFAULTS, EmulatorSettings
+from icr_proxy.emulator.settings import DEFAULTS, EmulatorSettings, Fault, When
+from icr_proxy.emulator.traffic import SeenRequest
+
+_JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Visit:
+    request: web.BaseRequest
+    seen: SeenRequest
+    route: Route | None
+    params: dict[str, str]
+    query: str
+    fault: Fault | None = None
+
+    @property
+    def is_control(self) -> bool:
+        return self.route is not None and self.route.faults is None
+
+
+class Service:
+    """Answers requests from a world, one route at a time."""
+
+    def __init__(self, world: World, *, router: Router, closing: asyncio.Event) -> None:
+        self._world = world
+        self._router = router
+        self._closing = closing
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        path, query = split_target(request.raw_path)
+        match = self._router.match(request.method, path)
+        visit = _Visit(
+            request=request,
+            seen=http_request.note_head(request, at=self._world.now()),
+            route=None if match is None else match.route,
+            params={} if match is None else match.params,
+            query=query,
+        )
+        if visit.is_control:
+            return await self._perform(visit)
+        return await self._record(self._meet_fault(visit))
+
+    def _meet_fault(self, visit: _Visit) -> _Visit:
+        queue = "requests" if visit.route is None else visit.route.faults or "requests"
+        fault = self._world.faults.next_for(queue)
+        visit.seen.fault = None if fault is None else fault.kind
+        if queue == "mints":
+            self._world.mint_attempts[visit.params.get("installationId", "app")] += 1
+        return replace(visit, fault=fault)
+
+    async def _record(self, visit: _Visit) -> web.StreamResponse:
+        self._world.traffic.arrived(visit.seen)
+        response = await self._strike(visit, "head") or await self._perform(visit)
+        # A stream was noted when it began; whoever was cut off got no answer.
+        transport = visit.request.transport
+        if not visit.seen.status and transport is not None and not transport.is_closing():
+            self._world.traffic.answered(visit.seen, status=response.status)
+        return response
+
+    async def _perform(self, visit: _Visit) -> web.StreamResponse:
+        try:
+            body = await http_request.read_body(visit.request, seen=visit.seen)
+        except http_request.BROKEN:
+            http_response.hang_up(visit.request)  # half a request is none: the API does not act
+            return web.Response(status=400)
+        await self._wait(0.0 if visit.is_control else self._world.settings.latency)
+        response = await self._strike(visit, "before")
+        if response is not None:
+            return response
+        answer = self._act(visit, body)
+        await self._wait(answer.delay)
+        return await self._strike(visit, "after") or await self._send(visit, answer)
+
+    async def _send(self, visit: _Visit, answer: Answer) -> web.StreamResponse:
+        date = self._world.clock.http_date()
+        if answer.stream is None:
+            return http_response.respond(answer, date=date)
+        self._world.traffic.answered(visit.seen, status=answer.status)
+        return await http_response.send_stream(visit.request, answer=answer, date=date)
+
+    async def _strike(self, visit: _Visit, moment: When) -> web.StreamResponse | None:
+        if visit.fault is None or visit.fault.when != moment:
+            return None
+        return await http_response.strike(
+            visit.fault,
+            request=visit.request,
+            date=self._world.clock.http_date(),
+            closing=self._closing,
+        )
+
+    async def _wait(self, seconds: float) -> None:
+        if seconds > 0:
+            await http_response.pause(seconds, closing=self._closing)
+
+    def _act(self, visit: _Visit, body: bytes) -> Answer:
+        headers = visit.request.headers
+        call = Call(
+            world=self._world,
+            seen=visit.seen,
+            params=visit.params,
+            query=parse_qs(visit.query, keep_blank_values=True) if visit.query else {},
+            body=body,
+            # `curl -d` declares a form; the control API is for people, too.
+            content_type=_JSON if visit.is_control else headers.get("Content-Type", ""),
+            content_encoding=headers.get("Content-Encoding", ""),
+        )
+        try:
+            return _dispatch(call, route=visit.route)
+        except ApiError as error:
+            if error.reason is not None:
+                self._world.denied[error.reason] += 1
+            return json_answer(error_body(error.status, error.message), status=error.status)
+        except InsufficientCreditsError as exc:
+            return json_answer(error_body(400, [f"amount exceeds balance: {exc}"]), status=400)
+
+
+def _dispatch(call: Call, *, route: Route | None) -> Answer:
+    if route is None:
+        raise ApiError(404, f"Cannot {call.seen.method} {call.seen.target}")
+    auth.check_headers(call.seen)
+    admitted = replace(call, token=auth.admit(call.world, route=route, seen=call.seen))
+    auth.check_scope(route, call=admitted)
+    return route.act(admitted)
+
 
 # Far above what a proxy lets through, so that the proxy's limits are tested and not these.
 _MAX_HEAD: Final = 256 * 1024

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from icr_proxy.credentials.signing_key import parse_signing_key
-from icr_proxy.emulator.registry.app_keys import new_private_key
+from icr_proxy.emulator.registry.credentials import new_private_key
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.emulator.settings import EmulatorSettings
 from tests.external.chart.rendering import Manifest, helm4, only, pods

@@ -10,7 +10,7 @@ import pytest
 
 from icr_proxy.cli.diagnose import show
 from icr_proxy.doctor.findings import Finding
-from icr_proxy.emulator.registry.app_keys import new_private_key
+from icr_proxy.emulator.registry.credentials import new_private_key
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import TAG
 from tests.support.program import environment, program_before, run_to_end

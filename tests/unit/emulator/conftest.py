@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from icr_proxy.emulator.registry.app_keys import new_private_key
+from icr_proxy.emulator.registry.credentials import new_private_key
 from icr_proxy.emulator.server import Emulator
 from tests.support.emulator_client import NOW, Client, HandClock
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.emulator.registry.app_keys import new_private_key
+from icr_proxy.emulator.registry.credentials import new_private_key
 from tests.support.emulator_client import NOW, Client
 
 CONTROL = "/_emulator"

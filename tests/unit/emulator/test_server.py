@@ -12,11 +12,10 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from icr_proxy.emulator.faults import Fault
-from icr_proxy.emulator.registry.app_keys import AppKeys, new_private_key, public_half
-from icr_proxy.emulator.registry.credit_book import Account
+from icr_proxy.emulator.registry.credentials import AppKeys, new_private_key, public_half
+from icr_proxy.emulator.registry.entities import Account
 from icr_proxy.emulator.server import Emulator
-from icr_proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.settings import EmulatorSettings, Fault
 from tests.support.emulator_client import Client
 
 

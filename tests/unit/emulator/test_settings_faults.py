@@ -8,9 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from icr_proxy.emulator.faults import KINDS, Fault
 from icr_proxy.emulator.server import Emulator
-from icr_proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.settings import KINDS, EmulatorSettings, Fault
 from tests.support.emulator_client import Client
 
 MINT = "/app/accessTokens"

@@ -5,8 +5,7 @@ from typing import Final
 import msgspec
 
 from icr_proxy.emulator.api.auth import bearer
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
-from icr_proxy.emulator.api.paging import page
+from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer, page
 from icr_proxy.emulator.api.shapes import Shapes
 from icr_proxy.emulator.api_errors import ApiError, not_found
 

@@ -1,10 +1,10 @@
-"""One call of an endpoint as plain data, its answer as plain data, and the row that joins them.
+"""One call of an endpoint and its answer as plain data: bodies, orders, pages.
 
 An endpoint is a synchronous function from `Call` to `Answer`: nothing can come between its
 checks and its deeds, so two requests that race never both spend the same credit.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
 
@@ -13,6 +13,7 @@ import msgspec
 from icr_proxy.emulator.api_errors import ApiError, forbidden, invalid
 from icr_proxy.emulator.http_request import check_size
 from icr_proxy.emulator.registry.credentials import AccessToken
+from icr_proxy.emulator.registry.entities import Purpose
 from icr_proxy.emulator.registry.world import World
 from icr_proxy.emulator.traffic import SeenRequest
 
@@ -103,3 +104,49 @@ class Route:
 def json_answer(payload: object, *, status: int = 200) -> Answer:
     """Answer JSON."""
     return Answer(status=status, body=_ENCODER.encode(payload), headers=(("Content-Type", _JSON),))
+
+
+class RetirementData(msgspec.Struct, rename="camel"):
+    """What a retirement is for, as callers write it (V)."""
+
+    reason: str
+    beneficiary_name: str
+    comment: str | None = None
+
+    def purpose(self) -> Purpose:
+        """Take it as a purpose."""
+        return Purpose(reason=self.reason, beneficiary=self.beneficiary_name, comment=self.comment)
+
+
+def needed_purpose(data: RetirementData | None, *, action: str) -> Purpose | None:
+    """Demand retirement data of an action that retires."""
+    if action == "transfer":
+        return None
+    if data is None:
+        raise invalid("retirementData should not be empty")
+    return data.purpose()
+
+
+Item = TypeVar("Item")
+
+DEFAULT_LIMIT: Final = 10  # the documentation's example (D); what absence means is unknown
+
+
+def page(
+    call: Call, *, items: Sequence[Item], name: str, shape: Callable[[Item], object]
+) -> dict[str, object]:
+    """Cut out the page that the query asks for and shape only that."""
+    limit = call.number("limit", default=DEFAULT_LIMIT)
+    current = call.number("page", default=0)
+    if limit == 0:
+        raise invalid("limit must not be less than 1")
+    count = -(-len(items) // limit)
+    pagination = {
+        "total": len(items),
+        "currentPage": current,
+        "pageCount": count,
+        "nextPage": current + 1 if current + 1 < count else None,
+        "prevPage": current - 1 if current > 0 else None,
+    }
+    chosen = items[current * limit : (current + 1) * limit]
+    return {"pagination": pagination, name: [shape(item) for item in chosen]}

@@ -3,14 +3,15 @@
 from decimal import Decimal
 from typing import Final
 
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
-from icr_proxy.emulator.api.certificates import certificate, find_retirement
-from icr_proxy.emulator.api.organization_endpoints import retirement_shape
-from icr_proxy.emulator.api.paging import page
+from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer, page
+from icr_proxy.emulator.api.organization_endpoints import (
+    certificate,
+    find_retirement,
+    retirement_shape,
+)
 from icr_proxy.emulator.api.shapes import Json, Shapes, amount_number
 from icr_proxy.emulator.api_errors import ApiError, invalid, not_found
-from icr_proxy.emulator.registry.credit_book import ZERO
-from icr_proxy.emulator.registry.entities import CreditBatch, Project
+from icr_proxy.emulator.registry.entities import ZERO, CreditBatch, Project
 from icr_proxy.emulator.registry.world import World
 
 _ICR_ACCOUNTS: Final = ("buffer", "adjustment", "organization")

@@ -1,28 +1,51 @@
-"""Every endpoint of the emulator, in the order in which they are tried."""
+"""All endpoints of the emulator in the order in which they are tried, and their sketch as OpenAPI.
 
+The real file was never found, so only paths and methods are here, no schemas (A).
+"""
+
+from collections.abc import Iterable
 from typing import Final
 
-from icr_proxy.emulator import control, control_keys, playground
+from icr_proxy.emulator import control, playground
 from icr_proxy.emulator.api import (
     app_endpoints,
-    inventory_endpoints,
     organization_endpoints,
     public_endpoints,
-    v1_account_endpoints,
     v1_endpoints,
     warehouse_endpoints,
 )
-from icr_proxy.emulator.api.calls import Route
-from icr_proxy.emulator.api.openapi import openapi_routes
+from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
+
+_GENERATIONS: Final = ("v1", "v0.5", "v0")
+
+
+def describe(routes: Iterable[Route]) -> Answer:
+    """List the paths of the registry."""
+    paths: dict[str, dict[str, object]] = {}
+    for route in routes:
+        summary = {"summary": (route.act.__doc__ or "").partition("\n")[0], "responses": {}}
+        paths.setdefault(route.template, {})[route.method.lower()] = summary
+    info = {"title": "ICR API (emulator)", "version": "1"}
+    return json_answer({"openapi": "3.0.0", "info": info, "paths": paths})
+
+
+def openapi_routes(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """Serve the description of these routes; nothing says that it needs a token (A)."""
+
+    def read(_call: Call) -> Answer:
+        return describe(routes)
+
+    return tuple(Route("GET", f"/{generation}/openapi", read) for generation in _GENERATIONS)
+
 
 _REGISTRY: Final[tuple[Route, ...]] = (
     *app_endpoints.ROUTES,
     *organization_endpoints.ROUTES,
-    *inventory_endpoints.ROUTES,
+    *organization_endpoints.INVENTORY_ROUTES,
     *warehouse_endpoints.ROUTES,
     *public_endpoints.ROUTES,
     *v1_endpoints.ROUTES,
-    *v1_account_endpoints.ROUTES,
+    *v1_endpoints.ACCOUNT_ROUTES,
 )
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -30,5 +53,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *openapi_routes(_REGISTRY),
     *playground.ROUTES,
     *control.ROUTES,
-    *control_keys.ROUTES,
+    *control.KEY_ROUTES,
 )

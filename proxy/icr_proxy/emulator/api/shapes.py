@@ -7,9 +7,9 @@ strings of 78 digits, some members are null, and some addresses start with `unde
 from decimal import Decimal
 from typing import Final
 
-from icr_proxy.emulator.clock import iso_date
 from icr_proxy.emulator.registry.credentials import AccessToken
 from icr_proxy.emulator.registry.entities import (
+    APP_NAME_ID,
     CreditBatch,
     CreditRequest,
     Installation,
@@ -20,8 +20,7 @@ from icr_proxy.emulator.registry.entities import (
     Subaccount,
     Transaction,
 )
-from icr_proxy.emulator.registry.identities import APP_NAME_ID
-from icr_proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.settings import EmulatorSettings, iso_date
 
 Json = dict[str, object]
 

@@ -1,6 +1,8 @@
-"""`/v1`, except for accounts (section 2.4 of the facts).
+"""`/v1` with its accounts (section 2.4 of the facts).
 
 Whether it takes installation tokens is not said; here it does, within their organization (A).
+
+Which permission they need is not documented (A).
 """
 
 from decimal import Decimal
@@ -9,14 +11,17 @@ from typing import Final
 import msgspec
 
 from icr_proxy.emulator.api.auth import require_permission
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
-from icr_proxy.emulator.api.inventory_endpoints import held_credits
-from icr_proxy.emulator.api.organization_endpoints import retirement_shape
-from icr_proxy.emulator.api.paging import page
-from icr_proxy.emulator.api.shapes import Shapes
+from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer, page
+from icr_proxy.emulator.api.organization_endpoints import held_credits, retirement_shape
+from icr_proxy.emulator.api.shapes import Json, Shapes
 from icr_proxy.emulator.api_errors import forbidden, invalid, not_found
-from icr_proxy.emulator.registry.credit_book import Account
-from icr_proxy.emulator.registry.entities import Project, Purpose
+from icr_proxy.emulator.registry.entities import (
+    Account,
+    Project,
+    Purpose,
+    Subaccount,
+    chain_address,
+)
 from icr_proxy.emulator.registry.movements import Order, Portion, carry_out, portion
 from icr_proxy.emulator.registry.world import World
 
@@ -205,4 +210,59 @@ ROUTES: Final = (
     Route("GET", "/v1/retirements/{retirementId}", read_retirement, "installation", _INFO),
     Route("GET", "/v1/{id}/inventory", list_inventory, "installation", _INVENTORY, "id"),
     Route("GET", "/v1/{id}/transactions", list_transactions, "installation", _INVENTORY, "id"),
+)
+
+
+class _NewAccount(msgspec.Struct):
+    name: str
+
+
+def list_accounts(call: Call) -> Answer:
+    """List the default account and the subaccounts."""
+    organization = call.world.organizations[call.params["id"]]
+    default: Json = {
+        "id": organization.id,
+        "type": "default",
+        "name": "default",
+        "address": organization.address,
+        "ownerId": organization.id,
+    }
+    shape = Shapes(call.world.settings).subaccount
+    owned = [a for a in call.world.subaccounts.values() if a.owner_id == organization.id]
+    return json_answer({"accounts": [default, *(shape(account) for account in owned)]})
+
+
+def open_account(call: Call) -> Answer:
+    """Open a subaccount."""
+    name = call.decode(_NewAccount).name
+    if not name:
+        raise invalid("name should not be empty")
+    account_id = call.world.new_id("account")
+    account = Subaccount(
+        id=account_id,
+        name=name,
+        address=chain_address(account_id),
+        owner_id=call.params["id"],
+        created_at=call.world.now(),
+    )
+    call.world.subaccounts[account.id] = account
+    return json_answer({"account": Shapes(call.world.settings).subaccount(account)}, status=201)
+
+
+def close_account(call: Call) -> Answer:
+    """Close a subaccount: a DELETE that answers 200 with a body (D)."""
+    account = call.world.subaccounts.get(call.params["accountId"])
+    if account is None or account.owner_id != call.params["id"]:
+        raise not_found("Account")
+    del call.world.subaccounts[account.id]
+    return json_answer({"account": Shapes(call.world.settings).subaccount(account)})
+
+
+_ACCOUNTS: Final = "/v1/{id}/accounts"
+_WRITE: Final = ("organization_inventory", "WRITE")
+
+ACCOUNT_ROUTES: Final = (
+    Route("GET", _ACCOUNTS, list_accounts, "installation", _INFO, "id"),
+    Route("POST", _ACCOUNTS, open_account, "installation", _WRITE, "id"),
+    Route("DELETE", f"{_ACCOUNTS}/{{accountId}}", close_account, "installation", _WRITE, "id"),
 )

@@ -9,13 +9,18 @@ from typing import Final, cast
 
 import msgspec
 
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
-from icr_proxy.emulator.api.orders import RetirementData, needed_purpose
-from icr_proxy.emulator.api.paging import page
+from icr_proxy.emulator.api.calls import (
+    Answer,
+    Call,
+    RetirementData,
+    Route,
+    json_answer,
+    needed_purpose,
+    page,
+)
 from icr_proxy.emulator.api.shapes import Shapes
 from icr_proxy.emulator.api_errors import invalid, not_found
-from icr_proxy.emulator.registry.credit_book import Account
-from icr_proxy.emulator.registry.entities import Reservation
+from icr_proxy.emulator.registry.entities import Account, Reservation
 from icr_proxy.emulator.registry.movements import Kind, Order, Portion, carry_out, portion
 from icr_proxy.emulator.registry.world import World
 

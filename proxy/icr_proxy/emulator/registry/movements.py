@@ -10,8 +10,15 @@ from decimal import Decimal
 from typing import Final, Literal
 
 from icr_proxy.emulator.api_errors import invalid
-from icr_proxy.emulator.registry.credit_book import ZERO, Account, InsufficientCreditsError
-from icr_proxy.emulator.registry.entities import CreditBatch, Purpose, Retirement, Transaction
+from icr_proxy.emulator.registry.entities import (
+    ZERO,
+    Account,
+    CreditBatch,
+    InsufficientCreditsError,
+    Purpose,
+    Retirement,
+    Transaction,
+)
 from icr_proxy.emulator.registry.world import LedgerEntry, World
 
 Kind = Literal["transfer", "retire", "transfer_retire"]

@@ -1,36 +1,145 @@
-"""The state of the emulated registry, and the few things that happen to it from outside.
+"""The state of the emulated registry, and what it holds at the start.
+
+Real payloads' oddities are here on purpose: fractional amounts, identifiers of 78 digits (V).
 
 Tests in the same process work on it directly, the control API through it. Containers keep their
 identity over `reset`, so a reference to one stays good.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
-from icr_proxy.emulator.clock import Clock
-from icr_proxy.emulator.faults import Faults
-from icr_proxy.emulator.registry import seeding
-from icr_proxy.emulator.registry.app_keys import AppKeys
-from icr_proxy.emulator.registry.credentials import AccessToken, TokenBook
-from icr_proxy.emulator.registry.credit_book import Account, CreditBook
+from icr_proxy.emulator.registry.credentials import AccessToken, AppKeys, TokenBook
 from icr_proxy.emulator.registry.entities import (
+    Account,
     CreditBatch,
+    CreditBook,
     CreditRequest,
+    CreditType,
     Installation,
     Organization,
     Project,
+    Purpose,
     Reservation,
     Retirement,
     Status,
     Subaccount,
     Transaction,
+    chain_address,
+    chain_token_id,
+    company_name,
+    stable_id,
 )
-from icr_proxy.emulator.registry.identities import chain_address, company_name, stable_id
-from icr_proxy.emulator.settings import EmulatorSettings
+from icr_proxy.emulator.settings import Clock, EmulatorSettings, Faults
 from icr_proxy.emulator.traffic import SeenRequest, Traffic
+
+PERMISSIONS: Final[dict[str, str]] = {
+    "organization_info": "VIEW",
+    "organization_members": "VIEW",
+    "organization_projects": "VIEW",
+    "organization_inventory": "WRITE",
+    "organization_warehouse": "WRITE",
+}
+
+_PROJECTS: Final = (
+    # number, country in two and three letters, name, public
+    ("354", "IS", "ISL", "Skogarreitur Afforestation", True),
+    ("361", "BR", "BRA", "Rio Verde Mangroves", True),
+    ("372", "KE", "KEN", "Turkana Clean Cooking", True),
+    ("388", "IN", "IND", "Deccan Solar Park", True),
+    ("395", "PE", "PER", "Andes Peatland Restoration", True),
+    ("401", "IS", "ISL", "Hellisheidi Mineral Storage", True),
+    ("417", "NO", "NOR", "Unpublished Fjord Pilot", False),  # only `examiner` sees it (D)
+)
+
+# Gone before the emulator started, so that every organization has a retirement and a PDF.
+_PAST_AMOUNT: Final = Decimal("12.345")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seed:
+    """A credit that every organization holds."""
+
+    type: CreditType
+    vintage: str
+    warehouse: bool = False
+    development: bool = False
+
+
+_SEEDS: Final = (
+    _Seed("exPost", "2021"),
+    _Seed("exAnte", "2027"),
+    _Seed("exPost", "2020", development=True),
+    _Seed("exPost", "2022", warehouse=True),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endowment:
+    """Credits for a new organization."""
+
+    batch: CreditBatch
+    amount: Decimal
+    warehouse: bool
+
+
+def projects(now: float) -> Iterator[Project]:
+    """Name the projects of the registry."""
+    for num, country, code, name, is_public in _PROJECTS:
+        yield Project(
+            id=stable_id("project", num),
+            num=num,
+            full_name=name,
+            created_at=now,
+            country_code=country,
+            country_code3=code,
+            is_public=is_public,
+        )
+
+
+def endowments(
+    organization: Organization, *, project: Project, amount: Decimal
+) -> Iterator[Endowment]:
+    """Give an organization its first credits."""
+    for number, seed in enumerate(_SEEDS, start=1):
+        name = f"{organization.id}/{number}"
+        address = chain_address(f"contract/{project.num}/{seed.type}")
+        batch = CreditBatch(
+            # The documentation's example is `exPost-2-0x…` (D).
+            id=f"{seed.type}-{number}-{chain_address(name)}",
+            organization_id=organization.id,
+            project=project,
+            type=seed.type,
+            vintage=seed.vintage,
+            serialization=_serialization(project, seed=seed, name=name),
+            token_id=chain_token_id(name),
+            token_address=address,
+            development=seed.development,
+        )
+        yield Endowment(batch=batch, amount=amount, warehouse=seed.warehouse)
+
+
+def past_retirement(organization: Organization, *, batch: CreditBatch, now: float) -> Retirement:
+    """Make the retirement that every organization starts with."""
+    return Retirement(
+        id=stable_id("retirement", organization.id),
+        organization_id=organization.id,
+        batch=batch,
+        amount=_PAST_AMOUNT,
+        created_at=now,
+        purpose=Purpose(
+            reason="Voluntary emission compensation", beneficiary=organization.full_name
+        ),
+    )
+
+
+def _serialization(project: Project, *, seed: _Seed, name: str) -> str:
+    # Dash-separated, such as `ICR-ISL-354-…-2021` (D); the middle is made up.
+    middle = chain_address(name)[2:12].upper()
+    return f"ICR-{project.country_code3}-{project.num}-{middle}-{seed.vintage}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +238,7 @@ class World:
             self.serials,
         ):
             part.clear()
-        self.projects.update((project.id, project) for project in seeding.projects(self.now()))
+        self.projects.update((project.id, project) for project in projects(self.now()))
         for _ in range(self.settings.installations):
             self.add_installation()
 
@@ -157,7 +266,7 @@ class World:
         installation = Installation(
             id=installation_id,
             organization=self.organizations[organization_id],
-            permissions=dict(seeding.PERMISSIONS if permissions is None else permissions),
+            permissions=dict(PERMISSIONS if permissions is None else permissions),
             created_at=self.now(),
             updated_at=self.now(),
         )
@@ -206,12 +315,12 @@ class World:
         choices = list(self.projects.values())
         project = choices[len(self.organizations) % len(choices)]
         self.organizations[organization.id] = organization
-        gifts = list(seeding.endowments(organization, project=project, amount=Decimal(str(amount))))
+        gifts = list(endowments(organization, project=project, amount=Decimal(str(amount))))
         for gift in gifts:
             account = Account(organization.id, "warehouse" if gift.warehouse else "inventory")
             self.batches[gift.batch.id] = gift.batch
             self.book.issue(account, credit_id=gift.batch.id, amount=gift.amount)
-        past = seeding.past_retirement(organization, batch=gifts[0].batch, now=self.now())
+        past = past_retirement(organization, batch=gifts[0].batch, now=self.now())
         self.retirements[past.id] = past
         gone = Account(organization.id, "retired")
         self.book.issue(gone, credit_id=past.batch.id, amount=past.amount)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.emulator.api.inventory_endpoints import approve
+from icr_proxy.emulator.api.organization_endpoints import approve
 from icr_proxy.emulator.api_errors import ApiError
-from icr_proxy.emulator.registry.credit_book import Account
+from icr_proxy.emulator.registry.entities import Account
 from tests.support.emulator_client import Client
 
 PURPOSE = {"reason": "Test", "beneficiaryName": "Nobody"}

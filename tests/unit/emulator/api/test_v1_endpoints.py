@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.emulator.registry.credit_book import Account
+from icr_proxy.emulator.registry.entities import Account
 from tests.support.emulator_client import Client
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icr_proxy.emulator.registry.credit_book import Account, CreditBook, InsufficientCreditsError
+from icr_proxy.emulator.registry.entities import Account, CreditBook, InsufficientCreditsError
 
 ACCOUNTS = [Account("a", "inventory"), Account("b", "inventory"), Account("a", "retired")]
 
