@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from icr_proxy.injector.cluster import WEBHOOKS, Cluster
+from icr_proxy.injector.authority import WEBHOOKS, Cluster
 from tests.support.certificate_authority import Issued, authority, server_certificate
 from tests.support.pods import Manifest, applied
 

@@ -10,8 +10,8 @@ from typing import Any
 import jsonpatch
 import msgspec
 
-from icr_proxy.injector.defaults import Defaults
 from icr_proxy.injector.pods import Pod, read_pod
+from icr_proxy.injector.sidecar import Defaults
 
 Manifest = dict[str, Any]
 

@@ -14,8 +14,8 @@ from icr_proxy.runtime import bootstrap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from icr_proxy.injector.defaults import Defaults
     from icr_proxy.injector.service import Setting
+    from icr_proxy.injector.sidecar import Defaults
     from icr_proxy.observability.log_writer import LogWriter
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -179,7 +179,7 @@ def _setting(
 ) -> Setting:
     from icr_proxy.config.fields import BIND  # noqa: PLC0415
     from icr_proxy.config.inbound_models import TlsConfig  # noqa: PLC0415
-    from icr_proxy.injector.cluster import cluster_around  # noqa: PLC0415
+    from icr_proxy.injector.authority import cluster_around  # noqa: PLC0415
     from icr_proxy.injector.service import Setting  # noqa: PLC0415
 
     if self_signed == bool(tls_cert or tls_key):
@@ -218,7 +218,7 @@ def _defaults(
     from icr_proxy import __version__  # noqa: PLC0415
     from icr_proxy.config.fields import APP_ID  # noqa: PLC0415
     from icr_proxy.injector import annotations  # noqa: PLC0415
-    from icr_proxy.injector.defaults import Defaults, read_amounts  # noqa: PLC0415
+    from icr_proxy.injector.sidecar import Defaults, read_amounts  # noqa: PLC0415
 
     def read(flag: str, text: str | None, reader: Any) -> Any:
         try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from icr_proxy.config.value_types import Kind
-    from icr_proxy.injector.defaults import Defaults
+    from icr_proxy.injector.sidecar import Defaults
 
 PREFIX = "icr-proxy/"
 INJECT, INJECTED = "inject", "injected"

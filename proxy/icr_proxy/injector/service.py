@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from icr_proxy.config.inbound_models import TlsConfig
-    from icr_proxy.injector.cluster import Cluster
-    from icr_proxy.injector.defaults import Defaults
+    from icr_proxy.injector.authority import Cluster
+    from icr_proxy.injector.sidecar import Defaults
     from icr_proxy.observability.log import Log
 
 # How often the bundle is looked at. Somebody may replace the webhook object, and until our

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from icr_proxy.injector.admission_review import Request, Verdict
-    from icr_proxy.injector.defaults import Defaults
+    from icr_proxy.injector.sidecar import Defaults
     from icr_proxy.observability.log import Log
     from icr_proxy.server.request import Request as HttpRequest
 

@@ -15,7 +15,7 @@ import helm_python
 import pytest
 import yaml
 
-from icr_proxy.injector.bundle import FRONT, ROOM
+from icr_proxy.injector.authority import FRONT, ROOM
 from tests.external.chart.rendering import (
     ROOT,
     Manifest,

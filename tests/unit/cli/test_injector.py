@@ -10,7 +10,7 @@ from icr_proxy import __version__
 from icr_proxy.cli.injector import _defaults, _setting
 from icr_proxy.cli.main import commands
 from icr_proxy.errors import StartError
-from icr_proxy.injector.defaults import Defaults
+from icr_proxy.injector.sidecar import Defaults
 
 SIGNED = ("--self-signed", "--for", "localhost")
 

@@ -7,7 +7,7 @@ import pytest
 
 from icr_proxy.config.loader import load
 from icr_proxy.injector.annotations import ANNOTATIONS, Wish, _of, ours, read_wish
-from icr_proxy.injector.defaults import Defaults
+from icr_proxy.injector.sidecar import Defaults
 from tests.architecture.test_layers import SHELL, imported
 from tests.support.pods import ASKED, DEFAULTS
 

@@ -10,7 +10,7 @@ from cryptography import x509
 
 from icr_proxy.credentials import key_tools
 from icr_proxy.errors import ClusterError
-from icr_proxy.injector.bundle import FRONT, ROOM, lacks, missing_from, read_configuration
+from icr_proxy.injector.authority import FRONT, ROOM, lacks, missing_from, read_configuration
 from tests.support.certificate_authority import authority
 from tests.support.pods import Manifest, applied
 

@@ -16,7 +16,7 @@ from cryptography import x509
 
 from icr_proxy.credentials import key_tools
 from icr_proxy.errors import ClusterError
-from icr_proxy.injector.cluster import Cluster, cluster_around, trusting
+from icr_proxy.injector.authority import Cluster, cluster_around, trusting
 from tests.support.certificate_authority import authority, issue
 from tests.support.fake_cluster import TOKEN, Api, api_server
 

@@ -13,7 +13,7 @@ from icr_proxy.errors import BadRequestError
 from icr_proxy.injector.admission_review import Verdict, read_request
 from icr_proxy.injector.annotations import ANNOTATIONS
 from icr_proxy.injector.decision import decide
-from icr_proxy.injector.defaults import Defaults
+from icr_proxy.injector.sidecar import Defaults
 from tests.support.pods import ASKED, DEFAULTS, Manifest, applied, injected_pods, pod, review
 
 PODS = injected_pods()

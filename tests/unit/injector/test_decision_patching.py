@@ -4,7 +4,7 @@ import pytest
 
 from icr_proxy import __version__
 from icr_proxy.injector.annotations import Wish, ours, read_wish
-from icr_proxy.injector.patching import patch
+from icr_proxy.injector.decision import patch
 from tests.support.pods import (
     ASKED,
     DEFAULTS,

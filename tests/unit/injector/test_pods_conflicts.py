@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from icr_proxy.injector.annotations import Wish, read_wish
-from icr_proxy.injector.conflicts import conflicts, weaknesses
+from icr_proxy.injector.pods import conflicts, weaknesses
 from tests.support.pods import ASKED, DEFAULTS, Manifest, job_pod, parsed, pod
 
 

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from icr_proxy.injector.annotations import Wish, read_wish
-from icr_proxy.injector.defaults import Defaults
-from icr_proxy.injector.sidecar import container, volumes
+from icr_proxy.injector.sidecar import Defaults, container, volumes
 from tests.support.pods import ASKED, DEFAULTS, Manifest
 
 

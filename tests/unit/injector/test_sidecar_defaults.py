@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from icr_proxy.injector.defaults import Defaults, read_amounts
+from icr_proxy.injector.sidecar import Defaults, read_amounts
 
 
 @pytest.mark.parametrize("namespace", ["kube-system", "kube-public", "kube-node-lease", "kube-x"])
