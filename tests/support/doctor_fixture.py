@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from icr_proxy.doctor.case import Case
 from icr_proxy.doctor.examination import examine
+from icr_proxy.doctor.findings import Case
 from icr_proxy.doctor.session import AppSession
 from tests.support.app_fixture import config_for
 

@@ -70,9 +70,11 @@ def doctor(file: Path | None, *, as_json: bool, **options: Any) -> None:
 
 def _examine(file: Path | None, options: dict[str, Any], tell: Any) -> int:
     """Tell all findings; give the exit code if they alone do not decide it."""
-    from icr_proxy.doctor.case import Case  # noqa: PLC0415
     from icr_proxy.doctor.examination import CONFIGURATION, examine, not_examined  # noqa: PLC0415
-    from icr_proxy.doctor.findings import Finding  # noqa: PLC0415
+    from icr_proxy.doctor.findings import (  # noqa: PLC0415
+        Case,
+        Finding,
+    )
     from icr_proxy.doctor.session import AppSession  # noqa: PLC0415
 
     installation = _installation(options["installation"])

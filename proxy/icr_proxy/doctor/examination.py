@@ -1,17 +1,108 @@
-"""The order of the steps, and which of them make no sense after which others have failed."""
+"""The order of the steps, and the checks that send nothing."""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from icr_proxy.doctor import api, api_checks, locally, network_checks
+from icr_proxy.audit.writer import inspect_trail
+from icr_proxy.credentials.key_ring import load_keys
+from icr_proxy.credentials.key_tools import encoding_of
+from icr_proxy.credentials.signing_key import read_key_file
+from icr_proxy.doctor import api_checks, network_checks
 from icr_proxy.doctor.findings import Finding
+from icr_proxy.errors import DirectoryInUseError, KeyUnusableError, StartError
+from icr_proxy.files import pem_of
+from icr_proxy.net.egress_proxy import unused_proxies
+from icr_proxy.runtime.file_permissions import exposed_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
-    from icr_proxy.doctor.case import Case
+    from icr_proxy.config.models import AppConfig
+    from icr_proxy.credentials.signing_key import SigningKey
+    from icr_proxy.doctor.findings import Case
+
+REMEDY = "download a private key of the app from the registry"
+
+
+async def key(case: Case) -> AsyncIterator[Finding]:
+    """Load the private key as the proxy would, or all keys of a directory."""
+    if case.config.app.private_keys_dir is not None:
+        for finding in _keys(case.config.app):
+            yield finding
+        return
+    try:
+        signer = case.session.keys.current()
+    except KeyUnusableError as error:
+        yield Finding("key", "fail", error.detail, REMEDY)
+    else:
+        text = _key_text(case.config.app)
+        yield Finding("key", "ok", describe(signer, *([encoding_of(text)] if text else [])))
+
+
+def _keys(app: AppConfig) -> Iterator[Finding]:
+    try:
+        reading = load_keys(app)
+    except KeyUnusableError as error:
+        yield Finding("key", "fail", error.detail, REMEDY)
+        return
+    for each in reading.rejected:
+        yield Finding("key", "warn", each.detail, f"remove that file, or {REMEDY}")
+    for found in reading.keys:
+        yield Finding("key", "ok", describe(found))
+
+
+def describe(key: SigningKey, *more: str) -> str:
+    """Say of a key what may be shown."""
+    return ", ".join(("RSA", f"{key.bits} bits", *more, key.fingerprint))
+
+
+def _key_text(app: AppConfig) -> str:
+    """Give the text of the key once more, or none: a pipe gives it only once."""
+    if app.private_key is not None:
+        return pem_of(app.private_key.reveal())
+    with suppress(KeyUnusableError):
+        return read_key_file(app.private_key_file) if app.private_key_file is not None else ""
+    return ""
+
+
+async def secret_files(case: Case) -> AsyncIterator[Finding]:
+    """Look for files with keys and secrets that other users can read."""
+    for found in exposed_secrets(case.config):
+        yield Finding("secret files", "warn", str(found), "let the proxy's user alone read it")
+
+
+async def audit_trail(case: Case) -> AsyncIterator[Finding]:
+    """Look at the audit trail as a start does, if there is to be one."""
+    audit = case.config.audit
+    if audit.directory is None:
+        return
+    try:
+        await asyncio.to_thread(inspect_trail, audit.directory, config=audit)
+    except DirectoryInUseError as error:
+        yield Finding("audit trail", "ok", f"{error.detail.partition('; ')[0]}")
+    except StartError as error:
+        yield Finding("audit trail", "fail", error.detail, "see docs/audit.md, After a cut")
+    else:
+        yield Finding("audit trail", "ok", f"{audit.directory} can be used")
+
+
+async def egress(case: Case) -> AsyncIterator[Finding]:
+    """Look for a proxy that other programs would use, and this one does not."""
+    unused = unused_proxies(case.environ, base_url=case.config.upstream.base_url)
+    if unused:
+        yield Finding(
+            "egress proxy",
+            "warn",
+            f"not used, although the environment has {' and '.join(unused)}",
+            f"allow direct connections from here to {case.host} port {case.port}",
+        )
+    else:
+        yield Finding("egress proxy", "ok", "none is set for the API; connections are direct")
+
 
 CONFIGURATION = "configuration"
 
@@ -26,16 +117,16 @@ class Step:
 
 
 STEPS = (
-    Step("key", locally.key),
-    Step("secret files", locally.secret_files),
-    Step("audit trail", locally.audit_trail),
-    Step("egress proxy", locally.egress),
+    Step("key", key),
+    Step("secret files", secret_files),
+    Step("audit trail", audit_trail),
+    Step("egress proxy", egress),
     Step("DNS", network_checks.names),
     Step("TCP", network_checks.connection, needs=("DNS",)),
     Step("TLS", network_checks.encryption, needs=("TCP",)),
-    Step("clock", api.clock, needs=("TLS",)),
-    Step("app JWT", api.signature, needs=("key", "TLS")),
-    Step("installations", api.installations, needs=("app JWT",)),
+    Step("clock", api_checks.clock, needs=("TLS",)),
+    Step("app JWT", api_checks.signature, needs=("key", "TLS")),
+    Step("installations", api_checks.installations, needs=("app JWT",)),
     Step("token", api_checks.tokens, needs=("app JWT",)),
     Step("API version", api_checks.version, needs=("TLS",)),
 )

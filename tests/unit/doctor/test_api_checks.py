@@ -6,7 +6,7 @@ import pytest
 
 from icr_proxy.credentials.access_token import AccessToken
 from icr_proxy.doctor import api_checks
-from icr_proxy.doctor.case import Case
+from icr_proxy.doctor.findings import Case
 from icr_proxy.doctor.session import AppSession
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.errors import AppKeyRefusedError, MintError, MintFailedError

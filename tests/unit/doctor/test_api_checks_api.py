@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from icr_proxy.doctor.api import judge_skew
+from icr_proxy.doctor.api_checks import judge_skew
 from icr_proxy.emulator.registry.credentials import new_private_key
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import Visit, app_key_pem, config_for, ok, scripted_upstream

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from icr_proxy.doctor import api_checks
-from icr_proxy.doctor.case import Case
 from icr_proxy.doctor.examination import STEPS, examine, not_examined
-from icr_proxy.doctor.findings import Finding, failed
+from icr_proxy.doctor.findings import Case, Finding, failed
 from icr_proxy.doctor.session import AppSession
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import Visit, config_for, scripted_upstream

@@ -16,17 +16,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from icr_proxy.config.models import AppConfig, Config
-from icr_proxy.doctor import locally
-from icr_proxy.doctor.case import Case
-from icr_proxy.doctor.findings import Finding
+from icr_proxy.doctor import examination
+from icr_proxy.doctor.findings import Case, Finding
 from icr_proxy.doctor.session import AppSession
 from tests.support.app_fixture import app_key_pem, config_for
 
 
 async def look(config: Config, **environ: str) -> tuple[Finding, Finding]:
     case = Case(session=AppSession(config), environ=environ)
-    keys = [each async for each in locally.key(case)]
-    egress = [each async for each in locally.egress(case)]
+    keys = [each async for each in examination.key(case)]
+    egress = [each async for each in examination.egress(case)]
     return keys[0], egress[0]
 
 
@@ -80,7 +79,7 @@ async def test_a_key_from_the_environment_is_described() -> None:
 async def keys_in(directory: Path) -> list[Finding]:
     config = Config(app=AppConfig(id="a", private_keys_dir=directory))
     case = Case(session=AppSession(config), environ={})
-    return [each async for each in locally.key(case)]
+    return [each async for each in examination.key(case)]
 
 
 async def test_every_key_of_a_directory_is_described_and_so_is_what_is_none(tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ async def test_a_key_file_that_others_can_read_is_a_warning(tmp_path: Path) -> N
     found = []
     for mode in (0o600, 0o644):
         key.chmod(mode)
-        found.append([each async for each in locally.secret_files(case)])
+        found.append([each async for each in examination.secret_files(case)])
 
     (private, (open_to_all,)) = found
     assert private == []

@@ -10,7 +10,7 @@ import pytest
 
 from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.doctor import network_checks
-from icr_proxy.doctor.case import Case
+from icr_proxy.doctor.findings import Case
 from icr_proxy.doctor.session import AppSession
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import config_for

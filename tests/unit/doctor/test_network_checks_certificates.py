@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from icr_proxy.doctor.certificates import UNKNOWN_CA, advice, shown_issuer
+from icr_proxy.doctor.network_checks import UNKNOWN_CA, advice, shown_issuer
 
 
 def verdict(code: int) -> ssl.SSLCertVerificationError:
