@@ -1,4 +1,4 @@
-"""Times as log lines and records of the trail have them.
+"""Clocks and chance as values, and times as text.
 
 There is one of each for every request, so both are written without what `datetime` and `round`
 take: the text of a second is kept, and thousandths are looked up.
@@ -6,8 +6,16 @@ take: the text of a second is kept, and thousandths are looked up.
 
 from __future__ import annotations
 
+import random
+import time
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 THOUSANDTHS = tuple(f".{number:03d}+00:00" for number in range(1000))
 
@@ -30,3 +38,17 @@ def _to_the_second(second: float) -> str:
 def milliseconds(seconds: float) -> float:
     """Give a duration in milliseconds, to the microsecond."""
     return (seconds * 1e6 + 0.5) // 1 / 1000
+
+
+class Clocks(msgspec.Struct, frozen=True, kw_only=True):
+    """Time and chance, which nothing but this is allowed to fetch for itself."""
+
+    now: Callable[[], float]
+    """Seconds since the epoch."""
+    clock: Callable[[], float]
+    """Seconds that never jump."""
+    random: Callable[[], float]
+    """At least 0, less than 1."""
+
+
+SYSTEM_CLOCKS = Clocks(now=time.time, clock=time.monotonic, random=random.random)  # noqa: TID251  # the one place

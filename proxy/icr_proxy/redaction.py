@@ -1,13 +1,25 @@
-"""A string that does not show itself.
+"""Secrets that do not show themselves, and what may be shown to people in their place.
 
 Forgetting is safe: `repr`, `str`, f-strings, logs and pickles of a `Secret` never hold its text.
+
+Rather too much is hidden than too little; what is shown ends up in tickets and chats.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import NoReturn
+import json
+import re
+from typing import TYPE_CHECKING, NoReturn
+
+from icr_proxy.errors import StartError
+from icr_proxy.files import PIPE_SECONDS, read_text, signature
+from icr_proxy.query_redaction import readings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 QUOTES = "\"'"
 QUOTED = (
@@ -83,3 +95,122 @@ def parse_secret(text: str) -> Secret:
 def in_quotes(text: str) -> bool:
     """Tell whether a whole text stands in quotes, which a shell would have removed."""
     return len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES
+
+
+HIDDEN = "… (masked)"
+
+# Names whose values are credentials, ours and other people's.
+SENSITIVE = re.compile(
+    r"auth|cookie|token|secret|passw|credential|session|signature|api[-_]?key|private[-_]?key",
+    re.IGNORECASE,
+)
+# Values that are credentials whatever they are called: tokens of the API, JWTs, keys (also in
+# base64).
+CREDENTIAL = re.compile(r"cr[a-z]_|eyJ|PRIVATE KEY|LS0tLS1")
+SCHEME = re.compile(r"(?:Basic|Bearer|Digest|Negotiate)(?= )", re.IGNORECASE)
+PREFIX = re.compile(r"cr[a-z]_")
+QUERY_VALUE = re.compile(r"([?&;])([^=&;]*?)(=|%(?:25)*3d)([^&;]*)", re.IGNORECASE)
+USER_PART = re.compile(r"//[^/?#]*@")
+
+
+def masked_value(name: str, value: str) -> str:
+    """Give a header's value, or what kind of credential stands there."""
+    if not SENSITIVE.search(name) and not CREDENTIAL.search(value):
+        return value
+    scheme = SCHEME.match(value)
+    if scheme is None:
+        return HIDDEN.strip()
+    prefix = PREFIX.match(value[scheme.end() + 1 :])
+    return f"{scheme[0]} {prefix[0] if prefix else ''}{HIDDEN}"
+
+
+def masked_target(target: str) -> str:
+    """Give a request target or URL without user, password and what looks like a credential."""
+    target = USER_PART.sub("//***@", target)
+    path, mark, query = target.partition("?")
+    if CREDENTIAL.search(path):
+        path = re.sub(r"[^/]*(?:cr[a-z]_|eyJ)[^/]*", "***", path)
+    return path + QUERY_VALUE.sub(_masked_query_value, mark + query)
+
+
+def _masked_query_value(found: re.Match[str]) -> str:
+    separator, name, equals, value = found.groups()
+    if any(map(SENSITIVE.search, readings(name))) or any(map(CREDENTIAL.search, readings(value))):
+        value = "***"
+    return f"{separator}{name}{equals}{value}"
+
+
+MOST = 4096  # bytes; whatever is longer is another file
+NEEDED = "the text of one secret is needed"
+
+
+class SecretFile:
+    """The secret as it was last read; a file that has become unusable changes nothing, loudly."""
+
+    def __init__(
+        self, path: Path, *, key: str, rejected: Callable[[StartError], None] = lambda _error: None
+    ) -> None:
+        """Read the file that the configuration's `key` names.
+
+        Raises:
+            StartError: it cannot be used; the sentence says why.
+        """
+        self._path = path
+        self._key = key
+        self._rejected = rejected
+        self._seen = signature(path)  # before it is read, so that no change is missed
+        self._secret = read_secret(path, key=key)
+
+    def __call__(self) -> Secret:
+        """Give the secret."""
+        seen = signature(self._path)
+        if seen != self._seen:
+            self._seen = seen
+            try:
+                self._secret = read_secret(self._path, key=self._key, patience=0)
+            except StartError as error:
+                self._rejected(error)
+        return self._secret
+
+
+def read_secret(path: Path, *, key: str, patience: float = PIPE_SECONDS) -> Secret:
+    """Read a secret; a byte order mark and one line break at its end are not part of it.
+
+    Raises:
+        StartError: the file cannot be read, is empty, too long, in quotes, or not text.
+    """
+    try:
+        return parse_secret(read_text(path, limit=MOST, patience=patience))
+    except ValueError as exc:
+        raise StartError(f"{key}: {path} {exc}; {NEEDED}") from None
+
+
+_LONGEST = 80
+
+# A key pasted where its path belongs (as it is, in base64), a token where an ID belongs,
+# a caller's key.
+_CREDENTIAL = re.compile(r"\n|PRIVATE KEY|LS0tLS1|\bcrs_|icrp_|\beyJ")
+
+
+def shown(raw: object) -> str:
+    """Show a refused value as an error quotes it."""
+    if isinstance(raw, str):
+        return _shown_text(raw)
+    if isinstance(raw, bool):
+        return str(raw).lower()
+    if isinstance(raw, int | float):
+        return str(raw)
+    if isinstance(raw, dict):
+        return "a mapping"
+    if isinstance(raw, list | tuple):
+        return "a list"
+    return "nothing" if raw is None else f"a {type(raw).__name__}"
+
+
+def _shown_text(raw: str) -> str:
+    if _CREDENTIAL.search(raw):
+        return "***"
+    safe = re.sub(r"[?#].*", "?***", re.sub(r".*@", "***@", raw))
+    if len(safe) > _LONGEST:
+        safe = safe[:_LONGEST] + "..."
+    return json.dumps(safe)  # escapes what would break the line, or turn its direction

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.clocks import Clocks
+from icr_proxy.clock import Clocks
 from icr_proxy.config.models import CircuitConfig
 from icr_proxy.runtime.composition import Parts, build
 from tests.fuzz.simulation import SimulatedLoop, Wire, connect

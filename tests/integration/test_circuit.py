@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from icr_proxy.clocks import Clocks
+from icr_proxy.clock import Clocks
 from icr_proxy.config.models import CircuitConfig
 from icr_proxy.upstream.dialer import parse_address
 from tests.support.app_fixture import (

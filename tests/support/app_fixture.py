@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from icr_proxy.clocks import SYSTEM_CLOCKS
+from icr_proxy.clock import SYSTEM_CLOCKS
 from icr_proxy.config.inbound_models import ListenerConfig
 from icr_proxy.config.models import AdminConfig, AppConfig, Config, TimeoutsConfig, UpstreamConfig
 from icr_proxy.redaction import Secret
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from icr_proxy.clocks import Clocks
+    from icr_proxy.clock import Clocks
     from icr_proxy.emulator.server import Emulator
     from icr_proxy.upstream.interface import Body, UpstreamResponse
 

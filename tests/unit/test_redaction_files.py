@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from icr_proxy.errors import StartError
-from icr_proxy.secretfile import MOST, SecretFile, read_secret
+from icr_proxy.redaction import MOST, SecretFile, read_secret
 
 KEY = "webhooks.secret_file"
 

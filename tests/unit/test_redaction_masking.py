@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from icr_proxy.masking import masked_target, masked_value
+from icr_proxy.redaction import masked_target, masked_value
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"
 

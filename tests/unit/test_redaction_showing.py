@@ -6,7 +6,7 @@ import pytest
 
 from icr_proxy.config.loader import load
 from icr_proxy.errors import ConfigError
-from icr_proxy.showing import shown
+from icr_proxy.redaction import shown
 
 PLANTED = "PLANTEDvalue"
 

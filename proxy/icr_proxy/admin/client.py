@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed
-from icr_proxy.secretfile import read_secret
+from icr_proxy.redaction import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.admin.console_timeline import OK, ending_of
-from icr_proxy.masking import CREDENTIAL, masked_target
+from icr_proxy.redaction import CREDENTIAL, masked_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

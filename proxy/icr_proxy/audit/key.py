@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from icr_proxy.errors import StartError
-from icr_proxy.secretfile import read_secret
+from icr_proxy.redaction import read_secret
 
 if TYPE_CHECKING:
     from pathlib import Path

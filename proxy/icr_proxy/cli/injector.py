@@ -140,7 +140,7 @@ def injector(streams: Callable[[], LogWriter], /, **options: Any) -> None:
     """
     import uvloop  # noqa: PLC0415
 
-    from icr_proxy.clocks import SYSTEM_CLOCKS  # noqa: PLC0415
+    from icr_proxy.clock import SYSTEM_CLOCKS  # noqa: PLC0415
     from icr_proxy.config.models import LogsConfig  # noqa: PLC0415
     from icr_proxy.injector.service import serve  # noqa: PLC0415
     from icr_proxy.observability.log import Lines, Threshold, build_log  # noqa: PLC0415

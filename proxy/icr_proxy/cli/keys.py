@@ -192,7 +192,7 @@ def tls(names: tuple[str, ...], out: Path) -> None:
     the authority, which tools trust by then, and renews the certificate; a running proxy picks it
     up. The authority can vouch for these names only. Exits with 0, or 1 with the reason.
     """
-    from icr_proxy.clocks import SYSTEM_CLOCKS  # noqa: PLC0415
+    from icr_proxy.clock import SYSTEM_CLOCKS  # noqa: PLC0415
     from icr_proxy.credentials import key_tools  # noqa: PLC0415
 
     try:

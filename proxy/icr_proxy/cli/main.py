@@ -116,7 +116,7 @@ def check(file: Path | None, *, schema: bool, **options: Any) -> None:
     fingerprints, warnings = bootstrap.run_command(_dry_run(config))
     webhooks = config.webhooks
     if webhooks.secret_file is not None and webhooks.bind is None:  # `run` has no use for it yet
-        from icr_proxy.secretfile import read_secret  # noqa: PLC0415
+        from icr_proxy.redaction import read_secret  # noqa: PLC0415
 
         read_secret(webhooks.secret_file, key="webhooks.secret_file")
     for key, value in reference.describe(config):
@@ -157,7 +157,7 @@ def _check_tls(config: Config) -> Iterator[str]:
     """Read the files of all listeners with TLS; give what is no error but looks like one."""
     if all(listener.tls.cert is None for listener in config.listeners):
         return
-    from icr_proxy.clocks import SYSTEM_CLOCKS  # noqa: PLC0415
+    from icr_proxy.clock import SYSTEM_CLOCKS  # noqa: PLC0415
     from icr_proxy.net.tls import read_identity  # noqa: PLC0415
 
     for at, listener in enumerate(config.listeners):

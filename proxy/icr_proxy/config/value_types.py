@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import msgspec
 
 from icr_proxy.net.addresses import REDIS_EXAMPLE, read_store_url
-from icr_proxy.redaction import QUOTED, Secret, in_quotes, parse_secret
-from icr_proxy.showing import shown
+from icr_proxy.redaction import QUOTED, Secret, in_quotes, parse_secret, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from icr_proxy.clocks import SYSTEM_CLOCKS
+from icr_proxy.clock import SYSTEM_CLOCKS
 from icr_proxy.credentials.app_client import measure_skew, read_limited, server_date
 from icr_proxy.credentials.installations import list_installations
 from icr_proxy.credentials.key_ring import KeyRing
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from icr_proxy.clocks import Clocks
+    from icr_proxy.clock import Clocks
     from icr_proxy.config.models import Config
     from icr_proxy.credentials.app_client import AppCalls
     from icr_proxy.credentials.installations import Installation

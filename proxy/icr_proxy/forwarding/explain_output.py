@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.identifiers import OnOrganization, TokenKey
-from icr_proxy.masking import masked_target, masked_value
 from icr_proxy.observability.outcome import printable
 from icr_proxy.policy.operations import UNKNOWN_CHANGE
+from icr_proxy.redaction import masked_target, masked_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

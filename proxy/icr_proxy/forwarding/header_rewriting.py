@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from icr_proxy.masking import CREDENTIAL, HIDDEN
 from icr_proxy.observability.outcome import printable
+from icr_proxy.redaction import CREDENTIAL, HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

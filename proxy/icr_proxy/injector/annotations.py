@@ -17,7 +17,7 @@ from icr_proxy.config.models import Config
 from icr_proxy.config.spec import find, variable
 from icr_proxy.config.value_types import Choice, Count, Text
 from icr_proxy.errors import ConfigError
-from icr_proxy.showing import shown
+from icr_proxy.redaction import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

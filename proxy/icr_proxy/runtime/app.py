@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from icr_proxy.admin.auth import AdminToken
 from icr_proxy.admin.client import EVERYWHERE, is_proxy
 from icr_proxy.admin.status import describe_status
-from icr_proxy.clocks import SYSTEM_CLOCKS, Clocks
+from icr_proxy.clock import SYSTEM_CLOCKS, Clocks
 from icr_proxy.config.loader import effective, restart_needed
 from icr_proxy.config.rules import keys_in_the_open
 from icr_proxy.credentials.token_exchange import Revoker

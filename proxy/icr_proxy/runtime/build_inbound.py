@@ -13,9 +13,8 @@ from icr_proxy.net import addresses
 from icr_proxy.net.sockets import DEFAULT_MODE
 from icr_proxy.observability.log import where
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
-from icr_proxy.redaction import Secret
+from icr_proxy.redaction import Secret, SecretFile
 from icr_proxy.runtime.watchers import ExhaustionReports, FrontReports, TlsReports
-from icr_proxy.secretfile import SecretFile
 from icr_proxy.server.limits import Places
 from icr_proxy.server.listener import Door, Listener
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from icr_proxy.audit.service import Auditing
-    from icr_proxy.clocks import Clocks
+    from icr_proxy.clock import Clocks
     from icr_proxy.config.models import Config, TracingConfig
     from icr_proxy.credentials.app_client import AppCalls
     from icr_proxy.credentials.token_cache import Tokens

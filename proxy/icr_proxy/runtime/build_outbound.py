@@ -14,8 +14,8 @@ from icr_proxy.credentials.token_exchange import Exchange
 from icr_proxy.errors import StartError
 from icr_proxy.forwarding.listener_rules import upstream_host
 from icr_proxy.http1.headers import VERSION
+from icr_proxy.redaction import read_secret
 from icr_proxy.runtime.watchers import CircuitReports, PoolReports
-from icr_proxy.secretfile import read_secret
 from icr_proxy.upstream.circuit_breaker import STATES, Circuit
 from icr_proxy.upstream.dialer import parse_address
 from icr_proxy.upstream.pool import Pool
@@ -23,7 +23,7 @@ from icr_proxy.upstream.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from icr_proxy.clocks import Clocks
+    from icr_proxy.clock import Clocks
     from icr_proxy.config.inbound_models import TokensConfig
     from icr_proxy.config.models import Config
     from icr_proxy.credentials.access_token import AccessToken

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.admin.console_feed import Feed
     from icr_proxy.audit.service import Auditing
-    from icr_proxy.clocks import Clocks
+    from icr_proxy.clock import Clocks
     from icr_proxy.config.models import Config
     from icr_proxy.credentials.app_client import AppCalls
     from icr_proxy.credentials.installations import Directory

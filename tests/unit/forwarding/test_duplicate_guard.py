@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from icr_proxy.clocks import Clocks
+from icr_proxy.clock import Clocks
 from icr_proxy.config.inbound_models import (
     CallerConfig,
     LimitsConfig,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from icr_proxy.clocks import Clocks
+from icr_proxy.clock import Clocks
 from icr_proxy.config.inbound_models import LimitsConfig, PolicyConfig
 from icr_proxy.config.models import CircuitConfig, TimeoutsConfig
 from icr_proxy.errors import (

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.clocks import SYSTEM_CLOCKS
+from icr_proxy.clock import SYSTEM_CLOCKS
 from icr_proxy.config.inbound_models import TlsConfig
 from icr_proxy.errors import StartError
 from icr_proxy.injector.service import Injector, Setting, pause, serve

@@ -5,7 +5,6 @@ import pytest
 
 from icr_proxy.config.fields import KEY_HASHES
 from icr_proxy.config.value_types import take
-from icr_proxy.masking import masked_value
 from icr_proxy.policy.caller_auth import (
     ALPHABET,
     CHECKSUM_LENGTH,
@@ -14,7 +13,7 @@ from icr_proxy.policy.caller_auth import (
     hash_of,
     new_key,
 )
-from icr_proxy.showing import shown
+from icr_proxy.redaction import masked_value, shown
 
 
 def test_a_key_has_a_prefix_much_chance_and_a_checksum() -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from icr_proxy.clocks import SYSTEM_CLOCKS
+from icr_proxy.clock import SYSTEM_CLOCKS
 from icr_proxy.config.models import AuditConfig
 from icr_proxy.observability.log import Lines, Threshold, build_log
 from icr_proxy.observability.metrics import Metrics

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.clocks import SYSTEM_CLOCKS
+from icr_proxy.clock import SYSTEM_CLOCKS
 from icr_proxy.config.inbound_models import TokensConfig
 from icr_proxy.config.models import AppConfig
 from icr_proxy.credentials.key_ring import KeyRing
@@ -21,7 +21,7 @@ SHARED = Secret("redis://:hush@127.0.0.1:1")
 LEAN = """
 import asyncio, io, sys
 sys.modules["redis"] = None
-from icr_proxy.clocks import SYSTEM_CLOCKS
+from icr_proxy.clock import SYSTEM_CLOCKS
 from icr_proxy.runtime.composition import build
 from icr_proxy.config.models import AppConfig, Config
 from icr_proxy.errors import StartError
