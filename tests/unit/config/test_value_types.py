@@ -1,23 +1,37 @@
 from __future__ import annotations
 
+import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from icr_proxy.config import fields
 from icr_proxy.config.value_types import (
     Choice,
     Count,
     Duration,
+    KeyHash,
+    KeyText,
     Kind,
     ListOf,
     PathText,
+    SecretText,
     Size,
+    StoreUrl,
     Switch,
     Text,
+    read_duration,
+    read_size,
     take,
+    write_duration,
+    write_size,
 )
+from icr_proxy.policy.caller_auth import new_key
+from icr_proxy.redaction import Secret
 
 WORD = Text(what="a word", pattern="[a-z]+", example="abc", parse=str.upper)
 ALL = {name: kind for name, kind in vars(fields).items() if name.isupper() and name[0] != "_"}
@@ -157,3 +171,256 @@ def test_quotes_around_a_value_are_named_as_the_mistake(kind: Kind, quote: str) 
     _, ((_, complaint),) = take(kind, f"{quote}https://a{quote}")
 
     assert "is in quotes" in complaint
+
+
+HASH = "sha256:" + "0a" * 32
+KEY = new_key()
+URL = "rediss://icr:hunter2@redis.example:6380/1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "value"),
+    [
+        pytest.param(SecretText(), "word", Secret("word"), id="secret"),
+        pytest.param(SecretText(), Secret("word"), Secret("word"), id="secret read before"),
+        pytest.param(StoreUrl(), URL, Secret(URL), id="store"),
+        pytest.param(StoreUrl(), Secret(URL), Secret(URL), id="store read before"),
+        pytest.param(KeyHash(), HASH, HASH, id="hash"),
+        pytest.param(KeyHash(), "sha256:" + "0A" * 32, HASH, id="hash in capitals"),
+    ],
+)
+def test_what_is_fine_is_read(kind: Kind, raw: object, value: object) -> None:
+    assert take(kind, raw) == (value, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        pytest.param(SecretText(), ["word"], id="secret list"),
+        pytest.param(SecretText(), {}, id="secret mapping"),
+        pytest.param(StoreUrl(), [URL], id="store list"),
+        pytest.param(StoreUrl(), "http://:hunter2@redis", id="store of another kind"),
+        pytest.param(KeyHash(), KEY, id="the key itself"),
+        pytest.param(KeyHash(), f"sha256:{KEY}", id="the key behind the word"),
+        pytest.param(KeyHash(), "hunter2", id="a password"),
+        pytest.param(KeyHash(), "0a" * 32, id="a hash without its name"),
+        pytest.param(KeyHash(), HASH + "0", id="too long"),
+        pytest.param(KeyHash(), HASH + "\n", id="line break"),
+        pytest.param(KeyHash(), 12345678, id="number"),
+        pytest.param(ListOf(KeyHash()), KEY, id="a key where a list belongs"),
+        pytest.param(ListOf(KeyHash()), [KEY], id="a key in a list"),
+    ],
+)
+def test_what_is_not_is_refused_without_being_shown(kind: Kind, raw: object) -> None:
+    _, ((_, complaint),) = take(kind, raw)
+
+    assert complaint.startswith("*** is not")
+    assert KEY not in complaint
+    assert "hunter2" not in complaint
+
+
+@pytest.mark.parametrize("kind", [SecretText(), StoreUrl()], ids=["secret", "store"])
+@pytest.mark.parametrize(
+    "dress", ["{}\n", "{}\r\n", "\ufeff{}", "\ufeff{}\r\n"], ids=["LF", "CR LF", "mark", "all"]
+)
+def test_a_mark_and_a_line_break_at_the_end_are_not_part_of_it(kind: Kind, dress: str) -> None:
+    assert take(kind, dress.format(URL)) == (Secret(URL), [])
+
+
+@pytest.mark.parametrize("kind", [SecretText(), StoreUrl()], ids=["secret", "store"])
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        pytest.param(f'"{URL}"', "is in quotes", id="double quotes"),
+        pytest.param(f"'{URL}'\n", "is in quotes", id="single quotes"),
+        pytest.param(f"\ufeff'{URL}'", "is in quotes", id="quotes behind a mark"),
+        pytest.param(f"{URL} ", "ends with a blank", id="blank at the end"),
+        pytest.param(f"{URL}\udcff", "is not UTF-8 text", id="another encoding"),
+        pytest.param(f"{URL}\0", "cannot be printed", id="NUL"),
+        pytest.param("\ufeff\n", "is empty", id="a mark alone"),
+        pytest.param(" ", "is empty", id="blank"),
+    ],
+)
+def test_a_mistake_in_a_secret_is_named_without_it(kind: Kind, raw: str, words: str) -> None:
+    _, ((_, complaint),) = take(kind, raw)
+
+    assert words in complaint
+    assert "hunter2" not in complaint
+
+
+def test_a_key_as_text_stays_as_it_is() -> None:
+    """`keys` finds the PEM in it, whatever is around."""
+    assert take(KeyText(), '"-----BEGIN') == (Secret('"-----BEGIN'), [])
+    assert take(KeyText(), '"-----BEGIN"\n') == (Secret('"-----BEGIN"\n'), [])
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"\r\n"])
+def test_the_hash_of_a_variable_that_was_not_set_is_refused(text: bytes) -> None:
+    _, ((_, complaint),) = take(KeyHash(), f"sha256:{hashlib.sha256(text).hexdigest()}")
+
+    assert "of no key" in complaint
+
+
+def test_what_is_shown_tells_which_it_is_and_no_more() -> None:
+    assert SecretText().write(Secret("word")) == "***"
+    assert StoreUrl().write(Secret(URL)) == "rediss://***@redis.example:6380/1"
+    assert StoreUrl().write(Secret("unix://:hunter2@/run/r.sock")) == "unix://***@/run/r.sock"
+    assert StoreUrl().write(Secret("redis://redis")) == "redis://redis"
+    assert KeyHash().write(HASH) == "sha256:0a0a0a0a…"
+
+
+def test_the_schema_takes_no_key() -> None:
+    assert KeyHash().schema()["pattern"] == "^(?:sha256:[0-9a-fA-F]{64})$"
+
+
+@pytest.mark.parametrize(
+    ("raw", "seconds"),
+    [
+        pytest.param("0", 0, id="zero"),
+        pytest.param("0s", 0, id="zero-with-unit"),
+        pytest.param(0, 0, id="number-zero"),
+        pytest.param("1ms", 0.001, id="one-millisecond"),
+        pytest.param("500ms", 0.5, id="milliseconds"),
+        pytest.param("1001ms", 1.001, id="milliseconds-exact"),
+        pytest.param("10", 10, id="bare-text"),
+        pytest.param(10, 10, id="integer"),
+        pytest.param(0.25, 0.25, id="float"),
+        pytest.param("10s", 10, id="seconds"),
+        pytest.param("1.5s", 1.5, id="fraction"),
+        pytest.param("5m", 300, id="minutes"),
+        pytest.param("2h", 7200, id="hours"),
+        pytest.param(" 5m\n", 300, id="white-space-around"),
+    ],
+)
+def test_a_duration_is_read(raw: object, seconds: float) -> None:
+    assert read_duration(raw) == seconds
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param("", id="empty"),
+        pytest.param(None, id="nothing"),
+        pytest.param(True, id="boolean"),
+        pytest.param(math.inf, id="infinite"),
+        pytest.param(math.nan, id="not-a-number"),
+        pytest.param(-1, id="negative-number"),
+        pytest.param("-1s", id="negative-text"),
+        pytest.param("+1s", id="signed"),
+        pytest.param("5 m", id="space-inside"),
+        pytest.param("5 minutes", id="words"),
+        pytest.param("5M", id="capital-could-be-months"),
+        pytest.param("1h30m", id="compound"),
+        pytest.param("010s", id="leading-zero"),
+        pytest.param(".5s", id="no-whole-part"),
+        pytest.param("5.s", id="no-fraction"),
+        pytest.param("1e3", id="exponent"),
+        pytest.param("1_000", id="underscore"),
+        pytest.param("٥s", id="arabic-digit"),  # noqa: RUF001 - str.isdigit takes it for a digit
+        pytest.param("9" * 5000, id="endless"),
+        pytest.param([5], id="list"),
+    ],
+)
+def test_what_is_no_duration_is_refused(raw: object) -> None:
+    with pytest.raises(ValueError, match="not a"):
+        read_duration(raw)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        pytest.param(0, "0s", id="zero"),
+        pytest.param(0.0005, "0.0005s", id="below-a-millisecond"),
+        pytest.param(0.5, "500ms", id="milliseconds"),
+        pytest.param(1.5, "1.5s", id="fraction"),
+        pytest.param(75, "75s", id="seconds"),
+        pytest.param(300, "5m", id="minutes"),
+        pytest.param(3600, "1h", id="hours"),
+    ],
+)
+def test_a_duration_is_written_the_short_way(seconds: float, text: str) -> None:
+    assert write_duration(seconds) == text
+
+
+@given(st.integers(min_value=0, max_value=10**11))
+def test_what_is_written_of_a_duration_reads_as_the_same(milliseconds: int) -> None:
+    seconds = milliseconds / 1000
+
+    assert read_duration(write_duration(seconds)) == seconds
+
+
+@given(st.text())
+def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
+    try:
+        seconds = read_duration(text)
+    except ValueError:
+        return
+    assert seconds >= 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "size"),
+    [
+        pytest.param(0, 0, id="zero"),
+        pytest.param("0", 0, id="zero-text"),
+        pytest.param("1", 1, id="bare-text"),
+        pytest.param(1000, 1000, id="integer"),
+        pytest.param("512B", 512, id="bytes"),
+        pytest.param("64KiB", 65536, id="kibibytes"),
+        pytest.param("1MiB", 1 << 20, id="mebibytes"),
+        pytest.param("2GiB", 2 << 30, id="gibibytes"),
+    ],
+)
+def test_a_size_is_read(raw: object, size: int) -> None:
+    assert read_size(raw) == size
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param("", id="empty"),
+        pytest.param(None, id="nothing"),
+        pytest.param(True, id="boolean"),
+        pytest.param(1.5, id="float"),
+        pytest.param(-1, id="negative"),
+        pytest.param("64KB", id="ambiguous-unit"),
+        pytest.param("64k", id="short-unit"),
+        pytest.param("64kib", id="lower-case"),
+        pytest.param("64 KiB", id="space-inside"),
+        pytest.param("1.5MiB", id="fraction"),
+        pytest.param("0x10", id="hexadecimal"),
+        pytest.param("010", id="leading-zero"),
+        pytest.param("9" * 5000, id="endless"),
+    ],
+)
+def test_what_is_no_size_is_refused(raw: object) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        read_size(raw)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        pytest.param(0, "0B", id="zero"),
+        pytest.param(1000, "1000B", id="bytes"),
+        pytest.param(65536, "64KiB", id="kibibytes"),
+        pytest.param(1 << 20, "1MiB", id="mebibytes"),
+        pytest.param(3 << 30, "3GiB", id="gibibytes"),
+    ],
+)
+def test_a_size_is_written_in_the_largest_exact_unit(size: int, text: str) -> None:
+    assert write_size(size) == text
+
+
+@given(st.integers(min_value=0, max_value=1 << 50))
+def test_what_is_written_of_a_size_reads_as_the_same(size: int) -> None:
+    assert read_size(write_size(size)) == size
+
+
+@given(st.text())
+def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
+    try:
+        size = read_size(text)
+    except ValueError:
+        return
+    assert size >= 0

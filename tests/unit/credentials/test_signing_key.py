@@ -17,10 +17,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from icr_proxy.credentials.key_tools import encoding_of
 from icr_proxy.credentials.signing_key import (
     SigningKey,
+    belong_together,
+    derive,
     fingerprint,
     load_key_file,
     parse_signing_key,
     read_key_file,
+    seal,
+    unseal,
 )
 from icr_proxy.errors import KeyUnusableError
 from tests.support.app_fixture import app_key_pem
@@ -398,3 +402,78 @@ def test_the_same_key_in_another_form_makes_the_same_key_and_another_key_another
     assert one == again
     assert len({one, other}) == 2
     assert len(one) == 32
+
+
+@cache
+def key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def with_one_other(name: str, change: int = 2) -> rsa.RSAPrivateNumbers:
+    """Give the numbers of a good key, of which one is not what it was."""
+    good = key().private_numbers()
+    names = ("p", "q", "d", "dmp1", "dmq1", "iqmp")
+    private = {each: getattr(good, each) for each in names}
+    public = {"e": good.public_numbers.e, "n": good.public_numbers.n}
+    changed = private if name in private else public
+    changed[name] += change
+    return rsa.RSAPrivateNumbers(**private, public_numbers=rsa.RSAPublicNumbers(**public))
+
+
+def test_those_of_a_good_key_do() -> None:
+    assert belong_together(key().private_numbers())
+
+
+@pytest.mark.parametrize("name", ["p", "q", "d", "dmp1", "dmq1", "iqmp", "e", "n"])
+def test_one_that_is_another_is_found(name: str) -> None:
+    assert not belong_together(with_one_other(name))
+
+
+@pytest.mark.parametrize("name", ["p", "q"])
+@pytest.mark.parametrize("factor", [0, 1, 2], ids=str)
+def test_factors_that_are_none_are_found(name: str, factor: int) -> None:
+    good: int = getattr(key().private_numbers(), name)
+
+    assert not belong_together(with_one_other(name, factor - good))
+
+
+def test_an_inverse_that_is_too_large_is_found() -> None:
+    assert not belong_together(with_one_other("iqmp", key().private_numbers().p))
+
+
+ONE, TWO = derive(b"one", purpose=b"p"), derive(b"two", purpose=b"p")
+NAME, NONCE = b"name", b"n" * 12
+SEALED = seal(b"text", name=NAME, key=ONE, nonce=NONCE)
+
+
+def test_what_is_sealed_opens_with_its_key_and_under_its_name() -> None:
+    assert unseal(SEALED, name=NAME, keys=[ONE]) == b"text"
+    assert b"text" not in SEALED
+
+
+def test_any_of_several_keys_may_open() -> None:
+    assert unseal(SEALED, name=NAME, keys=[TWO, ONE]) == b"text"
+
+
+@pytest.mark.parametrize(
+    ("sealed", "name", "keys"),
+    [
+        pytest.param(SEALED, b"other", [ONE], id="moved to another name"),
+        pytest.param(SEALED, NAME, [TWO], id="another key"),
+        pytest.param(SEALED, NAME, [], id="no key"),
+        pytest.param(SEALED[:-1] + bytes([SEALED[-1] ^ 1]), NAME, [ONE], id="one bit changed"),
+        pytest.param(b"x" + SEALED[1:], NAME, [ONE], id="another nonce"),
+        pytest.param(SEALED[:20], NAME, [ONE], id="cut off"),
+        pytest.param(SEALED[:12], NAME, [ONE], id="nonce only"),
+        pytest.param(SEALED[:5], NAME, [ONE], id="less than a nonce"),
+        pytest.param(b"", NAME, [ONE], id="nothing"),
+        pytest.param(b"text" * 20, NAME, [ONE], id="garbage"),
+    ],
+)
+def test_nothing_else_opens(sealed: bytes, name: bytes, keys: list[bytes]) -> None:
+    assert unseal(sealed, name=name, keys=keys) is None
+
+
+def test_a_key_for_one_purpose_is_not_the_key_for_another() -> None:
+    assert derive(b"one", purpose=b"p") != derive(b"one", purpose=b"q")
+    assert len({ONE, TWO}) == 2

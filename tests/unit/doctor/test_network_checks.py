@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.doctor import network_checks
 from icr_proxy.doctor.findings import Case
+from icr_proxy.doctor.network_checks import UNKNOWN_CA, advice, shown_issuer
 from icr_proxy.doctor.session import AppSession
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import config_for
@@ -179,3 +181,27 @@ async def test_an_address_is_connected_to_in_place_of_the_name(emulator: Emulato
     assert find(found, "DNS").detail == "127.0.0.1 is an address, no name"
     assert f"127.0.0.1 port {place.partition(':')[2]}" in find(found, "TCP").detail
     assert states(found)["token"] == "ok"
+
+
+def verdict(code: int) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError("failed")
+    error.verify_code, error.verify_message = code, "a rare reason"
+    return error
+
+
+def test_a_ca_file_in_use_is_named_when_it_does_not_suffice() -> None:
+    detail, remedy = advice(verdict(20), ca_file=Path("/etc/ca.pem"))
+
+    assert "those in /etc/ca.pem are" in detail
+    assert remedy == UNKNOWN_CA[1]
+
+
+def test_a_rare_verdict_is_passed_on() -> None:
+    detail, _ = advice(verdict(24), ca_file=None)
+
+    assert detail == "the certificate is not trusted: a rare reason"
+
+
+def test_what_is_no_certificate_has_no_issuer() -> None:
+    assert shown_issuer(b"nothing") == ""
+    assert shown_issuer(None) == ""

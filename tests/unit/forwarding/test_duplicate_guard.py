@@ -42,7 +42,7 @@ from tests.support.app_fixture import (
     scripted_upstream,
 )
 from tests.unit.observability.test_outcome import journal
-from tests.unit.server.test_request_body import body
+from tests.unit.server.test_request import body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

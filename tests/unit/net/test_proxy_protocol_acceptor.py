@@ -21,7 +21,7 @@ from icr_proxy.server.response import send_page, text_page
 from tests.support.app_fixture import read_answer, request_head
 from tests.support.certificate_authority import authority, server_certificate, trusting
 from tests.unit.net.test_proxy_protocol import LOCAL, V4, V6, binary
-from tests.unit.net.test_tls_reloading import Told
+from tests.unit.net.test_tls import Told
 
 if TYPE_CHECKING:
     import ssl

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import uvloop
 
-from icr_proxy.net.transport import is_taken, keep_nothing_back, was_reset
+from icr_proxy.net.transport import break_off, is_taken, keep_nothing_back, peer_behind, was_reset
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -146,3 +148,54 @@ def test_it_is_the_same_on_the_loop_that_the_program_runs_on() -> None:
         await test_what_has_not_left_this_process_is_not_taken()
 
     uvloop.run(all_of_them())
+
+
+async def test_a_process_behind_a_unix_socket_is_known_by_its_number() -> None:
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+
+    peer = peer_behind(transport, named=None)
+
+    assert f"uid={os.getuid()},pid={os.getpid()}" in peer.address
+    assert not peer.names
+    transport.abort()
+    theirs.close()
+
+
+async def test_the_address_that_a_load_balancer_names_counts() -> None:
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+
+    assert peer_behind(transport, named="192.0.2.1").address == "192.0.2.1"
+    transport.abort()
+    theirs.close()
+
+
+async def test_a_caller_over_tcp_is_known_by_its_address() -> None:
+    peers = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(peer_behind(writer.transport, named=None).address)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    await reader.read()
+
+    assert peers == ["127.0.0.1"]
+    writer.close()
+    server.close()
+
+
+async def test_what_was_sent_does_not_look_complete() -> None:
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half of it")
+        break_off(writer.transport)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    server.close()

@@ -24,7 +24,7 @@ from icr_proxy.server.request import Request
 from icr_proxy.server.response import Answer, send_page, text_page
 from tests.support.app_fixture import read_answer, request_head
 from tests.support.certificate_authority import authority, server_certificate, trusting
-from tests.unit.net.test_tls_reloading import Told
+from tests.unit.net.test_tls import Told
 
 Run = Callable[[Awaitable[None]], None]
 BOTH = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
