@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-    from icr_proxy.config.inbound_models import TlsConfig
     from icr_proxy.files import Signature
 
 MOST = 1 << 20  # bytes; whatever is longer is another file
@@ -39,6 +38,26 @@ MOST = 1 << 20  # bytes; whatever is longer is another file
 # TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325, 4.2); that of TLS 1.3
 # is not chosen here, because all of it is sound.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+class TlsFiles(Protocol):
+    """The files of a listener's TLS, and whether clients may come without a certificate."""
+
+    @property
+    def cert(self) -> Path | None:
+        """The certificate, with its issuers behind it."""
+
+    @property
+    def key(self) -> Path | None:
+        """Its private key."""
+
+    @property
+    def client_ca(self) -> Path | None:
+        """The authorities of clients' certificates."""
+
+    @property
+    def client_auth(self) -> str:
+        """Whether clients need one: `required` or `optional`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +76,7 @@ class Identity:
         return "is not valid yet" if now < self.begins_at else None
 
 
-def read_identity(tls: TlsConfig, *, key: str) -> Identity:
+def read_identity(tls: TlsFiles, *, key: str) -> Identity:
     """Read the files of a `tls` section; `key` is where the section stands.
 
     Raises:
@@ -164,12 +183,12 @@ class TlsDoor(ssl.SSLContext):
     Both event loops call `wrap_bio` once for each connection and nothing else of a context.
     """
 
-    def __new__(cls, tls: TlsConfig, *, key: str, watcher: TlsWatcher) -> Self:
+    def __new__(cls, tls: TlsFiles, *, key: str, watcher: TlsWatcher) -> Self:
         """Make a context, which itself knows no certificate and could serve nobody."""
         del tls, key, watcher
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
-    def __init__(self, tls: TlsConfig, *, key: str, watcher: TlsWatcher) -> None:
+    def __init__(self, tls: TlsFiles, *, key: str, watcher: TlsWatcher) -> None:
         """Read the files that the section at `key` names.
 
         Raises:
