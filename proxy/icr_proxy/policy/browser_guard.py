@@ -8,7 +8,7 @@ coming from another site is refused whatever its method.
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from icr_proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
@@ -19,7 +19,6 @@ from icr_proxy.net import addresses
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from icr_proxy.config.inbound_models import ListenerConfig
 
 Header = tuple[bytes, bytes]
 
@@ -33,10 +32,38 @@ VARY = (b"Vary", b"Origin")
 PRIVATE_NETWORK = (b"Access-Control-Allow-Private-Network", b"true")
 
 
+class ClientTls(Protocol):
+    """The TLS of a listener."""
+
+    @property
+    def verifies_clients(self) -> bool:
+        """Whether clients need a certificate."""
+
+
+class GuardedListener(Protocol):
+    """What the guard needs to know of a listener."""
+
+    @property
+    def bind(self) -> str:
+        """Where it listens."""
+
+    @property
+    def hosts(self) -> Sequence[str]:
+        """The names by which clients may call it."""
+
+    @property
+    def exposed(self) -> bool:
+        """Whether other machines are meant to reach it."""
+
+    @property
+    def tls(self) -> ClientTls:
+        """Its TLS."""
+
+
 class HostGuard:
     """Which names callers may use for one listener."""
 
-    def __init__(self, listener: ListenerConfig, *, base_url: str) -> None:
+    def __init__(self, listener: GuardedListener, *, base_url: str) -> None:
         bound = (addresses.host_and_port(listener.bind) or ("localhost", 0))[0]
         # What a socket of systemd's is bound to is not known yet: what is meant counts.
         inherited = addresses.systemd_name(listener.bind) is not None
