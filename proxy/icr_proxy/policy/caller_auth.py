@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from icr_proxy.errors import CallerReason
-    from icr_proxy.observability.log import Log
     from icr_proxy.policy.operations import Operation
 
 PREFIX = "icrp_"
@@ -278,13 +277,20 @@ MOST_HELD = 64  # answers that are late at the same time; one more is answered a
 LOG_SECONDS = 1.0  # between two lines, whoever it is about
 
 
+class RefusalLog(Protocol):
+    """A log that takes warnings."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Write a line."""
+
+
 class Doorkeeper:
     """One for all listeners, so that an address has one history."""
 
     def __init__(
         self,
         *,
-        log: Log,
+        log: RefusalLog,
         count: Callable[[CallerReason], None],
         now: Callable[[], float],
         pause: Callable[[float], Awaitable[object]],
