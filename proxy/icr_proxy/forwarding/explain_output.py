@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -14,11 +14,19 @@ from icr_proxy.redaction import masked_target, masked_value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from icr_proxy.admin.token_state import TokenState
     from icr_proxy.config.models import Config
     from icr_proxy.forwarding.explain import Edit, Explanation
     from icr_proxy.policy.router import Target
     from icr_proxy.policy.rules import Decision
+
+
+class KnownToken(Protocol):
+    """What a running proxy knows of a token."""
+
+    @property
+    def sentence(self) -> str:
+        """The same for people."""
+
 
 Row = tuple[str, str]
 
@@ -30,7 +38,7 @@ def shown_target(target: str) -> str:
     return printable(masked_target(target))
 
 
-def rows(explanation: Explanation, *, config: Config, token: TokenState | None) -> Iterator[Row]:
+def rows(explanation: Explanation, *, config: Config, token: KnownToken | None) -> Iterator[Row]:
     """Tell everything but the headers and the verdict."""
     question, target = explanation.question, explanation.target
     yield "listener", question.listener.bind
@@ -105,7 +113,7 @@ def verdict(explanation: Explanation) -> str:
 
 
 def document(
-    explanation: Explanation, *, config: Config, token: TokenState | None
+    explanation: Explanation, *, config: Config, token: KnownToken | None
 ) -> dict[str, object]:
     """Give everything as data."""
     question, target = explanation.question, explanation.target
@@ -135,7 +143,7 @@ def document(
     }
 
 
-def as_json(explanation: Explanation, *, config: Config, token: TokenState | None) -> str:
+def as_json(explanation: Explanation, *, config: Config, token: KnownToken | None) -> str:
     """Write everything as one document."""
     whole = document(explanation, config=config, token=token)
     return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()
