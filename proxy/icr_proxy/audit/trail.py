@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from icr_proxy.audit.records import Record
     from icr_proxy.audit.writer_thread import Entry, Landed
     from icr_proxy.config.models import AuditConfig
-    from icr_proxy.observability.outcome import Journal, Outcome
+    from icr_proxy.observability.outcome import Digest, Journal, Outcome
 
 LINGER_SECONDS = 0.02  # how long a record for which nobody waits may wait for others
 HANDED_MOST = 512
@@ -160,7 +160,7 @@ class Trail:
         """Record by `config`; `put` hands records on to be written, one after the other."""
         self._config = config
         self._refuses = config.on_failure == "refuse"
-        self.new_digest: Callable[[], hashlib._Hash | None] = (
+        self.new_digest: Callable[[], Digest | None] = (
             hashlib.sha256 if config.body_digests else NoneType
         )
         """Gives what a body is hashed with, if it is to be; asked twice by each request."""

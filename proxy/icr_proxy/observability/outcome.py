@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import re
 from contextvars import ContextVar
+from typing import Protocol
 
 import msgspec
 
@@ -109,6 +110,20 @@ class Announcement(msgspec.Struct, gc=False):
     """The intent of one request; the audit trail's thread fills in the number of its record."""
 
     seq: int | None = None
+
+
+class Digest(Protocol):
+    """A running hash of a body, as `hashlib` makes them."""
+
+    @property
+    def name(self) -> str:
+        """The algorithm."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add bytes."""
+
+    def hexdigest(self) -> str:
+        """Give the hash of all bytes so far."""
 
 
 class Journal(msgspec.Struct, kw_only=True, gc=False):

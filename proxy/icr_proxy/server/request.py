@@ -20,13 +20,13 @@ from icr_proxy.http1.headers import refuse_long_body
 from icr_proxy.http1.request_head import Head, Section
 
 if TYPE_CHECKING:
-    import hashlib
     from collections.abc import Callable
 
     from aiohttp import HttpVersion, StreamReader
 
     from icr_proxy.config.inbound_models import LimitsConfig
     from icr_proxy.errors import ProxyError
+    from icr_proxy.observability.outcome import Digest
     from icr_proxy.server.connection import CallerConnection
 
 
@@ -140,7 +140,7 @@ class CallerBody:
         self._lock = asyncio.Lock()
         self.size = 0
         """Bytes received from the caller so far."""
-        self.digest: hashlib._Hash | None = None
+        self.digest: Digest | None = None
         """Hashes them as they come, if somebody wants that."""
 
     async def read(self) -> bytes:

@@ -26,11 +26,11 @@ from icr_proxy.http1.response_head import (
 from icr_proxy.net.transport import break_off
 
 if TYPE_CHECKING:
-    import hashlib
     from collections.abc import Callable, Mapping, Sequence
 
     from icr_proxy.http1.problem import Problem
     from icr_proxy.http1.response_head import PassedBack
+    from icr_proxy.observability.outcome import Digest
     from icr_proxy.server.request import Request
 
 Header = tuple[bytes, bytes]
@@ -90,7 +90,7 @@ class Answer:
         """Whether the caller may have seen a byte of it."""
         self.sent = 0
         """Bytes of the body written."""
-        self.digest: hashlib._Hash | None = None
+        self.digest: Digest | None = None
         """Hashes them as they go, if somebody wants that."""
 
     @property
