@@ -2,23 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from icr_proxy import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from icr_proxy.admin.console_feed import Feed
+    from icr_proxy.audit.service import Auditing
     from icr_proxy.config.inbound_models import PolicyConfig
     from icr_proxy.config.models import Config
+    from icr_proxy.credentials.app_client import AppCalls
+    from icr_proxy.credentials.key_ring import KeyRing
     from icr_proxy.credentials.token_cache import Tokens
-    from icr_proxy.runtime.composition import Parts
+    from icr_proxy.server.limits import InFlight
+    from icr_proxy.server.listener import Listener
+    from icr_proxy.shared_cache.membership import Replicas
+    from icr_proxy.upstream.circuit_breaker import Circuit
+    from icr_proxy.upstream.pool import Pool
 
 TOKENS_SHOWN = 1000  # the page is for people; `tokens` in the metrics counts all
 
 
+class Shown(Protocol):
+    """The services that the status tells of."""
+
+    @property
+    def auditing(self) -> Auditing | None: ...  # noqa: D102
+
+    @property
+    def calls(self) -> AppCalls: ...  # noqa: D102
+
+    @property
+    def circuit(self) -> Circuit | None: ...  # noqa: D102
+
+    @property
+    def feed(self) -> Feed | None: ...  # noqa: D102
+
+    @property
+    def in_flight(self) -> InFlight: ...  # noqa: D102
+
+    @property
+    def keys(self) -> KeyRing: ...  # noqa: D102
+
+    @property
+    def listeners(self) -> Sequence[Listener]: ...  # noqa: D102
+
+    @property
+    def pool(self) -> Pool: ...  # noqa: D102
+
+    @property
+    def replicas(self) -> Replicas | None: ...  # noqa: D102
+
+    @property
+    def tokens(self) -> Tokens: ...  # noqa: D102
+
+
 def describe_status(
-    parts: Parts, config: Config, *, state: str, started_at: float, now: float
+    parts: Shown, config: Config, *, state: str, started_at: float, now: float
 ) -> dict[str, object]:
     """Describe the proxy; times are seconds."""
     return {
@@ -51,7 +93,7 @@ def describe_status(
     }
 
 
-def _degraded(parts: Parts) -> Iterable[str]:
+def _degraded(parts: Shown) -> Iterable[str]:
     """Name what keeps a proxy that is ready from being of full use."""
     if parts.circuit is not None and parts.circuit.state != "closed":
         yield "circuit-open"
@@ -59,7 +101,7 @@ def _degraded(parts: Parts) -> Iterable[str]:
         yield "shared-lost"
 
 
-def _policy(parts: Parts, policy: PolicyConfig) -> dict[str, object]:
+def _policy(parts: Shown, policy: PolicyConfig) -> dict[str, object]:
     """Describe the rules; what each would refuse is counted if there is a console."""
     names = ("name", "action", "operations", "methods", "paths", "installations", "listeners")
     return {
