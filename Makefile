@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 PYTEST_ARGS ?=
 
-.PHONY: demo test fuzz lint format docs bench bench-change run lock clean help
+.PHONY: demo test fuzz lint format docs figures bench bench-change run lock clean help
 
 help:
 	@sed -n 's/^# make/make/p' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ docs: $(READY)
 	$(BIN)/python -m tests.support.tables
 	$(BIN)/python -m tests.external.chart.tables
 	$(BIN)/python -m tests.bench.tell
+
+# make figures  modules of each package, lines, the longest module and function
+figures: $(READY)
+	@$(BIN)/python -m tests.architecture.figures
 
 # make bench  what the proxy costs beside Envoy, nginx, Go and a plain aiohttp proxy (Debian, root)
 #             QUICK=1: does it run at all
