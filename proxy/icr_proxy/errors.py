@@ -1,6 +1,6 @@
 """The exception tree.
 
-An exception says what happened and carries facts as attributes. It knows no HTTP: `problems`
+An exception says what happened and carries facts as attributes. It knows no HTTP: `problem`
 turns it into an answer by one table. Nothing here imports anything of ours.
 """
 
@@ -338,7 +338,7 @@ class UpstreamError(ProxyError):
 
     `sent` tells whether any byte of the request was handed to the connection, `answered` whether
     any byte of an answer came back, `reused` whether the connection had served a request before:
-    from these three `forward` decides whether sending again is safe.
+    from these three `forwarder` decides whether sending again is safe.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class TokenKey(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def path(self) -> bytes:
-        """Where it is minted; the alphabet of an installation ID was checked by `routes`."""
+        """Where it is minted; the alphabet of an installation ID was checked by `router`."""
         if self.installation is None:
             return b"/app/accessTokens"
         return b"/app/installations/%b/accessTokens" % self.installation.encode("ascii")

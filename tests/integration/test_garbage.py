@@ -1,6 +1,6 @@
 """What a request leaves is gone with it: nothing waits for the garbage collector.
 
-It comes seldom (`running.COLLECT_AFTER`). A circle for each request would keep bodies and the
+It comes seldom (`process.COLLECT_AFTER`). A circle for each request would keep bodies and the
 connection's memory until then, and cost a twentieth of the time to find.
 """
 

@@ -381,7 +381,7 @@ def upstream_request(
     is_write: bool = False,
     fresh: bool = False,
 ) -> UpstreamRequest:
-    """Give a request as `forward` makes them."""
+    """Give a request as `forwarder` makes them."""
     return UpstreamRequest(
         method=method,
         target=b"/x",

@@ -61,7 +61,7 @@ class Mints:
 
 @dataclass
 class Heard:
-    """A `presence.PresenceWatcher`, and what was counted."""
+    """A `membership.PresenceWatcher`, and what was counted."""
 
     told: list[tuple[object, ...]] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """The admin API: probes, metrics, status, and the actions on tokens and installations.
 
-Who may throw them is decided by `gate`: whoever knows the admin token, or, where there is none,
+Who may throw them is decided by `auth`: whoever knows the admin token, or, where there is none,
 whoever asks on this machine. The port may be open to the network for scraping. To quit one must be
 on this machine, token or not.
 """
@@ -159,7 +159,7 @@ SWITCH = re.compile(r"/(?:tokens/([^/]*)/(drop)|installations/([^/]*)/(block|unb
 
 
 class Switchable(Protocol):
-    """What the switches act on; `tokens.Tokens` is one."""
+    """What the switches act on; `token_cache.Tokens` is one."""
 
     def drop(self, key: TokenKey) -> bool:
         """Forget its token; say if there was one."""

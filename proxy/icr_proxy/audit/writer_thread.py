@@ -75,7 +75,7 @@ class Landed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Writer(Protocol):
-    """What `auditwriter.TrailWriter` is to the thread."""
+    """What `writer.TrailWriter` is to the thread."""
 
     head: Head
     synced: Head

@@ -1,4 +1,4 @@
-"""Commands for the audit trail: verify it and follow it; `cli_auditreading` has the others."""
+"""Commands for the audit trail: verify it and follow it; `audit_queries` has the others."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The loader: reads file, environment and flags into a configuration, at start and at a reload.
 
 Here is decided which key a name means, and which names mean none; what a value means is for
-`loading` to find out. The value of an unknown key is never repeated: a misspelt `private_ky`
+`loader` to find out. The value of an unknown key is never repeated: a misspelt `private_ky`
 holds a key all the same.
 
 Flags win over the environment, the environment over the file, the file over the defaults; a value

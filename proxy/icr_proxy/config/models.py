@@ -4,7 +4,7 @@ A table of keys like `config`: annotations are real objects.
 
 A table of keys like `config`: annotations are real objects.
 
-Every value here has been checked: by `loading.load`, and again by the class itself on construction.
+Every value here has been checked: by `loader.load`, and again by the class itself on construction.
 A key is one line: its type, its `Key` (what it may be, what it means), its default. Reading,
 environment names, schema and documents follow from that line, so annotations must be real objects
 here and not text (no `from __future__ import annotations`).

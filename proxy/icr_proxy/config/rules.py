@@ -2,9 +2,6 @@
 
 Each rule gets their values in order and gives the rest of a sentence that begins with the first
 key, or None if all is well.
-
-Rules as in `consistency`: each gives the rest of a sentence that begins with the first key, or
-None if all is well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Types of configuration values: text, numbers, durations, sizes, secrets.
 
-What `kinds` says of kinds holds here; refused values of these are never quoted.
+Refused values of secret kinds are never quoted.
 
 Inside, a duration is a float in seconds and a size an int in bytes; only here are they text.
 Units are few and exact on purpose: `m` is minutes and never months, `KiB` is 1024 bytes, and `KB`,

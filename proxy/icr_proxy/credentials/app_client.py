@@ -1,6 +1,6 @@
 """Requests that the app itself makes, signed with the App JWT.
 
-Pure: the clock comes in, the signature is made by a `keys.Signer`.
+Pure: the clock comes in, the signature is made by a `signing_key.Signer`.
 
 A 401 is about the key or about the clock, and both can be mended on the spot: the answer's `Date`
 tells the API's clock, and a ring of keys may hold another one. So a refused call is made again
@@ -137,7 +137,7 @@ NO_ANSWER: tuple[tuple[type[UpstreamError], type[MintError], str, bool], ...] = 
 
 
 class Signers(Protocol):
-    """The keys an app may sign with; `keyring.KeyRing` is one."""
+    """The keys an app may sign with; `key_ring.KeyRing` is one."""
 
     def candidates(self) -> Sequence[Signer]:
         """Give the keys to try, the best first; there is at least one."""

@@ -273,7 +273,7 @@ class KeyRing:
     """The keys of an app; a changed file is taken up by `look`, and when the next token is minted.
 
     A key that the API refused goes behind the others for some minutes, provided that it took
-    another one; if it refuses all, that says nothing of any of them (see `appcalls`).
+    another one; if it refuses all, that says nothing of any of them (see `app_client`).
     """
 
     def __init__(

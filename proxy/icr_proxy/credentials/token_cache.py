@@ -84,7 +84,7 @@ class TokenWatcher(Protocol):
 
 
 class Listing(Protocol):
-    """The API's list of installations; `directory.Directory` is one."""
+    """The API's list of installations; `installations.Directory` is one."""
 
     def knows(self, installation: str) -> bool:
         """Whether it was in the list when the API was last asked."""

@@ -2,7 +2,7 @@
 
 The API's answer is not trusted further than needed: its size is bounded, its token must be fit for
 a header, its installation must be the one asked for, its expiry must lie ahead. Signatures, clocks
-and keys are the business of `appcalls`.
+and keys are the business of `app_client`.
 
 A token is killed by deleting it with itself (D). What comes of it is counted and nothing more is
 done about it: a token that is left expires by itself within two hours.

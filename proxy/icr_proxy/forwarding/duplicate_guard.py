@@ -1,8 +1,8 @@
 """Duplicate-write guard: keeps a tool that gives up and tries again from doing a write twice.
 
 A tool whose time is up closes its connection, and if the answer lay there unread, that end is a
-reset (see `delivery`): the tool knows nothing, and will try again. So a write is not forgotten with
-its answer, but when its connection brings another request, or ends well.
+reset (see `transport`): the tool knows nothing, and will try again. So a write is not forgotten
+with its answer, but when its connection brings another request, or ends well.
 
 The body is received before anything is sent, because it is part of what a write is known by. Of a
 long one only the beginning and the announced length count: two that differ further on are taken for

@@ -117,7 +117,7 @@ class Explanation:
 
 
 class Arrived:
-    """A request as the proxy would read it; see `deciding.Asked`."""
+    """A request as the proxy would read it; see `listener_rules.Asked`."""
 
     def __init__(self, head: Head) -> None:
         self.method = head.method

@@ -169,7 +169,7 @@ class Forwarder:
     async def open(self, job: Job, journal: Journal) -> Opened:
         """Get the API's answer up to its head; whoever gets it must close it.
 
-        All in one coroutine, as far as a request waits in it: see `breaker.Breaker`.
+        All in one coroutine, as far as a request waits in it: see `circuit_breaker.Breaker`.
 
         Raises:
             MintError: no token could be had, or the installation was blocked meanwhile.

@@ -1,6 +1,6 @@
 """The rules of one listener, compiled from the configuration, and the decision on a request.
 
-Pure: `handler` acts on a `Decision`, `explaining` tells it. The order of the checks is a security
+Pure: `handler` acts on a `Decision`, `explain` tells it. The order of the checks is a security
 property: what is malformed or comes from a web page is refused before a caller is looked for, an
 unknown caller learns nothing about routes or rules, and headers are prepared last.
 """

@@ -2,7 +2,7 @@
 
 The received headers are copied without hop-by-hop fields and without the caller's credentials;
 *then* ours are added. The other way round a caller's `Connection: authorization` would remove our
-header (golang/go#50580). What was received is never changed. Of an answer, `passingback` decides.
+header (golang/go#50580). What was received is never changed. Of an answer, `response_head` decides.
 
 Each process has a pseudonym of its own (RFC 9110, 7.6.3), so that one of us may stand before
 another, beside an application and as its gateway, and a loop is known all the same.

@@ -65,14 +65,14 @@ class PassedBack(NamedTuple):
     cache_control: tuple[bytes, ...] = ()
     """What each `Cache-Control` says, in lower case."""
     is_targeted: bool = False
-    """Whether a field speaks to certain caches: see `cachecontrol.TARGETED`."""
+    """Whether a field speaks to certain caches: see `cache_control.TARGETED`."""
 
 
 def edit_response(section: bytes) -> tuple[PassedBack, list[bytes]]:
     """Give what is passed back to the caller: everything but the hop's own fields.
 
     `section` is the header lines, each behind its CR LF. Those that stay are as they were written.
-    `Content-Length` stays as the answer's true length; the framing is chosen by `answers`.
+    `Content-Length` stays as the answer's true length; the framing is chosen by `response`.
     `X-ICR-Proxy-Error` marks answers of the proxy, so the API cannot set it. What it says of its
     own framing, its transfer codings in lower case, is given as well.
     """

@@ -50,7 +50,7 @@ class Setting:
     state: Path | None = None
     ca_file: Path | None = None
     webhook: str | None = None
-    """Which webhook configuration is to believe our authority; by `cluster`."""
+    """Which webhook configuration is to believe our authority; by `authority`."""
     cluster: Cluster | None = None
     drain_seconds: float = 3.0
     look_seconds: float = LOOK_SECONDS

@@ -1,7 +1,7 @@
 """Who is at the other end of a caller's connection, as far as the connection itself tells.
 
-Worked out once for each connection. `callers` maps the names of a verified client certificate to
-rights, so a name keeps its kind: a common name `admin` is not the DNS name `admin`.
+Worked out once for each connection. `caller_auth` maps the names of a verified client certificate
+to rights, so a name keeps its kind: a common name `admin` is not the DNS name `admin`.
 """
 
 from __future__ import annotations

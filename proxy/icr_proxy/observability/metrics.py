@@ -1,6 +1,6 @@
 """Prometheus metrics in a registry of their own; labels come from closed sets only.
 
-What each request adds to is counted by `requestcounts`, and shown here.
+What each request adds to is counted by `request_metrics`, and shown here.
 """
 
 from __future__ import annotations

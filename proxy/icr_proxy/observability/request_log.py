@@ -1,7 +1,7 @@
 """One log line for each request: a reader of outcomes.
 
 For machines it is made without a detour, since there are as many of them as there are requests:
-no dictionary, and one encoding and one write for all that `gathering` hands on at once.
+no dictionary, and one encoding and one write for all that `dispatch` hands on at once.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ class InstallationMetrics:
         self.read_all((outcome,))
 
     def read_all(self, outcomes: Iterable[Outcome]) -> None:
-        """Count outcomes, in plain numbers as `requestcounts` does."""
+        """Count outcomes in plain numbers."""
         requests = self._requests
         for outcome in outcomes:
             installation = outcome.installation

@@ -125,7 +125,8 @@ class OriginGuard:
         """Give what an answer says about origins: that the page which asks may read it.
 
         Where some pages may, every answer says that it depends on who asks; else a cache would hand
-        an answer for nobody's page to a page (https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches).
+        an answer for nobody's page to a page
+        (https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches).
         """
         if origin is not None:
             return origin_headers(origin)

@@ -1,6 +1,7 @@
 """Builds the graph of the program from a configuration; nowhere else are services made.
 
-`observing` makes what watches, `outbound` what leads to the API, `reception` what callers reach.
+`build_observers` makes what watches, `build_outbound` what leads to the API, `build_inbound` what
+callers reach.
 """
 
 from __future__ import annotations

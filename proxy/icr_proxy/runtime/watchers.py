@@ -34,7 +34,7 @@ class MintSpan(Protocol):
 
 
 class TokenReports:
-    """A `tokens.TokenWatcher`."""
+    """A `token_cache.TokenWatcher`."""
 
     def __init__(
         self, *, log: Log, metrics: Metrics, mint_span: MintSpan = lambda **_about: None
@@ -109,7 +109,7 @@ class TokenReports:
 
 
 class KeyReports:
-    """A `keyring.KeyWatcher`."""
+    """A `key_ring.KeyWatcher`."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class ClockReports:
 
 
 class TlsReports:
-    """A `tlsdoor.TlsWatcher`."""
+    """A `tls.TlsWatcher`."""
 
     def __init__(self, *, log: Log, listener: str, now: Callable[[], float]) -> None:
         self._log = log
@@ -224,7 +224,7 @@ WAITS = ("ok", "busy", "left")
 
 
 class TrustReports:
-    """A `truststore.TrustWatcher`."""
+    """A `trust_store.TrustWatcher`."""
 
     def __init__(self, *, log: Log, metrics: Metrics) -> None:
         self._log = log

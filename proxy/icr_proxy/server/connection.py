@@ -6,7 +6,7 @@ request, and an answer of its own for handlers that fail, which would follow one
 
 aiohttp hands out the bodies. Its parser is not used: it loses the requests before a malformed one,
 is lenient in other places than RFC 9112, and is a different one where it was installed without its
-extensions. `intake` reads instead, and `turns` serves.
+extensions. `request_parser` reads instead.
 """
 
 from __future__ import annotations

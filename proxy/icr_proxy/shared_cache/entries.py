@@ -29,7 +29,9 @@ VERSION = b"1"
 FINGERPRINT = 12  # characters
 HEAD = len(VERSION) + FINGERPRINT
 HASH_DIGITS = 12
-LONGEST_LIFETIME = 7200.0  # seconds; `exchange` believes no token that it lives for longer (D)
+LONGEST_LIFETIME = (
+    7200.0  # seconds; `token_exchange` believes no token that it lives for longer (D)
+)
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 

@@ -23,7 +23,7 @@ ID_BYTES = 16
 
 
 class DropStore(Protocol):
-    """What drops need of `redisstore.RedisStore`."""
+    """What drops need of `redis_store.RedisStore`."""
 
     async def drop(
         self,

@@ -135,7 +135,7 @@ class Presence:
 
 
 class SharingReports:
-    """A `presence.PresenceWatcher`, which also counts what became of each token."""
+    """A `PresenceWatcher`, which also counts what became of each token."""
 
     def __init__(self, *, log: Log, metrics: Metrics) -> None:
         self._log = log

@@ -1,6 +1,6 @@
 """What Redis does in one step, in its own language, so that no other replica comes between.
 
-KEYS are always those of one token: entry, lease, epoch (`sharedentry.Names`).
+KEYS are always those of one token: entry, lease, epoch (`entries.Names`).
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def _client(address: StoreAddress, *, ca_file: Path | None, timeout: float) -> R
             "ssl": True,
             "ssl_cert_reqs": "required",
             "ssl_check_hostname": True,
-            "ssl_exclude_verify_flags": [ssl.VerifyFlags.VERIFY_X509_STRICT],  # as `truststore`
+            "ssl_exclude_verify_flags": [ssl.VerifyFlags.VERIFY_X509_STRICT],  # as `trust_store`
         }
     if address.is_encrypted and ca_file is not None:
         encryption["ssl_ca_data"] = read_authorities(ca_file, key="tokens.shared_ca_file")

@@ -38,7 +38,7 @@ RESULTS = ("found", "minted", "alone", "unreadable")
 
 
 class Store(Protocol):
-    """What sharing needs of `redisstore.RedisStore`; `None` always means that Redis is away."""
+    """What sharing needs of `redis_store.RedisStore`; `None` always means that Redis is away."""
 
     async def look(self, names: Names, *, owner: str = "", lease: float = 0.0) -> Found | None:
         """See what is there, and perhaps take the lease."""
@@ -56,7 +56,7 @@ class Store(Protocol):
 
 
 class Sharing:
-    """Gives tokens in the way of `exchange.Exchange`, and asks that for as few as it can."""
+    """Gives tokens in the way of `token_exchange.Exchange`, and asks that for as few as it can."""
 
     def __init__(
         self,

@@ -131,7 +131,7 @@ class Engine(Protocol):
 
 
 class Breaker:
-    """An `upstream.Upstream` in front of an engine.
+    """An `interface.Upstream` in front of an engine.
 
     It sends itself along instead of waiting for what comes: each coroutine in which a request waits
     costs it a place in memory, which is cold by the time the answer comes.

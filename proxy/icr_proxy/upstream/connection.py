@@ -5,7 +5,7 @@ one stays, and looks when it goes off whether the wait it was for is still the o
 
 Why not `aiohttp.ClientSession`: it invents headers, merges header lines, repeats requests by
 itself, and hands out connections on which surplus bytes arrived. Here the bytes of a header are
-what is sent, the framing is our own, and an answer ends exactly once (see `reply`).
+what is sent, the framing is our own, and an answer ends exactly once (see `response`).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         """Speak over what `create_connection` gives; one `buffer` does for all connections.
 
-        `released` is called after each exchange, `closed` once, with one of `upstream.CLOSES`.
+        `released` is called after each exchange, `closed` once, with one of `interface.CLOSES`.
         """
         self._loop = loop
         self._timeouts = timeouts
@@ -169,7 +169,7 @@ class Connection(asyncio.BufferedProtocol):
             reply.allow(self._timeouts.first_byte)
 
     def abort(self, reason: str) -> None:
-        """Break the connection at once; `reason` is one of `upstream.CLOSES`."""
+        """Break the connection at once; `reason` is one of `interface.CLOSES`."""
         if self._transport is not None:
             self._transport.abort()
             self._transport = None

@@ -2,7 +2,8 @@
 
 This file states the interface; `pool` and `connection` are the engine behind it, and could be
 replaced. No engine knows tokens, installations or problem codes, and none sends a request twice:
-whether that is safe is decided by `forward` and `exchange` from the facts in an `UpstreamError`.
+whether that is safe is decided by `forwarder` and `token_exchange` from the facts in an
+`UpstreamError`.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class UpstreamResponse(Protocol):
 
 
 class Upstream(Protocol):
-    """The engine behind `forward` and `exchange`."""
+    """The engine behind `forwarder` and `token_exchange`."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send once and wait for the head of the answer; raise an `UpstreamError` otherwise."""

@@ -139,10 +139,10 @@ class PoolWatcher(Protocol):
     """What is told about connections; metrics listen."""
 
     def connected(self, result: str) -> None:
-        """A connection was made, or not: one of `upstreamreports.CONNECTS`."""
+        """A connection was made, or not: one of `watchers.CONNECTS`."""
 
     def closed(self, reason: str) -> None:
-        """A connection is closed, for one of `upstream.CLOSES`."""
+        """A connection is closed, for one of `interface.CLOSES`."""
 
     def waited(self, result: str) -> None:
         """All were in use; in the end it was `ok`, `busy` or `left`."""

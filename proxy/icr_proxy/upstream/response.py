@@ -41,7 +41,7 @@ class Source(Protocol):
 
 
 class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
-    """The answer to one request; what `upstream.UpstreamResponse` promises."""
+    """The answer to one request; what `interface.UpstreamResponse` promises."""
 
     source: Source | None
     alarm: Alarm
