@@ -31,7 +31,7 @@ TELL_SECONDS = 60.0  # between two reports of that
 class Arrival:
     """A connection on its way in."""
 
-    __slots__ = ("is_ending", "is_handed_over", "place", "socket")
+    __slots__ = ("is_ending", "is_handed_over", "place", "protocol", "socket")
 
     def __init__(self, found: socket.socket, place: Place) -> None:
         self.socket = found
@@ -40,13 +40,19 @@ class Arrival:
         """Whether it was told to end."""
         self.is_handed_over = False
         """Whether the event loop has the socket, and closes it."""
+        self.protocol: asyncio.BaseProtocol | None = None
+        """What serves the connection; it has a `transport` once the connection is made."""
 
     def end(self, task: asyncio.Task[None]) -> None:
-        """End it, wherever its task is.
+        """End it, wherever its task is, unless it is served already.
 
-        In the event loop's hands it must end by itself: one that is cancelled when the connection
-        has just been made is closed by uvloop without a `connection_lost`.
+        A connection is made a moment before its task goes on, and then its protocol ends it: it
+        may be answering a request. In the event loop's hands it must end by itself: one that is
+        cancelled when the connection has just been made is closed by uvloop without a
+        `connection_lost`.
         """
+        if getattr(self.protocol, "transport", None) is not None:
+            return
         self.is_ending = True
         if self.is_handed_over:
             with suppress(OSError):  # closed already
@@ -161,10 +167,13 @@ class Acceptor:
         if source is None:
             return
         arrival.is_handed_over = True
+
+        def serve() -> asyncio.BaseProtocol:
+            protocol = arrival.protocol = self._serve(source.address, place)
+            return protocol
+
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: self._serve(source.address, place), found, **self._options
-            )
+            await self._loop.connect_accepted_socket(serve, found, **self._options)
         except OSError:  # a handshake that fails concerns nobody else
             place.leave()
         except BaseException:
