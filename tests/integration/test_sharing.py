@@ -202,6 +202,7 @@ async def test_it_is_told_when_redis_is_back_and_tokens_are_shared_again(
     emulator: Emulator,
 ) -> None:
     async with tiny_redis() as redis, replicas_before(emulator, redis.url) as replicas:
+        await until(lambda: subscribed(redis))  # or it is lost a second time, by who still begins
         await redis.kill()
         await ask_all(emulator, replicas)
         degraded = [json.loads(await status_of(each))["degraded"] for each in replicas]
