@@ -245,7 +245,7 @@ async def test_other_ways_to_serve_and_to_fail_end_as_well(
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "proxy",
+            "icr_proxy",
             *words,
             env=env,
             stdout=output.writer if stream == "stdout" else asyncio.subprocess.DEVNULL,

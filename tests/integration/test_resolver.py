@@ -53,7 +53,7 @@ async def started(
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *resolver,
-        "proxy",
+        "icr_proxy",
         *words,
         env=env,
         stdout=asyncio.subprocess.PIPE,

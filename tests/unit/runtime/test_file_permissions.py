@@ -68,7 +68,7 @@ def test_every_key_that_names_a_secret_is_looked_at(tmp_path: Path, file: Path) 
         tokens=TokensConfig(shared_url_file=file, shared_key_file=file),
         webhooks=WebhooksConfig(bind="127.0.0.1:2", secret_file=file),
         audit=AuditConfig(directory=tmp_path, key_file=file),
-        admin=AdminConfig(token_file=file),
+        admin=AdminConfig(token_file=tmp_path / "token"),
     )
 
     assert {found.key for found in exposed_secrets(everything)} == {
