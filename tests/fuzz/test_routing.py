@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from icr_proxy.errors import ProxyError
 from icr_proxy.identifiers import AppSignature, OnOrganization
 from icr_proxy.policy.paths import is_app_path
-from icr_proxy.policy.router import Router, TagReader, Target
+from icr_proxy.policy.router import Router, SelectorReader, Target
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TAG, ORGANIZATION = b"X-ICR-Installation-Id", b"X-ICR-Organization-Id"
@@ -40,7 +40,9 @@ _untagged = st.sampled_from(["refuse", "organization", "app"])
 def test_a_request_gets_a_credential_it_names_or_is_refused(
     target: str, headers: list[tuple[bytes, bytes]], kinds: set[str], untagged: str
 ) -> None:
-    tags = TagReader(installation=TAG.decode(), organization=ORGANIZATION.decode(), kinds=kinds)
+    tags = SelectorReader(
+        installation=TAG.decode(), organization=ORGANIZATION.decode(), kinds=kinds
+    )
     router = Router(tags=tags, base_url="https://api.example", untagged=untagged)
     try:
         found = router.read_target("GET", target)

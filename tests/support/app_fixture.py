@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.clock import Clocks
     from icr_proxy.emulator.server import Emulator
-    from icr_proxy.upstream.interface import Body, UpstreamResponse
+    from icr_proxy.upstream.interface import UpstreamBody, UpstreamResponse
 
 TAG = "X-ICR-Installation-Id"
 
@@ -376,7 +376,7 @@ def pool_to(
 def upstream_request(
     method: str = "GET",
     *,
-    body: Body | None = None,
+    body: UpstreamBody | None = None,
     length: int | None = None,
     is_write: bool = False,
     fresh: bool = False,

@@ -18,8 +18,8 @@ from tests.support.app_fixture import Clock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from icr_proxy.audit.chain import Head, Seals
-    from icr_proxy.audit.records import Request
+    from icr_proxy.audit.chain import ChainHead, Seals
+    from icr_proxy.audit.records import RequestRecord
 
 KEY = Secret("k" * 64)
 
@@ -53,12 +53,12 @@ def outcome_of(**changed: Any) -> Outcome:
     return journal_of(**changed).close(at=0.5)
 
 
-def record_of(**changed: Any) -> Request:
+def record_of(**changed: Any) -> RequestRecord:
     """Give the record of that."""
     return request_of(outcome_of(**changed), redact=QueryRedaction(()))
 
 
-def read_of(number: int) -> Request:
+def read_of(number: int) -> RequestRecord:
     """Give the record of a read that can be told from others."""
     return record_of(
         request_id=f"read-{number}",
@@ -86,7 +86,7 @@ def records_in(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
-def seal(body: bytes, *, after: Head, seals: Seals | None) -> tuple[bytes, Head]:
+def seal(body: bytes, *, after: ChainHead, seals: Seals | None) -> tuple[bytes, ChainHead]:
     """Make the line of one record and the head after it."""
     (line,), head = seal_all((body,), after=after, seals=seals)
     return line, head

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from icr_proxy.audit.chain import Head, Seals
+from icr_proxy.audit.chain import ChainHead, Seals
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit_tools.checks import Verdict, Witnessed, examine, judge
+from icr_proxy.audit_tools.checks import TrailVerdict, WitnessedRecord, check_chain, check_segment
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import Clock
 from tests.support.audit_fixture import KEY, read_of, record_of, seal, writer_in
@@ -22,7 +22,7 @@ STRANGER = Seals(b"somebody else's key, as long as it has to be")
 
 def write_trail(
     directory: Path, *, files: int = 3, records: int = 8, key: Secret | None = KEY
-) -> Head:
+) -> ChainHead:
     """Write a trail with the writer of the product; give its head."""
     clock = Clock(1_790_000_000.0)
     writer = writer_in(directory, now=clock, segment_age=60.0, key=key)
@@ -39,12 +39,16 @@ def read_trail(directory: Path) -> Files:
     return [(path.name, path.read_bytes()) for path in list_segments(directory)]
 
 
-def verdict_on(files: Files, *, head: Head | None = None, **facts: Any) -> Verdict:
+def verdict_on(files: Files, *, head: ChainHead | None = None, **facts: Any) -> TrailVerdict:
     """Verify files in memory."""
-    witnesses = [Witnessed(head.seq, head.hash[:12], "the metrics")] if head is not None else []
+    witnesses = (
+        [WitnessedRecord(head.seq, head.hash[:12], "the metrics")] if head is not None else []
+    )
     wanted = frozenset(witness.seq for witness in witnesses)
-    checked = [examine(name, io.BytesIO(data), keys=KEYS, wanted=wanted) for name, data in files]
-    return judge(checked, keys=KEYS.keys(), witnesses=witnesses, **facts)
+    checked = [
+        check_segment(name, io.BytesIO(data), keys=KEYS, wanted=wanted) for name, data in files
+    ]
+    return check_chain(checked, keys=KEYS.keys(), witnesses=witnesses, **facts)
 
 
 # -- what somebody may do -------------------------------------------------------------------------
@@ -132,7 +136,7 @@ def _forged(files: Files, chance: random.Random, *, seals: Seals | None) -> File
     """Change a record and make the chain anew from there on, as somebody without the key would."""
     at = chance.randrange(len(files))
     place = chance.randrange(len(_lines(files[at][1])))
-    made, head = [], Head()
+    made, head = [], ChainHead()
     for number, (name, data) in enumerate(files):
         lines = []
         for index, line in enumerate(_lines(data)):
@@ -140,7 +144,7 @@ def _forged(files: Files, chance: random.Random, *, seals: Seals | None) -> File
             body = b"{" + line[start : line.rindex(b',"hash":"')] + b"}"
             if (number, index) < (at, place):
                 lines.append(line)
-                head = Head(head.seq + 1, line.split(b'"hash":"')[1][:64].decode())
+                head = ChainHead(head.seq + 1, line.split(b'"hash":"')[1][:64].decode())
                 continue
             if (number, index) == (at, place):
                 body = body[:-1] + b',"more":1}'
@@ -161,7 +165,7 @@ def forge_without_a_key(files: Files, chance: random.Random) -> Files:
 def forge_everything_under_another_key(files: Files, chance: random.Random) -> Files:
     """Also the headers say that the key is another one."""
     named = [(n, d.replace(KEY.fingerprint.encode(), b"0" * 12)) for n, d in files]
-    made, head = [], Head()
+    made, head = [], ChainHead()
     for name, data in named:
         lines = []
         for line in _lines(data):

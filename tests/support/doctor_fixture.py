@@ -11,7 +11,7 @@ from tests.support.app_fixture import config_for
 
 if TYPE_CHECKING:
     from icr_proxy.config.models import Config
-    from icr_proxy.doctor.findings import Finding
+    from icr_proxy.doctor.findings import DoctorFinding
     from icr_proxy.emulator.server import Emulator
 
 
@@ -25,20 +25,20 @@ def config_before(emulator: Emulator, **sections: Any) -> Config:
     )
 
 
-async def findings_of(config: Config, **options: Any) -> list[Finding]:
+async def findings_of(config: Config, **options: Any) -> list[DoctorFinding]:
     """Examine, and give all that was told."""
-    found: list[Finding] = []
+    found: list[DoctorFinding] = []
     async with AppSession(config) as session:
         case = Case(session=session, environ=options.pop("environ", {}), **options)
         await examine(case, tell=found.append)
     return found
 
 
-def states(findings: list[Finding]) -> dict[str, str]:
+def states(findings: list[DoctorFinding]) -> dict[str, str]:
     """Give the state of each step; of several findings, the last."""
     return {each.name: each.state for each in findings}
 
 
-def find(findings: list[Finding], name: str) -> Finding:
+def find(findings: list[DoctorFinding], name: str) -> DoctorFinding:
     """Give the first finding of a step."""
     return next(each for each in findings if each.name == name)

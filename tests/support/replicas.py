@@ -17,15 +17,15 @@ from icr_proxy.errors import MintError
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.net.addresses import read_store_url
 from icr_proxy.redaction import Secret
-from icr_proxy.shared_cache.entries import Place
-from icr_proxy.shared_cache.invalidation import Drops
-from icr_proxy.shared_cache.membership import Presence, Replicas
+from icr_proxy.shared_cache.entries import CacheScope
+from icr_proxy.shared_cache.invalidation import Invalidations
+from icr_proxy.shared_cache.membership import RedisHealth, Replicas
 from icr_proxy.shared_cache.redis_store import RedisStore
-from icr_proxy.shared_cache.single_flight import Sharing
+from icr_proxy.shared_cache.single_flight import SingleFlight
 from tests.support.fake_redis import TinyRedis
 
 NOW = 1_700_000_000.0
-PLACE = Place(app="app", upstream="https://api.example")
+PLACE = CacheScope(app="app", upstream="https://api.example")
 KEY = derive(b"one", purpose=b"p")
 PATIENT = 10.0  # seconds: a busy machine is no Redis that has gone
 TIMEOUT = 0.25
@@ -61,7 +61,7 @@ class Mints:
 
 @dataclass
 class Heard:
-    """A `membership.PresenceWatcher`, and what was counted."""
+    """A `membership.RedisHealthWatcher`, and what was counted."""
 
     told: list[tuple[object, ...]] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
@@ -80,10 +80,10 @@ class Heard:
 class Replica:
     """One of them."""
 
-    sharing: Sharing
-    drops: Drops
+    sharing: SingleFlight
+    drops: Invalidations
     store: RedisStore
-    presence: Presence
+    presence: RedisHealth
     replicas: Replicas
     heard: Heard
     forgotten: list[tuple[TokenKey, str | None]] = field(default_factory=list)
@@ -116,7 +116,7 @@ async def replica(
 ) -> AsyncIterator[Replica]:
     """Make one, whose clock stands still; what it waits for between two tries is short."""
     heard = Heard()
-    presence = Presence(random=random.random, watcher=heard)
+    presence = RedisHealth(random=random.random, watcher=heard)
     store = RedisStore(
         read_store_url(url or redis.url),
         ca_file=ca_file,
@@ -124,7 +124,7 @@ async def replica(
         presence=presence,
         clock=time.monotonic,
     )
-    drops = Drops(
+    drops = Invalidations(
         store=store,
         place=PLACE,
         keys=lambda: keys,
@@ -132,7 +132,7 @@ async def replica(
         now=lambda: NOW,
         max_entries=3,
     )
-    sharing = Sharing(
+    sharing = SingleFlight(
         mint=mints,
         store=store,
         drops=drops,

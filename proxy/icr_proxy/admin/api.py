@@ -28,8 +28,8 @@ from icr_proxy.server.response import (
     NOT_FOUND,
     OK,
     UNAVAILABLE,
-    Answer,
     Page,
+    ResponseWriter,
     json_page,
     send_page,
     text_page,
@@ -38,7 +38,7 @@ from icr_proxy.server.response import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from icr_proxy.admin.auth import Gate
+    from icr_proxy.admin.auth import AdminAuthorizer
     from icr_proxy.admin.console_pages import Console
     from icr_proxy.net.peers import Peer
     from icr_proxy.observability.log import Log
@@ -53,8 +53,8 @@ CONSOLE = "/ in a browser is the console; it reads /events /facts and POST /expl
 SWITCHES = "POST /tokens/ID/drop /installations/ID/block /installations/ID/unblock /quit"
 
 
-class Admin:
-    """Answers on the admin port. What it shows comes in as functions."""
+class AdminApi:
+    """Serves the admin port. What it shows comes in as functions."""
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class Admin:
         ready: Callable[[], bool],
         metrics: Callable[[str], tuple[bytes, bytes]],
         status: Callable[[], Mapping[str, object]],
-        control: Control,
-        gate: Gate,
+        control: AdminActions,
+        gate: AdminAuthorizer,
         hosts: HostGuard,
         origins: OriginGuard,
         crashed: Callable[[BaseException, str], None],
@@ -91,7 +91,7 @@ class Admin:
         self._origins = origins
         self._crashed = crashed
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> ResponseWriter:
         """Answer one request."""
         path = request.raw_path.partition("?")[0]
         try:
@@ -101,13 +101,13 @@ class Admin:
         except Exception as error:  # noqa: BLE001  # the one place: the server would not log it
             self._crashed(error, path)
             page = text_page(CRASHED, "something went wrong inside the proxy; its log tells more")
-        return page if isinstance(page, Answer) else await send_page(request, page)
+        return page if isinstance(page, ResponseWriter) else await send_page(request, page)
 
-    async def refuse(self, request: Request, error: ProxyError) -> Answer:
+    async def refuse(self, request: Request, error: ProxyError) -> ResponseWriter:
         """Answer a request that could not even be parsed."""
         return await send_page(request, text_page(BAD_REQUEST, error.detail), closing=True)
 
-    async def _answer(self, request: Request, path: str) -> Page | Answer:
+    async def _answer(self, request: Request, path: str) -> Page | ResponseWriter:
         received, peer = request.raw_headers, peer_of(request)
         self._keep_out(request, path)
         if path in self._pages and not (path == STATUS and self._gate.asks_for_token):
@@ -158,8 +158,8 @@ QUIT = "/quit"
 SWITCH = re.compile(r"/(?:tokens/([^/]*)/(drop)|installations/([^/]*)/(block|unblock))")
 
 
-class Switchable(Protocol):
-    """What the switches act on; `token_cache.Tokens` is one."""
+class ActionTarget(Protocol):
+    """What admin actions act on; `token_cache.TokenCache` is one."""
 
     def drop(self, key: TokenKey) -> bool:
         """Forget its token; say if there was one."""
@@ -171,13 +171,13 @@ class Switchable(Protocol):
         """Give it tokens again; say if it was blocked."""
 
 
-class Control:
-    """Answers requests to throw a switch."""
+class AdminActions:
+    """Performs the actions of the admin port."""
 
     def __init__(
         self,
         *,
-        tokens: Switchable,
+        tokens: ActionTarget,
         stop: Callable[[], bool],
         log: Log,
         thrown: Thrown = lambda _switch, _installation, _peer: None,

@@ -36,8 +36,8 @@ CONSOLE = b"x-icr-proxy-console"
 BROWSERS_SEND = frozenset({b"origin", b"sec-fetch-site"})
 
 
-class Gate:
-    """The rules of one admin port."""
+class AdminAuthorizer:
+    """Authorizes requests to one admin port."""
 
     def __init__(self, bind: str, *, token: Callable[[], Secret | None]) -> None:
         """Guard the port bound to `bind`; `token` gives the admin token, if there is one."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from icr_proxy.admin.console_frames import (
     RECORDS_KEPT,
     RECORDS_MOST,
-    Recorded,
-    Ring,
-    Row,
-    Sample,
-    Tallies,
+    AuditIndex,
+    ConsoleRow,
+    FrameBuffer,
+    InstallationTallies,
+    RequestSample,
     event,
     shown,
 )
@@ -29,7 +29,7 @@ from icr_proxy.errors import DrainingError, OverloadedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 
-    from icr_proxy.audit.writer_thread import Landed
+    from icr_proxy.audit.writer_thread import WriteResult
     from icr_proxy.observability.outcome import Outcome
 
 FRAME_SECONDS = 0.25
@@ -42,7 +42,7 @@ class Subscription:
 
     def __init__(self, snapshot: Callable[[], bytes]) -> None:
         self._snapshot = snapshot
-        self._ring = Ring()
+        self._ring = FrameBuffer()
         self._news = asyncio.Event()
         self._ended: str | None = None
         self._is_over = False
@@ -75,7 +75,7 @@ class Subscription:
         return data + event("end", {"reason": self._ended})
 
 
-class Feed:
+class ConsoleFeed:
     """What consoles see, as far as it comes from requests."""
 
     def __init__(self, *, now: Callable[[], float], in_flight: Callable[[], int]) -> None:
@@ -86,9 +86,9 @@ class Feed:
         self._since = now()
         self._recent: deque[Outcome] = deque(maxlen=RECENT)
         self._timeline = Timeline()
-        self._tallies = Tallies()
-        self._sample = Sample()
-        self._recorded = Recorded()
+        self._tallies = InstallationTallies()
+        self._sample = RequestSample()
+        self._recorded = AuditIndex()
         self._subscriptions: set[Subscription] = set()
         self.watchers: Sized = self._subscriptions
         """As long as it holds anybody, a console is open."""
@@ -108,7 +108,7 @@ class Feed:
             if self._counting:
                 self._count(outcome)
 
-    def landed(self, landed: Landed) -> None:
+    def landed(self, landed: WriteResult) -> None:
         """Take note of records of the audit trail."""
         most = RECORDS_MOST if self._subscriptions else RECORDS_KEPT
         self._recorded.add(landed.entries, last=landed.last, most=most)
@@ -172,13 +172,13 @@ class Feed:
 
     def _rest(self) -> None:
         self._stop_frames()
-        self._sample = Sample()
+        self._sample = RequestSample()
         self._recorded.rest()
         self._forgetting = asyncio.get_running_loop().call_later(SPAN, self._forget)
 
     def _forget(self) -> None:
         self._counting = False
-        self._timeline, self._tallies = Timeline(), Tallies()
+        self._timeline, self._tallies = Timeline(), InstallationTallies()
 
     async def _send_frames(self) -> None:
         while True:
@@ -219,7 +219,7 @@ class Feed:
             },
         )
 
-    def _rows(self, outcomes: Sequence[Outcome]) -> list[Row]:
+    def _rows(self, outcomes: Sequence[Outcome]) -> list[ConsoleRow]:
         seqs = self._recorded.of(outcomes)
         return [shown(outcome, audit_seq=seq) for outcome, seq in zip(outcomes, seqs, strict=True)]
 

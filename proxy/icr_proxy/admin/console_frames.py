@@ -38,7 +38,7 @@ def event(name: str, members: object) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(members))
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
+class ConsoleRow(msgspec.Struct, frozen=True, gc=False):
     """What is shown of one request: these members of its outcome by name, so that none slips in.
 
     Not `target`, which has the query. A path that somebody put a credential into is masked.
@@ -75,19 +75,19 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """Number of the audit record of the outcome."""
 
 
-NAMES = Row.__struct_fields__[:-1]  # an outcome cannot know the last one
+NAMES = ConsoleRow.__struct_fields__[:-1]  # an outcome cannot know the last one
 
 
-def shown(outcome: Outcome, *, audit_seq: int | None = None) -> Row:
+def shown(outcome: Outcome, *, audit_seq: int | None = None) -> ConsoleRow:
     """Give the row of a request."""
-    row = Row(*[*(getattr(outcome, name) for name in NAMES), audit_seq])
+    row = ConsoleRow(*[*(getattr(outcome, name) for name in NAMES), audit_seq])
     if not CREDENTIAL.search(row.path):
         return row
     return msgspec.structs.replace(row, path=masked_target(row.path))
 
 
-class Sample:
-    """Some of the requests since the last frame; those worth a look before the others."""
+class RequestSample:
+    """A sample of the requests since the last frame; failures and slow ones before the others."""
 
     def __init__(self) -> None:
         self._telling: deque[tuple[int, Outcome]] = deque(maxlen=ROWS_MOST)
@@ -116,8 +116,8 @@ def _number(numbered: tuple[int, Outcome]) -> int:
     return numbered[0]
 
 
-class Tally(msgspec.Struct, gc=False):
-    """What was counted of one installation, and how it last went wrong."""
+class InstallationTally(msgspec.Struct, gc=False):
+    """Counts of one installation, and its last failure."""
 
     requests: int = 0
     errors: int = 0
@@ -125,11 +125,11 @@ class Tally(msgspec.Struct, gc=False):
     last_error_at: float | None = None
 
 
-class Tallies:
-    """One tally for each installation; bounded, the one unheard of for longest leaves first."""
+class InstallationTallies:
+    """Counts by installation; bounded, the least recently used leaves first."""
 
     def __init__(self) -> None:
-        self._of: OrderedDict[str, Tally] = OrderedDict()
+        self._of: OrderedDict[str, InstallationTally] = OrderedDict()
         self._changed: set[str] = set()
 
     def add(self, outcome: Outcome) -> None:
@@ -139,7 +139,7 @@ class Tallies:
             return
         tally = self._of.get(name)
         if tally is None:
-            tally = self._of[name] = Tally()
+            tally = self._of[name] = InstallationTally()
             if len(self._of) > INSTALLATIONS_MOST:
                 gone, _ = self._of.popitem(last=False)
                 self._changed.discard(gone)
@@ -152,18 +152,18 @@ class Tallies:
             tally.last_error_at = outcome.started_at + outcome.duration
         self._changed.add(name)
 
-    def all(self) -> dict[str, Tally]:
+    def all(self) -> dict[str, InstallationTally]:
         """Give every tally."""
         return dict(self._of)
 
-    def changes(self) -> dict[str, Tally]:
+    def changes(self) -> dict[str, InstallationTally]:
         """Give those that have changed since this was last asked."""
         changed, self._changed = self._changed, set()
         return {name: self._of[name] for name in changed}
 
 
-class Ring:
-    """Frames on their way to one reader; when it is full, the oldest is lost and counted."""
+class FrameBuffer:
+    """A bounded buffer of frames for one reader; when full, the oldest is lost and counted."""
 
     def __init__(self) -> None:
         self._frames: deque[tuple[bytes, int]] = deque()
@@ -200,8 +200,8 @@ Told = tuple[str, float, int]
 """Id and beginning of a request, as which a page knows it, and the number of its record."""
 
 
-class Recorded:
-    """The last batches that were written, and the rows that wait for their record."""
+class AuditIndex:
+    """Finds the audit record number of a request, in the last written batches."""
 
     def __init__(self) -> None:
         self._batches: deque[tuple[int, Sequence[Record | Outcome]]] = deque()

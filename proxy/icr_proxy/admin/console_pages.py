@@ -21,15 +21,15 @@ from icr_proxy.server.response import (
     PHRASES,
     UNAVAILABLE,
     WRITE_SECONDS,
-    Answer,
     Page,
+    ResponseWriter,
     json_page,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from icr_proxy.admin.console_feed import Feed, Subscription
+    from icr_proxy.admin.console_feed import ConsoleFeed, Subscription
     from icr_proxy.server.request import Request
 
 OK_STATUS = 200
@@ -40,17 +40,17 @@ SLOW_SECONDS = 30.0  # a console that takes nothing for so long is given up
 
 async def send_events(
     request: Request,
-    feed: Feed,
+    feed: ConsoleFeed,
     *,
     headers: Sequence[tuple[bytes, bytes]],
-) -> Answer:
+) -> ResponseWriter:
     """Answer with everything that happens from now on.
 
     Raises:
         OverloadedError: too many consoles are open.
         DrainingError: the proxy is stopping.
     """
-    answer = Answer(request, timeout=SLOW_SECONDS, closing=lambda: True)
+    answer = ResponseWriter(request, timeout=SLOW_SECONDS, closing=lambda: True)
     head = [(b"Content-Type", b"text/event-stream"), *headers]
     if request.method == "HEAD":
         answer.begin(status=OK_STATUS, reason=PHRASES[OK_STATUS], headers=head)
@@ -133,7 +133,7 @@ class Console:
     def __init__(
         self,
         *,
-        feed: Feed,
+        feed: ConsoleFeed,
         facts: Callable[[], Mapping[str, object]],
         explain: Callable[[bytes], Page],
     ) -> None:
@@ -148,7 +148,7 @@ class Console:
             return None
         return lambda _request: file_page(path)
 
-    async def closer(self, request: Request, path: str) -> Page | Answer:
+    async def closer(self, request: Request, path: str) -> Page | ResponseWriter:
         """Answer on one of the paths of `CLOSE`, to somebody who may come closer."""
         wanted = ("POST",) if path == "/explain" else ("GET", "HEAD")
         if request.method not in wanted:
@@ -165,7 +165,7 @@ class Console:
             return json_page(UNAVAILABLE, {"message": sentence, "code": kind_of(error).code})
 
     async def _read(self, request: Request) -> bytes:
-        answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: False)
+        answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: False)
         body, _ = open_body(request, limits=self._limits, go_on=answer.go_on)
         parts = bytearray()
         try:

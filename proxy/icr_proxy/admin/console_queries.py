@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.admin.token_state import TokenState
     from icr_proxy.config.models import Config
-    from icr_proxy.config.value_types import Kind
+    from icr_proxy.config.value_types import ValueType
     from icr_proxy.forwarding.explain import Explanation
     from icr_proxy.server.response import Page
 
@@ -36,7 +36,7 @@ NOTHING = "none"  # what an empty list shows as
 LISTENER_FACTS = ("bind", "exposed", "tags", "installation", "untagged", "allow")
 
 
-class Asked(msgspec.Struct, forbid_unknown_fields=True):
+class ExplainQuery(msgspec.Struct, forbid_unknown_fields=True):
     """A request as somebody types it."""
 
     method: str
@@ -48,7 +48,7 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
 def answer_explain(body: bytes, *, config: Config, status: Mapping[str, object]) -> Page:
     """Say what would happen to a request; `status` is that of this proxy."""
     try:
-        asked = msgspec.json.decode(body, type=Asked)
+        asked = msgspec.json.decode(body, type=ExplainQuery)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return json_page(BAD_REQUEST, {"message": "Send {method, url, headers, listener} as JSON."})
     try:
@@ -100,7 +100,7 @@ def _settings(config: Config) -> list[dict[str, object]]:
     ]
 
 
-def _shown(text: str, kind: Kind) -> str:
+def _shown(text: str, kind: ValueType) -> str:
     item = kind.item if isinstance(kind, ListOf) else kind
     is_held_back = isinstance(item, HELD_BACK) and text not in (NOT_SET, NOTHING)
     return "(set)" if is_held_back else text

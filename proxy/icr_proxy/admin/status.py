@@ -9,36 +9,36 @@ from icr_proxy import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from icr_proxy.admin.console_feed import Feed
-    from icr_proxy.audit.service import Auditing
+    from icr_proxy.admin.console_feed import ConsoleFeed
+    from icr_proxy.audit.service import AuditService
     from icr_proxy.config.inbound_models import PolicyConfig
     from icr_proxy.config.models import Config
-    from icr_proxy.credentials.app_client import AppCalls
+    from icr_proxy.credentials.app_client import AppClient
     from icr_proxy.credentials.key_ring import KeyRing
-    from icr_proxy.credentials.token_cache import Tokens
+    from icr_proxy.credentials.token_cache import TokenCache
     from icr_proxy.server.limits import InFlight
     from icr_proxy.server.listener import Listener
     from icr_proxy.shared_cache.membership import Replicas
-    from icr_proxy.upstream.circuit_breaker import Circuit
+    from icr_proxy.upstream.circuit_breaker import CircuitBreaker
     from icr_proxy.upstream.pool import Pool
 
 TOKENS_SHOWN = 1000  # the page is for people; `tokens` in the metrics counts all
 
 
-class Shown(Protocol):
+class StatusServices(Protocol):
     """The services that the status tells of."""
 
     @property
-    def auditing(self) -> Auditing | None: ...  # noqa: D102
+    def auditing(self) -> AuditService | None: ...  # noqa: D102
 
     @property
-    def calls(self) -> AppCalls: ...  # noqa: D102
+    def calls(self) -> AppClient: ...  # noqa: D102
 
     @property
-    def circuit(self) -> Circuit | None: ...  # noqa: D102
+    def circuit(self) -> CircuitBreaker | None: ...  # noqa: D102
 
     @property
-    def feed(self) -> Feed | None: ...  # noqa: D102
+    def feed(self) -> ConsoleFeed | None: ...  # noqa: D102
 
     @property
     def in_flight(self) -> InFlight: ...  # noqa: D102
@@ -56,11 +56,11 @@ class Shown(Protocol):
     def replicas(self) -> Replicas | None: ...  # noqa: D102
 
     @property
-    def tokens(self) -> Tokens: ...  # noqa: D102
+    def tokens(self) -> TokenCache: ...  # noqa: D102
 
 
 def describe_status(
-    parts: Shown, config: Config, *, state: str, started_at: float, now: float
+    parts: StatusServices, config: Config, *, state: str, started_at: float, now: float
 ) -> dict[str, object]:
     """Describe the proxy; times are seconds."""
     return {
@@ -93,7 +93,7 @@ def describe_status(
     }
 
 
-def _degraded(parts: Shown) -> Iterable[str]:
+def _degraded(parts: StatusServices) -> Iterable[str]:
     """Name what keeps a proxy that is ready from being of full use."""
     if parts.circuit is not None and parts.circuit.state != "closed":
         yield "circuit-open"
@@ -101,7 +101,7 @@ def _degraded(parts: Shown) -> Iterable[str]:
         yield "shared-lost"
 
 
-def _policy(parts: Shown, policy: PolicyConfig) -> dict[str, object]:
+def _policy(parts: StatusServices, policy: PolicyConfig) -> dict[str, object]:
     """Describe the rules; what each would refuse is counted if there is a console."""
     names = ("name", "action", "operations", "methods", "paths", "installations", "listeners")
     return {
@@ -114,7 +114,7 @@ def _policy(parts: Shown, policy: PolicyConfig) -> dict[str, object]:
     }
 
 
-def _tokens(tokens: Tokens, *, now: float) -> Iterable[dict[str, object]]:
+def _tokens(tokens: TokenCache, *, now: float) -> Iterable[dict[str, object]]:
     for key, cached in list(tokens)[-TOKENS_SHOWN:]:
         token = cached.token
         yield {

@@ -30,7 +30,7 @@ from icr_proxy.server.response import (
     NOT_ALLOWED,
     NOT_FOUND,
     WRITE_SECONDS,
-    Answer,
+    ResponseWriter,
     send_page,
     text_page,
 )
@@ -50,7 +50,7 @@ CONCERNING = frozenset({"suspended", "unsuspended", "uninstalled", "newPermissio
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class Event(msgspec.Struct, frozen=True):
+class WebhookEvent(msgspec.Struct, frozen=True):
     """A genuine event; `installation` is `None` where it names none."""
 
     name: str
@@ -62,7 +62,7 @@ class Event(msgspec.Struct, frozen=True):
         return self.name in CONCERNING and self.installation is not None
 
 
-class Envelope(msgspec.Struct):
+class WebhookEnvelope(msgspec.Struct):
     """The body of a delivery; everything beside `signedData` is unsigned and not read."""
 
     signed_data: str = msgspec.field(name="signedData")
@@ -75,7 +75,9 @@ class Signed(msgspec.Struct):
     installation: object = None
 
 
-def read_event(headers: Iterable[tuple[bytes, bytes]], body: bytes, *, secret: Secret) -> Event:
+def read_event(
+    headers: Iterable[tuple[bytes, bytes]], body: bytes, *, secret: Secret
+) -> WebhookEvent:
     """Verify a delivery, in constant time, and say what it tells.
 
     Raises:
@@ -83,7 +85,7 @@ def read_event(headers: Iterable[tuple[bytes, bytes]], body: bytes, *, secret: S
     """
     signatures = [value for name, value in headers if name.lower() == SIGNATURE]
     try:
-        data = msgspec.json.decode(body, type=Envelope).signed_data
+        data = msgspec.json.decode(body, type=WebhookEnvelope).signed_data
     except UNREADABLE:
         raise WebhookRefusedError("the delivery has no signedData") from None
     expected = SCHEME + hmac_hex(secret, data)
@@ -103,12 +105,12 @@ def hmac_hex(secret: Secret, data: str) -> bytes:
     return hmac.new(key, data.encode(), hashlib.sha256).hexdigest().encode()
 
 
-def _parse(data: str) -> Event:
+def _parse(data: str) -> WebhookEvent:
     try:
         signed = msgspec.json.decode(binascii.a2b_base64(data), type=Signed)
     except (ValueError, *UNREADABLE):  # `ValueError`: not base64
         raise WebhookRefusedError("the delivery's signedData cannot be understood") from None
-    return Event(name=signed.event, installation=_installation(signed.installation))
+    return WebhookEvent(name=signed.event, installation=_installation(signed.installation))
 
 
 def _installation(found: object) -> str | None:
@@ -123,7 +125,7 @@ RESULTS = ("dropped", "noted", "refused")
 """A token was dropped; nothing was to be done; the delivery was not taken."""
 
 
-class Deliveries:
+class WebhookReceiver:
     """Answers on the port for webhooks."""
 
     def __init__(
@@ -145,14 +147,14 @@ class Deliveries:
         self._read_seconds = read_seconds
         self._limits = LimitsConfig(body=BODY_MOST, body_timeout=read_seconds, replay_buffer=0)
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> ResponseWriter:
         """Answer one request."""
         if request.raw_path.partition("?")[0] != self._path:
             return await send_page(request, text_page(NOT_FOUND, "nothing is here"))
         if request.method != "POST":
             page = text_page(NOT_ALLOWED, "deliveries are POSTed", allow=b"POST")
             return await send_page(request, page)
-        answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: False)
+        answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: False)
         try:
             body = await receive_body(
                 request, limits=self._limits, go_on=answer.go_on, seconds=self._read_seconds
@@ -166,12 +168,12 @@ class Deliveries:
             return answer
         return await send_page(request, text_page(ACCEPTED, "accepted"))
 
-    async def refuse(self, request: Request, error: ProxyError) -> Answer:
+    async def refuse(self, request: Request, error: ProxyError) -> ResponseWriter:
         """Answer a request that could not even be parsed."""
-        answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: True)
+        answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: True)
         return await self._refuse(answer, error, peer=peer_of(request).address)
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: WebhookEvent) -> None:
         dropped = False
         if event.drops_token and event.installation is not None:
             dropped = self._drop(TokenKey(event.installation))
@@ -183,7 +185,9 @@ class Deliveries:
             dropped=dropped,
         )
 
-    async def _refuse(self, answer: Answer, error: ProxyError, *, peer: str | None) -> Answer:
+    async def _refuse(
+        self, answer: ResponseWriter, error: ProxyError, *, peer: str | None
+    ) -> ResponseWriter:
         self._count("refused")
         self._log.warning(
             "webhook.refused", code=kind_of(error).code, detail=error.detail, peer=peer

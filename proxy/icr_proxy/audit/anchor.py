@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from icr_proxy.audit.chain import Head
-    from icr_proxy.audit.recovery import Left
+    from icr_proxy.audit.chain import ChainHead
+    from icr_proxy.audit.recovery import Recovery
 
 MODE = 0o644  # there is nothing secret in it, and monitoring may want to read it
 LONGEST = 1 << 20  # bytes; about 5,000 lines. Then every second of the older lines goes
@@ -35,7 +35,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _SEQ_MOST = 10**18
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class AnchorState(msgspec.Struct, frozen=True, kw_only=True):
     """A head that was published."""
 
     seq: int
@@ -48,12 +48,12 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """What an anchor file knows: the heads since the last one that was accepted as rewound."""
 
-    heads: tuple[Known, ...] = ()
+    heads: tuple[AnchorState, ...] = ()
     is_garbled: bool = False
     """Whether there is something, and none of it is a head."""
 
     @property
-    def newest(self) -> Known | None:
+    def newest(self) -> AnchorState | None:
         """The head with the highest number."""
         return max(self.heads, key=lambda known: known.seq, default=None)
 
@@ -96,7 +96,7 @@ def parse_history(raw: bytes) -> History:
     return History(heads=tuple(heads[accepted:]), is_garbled=is_garbled)
 
 
-def _parsed(line: bytes) -> Known | None:
+def _parsed(line: bytes) -> AnchorState | None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -108,7 +108,7 @@ def _parsed(line: bytes) -> Known | None:
         return None
     if not isinstance(digest, str) or not _HASH.fullmatch(digest):
         return None
-    return Known(
+    return AnchorState(
         seq=seq,
         hash=digest,
         trail=trail if isinstance(trail, str) else None,
@@ -126,7 +126,7 @@ class AnchorFile:
 
     def publish(
         self,
-        head: Head,
+        head: ChainHead,
         *,
         file: str | None,
         trail: str | None,
@@ -193,7 +193,7 @@ class Rewind(msgspec.Struct, frozen=True, kw_only=True):
     """How a trail contradicts its anchor."""
 
     detail: str
-    known: Known | None = None
+    known: AnchorState | None = None
     """What the anchor knows; nothing if it cannot be read."""
 
 
@@ -217,7 +217,9 @@ def find_rewind(path: Path, *, directory: Path) -> Rewind | None:
     return None if detail is None else Rewind(detail=detail, known=known)
 
 
-def _contradiction(known: Known, *, path: Path, directory: Path, left: Left) -> str | None:
+def _contradiction(
+    known: AnchorState, *, path: Path, directory: Path, left: Recovery
+) -> str | None:
     if None not in (known.trail, left.trail) and known.trail != left.trail:
         return f"{path} is the anchor of trail {known.trail}, but {directory} has {left.trail}"
     if known.seq > left.head.seq:

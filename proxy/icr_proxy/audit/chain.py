@@ -38,7 +38,7 @@ class BrokenRecordError(ValueError):
         self.kind = kind
 
 
-class Place(Protocol):
+class RecordPlace(Protocol):
     """Somewhere in the chain, after which a record may follow."""
 
     @property
@@ -50,7 +50,7 @@ class Place(Protocol):
         """Its hash."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class ChainHead(msgspec.Struct, frozen=True):
     """The newest record: where a chain goes on. Whoever remembers one can prove what is missing."""
 
     seq: int = 0
@@ -62,7 +62,7 @@ class Head(msgspec.Struct, frozen=True):
         return int(self.hash[:12], 16)
 
 
-class Link(msgspec.Struct, frozen=True, gc=False):
+class ChainLink(msgspec.Struct, frozen=True, gc=False):
     """What binds a record: its place, the hash of the one before, its own."""
 
     seq: int
@@ -98,8 +98,8 @@ class Seals:
 
 
 def seal_all(
-    bodies: Iterable[bytes], *, after: Place, seals: Seals | None
-) -> tuple[list[bytes], Head]:
+    bodies: Iterable[bytes], *, after: RecordPlace, seals: Seals | None
+) -> tuple[list[bytes], ChainHead]:
     """Give the lines of records that follow `after`, without line breaks, and the new head.
 
     A body is the JSON object of what happened and begins with its `kind`.
@@ -111,7 +111,7 @@ def seal_all(
         digest = hashlib.sha256(line).digest()
         prev = hexlify(digest)
         lines.append(line + _tail(digest, text=prev, seals=seals))
-    return lines, Head(seq, prev.decode("ascii"))
+    return lines, ChainHead(seq, prev.decode("ascii"))
 
 
 def _tail(digest: bytes, *, text: bytes, seals: Seals | None) -> bytes:
@@ -120,7 +120,7 @@ def _tail(digest: bytes, *, text: bytes, seals: Seals | None) -> bytes:
     return b',"hash":"%b","mac":"%b"}' % (text, seals.mac(digest))
 
 
-def follow(line: bytes, *, after: Place, seals: Seals | None) -> Link | None:
+def follow(line: bytes, *, after: RecordPlace, seals: Seals | None) -> ChainLink | None:
     """Give the link of a line if it is, to the last byte, the next record; else see `unseal`."""
     start = b'{"seq":%d,"prev":"%b","kind":"' % (after.seq + 1, after.hash.encode("ascii"))
     cut = len(line) - (_PLAIN if seals is None else _SEALED)
@@ -132,10 +132,12 @@ def follow(line: bytes, *, after: Place, seals: Seals | None) -> Link | None:
     kind = line[len(start) : line.index(b'"', len(start))]
     if not kind.isalpha():  # nor what `unseal` takes for one
         return None
-    return Link(after.seq + 1, after.hash, kind.decode("ascii"), digest.hex(), seals is not None)
+    return ChainLink(
+        after.seq + 1, after.hash, kind.decode("ascii"), digest.hex(), seals is not None
+    )
 
 
-def unseal(line: bytes, *, seals: Seals | None) -> Link:
+def unseal(line: bytes, *, seals: Seals | None) -> ChainLink:
     """Take a line apart and check all that can be checked of it alone; no key, no seal checked.
 
     Raises:
@@ -156,7 +158,7 @@ def unseal(line: bytes, *, seals: Seals | None) -> Link:
             raise BrokenRecordError("forged", "has no MAC")
         if not hmac.compare_digest(seals.mac(digest.digest()), tail[2]):
             raise BrokenRecordError("forged", "was sealed with another key")
-    return Link(
+    return ChainLink(
         seq=int(start[1]),
         prev=start[2].decode("ascii"),
         kind=start[3].decode("ascii"),

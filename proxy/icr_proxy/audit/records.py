@@ -28,7 +28,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", 
     time: Annotated[str, _is("When it was recorded, UTC, by the proxy's clock.")]
 
 
-class Asked(Record, frozen=True):
+class RequestFacts(Record, frozen=True):
     """What is known of a request before it is sent."""
 
     request_id: Annotated[str, _is("`X-Request-Id`, as in the log, at the API and in refusals.")]
@@ -50,11 +50,11 @@ class Asked(Record, frozen=True):
     token_generation: Annotated[int | None, _is("How many tokens came before it, and one.")] = None
 
 
-class Intent(Asked, frozen=True, tag="intent"):
+class IntentRecord(RequestFacts, frozen=True, tag="intent"):
     """A request that changes state is about to be sent to the API."""
 
 
-class Request(Asked, frozen=True, tag="request"):
+class RequestRecord(RequestFacts, frozen=True, tag="request"):
     """A request has ended."""
 
     decision: Annotated[str | None, _is("`allowed`, `denied`, or `reported`: only told.")] = None
@@ -77,7 +77,7 @@ class Request(Asked, frozen=True, tag="request"):
     intent: Annotated[int | None, _is("Sequence number of its `intent`, if it has one.")] = None
 
 
-class Segment(Record, frozen=True, kw_only=True, tag="segment"):
+class SegmentRecord(Record, frozen=True, kw_only=True, tag="segment"):
     """A file of the trail begins; `prev` is the hash of the last record of the file before."""
 
     format: Annotated[int, _is("Version of this format.")]
@@ -88,24 +88,24 @@ class Segment(Record, frozen=True, kw_only=True, tag="segment"):
     host: Annotated[str, _is("Machine that it runs on.")]
 
 
-class End(Record, frozen=True, kw_only=True, tag="end"):
+class EndRecord(Record, frozen=True, kw_only=True, tag="end"):
     """A file of the trail ends; nothing may follow in it."""
 
     records: Annotated[int, _is("Records in the file, this one included.")]
 
 
-class Start(Record, frozen=True, kw_only=True, tag="start"):
+class StartRecord(Record, frozen=True, kw_only=True, tag="start"):
     """The proxy starts."""
 
     version: Annotated[str, _is("Version of the proxy.")]
     config: Annotated[str, _is("SHA-256 of the configuration, without secrets.")]
 
 
-class Stop(Record, frozen=True, kw_only=True, tag="stop"):
+class StopRecord(Record, frozen=True, kw_only=True, tag="stop"):
     """The proxy stops as it should."""
 
 
-class Reload(Record, frozen=True, kw_only=True, tag="reload"):
+class ReloadRecord(Record, frozen=True, kw_only=True, tag="reload"):
     """The configuration was loaded anew."""
 
     config: Annotated[str, _is("SHA-256 of what is in force, without secrets.")]
@@ -114,13 +114,13 @@ class Reload(Record, frozen=True, kw_only=True, tag="reload"):
     ] = ()
 
 
-class Key(Record, frozen=True, kw_only=True, tag="key"):
+class KeyRecord(Record, frozen=True, kw_only=True, tag="key"):
     """The standing of the app's private keys has changed."""
 
     states: Annotated[dict[str, str], _is("State by fingerprint: active, standby, refused.")]
 
 
-class Switch(Record, frozen=True, kw_only=True, tag="switch"):
+class SwitchRecord(Record, frozen=True, kw_only=True, tag="switch"):
     """Somebody threw a switch on the admin port."""
 
     action: Annotated[str, _is("`drop`, `block`, `unblock` or `quit`.")]
@@ -128,7 +128,7 @@ class Switch(Record, frozen=True, kw_only=True, tag="switch"):
     peer: Annotated[str, _is("Address that it came from.")]
 
 
-class Repair(Record, frozen=True, kw_only=True, tag="repair"):
+class RepairRecord(Record, frozen=True, kw_only=True, tag="repair"):
     """A start found the end of a crash: bytes after the last whole record, now set aside."""
 
     file: Annotated[str, _is("File that it is about.")]
@@ -137,7 +137,7 @@ class Repair(Record, frozen=True, kw_only=True, tag="repair"):
     torn_file: Annotated[str, _is("File they are in now.")]
 
 
-class Rewound(Record, frozen=True, kw_only=True, tag="rewound"):
+class RewoundRecord(Record, frozen=True, kw_only=True, tag="rewound"):
     """A start found that the trail ends before what its anchor knows, or has another record there.
 
     Records were cut off, or a backup was restored.
@@ -151,21 +151,21 @@ class Rewound(Record, frozen=True, kw_only=True, tag="rewound"):
     ] = None
 
 
-class Moved(Record, frozen=True, kw_only=True, tag="moved"):
+class MovedRecord(Record, frozen=True, kw_only=True, tag="moved"):
     """Somebody touched the open file from outside; a new one was begun."""
 
     file: Annotated[str, _is("File that it is about.")]
     found: Annotated[str, _is("`renamed`, `removed`, `truncated` or `appended` to.")]
 
 
-class Pruned(Record, frozen=True, kw_only=True, tag="pruned"):
+class PrunedRecord(Record, frozen=True, kw_only=True, tag="pruned"):
     """Old files are deleted, as `audit.keep` or `audit.keep_days` asks."""
 
     before: Annotated[int, _is("First sequence number that is kept.")]
     files: Annotated[tuple[str, ...], _is("Names of the files.")]
 
 
-class Gap(Record, frozen=True, kw_only=True, tag="gap"):
+class GapRecord(Record, frozen=True, kw_only=True, tag="gap"):
     """Requests of which there is no record: the trail could not be written, or not fast enough."""
 
     since: Annotated[str, _is("When the first of them ended.")]
@@ -174,16 +174,16 @@ class Gap(Record, frozen=True, kw_only=True, tag="gap"):
 
 
 KINDS = (
-    Request, Intent, Segment, End, Start, Stop, Reload, Key, Switch, Repair, Rewound, Moved,
-    Pruned, Gap,
+    RequestRecord, IntentRecord, SegmentRecord, EndRecord, StartRecord, StopRecord, ReloadRecord,
+    KeyRecord, SwitchRecord, RepairRecord, RewoundRecord, MovedRecord, PrunedRecord, GapRecord,
 )  # fmt: skip
 FORMAT = 1
 
 
-def intent_of(journal: Journal, *, redact: QueryRedaction, now: float) -> Intent:
+def intent_of(journal: Journal, *, redact: QueryRedaction, now: float) -> IntentRecord:
     """Record what a request is about to do."""
     path, query = _split(journal.target, redact=redact)
-    return Intent(
+    return IntentRecord(
         stamp(now),
         journal.request_id,
         journal.trace.id,
@@ -203,11 +203,11 @@ def intent_of(journal: Journal, *, redact: QueryRedaction, now: float) -> Intent
     )
 
 
-def request_of(outcome: Outcome, *, redact: QueryRedaction) -> Request:
+def request_of(outcome: Outcome, *, redact: QueryRedaction) -> RequestRecord:
     """Record how a request ended."""
     path, query = _split(outcome.target, redact=redact)
     first_byte = outcome.first_byte
-    return Request(
+    return RequestRecord(
         stamp(outcome.started_at + outcome.duration),
         outcome.request_id,
         outcome.trace.id,

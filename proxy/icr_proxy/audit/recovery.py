@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from icr_proxy.audit.chain import BrokenRecordError, Head, Link, unseal
-from icr_proxy.audit.records import Repair
+from icr_proxy.audit.chain import BrokenRecordError, ChainHead, ChainLink, unseal
+from icr_proxy.audit.records import RepairRecord
 from icr_proxy.audit.segments import NAME, PRIVATE, list_segments, sync_directory
 from icr_proxy.clock import stamp
 from icr_proxy.errors import StartError
@@ -39,24 +39,24 @@ _KEY = re.compile(r"[0-9a-f]{12}")
 _PIECE = 1 << 20
 
 
-class Left(msgspec.Struct, frozen=True, kw_only=True):
-    """What the processes before left."""
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of the trail that earlier processes left."""
 
-    head: Head = Head()
+    head: ChainHead = ChainHead()
     file: str | None = None
     """The file that the head is in."""
     trail: str | None = None
     """ID of the trail, unless it is from before there were any."""
     key: str | None = None
     """Fingerprint of the key that the file with the head is sealed with."""
-    repairs: tuple[Repair, ...] = ()
+    repairs: tuple[RepairRecord, ...] = ()
     """What was set aside and is not yet recorded."""
 
 
 class _End(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one file."""
 
-    last: Link | None
+    last: ChainLink | None
     size: int
     torn: int
     """Bytes after the last line break."""
@@ -67,7 +67,7 @@ class _End(msgspec.Struct, frozen=True, kw_only=True):
         return self.torn == self.size <= HARDLY_BEGUN
 
 
-def survey(directory: Path) -> Left:
+def survey(directory: Path) -> Recovery:
     """Find the end of the chain; change nothing.
 
     Raises:
@@ -78,16 +78,16 @@ def survey(directory: Path) -> Left:
         for path in reversed(files):
             last = _end_of(path).last
             if last is not None:
-                return Left(
-                    head=Head(last.seq, last.hash),
+                return Recovery(
+                    head=ChainHead(last.seq, last.hash),
                     file=path.name,
                     trail=_trail_of(files),
                     key=_named(_header_of(path), "key", _KEY),
                 )
-    return Left()
+    return Recovery()
 
 
-def recover(directory: Path, *, now: float) -> Left:
+def recover(directory: Path, *, now: float) -> Recovery:
     """Find the end of the chain; set aside, beside the file, what a crash tore.
 
     Raises:
@@ -223,7 +223,7 @@ def _set_aside(path: Path, end: _End) -> None:
         os.close(torn)
 
 
-def _unrecorded(directory: Path, *, last: str | None, now: float) -> Iterator[Repair]:
+def _unrecorded(directory: Path, *, last: str | None, now: float) -> Iterator[RepairRecord]:
     """Give what was set aside and not recorded, also by a start that was killed before it could.
 
     It is recorded in the file after the one that it is about.
@@ -235,7 +235,7 @@ def _unrecorded(directory: Path, *, last: str | None, now: float) -> Iterator[Re
         if last is not None and (named[1] < last or _mentions(directory / last, aside.name)):
             continue
         with _mapped(aside) as view:
-            yield Repair(
+            yield RepairRecord(
                 time=stamp(now),
                 file=named[1],
                 torn_bytes=len(view),

@@ -15,8 +15,8 @@ from prometheus_client.core import Counter, Gauge, GaugeMetricFamily, Histogram
 
 from icr_proxy import __version__
 from icr_proxy.audit.key import read_audit_key
-from icr_proxy.audit.records import Key, Reload, Start, Switch
-from icr_proxy.audit.trail import Handover, Trail
+from icr_proxy.audit.records import KeyRecord, ReloadRecord, StartRecord, SwitchRecord
+from icr_proxy.audit.trail import Trail, WriteBatcher
 from icr_proxy.audit.writer import TrailWriter, inspect_trail
 from icr_proxy.audit.writer_thread import TrailThread
 from icr_proxy.clock import stamp
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from icr_proxy.audit.anchor import Rewind
-    from icr_proxy.audit.chain import Head
-    from icr_proxy.audit.writer_thread import Landed
+    from icr_proxy.audit.chain import ChainHead
+    from icr_proxy.audit.writer_thread import WriteResult
     from icr_proxy.config.models import AuditConfig, Config
     from icr_proxy.observability.log import Log
 
 HASH_SHOWN = 12  # hex digits: the 48 bits that the metric has
 
 
-class Auditing:
+class AuditService:
     """One trail and everything around it."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Auditing:
         registry: CollectorRegistry,
         now: Callable[[], float],
         clock: Callable[[], float],
-        heard: Callable[[Landed], None] = lambda _landed: None,
+        heard: Callable[[WriteResult], None] = lambda _landed: None,
     ) -> None:
         """Make everything; nothing is opened yet. `heard` is told of all that is written.
 
@@ -73,7 +73,7 @@ class Auditing:
             clock=clock,
             tell=self._tell,
         )
-        self._handover = Handover(self._thread.put)
+        self._handover = WriteBatcher(self._thread.put)
         self.trail = Trail(config=config, put=self._handover.add, watcher=self._reports, now=now)
 
     def inspect(self) -> None:
@@ -97,7 +97,9 @@ class Auditing:
         self._thread.start()
         self._reports.opened(rewind=self._thread.rewind, lost_anchor=self._thread.lost_anchor)
         self._is_open = True
-        start = Start(time=stamp(self._now()), version=__version__, config=config_digest(config))
+        start = StartRecord(
+            time=stamp(self._now()), version=__version__, config=config_digest(config)
+        )
         recorded = self.trail.note(start)
         if self._states is not None:
             self.keys_stand(self._states)
@@ -107,12 +109,12 @@ class Auditing:
         """Record how the app's keys stand, now or as soon as there is a trail."""
         self._states = states
         if self._is_open:
-            self.trail.note(Key(time=stamp(self._now()), states=dict(states)))
+            self.trail.note(KeyRecord(time=stamp(self._now()), states=dict(states)))
 
     def reloaded(self, config: Config, *, waiting: Sequence[str]) -> None:
         """Record what is in force from now on."""
         self.trail.note(
-            Reload(
+            ReloadRecord(
                 time=stamp(self._now()),
                 config=config_digest(config),
                 restart_needed_for=tuple(waiting),
@@ -122,7 +124,9 @@ class Auditing:
     def thrown(self, switch: str, installation: str | None, peer: str) -> None:
         """Record what somebody did on the admin port."""
         self.trail.note(
-            Switch(time=stamp(self._now()), action=switch, installation=installation, peer=peer)
+            SwitchRecord(
+                time=stamp(self._now()), action=switch, installation=installation, peer=peer
+            )
         )
 
     async def close(self) -> None:
@@ -137,13 +141,13 @@ class Auditing:
         """Tell how the trail stands, for whoever asks how the proxy is."""
         return {**self._reports.standing(), "queue": self.trail.queued}
 
-    def _tell(self, landed: Landed) -> None:
+    def _tell(self, landed: WriteResult) -> None:
         """Carry over from the thread into the event loop, which may be gone at the very end."""
         if self._loop is not None:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._landed, landed)
 
-    def _landed(self, landed: Landed) -> None:
+    def _landed(self, landed: WriteResult) -> None:
         self._reports.landed(landed)
         self.trail.landed(landed)
         self._heard(landed)
@@ -154,7 +158,7 @@ class TrailReports:
 
     def __init__(self, *, log: Log, registry: CollectorRegistry) -> None:
         self._log = log
-        self._head: tuple[Head, str | None] | None = None
+        self._head: tuple[ChainHead, str | None] | None = None
         self._error: str | None = None
         self._anchor_error: str | None = None
         self._unrecorded = 0
@@ -225,7 +229,7 @@ class TrailReports:
         if lost_anchor is not None:
             self._log.warning("audit.anchor_missing", file=str(lost_anchor))
 
-    def landed(self, landed: Landed) -> None:
+    def landed(self, landed: WriteResult) -> None:
         """Show how an attempt to write went; tell only what changes."""
         if landed.head.seq:
             self._head = landed.head, landed.segment

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Protocol
 
-from icr_proxy.audit.records import Gap, intent_of
-from icr_proxy.audit.writer_thread import Awaited
+from icr_proxy.audit.records import GapRecord, intent_of
+from icr_proxy.audit.writer_thread import AwaitedEntry
 from icr_proxy.clock import stamp
 from icr_proxy.errors import AuditUnavailableError
 from icr_proxy.observability.outcome import Announcement
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from icr_proxy.audit.records import Record
-    from icr_proxy.audit.writer_thread import Entry, Landed
+    from icr_proxy.audit.writer_thread import Entry, WriteResult
     from icr_proxy.config.models import AuditConfig
     from icr_proxy.observability.outcome import Digest, Journal, Outcome
 
@@ -42,8 +42,8 @@ LINGER_SECONDS = 0.02  # how long a record for which nobody waits may wait for o
 HANDED_MOST = 512
 
 
-class Handover:
-    """What has gathered; lives in the event loop."""
+class WriteBatcher:
+    """Batches entries for the writer thread; lives in the event loop."""
 
     def __init__(self, put: Callable[[Sequence[Entry]], None]) -> None:
         """Hand over by `put`, which must not block."""
@@ -57,7 +57,7 @@ class Handover:
         self._gathered.append(entry)
         if len(self._gathered) == HANDED_MOST:
             self.hand_over()
-        elif type(entry) is Awaited:
+        elif type(entry) is AwaitedEntry:
             if not self._is_due:
                 self._is_due = True
                 asyncio.get_running_loop().call_soon(self._end_turn)
@@ -85,8 +85,8 @@ Kept = asyncio.Future[int | None]
 """The sequence number of a record, as soon as it has one; nothing if that took too long."""
 
 
-class Waits:
-    """Those that wait, the oldest first; lives in the event loop."""
+class DurableWaits:
+    """Futures resolved when a record is durable; all share one time-out timer."""
 
     def __init__(self, seconds: float) -> None:
         """Let each wait for so long at most."""
@@ -169,7 +169,7 @@ class Trail:
         self._watcher = watcher
         self._now = now
         self._changed: asyncio.Event | None = None
-        self._waits = Waits(config.max_wait)
+        self._waits = DurableWaits(config.max_wait)
         self._reserved = 0
         self._queued = 0
         self._missed: _Missed | None = None
@@ -236,7 +236,7 @@ class Trail:
 
     # -- what the thread says ---------------------------------------------------------------------
 
-    def landed(self, landed: Landed) -> None:
+    def landed(self, landed: WriteResult) -> None:
         """Take note of records that were written, or that could not be for now."""
         self._works = landed.error is None
         self._queued -= len(landed.entries)
@@ -249,7 +249,7 @@ class Trail:
         missed = self._missed
         if missed is not None and self._works:
             self._missed = None
-            gap = Gap(
+            gap = GapRecord(
                 time=stamp(self._now()),
                 since=stamp(missed.since),
                 lost=missed.lost,
@@ -287,7 +287,7 @@ class Trail:
         self, what: Record | Outcome, *, announcement: Announcement | None = None
     ) -> Kept:
         kept = self._waits.begin()
-        self._put(Awaited(what, kept, announcement))
+        self._put(AwaitedEntry(what, kept, announcement))
         return kept
 
     def _miss(self, outcome: Outcome) -> None:

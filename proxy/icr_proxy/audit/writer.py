@@ -16,8 +16,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.audit.anchor import find_rewind, knows_anything
-from icr_proxy.audit.chain import Head, Seals, seal_all
-from icr_proxy.audit.records import FORMAT, End, Moved, Pruned, Record, Rewound, Segment
+from icr_proxy.audit.chain import ChainHead, Seals, seal_all
+from icr_proxy.audit.records import (
+    FORMAT,
+    EndRecord,
+    MovedRecord,
+    PrunedRecord,
+    Record,
+    RewoundRecord,
+    SegmentRecord,
+)
 from icr_proxy.audit.recovery import recover, survey
 from icr_proxy.audit.segments import (
     claim,
@@ -83,9 +91,9 @@ class TrailWriter:
         is_lost = anchor is not None and bool(left.head.seq) and not knows_anything(anchor)
         self.lost_anchor = anchor if is_lost and self.rewind is None else None
         """The anchor file, if it is not there though the trail is."""
-        self.head: Head = left.head
+        self.head: ChainHead = left.head
         """The newest record that was written."""
-        self.synced: Head = left.head
+        self.synced: ChainHead = left.head
         """The newest that is known to be on the disk."""
         self._notes: list[Record] = list(left.repairs)  # to be recorded before anything else
         if self.rewind is not None:
@@ -146,7 +154,7 @@ class TrailWriter:
         self._path, self._size, self._records, self._opened_at = path, 0, 0, now
         made = os.fstat(self._file)
         self._inode = (made.st_ino, made.st_dev)
-        header = Segment(
+        header = SegmentRecord(
             time=stamp(now),
             format=FORMAT,
             trail=self.trail,
@@ -164,7 +172,7 @@ class TrailWriter:
 
     def _finish(self) -> None:
         """End the file with its last record."""
-        self._write((End(time=stamp(self._now()), records=self._records + 1),), sync=True)
+        self._write((EndRecord(time=stamp(self._now()), records=self._records + 1),), sync=True)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -202,7 +210,7 @@ class TrailWriter:
             self._finish()
         else:
             self._let_go()
-        self._notes.append(Moved(time=stamp(self._now()), file=self._path.name, found=found))
+        self._notes.append(MovedRecord(time=stamp(self._now()), file=self._path.name, found=found))
 
     def _prune(self) -> None:
         """Delete what need not be kept, after that has been recorded."""
@@ -217,7 +225,7 @@ class TrailWriter:
         if not gone:
             return
         kept = files[len(gone)]
-        record = Pruned(
+        record = PrunedRecord(
             time=stamp(self._now()),
             before=int(kept.name.split("-")[1]),
             files=tuple(path.name for path in gone),
@@ -265,9 +273,9 @@ def _what_happened(file: os.stat_result, *, size: int) -> str:
     return "truncated" if file.st_size < size else "appended"
 
 
-def _rewound(rewind: Rewind, *, last: int, reason: str | None, now: float) -> Rewound:
+def _rewound(rewind: Rewind, *, last: int, reason: str | None, now: float) -> RewoundRecord:
     known = rewind.known
-    return Rewound(
+    return RewoundRecord(
         time=stamp(now),
         last=last,
         known_seq=known.seq if known is not None else None,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 import msgspec
 
 from icr_proxy.audit.anchor import AnchorFile
-from icr_proxy.audit.records import Record, Stop, request_of
+from icr_proxy.audit.records import Record, StopRecord, request_of
 from icr_proxy.clock import stamp
 from icr_proxy.observability.log import where
 from icr_proxy.observability.outcome import Announcement, Outcome
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from icr_proxy.audit.anchor import Rewind
-    from icr_proxy.audit.chain import Head
+    from icr_proxy.audit.chain import ChainHead
     from icr_proxy.config.models import AuditConfig
 
     Waiting = tuple[int, asyncio.Future[int | None]]  # a place in a batch, and who waits for it
@@ -38,8 +38,8 @@ IDLE_SECONDS = 1.0
 
 
 @final
-class Awaited(msgspec.Struct, frozen=True, gc=False):
-    """What somebody waits for.
+class AwaitedEntry(msgspec.Struct, frozen=True, gc=False):
+    """An entry that somebody waits for.
 
     `kept` gets the sequence number when the record is as safe as `audit.fsync` says. Whether an
     entry is one is asked of its type: to `isinstance` a no is three times as dear as a yes.
@@ -51,21 +51,21 @@ class Awaited(msgspec.Struct, frozen=True, gc=False):
     """Of an intent: gets its number as soon as it is written, whoever still waits."""
 
 
-Entry: TypeAlias = Record | Outcome | Awaited
+Entry: TypeAlias = Record | Outcome | AwaitedEntry
 """A record on its way, or an outcome, of which the thread makes one.
 
 Most are outcomes for which nobody waits, and those go as they are.
 """
 
 
-class Landed(msgspec.Struct, frozen=True, kw_only=True):
-    """How one attempt to write went; without entries it is about nothing but `error` or `head`."""
+class WriteResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one attempt to write; without entries, only of `error` or `head`."""
 
     entries: Sequence[Record | Outcome] = ()
     awaited: Sequence[Waiting] = ()
     last: int = 0
     """Sequence number of the last of them; they follow one another."""
-    head: Head
+    head: ChainHead
     segment: str | None
     seconds: float = 0.0
     error: str | None = None
@@ -77,8 +77,8 @@ class Landed(msgspec.Struct, frozen=True, kw_only=True):
 class Writer(Protocol):
     """What `writer.TrailWriter` is to the thread."""
 
-    head: Head
-    synced: Head
+    head: ChainHead
+    synced: ChainHead
     trail: str
     rewind: Rewind | None
     lost_anchor: Path | None
@@ -105,7 +105,7 @@ class TrailThread:
     config: AuditConfig
     now: Callable[[], float]
     clock: Callable[[], float]
-    tell: Callable[[Landed], None]
+    tell: Callable[[WriteResult], None]
     _queue: queue.SimpleQueue[Sequence[Entry]] = field(default_factory=queue.SimpleQueue)
     _halt: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -155,7 +155,7 @@ class TrailThread:
                 self._write(self._gather())
                 self._now_and_then()
             with suppress(OSError):
-                self._writer.append((Stop(time=stamp(self.now())),), sync=True)
+                self._writer.append((StopRecord(time=stamp(self.now())),), sync=True)
         finally:
             self._writer.close()
             self._publish()
@@ -217,8 +217,8 @@ class TrailThread:
         seconds: float = 0.0,
         error: str | None = None,
         periodic: bool = False,
-    ) -> Landed:
-        return Landed(
+    ) -> WriteResult:
+        return WriteResult(
             entries=entries,
             awaited=awaited,
             last=self._writer.head.seq,
@@ -270,7 +270,7 @@ def parts_of(batch: Sequence[Entry]) -> Iterator[list[Entry]]:
     """
     part: list[Entry] = []
     for entry in batch:
-        what = entry.what if type(entry) is Awaited else entry
+        what = entry.what if type(entry) is AwaitedEntry else entry
         if type(what) is Outcome and what.intent is not None and what.intent.seq is None and part:
             yield part
             part = []
@@ -282,7 +282,7 @@ def parts_of(batch: Sequence[Entry]) -> Iterator[list[Entry]]:
 def number_intents(part: Sequence[Entry], *, last: int) -> None:
     """Tell intents their numbers; `last` is that of the last entry."""
     for seq, entry in enumerate(part, last - len(part) + 1):
-        if type(entry) is Awaited and entry.announcement is not None:
+        if type(entry) is AwaitedEntry and entry.announcement is not None:
             entry.announcement.seq = seq
 
 
@@ -293,7 +293,7 @@ def unwrapped(
     entries: list[Record | Outcome] = []
     awaited: list[Waiting] = []
     for entry in batch:
-        if type(entry) is Awaited:
+        if type(entry) is AwaitedEntry:
             awaited.append((len(entries), entry.kept))
             entries.append(entry.what)
         else:

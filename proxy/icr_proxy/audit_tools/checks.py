@@ -12,7 +12,7 @@ from icr_proxy.audit.chain import (
     GENESIS,
     OPENS,
     BrokenRecordError,
-    Link,
+    ChainLink,
     Seals,
     follow,
     unseal,
@@ -29,8 +29,8 @@ Kind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it was written: what, where, why one thinks so."""
+class TrailFinding:
+    """A finding about a trail: what, where, and why."""
 
     kind: Kind
     file: str
@@ -45,8 +45,8 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Witnessed:
-    """A record that somebody remembers: its number and how its hash begins."""
+class WitnessedRecord:
+    """A record known from elsewhere: its number and how its hash begins."""
 
     seq: int
     prefix: str
@@ -56,13 +56,13 @@ class Witnessed:
 
 
 @dataclass(slots=True, kw_only=True)
-class Checked:
-    """One file, looked at by itself."""
+class CheckedSegment:
+    """The result of checking one segment by itself."""
 
     name: str
     size: int
-    first: Link | None = None
-    last: Link | None = None
+    first: ChainLink | None = None
+    last: ChainLink | None = None
     records: int = 0
     broken_at_end: int = 0
     """Lines after `last` that are no records."""
@@ -74,7 +74,7 @@ class Checked:
     """ID of the trail that its header names."""
     is_checked: bool = False
     """Whether the MACs were."""
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[TrailFinding] = field(default_factory=list)
     events: list[Mapping[str, Any]] = field(default_factory=list)
     """Records that a reader of the verdict should know of."""
     marks: dict[int, str] = field(default_factory=dict)
@@ -84,13 +84,13 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What there is to say about a whole trail."""
+class TrailVerdict:
+    """The result of checking a whole trail."""
 
     files: int
     records: int
     size: int
-    last: Link | None
+    last: ChainLink | None
     since: str | None
     until: str | None
     keys: tuple[str, ...]
@@ -101,21 +101,21 @@ class Verdict:
     """Those of them that no file whose MACs were checked follows: nothing vouches for them."""
     trail: str | None
     """ID of the trail."""
-    findings: tuple[Finding, ...]
+    findings: tuple[TrailFinding, ...]
     events: tuple[Mapping[str, Any], ...]
-    witnesses: tuple[Witnessed, ...]
+    witnesses: tuple[WitnessedRecord, ...]
 
 
-def judge(
-    files: Sequence[Checked],
+def check_chain(
+    files: Sequence[CheckedSegment],
     *,
     keys: Collection[str] = (),
-    witnesses: Sequence[Witnessed] = (),
+    witnesses: Sequence[WitnessedRecord] = (),
     is_live: bool = False,
     is_partial: bool = False,
-    accepted: Sequence[Witnessed] = (),
-    aside: Sequence[Finding] = (),
-) -> Verdict:
+    accepted: Sequence[WitnessedRecord] = (),
+    aside: Sequence[TrailFinding] = (),
+) -> TrailVerdict:
     """Give the verdict on a trail.
 
     `keys` are the fingerprints of the keys at hand; `is_live`: a process is writing the last file;
@@ -137,7 +137,7 @@ def judge(
         *_memories(ordered, witnesses),
     ]
     last = next((each.last for each in reversed(ordered) if each.last is not None), None)
-    return Verdict(
+    return TrailVerdict(
         files=len(ordered),
         records=sum(each.records for each in ordered),
         size=sum(each.size for each in ordered),
@@ -154,46 +154,46 @@ def judge(
     )
 
 
-def _place(checked: Checked) -> tuple[int, str]:
+def _place(checked: CheckedSegment) -> tuple[int, str]:
     named = NAME.fullmatch(checked.name)
     if checked.first is not None:
         return checked.first.seq, checked.name
     return int(named[1]) if named else 0, checked.name
 
 
-def _by_itself(checked: Checked) -> Iterator[Finding]:
+def _by_itself(checked: CheckedSegment) -> Iterator[TrailFinding]:
     yield from checked.findings
     named = NAME.fullmatch(checked.name)
     first = checked.first
     if first is None:
         if not checked.findings:
-            yield Finding("cut", checked.name, None, None, "has no record")
+            yield TrailFinding("cut", checked.name, None, None, "has no record")
         return
     if first.kind != OPENS:
-        yield Finding("removed", checked.name, 1, first.seq, "the header before it is missing")
+        yield TrailFinding("removed", checked.name, 1, first.seq, "the header before it is missing")
     elif named is not None and int(named[1]) != first.seq:
-        yield Finding("reordered", checked.name, 1, first.seq, "is not the file of this name")
+        yield TrailFinding("reordered", checked.name, 1, first.seq, "is not the file of this name")
 
 
-def _beginning(files: Sequence[Checked], *, is_partial: bool) -> Iterator[Finding]:
+def _beginning(files: Sequence[CheckedSegment], *, is_partial: bool) -> Iterator[TrailFinding]:
     first = files[0] if files else None
     if first is None or first.first is None:  # what is unreadable is told elsewhere
         return
     seq, prev = first.first.seq, first.first.prev
     if seq == 1:
         if prev != GENESIS:
-            yield Finding("changed", first.name, 1, 1, "says that something came before it")
+            yield TrailFinding("changed", first.name, 1, 1, "says that something came before it")
         return
     told = (event.get("before") for each in files for event in each.events)
     pruned = (before for before in told if isinstance(before, int))
     if not is_partial and seq > max(pruned, default=1):
         detail = f"records 1 to {seq - 1} are not there, and nothing says that they were deleted"
-        yield Finding("removed", first.name, 1, seq, detail)
+        yield TrailFinding("removed", first.name, 1, seq, detail)
 
 
-def _joints(files: Sequence[Checked]) -> Iterator[Finding]:
+def _joints(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
     """Compare the first record of each file with the last of the one before."""
-    before: Checked | None = None
+    before: CheckedSegment | None = None
     for each in files:
         if each.first is None:
             before = None if each.findings else before  # what is unreadable was told
@@ -206,7 +206,7 @@ def _joints(files: Sequence[Checked]) -> Iterator[Finding]:
             before = each
 
 
-def _joint(before: Checked, after: Checked) -> Iterator[Finding]:
+def _joint(before: CheckedSegment, after: CheckedSegment) -> Iterator[TrailFinding]:
     last, first = before.last, after.first
     if last is None or first is None:
         return
@@ -214,28 +214,30 @@ def _joint(before: Checked, after: Checked) -> Iterator[Finding]:
     if first.seq == last.seq + 1:
         if first.prev != last.hash:
             detail = f"does not follow from the last record of {before.name}"
-            yield Finding("changed", after.name, 1, first.seq, detail)
+            yield TrailFinding("changed", after.name, 1, first.seq, detail)
     elif first.seq > last.seq:
         if first.seq != last.seq + 1 + broken:
             missing = f"records {last.seq + 1} to {first.seq - 1} are missing before it"
-            yield Finding("removed", after.name, 1, first.seq, missing)
+            yield TrailFinding("removed", after.name, 1, first.seq, missing)
     else:
         is_copy = before.first is not None and first.hash == before.first.hash
         kind: Kind = "repeated" if is_copy else "inserted"
-        yield Finding(kind, after.name, 1, first.seq, f"holds records that {before.name} has, too")
+        yield TrailFinding(
+            kind, after.name, 1, first.seq, f"holds records that {before.name} has, too"
+        )
 
 
-def _ends(files: Sequence[Checked], *, is_live: bool) -> Iterator[Finding]:
+def _ends(files: Sequence[CheckedSegment], *, is_live: bool) -> Iterator[TrailFinding]:
     for each in files:
         if each.torn and not (is_live and each is files[-1]):
             detail = (
                 f"ends within a record ({each.torn} bytes of it): cut, or a crash tore it; after a"
                 " crash the next start sets it aside and records that"
             )
-            yield Finding("cut", each.name, each.records + 1, None, detail)
+            yield TrailFinding("cut", each.name, each.records + 1, None, detail)
 
 
-def _seals(files: Sequence[Checked], *, keys: Collection[str]) -> Iterator[Finding]:
+def _seals(files: Sequence[CheckedSegment], *, keys: Collection[str]) -> Iterator[TrailFinding]:
     """Find files without a seal at the end of a sealed trail.
 
     What a sealed file follows from is as good as sealed; nothing vouches for what comes last. With
@@ -249,10 +251,10 @@ def _seals(files: Sequence[Checked], *, keys: Collection[str]) -> Iterator[Findi
             return
         if each.first is not None and each.key is None:
             detail = "is not sealed, and nothing sealed with your key follows it"
-            yield Finding("forged", each.name, None, None, detail)
+            yield TrailFinding("forged", each.name, None, None, detail)
 
 
-def _unbound(files: Sequence[Checked]) -> Iterator[str]:
+def _unbound(files: Sequence[CheckedSegment]) -> Iterator[str]:
     for each in reversed(files):
         if each.is_checked:
             return
@@ -260,17 +262,19 @@ def _unbound(files: Sequence[Checked]) -> Iterator[str]:
             yield each.name
 
 
-def _trails(files: Sequence[Checked]) -> Iterator[Finding]:
+def _trails(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
     """Compare the IDs of the trail; files from before there were any have none."""
     named = [each for each in files if each.trail is not None]
     for each in named[1:]:
         if each.trail != named[0].trail:
             seq = each.first.seq if each.first is not None else None
             detail = f"belongs to trail {each.trail}, but {named[0].name} to {named[0].trail}"
-            yield Finding("inserted", each.name, 1, seq, detail)
+            yield TrailFinding("inserted", each.name, 1, seq, detail)
 
 
-def _rewinds(files: Sequence[Checked], accepted: Sequence[Witnessed]) -> Iterator[Finding]:
+def _rewinds(
+    files: Sequence[CheckedSegment], accepted: Sequence[WitnessedRecord]
+) -> Iterator[TrailFinding]:
     """Tell where the trail went on though its anchor knew that its end was missing."""
     for each in files:
         for event in each.events:
@@ -287,10 +291,12 @@ def _rewinds(files: Sequence[Checked], accepted: Sequence[Witnessed]) -> Iterato
                 f" {f'accepted by an operator: {reason}' if reason else 'nobody accepted that'}"
                 f" (if it is explained: --accept-rewound {seq}:{digest[:12]})"
             )
-            yield Finding("rewound", each.name, None, seq, detail)
+            yield TrailFinding("rewound", each.name, None, seq, detail)
 
 
-def _memories(files: Sequence[Checked], witnesses: Sequence[Witnessed]) -> Iterator[Finding]:
+def _memories(
+    files: Sequence[CheckedSegment], witnesses: Sequence[WitnessedRecord]
+) -> Iterator[TrailFinding]:
     last = max((each.last.seq for each in files if each.last is not None), default=0)
     first = min((each.first.seq for each in files if each.first is not None), default=1)
     marks = {seq: text for each in files for seq, text in each.marks.items()}
@@ -298,17 +304,17 @@ def _memories(files: Sequence[Checked], witnesses: Sequence[Witnessed]) -> Itera
     for witness in witnesses:
         if witness.seq > last:
             detail = f"the trail ends with record {last}, but {witness.source} knows {witness.seq}"
-            yield Finding("cut", name, None, witness.seq, detail)
+            yield TrailFinding("cut", name, None, witness.seq, detail)
         elif witness.seq in marks:
             if not marks[witness.seq].startswith(witness.prefix):
                 detail = f"is not the record that {witness.source} knows{_of(witness, files)}"
-                yield Finding("changed", name, None, witness.seq, detail)
+                yield TrailFinding("changed", name, None, witness.seq, detail)
         elif witness.seq >= first:
             detail = f"is missing, but {witness.source} knows it"
-            yield Finding("removed", name, None, witness.seq, detail)
+            yield TrailFinding("removed", name, None, witness.seq, detail)
 
 
-def _of(witness: Witnessed, files: Sequence[Checked]) -> str:
+def _of(witness: WitnessedRecord, files: Sequence[CheckedSegment]) -> str:
     trails = {each.trail for each in files}
     return f", which is of trail {witness.trail}" if witness.trail not in {None, *trails} else ""
 
@@ -319,14 +325,14 @@ LINE_MOST = 16 << 20  # bytes; a record has the target of a request and little e
 MOST_FINDINGS = 1000  # of one file; a file of another kind would have one for each line
 
 
-def examine(
+def check_segment(
     name: str, file: BinaryIO, *, keys: Mapping[str, bytes], wanted: frozenset[int] = frozenset()
-) -> Checked:
+) -> CheckedSegment:
     """Check every line, and that each follows from the one before.
 
     `keys` are MAC keys by fingerprint; `wanted` are numbers of records whose hash is asked for.
     """
-    checked = Checked(name=name, size=file.seek(0, os.SEEK_END))
+    checked = CheckedSegment(name=name, size=file.seek(0, os.SEEK_END))
     file.seek(0)
     header = _parsed(file.readline(LINE_MOST))
     file.seek(0)
@@ -355,7 +361,9 @@ def _parsed(line: bytes) -> Mapping[str, Any]:
 class _Walk:
     """One way through the lines of a file."""
 
-    def __init__(self, checked: Checked, *, seals: Seals | None, wanted: frozenset[int]) -> None:
+    def __init__(
+        self, checked: CheckedSegment, *, seals: Seals | None, wanted: frozenset[int]
+    ) -> None:
         self._checked = checked
         self._seals = seals
         self._wanted = wanted
@@ -397,7 +405,7 @@ class _Walk:
         if len(read) == LINE_MOST:
             self._find("changed", number, None, "is longer than any record; the rest was not read")
 
-    def _note(self, number: int, link: Link, line: bytes) -> None:
+    def _note(self, number: int, link: ChainLink, line: bytes) -> None:
         self._ended = self._ended or link.kind == CLOSES
         if link.kind == OPENS and number > 1:
             self._find("inserted", number, link.seq, "begins a file: two were put together in one")
@@ -407,7 +415,7 @@ class _Walk:
         if link.seq in self._wanted:
             self._checked.marks[link.seq] = link.hash
 
-    def _look_closer(self, number: int, line: bytes) -> Link | None:
+    def _look_closer(self, number: int, line: bytes) -> ChainLink | None:
         """Say what is wrong with a line that is not simply the next record, if anything is."""
         try:
             link = unseal(line, seals=self._seals)
@@ -422,7 +430,7 @@ class _Walk:
         self._follow(number, link)
         return link
 
-    def _follow(self, number: int, link: Link) -> None:
+    def _follow(self, number: int, link: ChainLink) -> None:
         """Compare a record with the one before, or with where it would be if that is unreadable."""
         checked, last = self._checked, self._checked.last
         broken, self._broken = self._broken, 0
@@ -440,7 +448,7 @@ class _Walk:
         if last is None or link.seq > last.seq:
             checked.last = link
 
-    def _out_of_place(self, number: int, link: Link) -> tuple[Kind, int, int, str]:
+    def _out_of_place(self, number: int, link: ChainLink) -> tuple[Kind, int, int, str]:
         there = self._seen.get(link.seq)
         if there is None:
             return "reordered", number, link.seq, "stands behind records that came after it"
@@ -463,7 +471,9 @@ class _Walk:
 
     def _find(self, kind: Kind, line: int, seq: int | None, detail: object) -> None:
         if len(self._checked.findings) < MOST_FINDINGS:
-            self._checked.findings.append(Finding(kind, self._checked.name, line, seq, str(detail)))
+            self._checked.findings.append(
+                TrailFinding(kind, self._checked.name, line, seq, str(detail))
+            )
 
 
 def _time(line: bytes) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from icr_proxy.audit_tools.query import installation_of
 from icr_proxy.policy import operations
 from icr_proxy.policy.paths import decision_path
-from icr_proxy.policy.rules import Policy, Rule, Subject
+from icr_proxy.policy.rules import Policy, PolicyRule, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ _MOST_REFUSED = 50
 class Suggestion:
     """A rule, and how much of the traffic it lets pass."""
 
-    rule: Rule
+    rule: PolicyRule
     seen: int
     writes: int
     last: str
@@ -84,14 +84,14 @@ def _generalised(path: str) -> str:
     return "/".join("*" if _ID.fullmatch(segment) else segment for segment in path.split("/"))
 
 
-def _rules(grouped: dict[frozenset[str], list[tuple[str, str | None]]]) -> Iterable[Rule]:
+def _rules(grouped: dict[frozenset[str], list[tuple[str, str | None]]]) -> Iterable[PolicyRule]:
     everyone = len(grouped) == 1
     for number, who in enumerate(sorted(grouped, key=lambda who: (-len(who), sorted(who))), 1):
         # A request without an installation matches no list of them.
         installations = () if everyone or "" in who else tuple(sorted(who))
         named = tuple(sorted(what for what, path in grouped[who] if path is None))
         if named:
-            yield Rule(
+            yield PolicyRule(
                 name=f"seen-{number}",
                 action="allow",
                 operations=named,
@@ -102,7 +102,7 @@ def _rules(grouped: dict[frozenset[str], list[tuple[str, str | None]]]) -> Itera
             if path is not None:
                 by_method.setdefault(method, set()).add(path)
         for method, paths in sorted(by_method.items()):
-            yield Rule(
+            yield PolicyRule(
                 name=f"seen-{number}-unnamed-{method.lower()}",
                 action="allow",
                 methods=(method,),
@@ -111,7 +111,7 @@ def _rules(grouped: dict[frozenset[str], list[tuple[str, str | None]]]) -> Itera
             )
 
 
-def _weigh(rules: Sequence[Rule], asked: Sequence[Entry]) -> Suggested:
+def _weigh(rules: Sequence[PolicyRule], asked: Sequence[Entry]) -> Suggested:
     """Ask the suggested policy about everything that was asked."""
     policy = Policy(rules=tuple(rules), default="deny")
     seen, writes = Counter[str](), Counter[str]()

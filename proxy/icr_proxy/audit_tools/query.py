@@ -86,7 +86,7 @@ def read_status(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RecordFilter:
     """What a record has to be like; what is None or empty may be anything."""
 
     kinds: frozenset[str] = frozenset({"request"})

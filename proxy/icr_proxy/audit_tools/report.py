@@ -52,11 +52,11 @@ _KNOWN_BEFORE = (
     "request_id", "trace_id", "listener", "peer", "caller", "method", "path", "query", "operation",
     "rule", "installation",
 )  # fmt: skip
-_BY_STATUS: dict[response_classification.Fate, Fate] = {
-    response_classification.Fate.DONE: "done",
-    response_classification.Fate.REFUSED: "rejected",
-    response_classification.Fate.NOT_NOW: "rejected",
-    response_classification.Fate.UNKNOWN: "unknown",
+_BY_STATUS: dict[response_classification.Effect, Fate] = {
+    response_classification.Effect.APPLIED: "done",
+    response_classification.Effect.REJECTED: "rejected",
+    response_classification.Effect.NOT_APPLIED: "rejected",
+    response_classification.Effect.UNKNOWN: "unknown",
 }
 
 
@@ -101,7 +101,7 @@ def fate_of(record: Entry) -> Fate:
     if not record.get("attempts"):
         return "not sent"
     if record.get("origin") == "upstream":
-        return _BY_STATUS[response_classification.fate_of(int(record.get("status", 0)), ())]
+        return _BY_STATUS[response_classification.classify_effect(int(record.get("status", 0)), ())]
     return "not sent" if record.get("code") in _NOT_SENT else "unknown"
 
 

@@ -6,19 +6,21 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from icr_proxy.audit.recovery import ASIDE
-from icr_proxy.audit_tools.checks import Finding
+from icr_proxy.audit_tools.checks import TrailFinding
 from icr_proxy.files import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from icr_proxy.audit_tools.checks import Checked, Kind
+    from icr_proxy.audit_tools.checks import CheckedSegment, Kind
 
 _PIECE = 1 << 20
 
 
-def compare_aside(files: Iterable[Checked], *, places: Collection[Path]) -> list[Finding]:
+def compare_aside(
+    files: Iterable[CheckedSegment], *, places: Collection[Path]
+) -> list[TrailFinding]:
     """Look for the bytes of each `repair` record in one of these directories."""
     recorded: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for each in files:
@@ -34,7 +36,7 @@ def compare_aside(files: Iterable[Checked], *, places: Collection[Path]) -> list
 
 def _compare(
     name: str, repairs: list[tuple[str, Mapping[str, Any]]], *, places: Collection[Path]
-) -> Iterator[Finding]:
+) -> Iterator[TrailFinding]:
     path = next((place / name for place in places if (place / name).is_file()), None)
     if ASIDE.fullmatch(name) is None or path is None:
         for file, event in repairs:
@@ -62,5 +64,5 @@ def _compare(
             yield _finding("changed", *repairs[-1], f"{name} holds more than what it set aside")
 
 
-def _finding(kind: Kind, file: str, event: Mapping[str, Any], detail: str) -> Finding:
-    return Finding(kind, file, None, event["seq"], detail)
+def _finding(kind: Kind, file: str, event: Mapping[str, Any], detail: str) -> TrailFinding:
+    return TrailFinding(kind, file, None, event["seq"], detail)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from icr_proxy.audit.anchor import read_history
 from icr_proxy.audit.key import read_audit_key
 from icr_proxy.audit.segments import is_in_use, list_segments
-from icr_proxy.audit_tools.checks import Witnessed, examine, judge
+from icr_proxy.audit_tools.checks import WitnessedRecord, check_chain, check_segment
 from icr_proxy.audit_tools.set_aside import compare_aside
 from icr_proxy.errors import StartError
 from icr_proxy.files import open_to_read
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from icr_proxy.audit_tools.checks import Checked, Verdict
+    from icr_proxy.audit_tools.checks import CheckedSegment, TrailVerdict
 
 WORTH_PROCESSES = 32 << 20  # bytes; below, starting them takes longer than they save
 
@@ -61,7 +61,7 @@ def read_keys(paths: Sequence[Path]) -> dict[str, bytes]:
     return keys
 
 
-def read_anchor(path: Path) -> list[Witnessed]:
+def read_anchor(path: Path) -> list[WitnessedRecord]:
     """Read what an anchor file knows: every head since the last that was accepted as rewound.
 
     Raises:
@@ -76,18 +76,20 @@ def read_anchor(path: Path) -> list[Witnessed]:
         raise UncheckableError(f"{path} {exc}") from None
     if not history.heads:
         raise UncheckableError(f"{path} is not an anchor of an audit trail")
-    return [Witnessed(known.seq, known.hash, str(path), known.trail) for known in history.heads]
+    return [
+        WitnessedRecord(known.seq, known.hash, str(path), known.trail) for known in history.heads
+    ]
 
 
 def verify(
     paths: Sequence[Path],
     *,
     keys: Mapping[str, bytes],
-    witnesses: Sequence[Witnessed] = (),
+    witnesses: Sequence[WitnessedRecord] = (),
     is_partial: bool = False,
-    accepted: Sequence[Witnessed] = (),
+    accepted: Sequence[WitnessedRecord] = (),
     done: Callable[[int], None] = lambda _size: None,
-) -> Verdict:
+) -> TrailVerdict:
     """Verify all files; `done` hears how many bytes more have been looked at.
 
     Raises:
@@ -103,7 +105,7 @@ def verify(
         checked = _examine_all(files, keys=keys, wanted=wanted, done=done)
     except OSError as exc:
         raise UncheckableError(f"{exc.filename} cannot be read: {exc.strerror}") from None
-    return judge(
+    return check_chain(
         checked,
         keys=keys.keys(),
         witnesses=witnesses,
@@ -120,7 +122,7 @@ def _examine_all(
     keys: Mapping[str, bytes],
     wanted: frozenset[int],
     done: Callable[[int], None],
-) -> list[Checked]:
+) -> list[CheckedSegment]:
     workers = min(len(files), os.cpu_count() or 1)
     if workers <= 1 or sum(path.stat().st_size for path in files) < WORTH_PROCESSES:
         checked = []
@@ -135,10 +137,10 @@ def _examine_all(
         return [task.result() for task in tasks]
 
 
-def _examine_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int]) -> Checked:
+def _examine_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int]) -> CheckedSegment:
     try:
         with open_to_read(path) as file:
-            return examine(path.name, file, keys=keys, wanted=wanted)
+            return check_segment(path.name, file, keys=keys, wanted=wanted)
     except OSError as exc:  # of reading, which names no file
         raise OSError(exc.errno, exc.strerror, str(path)) from None
 
@@ -148,7 +150,7 @@ MOST_SHOWN = 20
 KNOWN = {"seq", "prev", "kind", "hash", "mac", "time"}
 
 
-def exit_code(verdict: Verdict, *, chain_only: bool) -> int:
+def exit_code(verdict: TrailVerdict, *, chain_only: bool) -> int:
     """Give 0, 2 if anything was found, 1 if nothing was but MACs were not checked."""
     if verdict.findings:
         return TAMPERED
@@ -157,7 +159,7 @@ def exit_code(verdict: Verdict, *, chain_only: bool) -> int:
     return CLEAN
 
 
-def result_of(verdict: Verdict, *, chain_only: bool) -> str:
+def result_of(verdict: TrailVerdict, *, chain_only: bool) -> str:
     """Say it in a word: clean, repaired, accepted, not-checked or tampered."""
     code = exit_code(verdict, chain_only=chain_only)
     if code != CLEAN:
@@ -168,7 +170,7 @@ def result_of(verdict: Verdict, *, chain_only: bool) -> str:
     return "repaired" if "repair" in kinds else "clean"
 
 
-def tell(verdict: Verdict, *, chain_only: bool) -> Iterator[str]:
+def report_verdict(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:
     """Give the lines for a person, each printable; the last says it all."""
     return map(printable, _lines(verdict, chain_only=chain_only))
 
@@ -178,7 +180,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
-def _lines(verdict: Verdict, *, chain_only: bool) -> Iterator[str]:
+def _lines(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:
     last = verdict.last
     newest = f"newest {last.seq}:{last.hash[:12]}" if last is not None else "no record"
     trail = f"trail {verdict.trail}, " if verdict.trail is not None else ""
@@ -207,7 +209,7 @@ def _lines(verdict: Verdict, *, chain_only: bool) -> Iterator[str]:
     }[result_of(verdict, chain_only=chain_only)]
 
 
-def _about_witnesses(verdict: Verdict) -> Iterator[str]:
+def _about_witnesses(verdict: TrailVerdict) -> Iterator[str]:
     """Tell what was compared: of an anchor file, which knows many records, how many."""
     by_source: dict[str, list[int]] = {}
     for witness in verdict.witnesses:
@@ -219,7 +221,7 @@ def _about_witnesses(verdict: Verdict) -> Iterator[str]:
         yield "No head was given: a cut at the very end would not be seen (--head, --anchor-file)."
 
 
-def as_json(verdict: Verdict, *, chain_only: bool) -> dict[str, Any]:
+def as_json(verdict: TrailVerdict, *, chain_only: bool) -> dict[str, Any]:
     """Give the same for a machine."""
     last = verdict.last
     return {
@@ -255,7 +257,7 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _about_seals(verdict: Verdict) -> str:
+def _about_seals(verdict: TrailVerdict) -> str:
     if verdict.unbound:
         return (
             f"MACs of {_many(len(verdict.unbound), 'file')} not checked: the key was not given; its"

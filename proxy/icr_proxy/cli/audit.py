@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from icr_proxy.audit_tools.checks import Witnessed
+    from icr_proxy.audit_tools.checks import WitnessedRecord
 
 POLL_SECONDS = 0.2
 LEAST_PREFIX = 12  # hex digits of a hash; what the metric holds
@@ -122,13 +122,13 @@ def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **option
     if as_json:
         click.echo(json.dumps(verification.as_json(verdict, chain_only=chain_only), indent=2))
     else:
-        for line in verification.tell(verdict, chain_only=chain_only):
+        for line in verification.report_verdict(verdict, chain_only=chain_only):
             click.echo(line)
     sys.exit(verification.exit_code(verdict, chain_only=chain_only))
 
 
-def _witness(text: str, *, base: int) -> Witnessed:
-    from icr_proxy.audit_tools.checks import Witnessed  # noqa: PLC0415
+def _witness(text: str, *, base: int) -> WitnessedRecord:
+    from icr_proxy.audit_tools.checks import WitnessedRecord  # noqa: PLC0415
 
     seq, _, known = text.partition(":")
     try:
@@ -145,7 +145,7 @@ def _witness(text: str, *, base: int) -> Witnessed:
             f"{text!r} is no head; write the number of a record, a colon and its hash"
             f" ({LEAST_PREFIX} hex digits or more) or, after --head-metric, the metric's value"
         )
-    return Witnessed(number, prefix, f"the head {text}")
+    return WitnessedRecord(number, prefix, f"the head {text}")
 
 
 def _progress(total: int) -> AbstractContextManager[Callable[[int], None]]:

@@ -17,7 +17,7 @@ from icr_proxy.cli.options import FAILED, Command
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from icr_proxy.audit_tools.query import Wanted
+    from icr_proxy.audit_tools.query import RecordFilter
 
 Entry = dict[str, Any]
 
@@ -64,8 +64,8 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _wanted(options: dict[str, Any], *, kinds: Sequence[str] = ("request",)) -> Wanted:
-    from icr_proxy.audit_tools.query import Wanted, read_status  # noqa: PLC0415
+def _wanted(options: dict[str, Any], *, kinds: Sequence[str] = ("request",)) -> RecordFilter:
+    from icr_proxy.audit_tools.query import RecordFilter, read_status  # noqa: PLC0415
 
     moments = {name: _moment(name, options[name]) for name in ("since", "until")}
     if moments["since"] and moments["until"] and moments["since"] >= moments["until"]:
@@ -76,7 +76,7 @@ def _wanted(options: dict[str, Any], *, kinds: Sequence[str] = ("request",)) -> 
         status = read_status(options["status"]) if options["status"] else None
     except ValueError as exc:
         raise click.UsageError(f"that {exc}") from None
-    return Wanted(
+    return RecordFilter(
         kinds=frozenset(kinds),
         status=status,
         writes=options["writes"],
@@ -95,7 +95,7 @@ def _moment(name: str, text: str | None) -> str | None:
         raise click.UsageError(f"--{name} {text!r} {exc}") from None
 
 
-def _records(paths: Sequence[Path], wanted: Wanted) -> Iterator[Entry]:
+def _records(paths: Sequence[Path], wanted: RecordFilter) -> Iterator[Entry]:
     return wanted.among(_all_records(paths))
 
 
@@ -290,7 +290,7 @@ def export(
     **options: Any,
 ) -> None:
     """Write requests in a form that other tools read."""
-    from icr_proxy.audit.records import Request  # noqa: PLC0415
+    from icr_proxy.audit.records import RequestRecord  # noqa: PLC0415
     from icr_proxy.audit_tools import export as har  # noqa: PLC0415
     from icr_proxy.audit_tools import query as tables  # noqa: PLC0415
 
@@ -301,7 +301,7 @@ def export(
         return
     shown = (har.hidden(record) if redact else record for record in records)
     if form == "csv":
-        names = ["seq", "kind", *Request.__struct_fields__, "hash"]
+        names = ["seq", "kind", *RequestRecord.__struct_fields__, "hash"]
         _write(tables.as_csv(list(shown), names), out)
         return
     if out is None:

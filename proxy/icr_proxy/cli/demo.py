@@ -40,7 +40,7 @@ class UnexpectedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class DemoResponse:
     """What the tool without credentials got."""
 
     status: int
@@ -92,7 +92,9 @@ class Stage:
         """Path of the inventory of the organization of an installation."""
         return f"/organizations/{self.installations[number].organization.id}/inventory"
 
-    async def ask(self, path: str, *, installation: int | None, method: str = "GET") -> Reply:
+    async def ask(
+        self, path: str, *, installation: int | None, method: str = "GET"
+    ) -> DemoResponse:
         """Send a plain request, as the tool would."""
         tag = {} if installation is None else {TAG: self.installations[installation].id}
         return await asyncio.to_thread(_ask, self.app.address, method, path, tag)
@@ -109,12 +111,12 @@ class Stage:
         return [line for line in lines if line["event"] == "request.done"]
 
 
-def _ask(address: str, method: str, path: str, headers: dict[str, str]) -> Reply:
+def _ask(address: str, method: str, path: str, headers: dict[str, str]) -> DemoResponse:
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
-        return Reply(response.status, dict(response.getheaders()), response.read())
+        return DemoResponse(response.status, dict(response.getheaders()), response.read())
     finally:
         connection.close()
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from icr_proxy.admin.token_state import TokenState
     from icr_proxy.config.models import Config
-    from icr_proxy.credentials.installations import Installation
-    from icr_proxy.doctor.findings import Finding
+    from icr_proxy.credentials.installations import ListedInstallation
+    from icr_proxy.doctor.findings import DoctorFinding
     from icr_proxy.forwarding.explain import Explanation
 
 WIDEST = 100
@@ -52,9 +52,9 @@ def doctor(file: Path | None, *, as_json: bool, **options: Any) -> None:
     from icr_proxy.doctor.findings import as_json as document  # noqa: PLC0415
     from icr_proxy.doctor.findings import failed, summary  # noqa: PLC0415
 
-    findings: list[Finding] = []
+    findings: list[DoctorFinding] = []
 
-    def tell(finding: Finding) -> None:
+    def tell(finding: DoctorFinding) -> None:
         findings.append(finding)
         if not as_json:
             show(finding)
@@ -73,7 +73,7 @@ def _examine(file: Path | None, options: dict[str, Any], tell: Any) -> int:
     from icr_proxy.doctor.examination import CONFIGURATION, examine, not_examined  # noqa: PLC0415
     from icr_proxy.doctor.findings import (  # noqa: PLC0415
         Case,
-        Finding,
+        DoctorFinding,
     )
     from icr_proxy.doctor.session import AppSession  # noqa: PLC0415
 
@@ -85,7 +85,7 @@ def _examine(file: Path | None, options: dict[str, Any], tell: Any) -> int:
             tell(finding)
         return USAGE
     source = f"{file} and the environment" if file else "from the environment"
-    tell(Finding(CONFIGURATION, "ok", f"{source}; the API is {config.upstream.base_url}"))
+    tell(DoctorFinding(CONFIGURATION, "ok", f"{source}; the API is {config.upstream.base_url}"))
 
     async def visit() -> None:
         async with AppSession(config) as session:
@@ -109,7 +109,7 @@ def _installation(given: str | None) -> str | None:
     return None if given is None else canonical_id(given)
 
 
-def show(finding: Finding) -> None:
+def show(finding: DoctorFinding) -> None:
     """Print a finding as soon as it is known."""
     from icr_proxy.doctor.findings import COLOURS, STATE_WIDTH, lines  # noqa: PLC0415
 
@@ -149,7 +149,7 @@ def installations(file: Path | None, *, as_json: bool, **options: Any) -> None:
         click.echo("The app is installed on no organization.", err=True)
 
 
-async def _list(config: Config) -> list[Installation]:
+async def _list(config: Config) -> list[ListedInstallation]:
     from icr_proxy.doctor.session import AppSession  # noqa: PLC0415
 
     async with AppSession(config) as session:
@@ -157,7 +157,7 @@ async def _list(config: Config) -> list[Installation]:
         return await session.list_installations()
 
 
-def _show_installation(installation: Installation) -> None:
+def _show_installation(installation: ListedInstallation) -> None:
     click.secho(installation.id, bold=True)
     name = installation.organization_name or "(no name)"
     click.echo(f"  organization  {installation.organization_id or '(no id)'}  {name}")

@@ -143,12 +143,12 @@ def injector(streams: Callable[[], LogWriter], /, **options: Any) -> None:
     from icr_proxy.clock import SYSTEM_CLOCKS  # noqa: PLC0415
     from icr_proxy.config.models import LogsConfig  # noqa: PLC0415
     from icr_proxy.injector.service import serve  # noqa: PLC0415
-    from icr_proxy.observability.log import Lines, Threshold, build_log  # noqa: PLC0415
+    from icr_proxy.observability.log import LineBuffer, Threshold, build_log  # noqa: PLC0415
 
     setting, defaults = _setting(**options), _defaults(**options)
     log = build_log(
         LogsConfig(level=options["log_level"], format=options["log_format"]),
-        lines=Lines(streams()),
+        lines=LineBuffer(streams()),
         threshold=Threshold(options["log_level"]),
         now=SYSTEM_CLOCKS.now,
     )

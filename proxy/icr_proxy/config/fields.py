@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from icr_proxy.config.value_types import (
+    Boolean,
     Choice,
     Count,
     Duration,
@@ -15,7 +16,6 @@ from icr_proxy.config.value_types import (
     Share,
     Size,
     StoreUrl,
-    Switch,
     Text,
 )
 from icr_proxy.identifiers import canonical_id
@@ -107,7 +107,7 @@ SHARE = Share()
 SEGMENT = Size(low=4096, example="64MiB")
 QUEUE = Count(low=2, high=1_000_000, example="10000")  # a change leaves two records
 DAYS = Count(low=1, high=36_500, example="730")
-SWITCH = Switch()
+SWITCH = Boolean()
 FILE = PathText()
 DIRECTORY = PathText(example="/etc/icr-proxy/keys")
 SECRET_FILE = SecretPath()

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Literal
 from icr_proxy.config import fields as of
 from icr_proxy.config import rules as admission
 from icr_proxy.config import rules as consistency
-from icr_proxy.config.spec import Key, Rule, check
+from icr_proxy.config.spec import CrossFieldRule, KeySpec, check
 from icr_proxy.redaction import Secret
 
 
@@ -25,37 +25,43 @@ class TokensConfig:
     """Access tokens: when they are renewed, how long one waits for them, who shares them."""
 
     must_hold: ClassVar = (
-        Rule(("shared_url_file", "shared"), consistency.not_beside("tokens.shared")),
-        Rule(("shared_ca_file", "shared", "shared_url_file"), consistency.of_sharing),
-        Rule(("shared_key_file", "shared", "shared_url_file"), consistency.of_sharing),
-        Rule(("revoke_on_exit", "shared", "shared_url_file"), consistency.own_tokens),
+        CrossFieldRule(("shared_url_file", "shared"), consistency.not_beside("tokens.shared")),
+        CrossFieldRule(("shared_ca_file", "shared", "shared_url_file"), consistency.of_sharing),
+        CrossFieldRule(("shared_key_file", "shared", "shared_url_file"), consistency.of_sharing),
+        CrossFieldRule(("revoke_on_exit", "shared", "shared_url_file"), consistency.own_tokens),
     )
 
     refresh_margin: Annotated[
-        float, Key(of.DURATION_OR_NONE, "Renew a token this long before it expires.", example="5m")
+        float,
+        KeySpec(of.DURATION_OR_NONE, "Renew a token this long before it expires.", example="5m"),
     ] = 300.0
-    mint_timeout: Annotated[float, Key(of.DURATION, "How long the API may take for one.")] = 10.0
+    mint_timeout: Annotated[float, KeySpec(of.DURATION, "How long the API may take for one.")] = (
+        10.0
+    )
     waiter_timeout: Annotated[
-        float, Key(of.DURATION, "How long a request waits for a token, whoever asked first.")
+        float, KeySpec(of.DURATION, "How long a request waits for a token, whoever asked first.")
     ] = 10.0
     negative_ttl: Annotated[
-        float, Key(of.DURATION_OR_NONE, "How long a refused installation is not asked for again.")
+        float,
+        KeySpec(of.DURATION_OR_NONE, "How long a refused installation is not asked for again."),
     ] = 30.0
     max_entries: Annotated[
-        int, Key(of.COUNT, "Tokens kept; the least recently used leaves first.", example="10000")
+        int,
+        KeySpec(of.COUNT, "Tokens kept; the least recently used leaves first.", example="10000"),
     ] = 10_000
     revoke_on_exit: Annotated[
-        bool, Key(of.SWITCH, "Delete our tokens at the API when stopping, while the drain lasts.")
+        bool,
+        KeySpec(of.SWITCH, "Delete our tokens at the API when stopping, while the drain lasts."),
     ] = False
     shared: Annotated[
         Secret | None,
-        Key(
+        KeySpec(
             of.STORE_URL, "URL of a Redis through which replicas share tokens; empty: they do not."
         ),
     ] = None
     shared_url_file: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.SECRET_FILE,
             "File with that URL, in place of it.",
             example="/etc/icr-proxy/redis.url",
@@ -63,7 +69,7 @@ class TokensConfig:
     ] = None
     shared_ca_file: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.FILE,
             "PEM file of the authorities to trust with `rediss://`; empty trusts the system's.",
             example="/etc/icr-proxy/redis-ca.pem",
@@ -71,14 +77,14 @@ class TokensConfig:
     ] = None
     shared_key_file: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.SECRET_FILE,
             "File with the secret that seals shared tokens; empty takes the app's private key.",
             example="/etc/icr-proxy/shared.secret",
         ),
     ] = None
     shared_timeout: Annotated[
-        float, Key(of.DURATION, "How long Redis may take before it is left alone for a while.")
+        float, KeySpec(of.DURATION, "How long Redis may take before it is left alone for a while.")
     ] = 0.5
 
     def __post_init__(self) -> None:
@@ -90,29 +96,33 @@ class LimitsConfig:
     """How much one caller, and all of them, may ask of the proxy."""
 
     in_flight: Annotated[
-        int, Key(of.COUNT, "Requests at the same time; more are refused.", live=True)
+        int, KeySpec(of.COUNT, "Requests at the same time; more are refused.", live=True)
     ] = 1000
     body: Annotated[
         int | None,
-        Key(
+        KeySpec(
             of.SIZE_OR_NONE, "Longest request body; empty is no limit.", live=True, example="10MiB"
         ),
     ] = None
-    headers: Annotated[int, Key(of.HEADER_SECTION, "Longest header section of a request.")] = 32768
-    uri: Annotated[int, Key(of.URI, "Longest request target.")] = 8192
+    headers: Annotated[int, KeySpec(of.HEADER_SECTION, "Longest header section of a request.")] = (
+        32768
+    )
+    uri: Annotated[int, KeySpec(of.URI, "Longest request target.")] = 8192
     connections: Annotated[
-        int, Key(of.COUNT, "Connections of callers; more are closed at once.", example="10000")
+        int, KeySpec(of.COUNT, "Connections of callers; more are closed at once.", example="10000")
     ] = 10_000
     head_timeout: Annotated[
-        float, Key(of.DURATION, "For the head of a request, from its first byte.")
+        float, KeySpec(of.DURATION, "For the head of a request, from its first byte.")
     ] = 10.0
-    idle_timeout: Annotated[float, Key(of.DURATION, "Keep an unused connection this long.")] = 75.0
+    idle_timeout: Annotated[float, KeySpec(of.DURATION, "Keep an unused connection this long.")] = (
+        75.0
+    )
     body_timeout: Annotated[
-        float, Key(of.DURATION, "For each 16 KiB of a body, or less if it is shorter.")
+        float, KeySpec(of.DURATION, "For each 16 KiB of a body, or less if it is shorter.")
     ] = 60.0
     replay_buffer: Annotated[
         int,
-        Key(
+        KeySpec(
             of.SIZE_OR_NONE,
             "Request bodies up to this size are kept, to be sent again if a token is refused.",
             live=True,
@@ -138,18 +148,20 @@ OVERRIDES = (
 class HeadersConfig:
     """Headers with a meaning to the proxy, and headers it keeps to itself."""
 
-    must_hold: ClassVar = (Rule(("organization", "installation"), consistency.told_apart),)
+    must_hold: ClassVar = (
+        CrossFieldRule(("organization", "installation"), consistency.told_apart),
+    )
 
     installation: Annotated[
-        str, Key(of.TAG_HEADER, "The header in which callers name the installation.", live=True)
+        str, KeySpec(of.TAG_HEADER, "The header in which callers name the installation.", live=True)
     ] = "X-ICR-Installation-Id"
     organization: Annotated[
         str,
-        Key(of.TAG_HEADER, "The header in which callers name the organization.", live=True),
+        KeySpec(of.TAG_HEADER, "The header in which callers name the organization.", live=True),
     ] = "X-ICR-Organization-Id"
     drop: Annotated[
         tuple[str, ...],
-        Key(
+        KeySpec(
             of.DROPPED_HEADERS,
             "Further headers that never reach the API; your list replaces the default, `[]` drops"
             " none.",
@@ -158,11 +170,11 @@ class HeadersConfig:
     ] = OVERRIDES
     forwarded: Annotated[
         Literal["drop", "pass"],
-        Key(of.DROP_OR_PASS, "What happens to `Forwarded` and `X-Forwarded-*`.", live=True),
+        KeySpec(of.DROP_OR_PASS, "What happens to `Forwarded` and `X-Forwarded-*`.", live=True),
     ] = "drop"
     cache_control: Annotated[
         Literal["private", "pass"],
-        Key(
+        KeySpec(
             of.PRIVATE_OR_PASS,
             "Add `Cache-Control: private` to answers that do not allow shared caches, or pass all.",
             live=True,
@@ -170,7 +182,7 @@ class HeadersConfig:
     ] = "private"
     rewrite_links: Annotated[
         bool,
-        Key(of.SWITCH, "Let links in answers' headers lead here, not to the API.", live=True),
+        KeySpec(of.SWITCH, "Let links in answers' headers lead here, not to the API.", live=True),
     ] = False
 
     def __post_init__(self) -> None:
@@ -182,7 +194,8 @@ class BrowserConfig:
     """Which web pages may use the proxy."""
 
     allow_origins: Annotated[
-        tuple[str, ...], Key(of.ORIGINS, "Origins whose pages may call; empty is none.", live=True)
+        tuple[str, ...],
+        KeySpec(of.ORIGINS, "Origins whose pages may call; empty is none.", live=True),
     ] = ()
 
     def __post_init__(self) -> None:
@@ -193,12 +206,12 @@ class BrowserConfig:
 class CallerConfig:
     """One caller; without a key and a certificate it is shut out."""
 
-    must_hold: ClassVar = (Rule(("operations",), admission.operations_that_exist),)
+    must_hold: ClassVar = (CrossFieldRule(("operations",), admission.operations_that_exist),)
 
-    name: Annotated[str, Key(of.CALLER_NAME, "What log, metrics and rules call it.", live=True)]
+    name: Annotated[str, KeySpec(of.CALLER_NAME, "What log, metrics and rules call it.", live=True)]
     keys: Annotated[
         tuple[str, ...],
-        Key(
+        KeySpec(
             of.KEY_HASHES,
             "Hashes of its keys, as `icr-proxy keys caller` prints them; several while one is"
             " replaced.",
@@ -207,7 +220,7 @@ class CallerConfig:
     ] = ()
     certificates: Annotated[
         tuple[str, ...],
-        Key(
+        KeySpec(
             of.CERTIFICATE_NAMES,
             "Names in client certificates that are its: `dns:…`, `uri:…`, `email:…`, `cn:…`.",
             live=True,
@@ -215,15 +228,15 @@ class CallerConfig:
     ] = ()
     installations: Annotated[
         tuple[str, ...],
-        Key(of.INSTALLATION_IDS, "Installations it may act for; empty is any.", live=True),
+        KeySpec(of.INSTALLATION_IDS, "Installations it may act for; empty is any.", live=True),
     ] = ()
     operations: Annotated[
         tuple[str, ...],
-        Key(of.OPERATIONS, "Operations it may do, as in `v1.*`; empty is any.", live=True),
+        KeySpec(of.OPERATIONS, "Operations it may do, as in `v1.*`; empty is any.", live=True),
     ] = ()
     listeners: Annotated[
         tuple[str, ...],
-        Key(of.BINDS, "Listeners it may use, by their `bind`; empty is any.", live=True),
+        KeySpec(of.BINDS, "Listeners it may use, by their `bind`; empty is any.", live=True),
     ] = ()
 
     def __post_init__(self) -> None:
@@ -239,14 +252,14 @@ class TlsConfig:
     """TLS on one listener; off without a certificate."""
 
     must_hold: ClassVar = (
-        Rule(("cert", "key"), consistency.together("key")),
-        Rule(("client_ca", "cert"), consistency.only_with("cert")),
-        Rule(("client_auth", "client_ca"), consistency.someone_to_ask),
+        CrossFieldRule(("cert", "key"), consistency.together("key")),
+        CrossFieldRule(("client_ca", "cert"), consistency.only_with("cert")),
+        CrossFieldRule(("client_auth", "client_ca"), consistency.someone_to_ask),
     )
 
     cert: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.FILE,
             "PEM file with the certificate and its issuers; a changed file is picked up.",
             example="/etc/icr-proxy/tls/tls.crt",
@@ -254,11 +267,13 @@ class TlsConfig:
     ] = None
     key: Annotated[
         Path | None,
-        Key(of.SECRET_FILE, "PEM file with its private key.", example="/etc/icr-proxy/tls/tls.key"),
+        KeySpec(
+            of.SECRET_FILE, "PEM file with its private key.", example="/etc/icr-proxy/tls/tls.key"
+        ),
     ] = None
     client_ca: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.FILE,
             "PEM file of the authorities whose client certificates are taken; empty asks for none.",
             example="/etc/icr-proxy/tls/clients-ca.crt",
@@ -266,7 +281,7 @@ class TlsConfig:
     ] = None
     client_auth: Annotated[
         Literal["required", "optional"],
-        Key(of.REQUIRED_OR_OPTIONAL, "Whether clients without a certificate are served."),
+        KeySpec(of.REQUIRED_OR_OPTIONAL, "Whether clients without a certificate are served."),
     ] = "required"
 
     def __post_init__(self) -> None:
@@ -288,70 +303,73 @@ class ListenerConfig:
     """One address on which callers are served."""
 
     must_hold: ClassVar = (
-        Rule(("mode", "bind"), consistency.of_a_unix_socket),
-        Rule(("owner", "bind"), consistency.of_a_unix_socket),
-        Rule(
+        CrossFieldRule(("mode", "bind"), consistency.of_a_unix_socket),
+        CrossFieldRule(("owner", "bind"), consistency.of_a_unix_socket),
+        CrossFieldRule(
             ("proxy_protocol_from", "proxy_protocol", "bind"),
             consistency.known_fronts,
         ),
-        Rule(("tags",), consistency.each_once),
-        Rule(("tags", "installation", "untagged"), consistency.some_credential),
-        Rule(("untagged", "installation"), consistency.one_meaning),
-        Rule(("installation", "allow"), consistency.among_allowed),
+        CrossFieldRule(("tags",), consistency.each_once),
+        CrossFieldRule(("tags", "installation", "untagged"), consistency.some_credential),
+        CrossFieldRule(("untagged", "installation"), consistency.one_meaning),
+        CrossFieldRule(("installation", "allow"), consistency.among_allowed),
     )
 
     bind: Annotated[
         str,
-        Key(
+        KeySpec(
             of.BIND,
             "Where to listen: `host:port`, `unix:/path`, `systemd:name`; port 0 takes any.",
             flag="--listen",
         ),
     ] = "127.0.0.1:8080"
     mode: Annotated[
-        str | None, Key(of.MODE, "Permissions of a Unix socket; empty is 0600, its owner alone.")
+        str | None,
+        KeySpec(of.MODE, "Permissions of a Unix socket; empty is 0600, its owner alone."),
     ] = None
     owner: Annotated[
-        str | None, Key(of.OWNER, "Owner of a Unix socket, `user:group` by name or number.")
+        str | None, KeySpec(of.OWNER, "Owner of a Unix socket, `user:group` by name or number.")
     ] = None
     exposed: Annotated[
-        bool, Key(of.SWITCH, "Confirm that other machines may connect and use the credentials.")
+        bool, KeySpec(of.SWITCH, "Confirm that other machines may connect and use the credentials.")
     ] = False
     anonymous: Annotated[
-        bool, Key(of.SWITCH, "Serve whoever connects here, even if there are `callers`.")
+        bool, KeySpec(of.SWITCH, "Serve whoever connects here, even if there are `callers`.")
     ] = False
     tls: TlsConfig = field(default_factory=TlsConfig)
     proxy_protocol: Annotated[
-        bool, Key(of.SWITCH, "Whether each connection begins with a PROXY header (v1 or v2).")
+        bool, KeySpec(of.SWITCH, "Whether each connection begins with a PROXY header (v1 or v2).")
     ] = False
     proxy_protocol_from: Annotated[
         tuple[str, ...],
-        Key(of.NETWORKS, "Networks of the load balancers whose PROXY headers are believed."),
+        KeySpec(of.NETWORKS, "Networks of the load balancers whose PROXY headers are believed."),
     ] = ()
     hosts: Annotated[
         tuple[str, ...],
-        Key(of.HOSTS, "Names callers may use in `Host`; empty: local ones, or any if exposed."),
+        KeySpec(of.HOSTS, "Names callers may use in `Host`; empty: local ones, or any if exposed."),
     ] = ()
     tags: Annotated[
         tuple[Literal["header", "path", "userinfo"], ...],
-        Key(
+        KeySpec(
             of.TAGS, "Where an installation is named: `header`, `path` (/~ID/…), `userinfo` (ID@…)."
         ),
     ] = ("header",)
     installation: Annotated[
         str | None,
-        Key(of.INSTALLATION_ID, "Installation of requests that name none; empty: see `untagged`."),
+        KeySpec(
+            of.INSTALLATION_ID, "Installation of requests that name none; empty: see `untagged`."
+        ),
     ] = None
     untagged: Annotated[
         Literal["refuse", "organization", "app"],
-        Key(
+        KeySpec(
             of.UNTAGGED,
             "Requests that name none: refuse; use the path's organization; act as the app.",
         ),
     ] = "refuse"
     allow: Annotated[
         tuple[str, ...],
-        Key(of.INSTALLATION_IDS, "Installations that may be used here; empty is any."),
+        KeySpec(of.INSTALLATION_IDS, "Installations that may be used here; empty is any."),
     ] = ()
 
     def __post_init__(self) -> None:
@@ -364,38 +382,38 @@ class RuleConfig:
 
     name: Annotated[
         str,
-        Key(
+        KeySpec(
             of.RULE_NAME,
             "What log and refusals call a rule; the first that matches decides.",
             live=True,
         ),
     ]
     action: Annotated[
-        Literal["allow", "deny"], Key(of.ALLOW_OR_DENY, "What happens on a match.", live=True)
+        Literal["allow", "deny"], KeySpec(of.ALLOW_OR_DENY, "What happens on a match.", live=True)
     ]
     operations: Annotated[
         tuple[str, ...],
-        Key(of.OPERATIONS, "Operations it is about, as in `v1.*`; empty is any.", live=True),
+        KeySpec(of.OPERATIONS, "Operations it is about, as in `v1.*`; empty is any.", live=True),
     ] = ()
     methods: Annotated[
         tuple[str, ...],
-        Key(of.METHODS, "Methods it is about; GET covers HEAD; empty is any.", live=True),
+        KeySpec(of.METHODS, "Methods it is about; GET covers HEAD; empty is any.", live=True),
     ] = ()
     paths: Annotated[
         tuple[str, ...],
-        Key(of.PATH_GLOBS, "Paths it is about, as in `/v1/**`; empty is any.", live=True),
+        KeySpec(of.PATH_GLOBS, "Paths it is about, as in `/v1/**`; empty is any.", live=True),
     ] = ()
     installations: Annotated[
         tuple[str, ...],
-        Key(of.INSTALLATION_IDS, "Installations it is about; empty is any.", live=True),
+        KeySpec(of.INSTALLATION_IDS, "Installations it is about; empty is any.", live=True),
     ] = ()
     listeners: Annotated[
         tuple[str, ...],
-        Key(of.BINDS, "Listeners it is about, by their `bind`; empty is any.", live=True),
+        KeySpec(of.BINDS, "Listeners it is about, by their `bind`; empty is any.", live=True),
     ] = ()
     callers: Annotated[
         tuple[str, ...],
-        Key(of.CALLER_NAMES, "Callers it is about, by name; empty is any.", live=True),
+        KeySpec(of.CALLER_NAMES, "Callers it is about, by name; empty is any.", live=True),
     ] = ()
 
     def __post_init__(self) -> None:
@@ -406,24 +424,26 @@ class RuleConfig:
 class PolicyConfig:
     """What callers may do."""
 
-    must_hold: ClassVar = (Rule(("rules",), consistency.rules_that_can_match),)
+    must_hold: ClassVar = (CrossFieldRule(("rules",), consistency.rules_that_can_match),)
 
     read_only: Annotated[
         bool,
-        Key(of.SWITCH, "Refuse every operation that changes state.", live=True, flag="--read-only"),
+        KeySpec(
+            of.SWITCH, "Refuse every operation that changes state.", live=True, flag="--read-only"
+        ),
     ] = False
     mode: Annotated[
         Literal["enforce", "report"],
-        Key(of.ENFORCE_OR_REPORT, "Refuse, or only log what would be refused.", live=True),
+        KeySpec(of.ENFORCE_OR_REPORT, "Refuse, or only log what would be refused.", live=True),
     ] = "enforce"
     default: Annotated[
         Literal["allow", "deny"],
-        Key(of.ALLOW_OR_DENY, "What happens to requests that no rule matches.", live=True),
+        KeySpec(of.ALLOW_OR_DENY, "What happens to requests that no rule matches.", live=True),
     ] = "allow"
     rules: tuple[RuleConfig, ...] = ()
     duplicate_guard: Annotated[
         float | None,
-        Key(
+        KeySpec(
             of.DURATION,
             "Refuse a write equal to one in flight, or of unknown outcome for so long.",
             live=True,
@@ -432,7 +452,7 @@ class PolicyConfig:
     ] = None
     app_endpoints: Annotated[
         Literal["closed", "read"],
-        Key(
+        KeySpec(
             of.CLOSED_OR_READ,
             "Keep `/app` closed, or let callers read the list of installations.",
             live=True,

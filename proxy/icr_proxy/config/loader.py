@@ -21,10 +21,10 @@ from icr_proxy.config.inbound_models import NOBODY
 from icr_proxy.config.models import Config
 from icr_proxy.config.spec import (
     PREFIX,
-    Key,
-    Part,
+    CrossFieldRule,
+    FieldInfo,
+    KeySpec,
     Path,
-    Rule,
     broken_rules,
     dotted,
     find,
@@ -60,7 +60,7 @@ class Given(msgspec.Struct, frozen=True):
     source: str
 
 
-class Found(msgspec.Struct):
+class LoadedValues(msgspec.Struct):
     """All values by path, sections that are there, and names that mean nothing."""
 
     section: Any
@@ -138,7 +138,7 @@ class Found(msgspec.Struct):
                 continue
             self._add_text(path, known[1], text, source=f"flag {known[1].flag or name}")
 
-    def _add_text(self, path: Path, key: Key, text: str, *, source: str) -> None:
+    def _add_text(self, path: Path, key: KeySpec, text: str, *, source: str) -> None:
         if isinstance(key.kind, ListOf) and not in_quotes(text.strip()):
             items = [each.strip() for each in text.split(",")] if text.strip() else []
             self.add(path, Given(items, source))
@@ -190,7 +190,7 @@ def load(
     flags: abc.Mapping[str, str],
 ) -> Config:
     """Read the configuration; `flags` are named by their dotted path. Raises ConfigError."""
-    found = Found(Config)
+    found = LoadedValues(Config)
     if file is not None:
         from icr_proxy.config import yaml_file  # noqa: PLC0415 - most sidecars have no file, hence no YAML
 
@@ -201,7 +201,7 @@ def load(
     return config
 
 
-def build(found: Found) -> Any:
+def build(found: LoadedValues) -> Any:
     """Make the section that was looked for from what was found."""
     builder = _Builder(found)
     section = builder.section(found.section, ())
@@ -211,7 +211,7 @@ def build(found: Found) -> Any:
 
 
 class _Builder:
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: LoadedValues) -> None:
         self._found = found
         self.problems = list(found.problems)
 
@@ -226,7 +226,7 @@ class _Builder:
             return _WRONG
         return section(**values)
 
-    def _part(self, part: Part, path: Path) -> Any:
+    def _part(self, part: FieldInfo, path: Path) -> Any:
         if part.key:
             return self._value(part, part.key, path)
         if part.many:
@@ -235,7 +235,7 @@ class _Builder:
             return None
         return self.section(part.section, path)
 
-    def _list(self, part: Part, path: Path) -> Any:
+    def _list(self, part: FieldInfo, path: Path) -> Any:
         present = self._found.present
         if path not in present:
             return part.default
@@ -246,7 +246,7 @@ class _Builder:
         sections = tuple(self.section(part.section, (*path, str(at))) for at in items)
         return _WRONG if _WRONG in sections else sections
 
-    def _value(self, part: Part, key: Key, path: Path) -> Any:
+    def _value(self, part: FieldInfo, key: KeySpec, path: Path) -> Any:
         given = self._found.values.get(path)
         if given is None:
             return self._required(key, path) if part.required else part.default
@@ -257,11 +257,11 @@ class _Builder:
             self._complain(path, text, at=at)
         return _WRONG if complaints else value
 
-    def _required(self, key: Key, path: Path) -> object:
+    def _required(self, key: KeySpec, path: Path) -> object:
         self._complain(path, f"is required; {_remedy(key, path)}")
         return _WRONG
 
-    def _broken(self, path: Path, rule: Rule, text: str) -> None:
+    def _broken(self, path: Path, rule: CrossFieldRule, text: str) -> None:
         first, *_ = origins = [(*path, name) for name in rule.keys]
         known = find(self._found.section, first)
         if known and not any(each in self._found.values for each in origins):
@@ -278,7 +278,7 @@ class _Builder:
         self.problems.append(f"{dotted(path)}{at}: {text}{source}")
 
 
-def _remedy(key: Key, path: Path) -> str:
+def _remedy(key: KeySpec, path: Path) -> str:
     flag = f" or {key.flag}" if key.flag else ""
     return f"set it in the file, or by {variable(path)}{flag}"
 
@@ -315,7 +315,7 @@ def _fixed_changes(old: Any, new: Any, path: Path) -> Iterator[Path]:
             yield from _fixed_changes(before, after, here)
 
 
-def _is_live(part: Part) -> bool:
+def _is_live(part: FieldInfo) -> bool:
     """Tell whether a key, or a list of sections with all their keys, takes effect on reload."""
     if part.key:
         return part.key.live

@@ -5,7 +5,7 @@ A table of keys like `config`: annotations are real objects.
 A table of keys like `config`: annotations are real objects.
 
 Every value here has been checked: by `loader.load`, and again by the class itself on construction.
-A key is one line: its type, its `Key` (what it may be, what it means), its default. Reading,
+A key is one line: its type, its `KeySpec` (what it may be, what it means), its default. Reading,
 environment names, schema and documents follow from that line, so annotations must be real objects
 here and not text (no `from __future__ import annotations`).
 """
@@ -25,7 +25,7 @@ from icr_proxy.config.inbound_models import (
     PolicyConfig,
     TokensConfig,
 )
-from icr_proxy.config.spec import Key, Rule, check
+from icr_proxy.config.spec import CrossFieldRule, KeySpec, check
 from icr_proxy.redaction import Secret
 
 
@@ -34,13 +34,13 @@ class AuditConfig:
     """Who did what, in files that show if they were touched."""
 
     must_hold: ClassVar = tuple(
-        Rule((key, "directory"), rules.switched_on)
+        CrossFieldRule((key, "directory"), rules.switched_on)
         for key in ("key_file", "keep", "keep_days", "anchor_file")
     )
 
     directory: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.DIRECTORY,
             "Where the trail is kept; empty is no trail.",
             example="/var/lib/icr-proxy/audit",
@@ -48,7 +48,7 @@ class AuditConfig:
     ] = None
     key_file: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.SECRET_FILE,
             "File with the key of the MACs; empty is a chain of hashes alone.",
             example="/etc/icr-proxy/audit.key",
@@ -56,41 +56,43 @@ class AuditConfig:
     ] = None
     fsync: Annotated[
         Literal["always", "interval", "never"],
-        Key(of.FSYNC, "When records are forced to the disk; always: before a change is sent."),
+        KeySpec(of.FSYNC, "When records are forced to the disk; always: before a change is sent."),
     ] = "always"
     fsync_interval: Annotated[
-        float, Key(of.DURATION, "How often, if `fsync` is `interval`.", example="1s")
+        float, KeySpec(of.DURATION, "How often, if `fsync` is `interval`.", example="1s")
     ] = 1.0
     on_failure: Annotated[
         Literal["refuse", "continue"],
-        Key(
+        KeySpec(
             of.REFUSE_OR_CONTINUE,
             "What happens while records cannot be written: refuse requests, or count what is lost."
             " At a start, if the end of the trail is missing: refuse to start, or record that.",
         ),
     ] = "refuse"
     max_wait: Annotated[
-        float, Key(of.DURATION, "How long a request waits for its record.", example="1s")
+        float, KeySpec(of.DURATION, "How long a request waits for its record.", example="1s")
     ] = 1.0
-    queue: Annotated[int, Key(of.QUEUE, "Records held in memory until they are written.")] = 10_000
-    body_digests: Annotated[bool, Key(of.SWITCH, "Record the SHA-256 of both bodies.")] = False
+    queue: Annotated[int, KeySpec(of.QUEUE, "Records held in memory until they are written.")] = (
+        10_000
+    )
+    body_digests: Annotated[bool, KeySpec(of.SWITCH, "Record the SHA-256 of both bodies.")] = False
     redact_query: Annotated[
         tuple[str, ...],
-        Key(of.PARAMETERS, "Query parameters whose values are recorded as `***`."),
+        KeySpec(of.PARAMETERS, "Query parameters whose values are recorded as `***`."),
     ] = ()
-    segment_size: Annotated[int, Key(of.SEGMENT, "Begin a new file at this size.")] = 64 << 20
+    segment_size: Annotated[int, KeySpec(of.SEGMENT, "Begin a new file at this size.")] = 64 << 20
     segment_age: Annotated[
-        float, Key(of.DURATION, "Begin a new file at this age.", example="24h")
+        float, KeySpec(of.DURATION, "Begin a new file at this age.", example="24h")
     ] = 86_400.0
-    keep: Annotated[int | None, Key(of.COUNT, "Files to keep; empty is all.", example="1000")] = (
-        None
-    )
+    keep: Annotated[
+        int | None, KeySpec(of.COUNT, "Files to keep; empty is all.", example="1000")
+    ] = None
     keep_days: Annotated[
-        int | None, Key(of.DAYS, "Days to keep a file for; empty is for ever.", example="3650")
+        int | None, KeySpec(of.DAYS, "Days to keep a file for; empty is for ever.", example="3650")
     ] = None
     anchor_file: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.FILE,
             "File that gets sequence number and hash of the newest record; a start compares the"
             " trail with it. Best kept elsewhere.",
@@ -98,7 +100,7 @@ class AuditConfig:
         ),
     ] = None
     head_interval: Annotated[
-        float, Key(of.DURATION, "How often these are logged and written there.", example="1m")
+        float, KeySpec(of.DURATION, "How often these are logged and written there.", example="1m")
     ] = 60.0
 
     def __post_init__(self) -> None:
@@ -110,12 +112,16 @@ class TimeoutsConfig:
     """How long the API may take."""
 
     pool: Annotated[
-        float, Key(of.DURATION, "For one of `connections` to come free, if all are in use.")
+        float, KeySpec(of.DURATION, "For one of `connections` to come free, if all are in use.")
     ] = 5.0
-    connect: Annotated[float, Key(of.DURATION, "To accept a connection, TLS included.")] = 5.0
-    first_byte: Annotated[float, Key(of.DURATION, "From the request to the answer's head.")] = 60.0
-    idle: Annotated[float, Key(of.DURATION, "Between two pieces of a body.")] = 60.0
-    total: Annotated[float | None, Key(of.DURATION, "For everything; empty is no limit.")] = None
+    connect: Annotated[float, KeySpec(of.DURATION, "To accept a connection, TLS included.")] = 5.0
+    first_byte: Annotated[float, KeySpec(of.DURATION, "From the request to the answer's head.")] = (
+        60.0
+    )
+    idle: Annotated[float, KeySpec(of.DURATION, "Between two pieces of a body.")] = 60.0
+    total: Annotated[float | None, KeySpec(of.DURATION, "For everything; empty is no limit.")] = (
+        None
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -127,7 +133,7 @@ class CircuitConfig:
 
     failures: Annotated[
         int,
-        Key(
+        KeySpec(
             of.COUNT_OR_NONE,
             "Failures in a row after which requests are refused at once; 0 is never.",
             example="10",
@@ -135,7 +141,9 @@ class CircuitConfig:
     ] = 10
     pause: Annotated[
         float,
-        Key(of.DURATION, "Until one request may try again; doubled while it fails.", example="5s"),
+        KeySpec(
+            of.DURATION, "Until one request may try again; doubled while it fails.", example="5s"
+        ),
     ] = 5.0
 
     def __post_init__(self) -> None:
@@ -146,31 +154,32 @@ class CircuitConfig:
 class UpstreamConfig:
     """The API behind the proxy."""
 
-    must_hold: ClassVar = (Rule(("base_url", "allow_plain"), rules.encrypted),)
+    must_hold: ClassVar = (CrossFieldRule(("base_url", "allow_plain"), rules.encrypted),)
 
     base_url: Annotated[
-        str, Key(of.BASE_URL, "Where the API is: scheme, host, port; no path.", flag="--upstream")
+        str,
+        KeySpec(of.BASE_URL, "Where the API is: scheme, host, port; no path.", flag="--upstream"),
     ] = "https://api.carbonregistry.com"
     address: Annotated[
         str | None,
-        Key(
+        KeySpec(
             of.ADDRESS,
             "Where to connect in place of that host, `host` or `host:port`; empty asks DNS.",
         ),
     ] = None
     allow_plain: Annotated[
         bool,
-        Key(of.SWITCH, "Allow plain http to another machine, with tokens readable on the way."),
+        KeySpec(of.SWITCH, "Allow plain http to another machine, with tokens readable on the way."),
     ] = False
     api_version: Annotated[
-        str, Key(of.API_VERSION, "`x-icr-api-version` for callers that send none.", live=True)
+        str, KeySpec(of.API_VERSION, "`x-icr-api-version` for callers that send none.", live=True)
     ] = "2023-06-16"
     api_version_override: Annotated[
-        bool, Key(of.SWITCH, "Send `api_version` whatever the caller asks for.", live=True)
+        bool, KeySpec(of.SWITCH, "Send `api_version` whatever the caller asks for.", live=True)
     ] = False
     ca_file: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.FILE,
             "PEM file of the authorities to trust; empty trusts the system's. A changed file is"
             " picked up.",
@@ -178,10 +187,10 @@ class UpstreamConfig:
         ),
     ] = None
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
-    connections: Annotated[int, Key(of.COUNT, "Connections to the API at the same time.")] = 100
+    connections: Annotated[int, KeySpec(of.COUNT, "Connections to the API at the same time.")] = 100
     max_connection_age: Annotated[
         float,
-        Key(
+        KeySpec(
             of.DURATION_OR_NONE,
             "No request begins on a connection older than this, so that changed addresses are"
             " seen; up to a fifth less, by chance. 0 is no limit.",
@@ -199,16 +208,18 @@ class AppConfig:
     """The ICR app whose credentials are used."""
 
     must_hold: ClassVar = (
-        Rule(("private_key_file", "private_keys_dir", "private_key"), rules.some_key),
-        Rule(("private_key_file", "private_keys_dir"), rules.not_beside("app.private_keys_dir")),
-        Rule(("private_key_file", "private_key"), rules.not_beside("app.private_key")),
-        Rule(("private_keys_dir", "private_key"), rules.not_beside("app.private_key")),
+        CrossFieldRule(("private_key_file", "private_keys_dir", "private_key"), rules.some_key),
+        CrossFieldRule(
+            ("private_key_file", "private_keys_dir"), rules.not_beside("app.private_keys_dir")
+        ),
+        CrossFieldRule(("private_key_file", "private_key"), rules.not_beside("app.private_key")),
+        CrossFieldRule(("private_keys_dir", "private_key"), rules.not_beside("app.private_key")),
     )
 
-    id: Annotated[str, Key(of.APP_ID, "The App ID, as the registry shows it.", flag="--app-id")]
+    id: Annotated[str, KeySpec(of.APP_ID, "The App ID, as the registry shows it.", flag="--app-id")]
     private_key_file: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.SECRET_FILE,
             "PEM file with the app's RSA private key; a changed file is picked up.",
             flag="--private-key-file",
@@ -217,14 +228,16 @@ class AppConfig:
     ] = None
     private_keys_dir: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.SECRET_DIRECTORY,
             "Directory of such files, in place of one; the newest is tried first.",
         ),
     ] = None
     private_key: Annotated[
         Secret | None,
-        Key(of.KEY_TEXT, "The private key itself, in place of a file; line breaks may be `\\n`."),
+        KeySpec(
+            of.KEY_TEXT, "The private key itself, in place of a file; line breaks may be `\\n`."
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -237,15 +250,17 @@ class LogsConfig:
 
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Key(of.LEVEL, "The least important events to log.", live=True, flag="--log-level"),
+        KeySpec(of.LEVEL, "The least important events to log.", live=True, flag="--log-level"),
     ] = "info"
     format: Annotated[
         Literal["auto", "json", "console"],
-        Key(of.FORMAT, "JSON lines, or for people; auto asks the terminal.", flag="--log-format"),
+        KeySpec(
+            of.FORMAT, "JSON lines, or for people; auto asks the terminal.", flag="--log-format"
+        ),
     ] = "auto"
     sample_reads: Annotated[
         float,
-        Key(of.SHARE, "Of the reads that went well, how many are logged: 0 to 1.", live=True),
+        KeySpec(of.SHARE, "Of the reads that went well, how many are logged: 0 to 1.", live=True),
     ] = 1.0
 
     def __post_init__(self) -> None:
@@ -258,7 +273,9 @@ class MetricsConfig:
 
     installations_max: Annotated[
         int,
-        Key(of.COUNT_OR_NONE, "Installations with series of their own; the others share `other`."),
+        KeySpec(
+            of.COUNT_OR_NONE, "Installations with series of their own; the others share `other`."
+        ),
     ] = 100
 
     def __post_init__(self) -> None:
@@ -271,12 +288,13 @@ class TracingConfig:
 
     endpoint: Annotated[
         str | None,
-        Key(of.URL, "Where spans go, by OTLP over HTTP; empty is nowhere."),
+        KeySpec(of.URL, "Where spans go, by OTLP over HTTP; empty is nowhere."),
     ] = None
     share: Annotated[
-        float, Key(of.SHARE, "Of the traces that begin here, how many are kept: 0 to 1.", live=True)
+        float,
+        KeySpec(of.SHARE, "Of the traces that begin here, how many are kept: 0 to 1.", live=True),
     ] = 0.1
-    service: Annotated[str, Key(of.SERVICE_NAME, "What spans call this proxy.")] = "icr-proxy"
+    service: Annotated[str, KeySpec(of.SERVICE_NAME, "What spans call this proxy.")] = "icr-proxy"
 
     def __post_init__(self) -> None:
         check(self)
@@ -288,7 +306,7 @@ class AdminConfig:
 
     bind: Annotated[
         str,
-        Key(
+        KeySpec(
             of.BIND,
             "Where to listen; no credential leaves here, so *:9090 is fine for scraping.",
             flag="--admin",
@@ -296,11 +314,11 @@ class AdminConfig:
         ),
     ] = "127.0.0.1:9090"
     console: Annotated[
-        bool, Key(of.SWITCH, "Show the live console to whoever opens `/` there in a browser.")
+        bool, KeySpec(of.SWITCH, "Show the live console to whoever opens `/` there in a browser.")
     ] = True
     token_file: Annotated[
         Path | None,
-        Key(
+        KeySpec(
             of.FILE,
             "File into which each start writes a new token; all but probes and metrics then takes"
             " that token, from this machine too.",
@@ -317,27 +335,30 @@ class WebhooksConfig:
     """The port on which the registry tells what happens to installations."""
 
     must_hold: ClassVar = (
-        Rule(("bind", "exposed"), rules.reached_on_purpose),
-        Rule(("secret_file", "secret", "bind"), rules.verifiable),
-        Rule(("secret_file", "secret"), rules.not_beside("webhooks.secret")),
+        CrossFieldRule(("bind", "exposed"), rules.reached_on_purpose),
+        CrossFieldRule(("secret_file", "secret", "bind"), rules.verifiable),
+        CrossFieldRule(("secret_file", "secret"), rules.not_beside("webhooks.secret")),
     )
 
     bind: Annotated[
         str | None,
-        Key(of.BIND, "Where to listen, `host:port`; empty is nowhere.", example="127.0.0.1:9091"),
+        KeySpec(
+            of.BIND, "Where to listen, `host:port`; empty is nowhere.", example="127.0.0.1:9091"
+        ),
     ] = None
-    path: Annotated[str, Key(of.PLAIN_PATH, "The path on which deliveries are taken.")] = (
+    path: Annotated[str, KeySpec(of.PLAIN_PATH, "The path on which deliveries are taken.")] = (
         "/webhooks"
     )
     secret: Annotated[
-        Secret | None, Key(of.SECRET, "The secret that deliveries are signed with.")
+        Secret | None, KeySpec(of.SECRET, "The secret that deliveries are signed with.")
     ] = None
     secret_file: Annotated[
         Path | None,
-        Key(of.SECRET_FILE, "File with that secret.", example="/etc/icr-proxy/webhooks.secret"),
+        KeySpec(of.SECRET_FILE, "File with that secret.", example="/etc/icr-proxy/webhooks.secret"),
     ] = None
     exposed: Annotated[
-        bool, Key(of.SWITCH, "Confirm that other machines may connect; deliveries are verified.")
+        bool,
+        KeySpec(of.SWITCH, "Confirm that other machines may connect; deliveries are verified."),
     ] = False
 
     def __post_init__(self) -> None:
@@ -348,13 +369,13 @@ class WebhooksConfig:
 class ShutdownConfig:
     """How the proxy stops."""
 
-    must_hold: ClassVar = (Rule(("min_drain", "max_drain"), rules.drain_order),)
+    must_hold: ClassVar = (CrossFieldRule(("min_drain", "max_drain"), rules.drain_order),)
 
     min_drain: Annotated[
-        float, Key(of.DURATION_OR_NONE, "Keep serving this long, until balancers have noticed.")
+        float, KeySpec(of.DURATION_OR_NONE, "Keep serving this long, until balancers have noticed.")
     ] = 0.0
     max_drain: Annotated[
-        float, Key(of.DURATION_OR_NONE, "Then end what is still in flight, this long after.")
+        float, KeySpec(of.DURATION_OR_NONE, "Then end what is still in flight, this long after.")
     ] = 25.0
 
     def __post_init__(self) -> None:
@@ -366,12 +387,12 @@ class Config:
     """Configuration of icr-proxy."""
 
     must_hold: ClassVar = (
-        Rule(("listeners",), rules.someone_to_serve),
-        Rule(("listeners", "callers"), rules.exposed_on_purpose),
-        Rule(("callers",), rules.callers_told_apart),
-        Rule(("policy", "callers"), rules.rules_about_known_callers),
-        Rule(("listeners", "admin", "webhooks"), rules.binds_apart),
-        Rule(
+        CrossFieldRule(("listeners",), rules.someone_to_serve),
+        CrossFieldRule(("listeners", "callers"), rules.exposed_on_purpose),
+        CrossFieldRule(("callers",), rules.callers_told_apart),
+        CrossFieldRule(("policy", "callers"), rules.rules_about_known_callers),
+        CrossFieldRule(("listeners", "admin", "webhooks"), rules.binds_apart),
+        CrossFieldRule(
             ("admin", "app", "upstream", "listeners", "tokens", "webhooks", "audit"),
             rules.token_file_of_its_own,
         ),

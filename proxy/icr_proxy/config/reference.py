@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from icr_proxy.config.models import Config
-from icr_proxy.config.spec import Key, Part, Path, dotted, leaves, parts, variable
+from icr_proxy.config.spec import FieldInfo, KeySpec, Path, dotted, leaves, parts, variable
 from icr_proxy.config.value_types import ListOf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from icr_proxy.config.value_types import Kind, Schema
+    from icr_proxy.config.value_types import Schema, ValueType
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NOT_SET = "not set"
@@ -38,7 +38,7 @@ def _section_schema(section: Any, *, may_be_empty: bool = False) -> Schema:
     }
 
 
-def _part_schema(part: Part) -> Schema:
+def _part_schema(part: FieldInfo) -> Schema:
     if part.key:
         return _key_schema(part, part.key)
     if part.many:
@@ -48,7 +48,7 @@ def _part_schema(part: Part) -> Schema:
     return _section_schema(part.section, may_be_empty=True)
 
 
-def _key_schema(part: Part, key: Key) -> Schema:
+def _key_schema(part: FieldInfo, key: KeySpec) -> Schema:
     shape = key.kind.schema()
     if part.optional:
         shape = {"anyOf": [*shape.get("anyOf", [shape]), {"type": "null"}]}
@@ -58,14 +58,14 @@ def _key_schema(part: Part, key: Key) -> Schema:
     return described
 
 
-def _example(key: Key) -> Any:
+def _example(key: KeySpec) -> Any:
     """Give the example as it stands in a file."""
     if isinstance(key.kind, ListOf):
         return [key.kind.item.example]
     return key.kind.write(key.kind.read(key.example or key.kind.example))
 
 
-def _written(key: Key, value: Any) -> Any:
+def _written(key: KeySpec, value: Any) -> Any:
     return None if value is None else key.kind.write(value)
 
 
@@ -79,7 +79,7 @@ def reference_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def _row(path: Path, part: Part, key: Key) -> str:
+def _row(path: Path, part: FieldInfo, key: KeySpec) -> str:
     flag = f" (`{key.flag}`)" if key.flag else ""
     default = "required" if part.required else _code(_shown(key, part.default))
     cells = (f"`{dotted(path)}`", f"`{variable(path)}`{flag}", default, _meaning(key))
@@ -90,7 +90,7 @@ def _code(text: str) -> str:
     return text if text in (NOT_SET, "none") else f"`{text}`"
 
 
-def _meaning(key: Key) -> str:
+def _meaning(key: KeySpec) -> str:
     return f"{key.doc} Reloadable." if key.live else key.doc
 
 
@@ -102,13 +102,13 @@ def describe(config: Config) -> list[tuple[str, str]]:
     return [(name, text) for name, text, _, _ in in_effect(config)]
 
 
-def in_effect(config: Config) -> Iterator[tuple[str, str, Kind, bool]]:
+def in_effect(config: Config) -> Iterator[tuple[str, str, ValueType, bool]]:
     """Tell of every key its value, its kind, and whether the value is another than the default."""
     for path, part, key, value in _values(config, ()):
         yield dotted(path), _shown(key, value), key.kind, value != part.default
 
 
-def _values(section: Any, path: Path) -> Iterator[tuple[Path, Part, Key, Any]]:
+def _values(section: Any, path: Path) -> Iterator[tuple[Path, FieldInfo, KeySpec, Any]]:
     for part in parts(type(section)).values():
         here, value = (*path, part.name), getattr(section, part.name)
         if part.key:
@@ -120,7 +120,7 @@ def _values(section: Any, path: Path) -> Iterator[tuple[Path, Part, Key, Any]]:
             yield from _values(value, here)
 
 
-def _shown(key: Key, value: Any) -> str:
+def _shown(key: KeySpec, value: Any) -> str:
     written = _written(key, value)
     if written is None:
         return NOT_SET

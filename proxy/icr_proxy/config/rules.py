@@ -248,10 +248,10 @@ class RuleLike(Protocol):
         """Callers, by name."""
 
 
-def compiled(rules: Sequence[RuleLike]) -> tuple[policy.Rule, ...]:
+def compiled(rules: Sequence[RuleLike]) -> tuple[policy.PolicyRule, ...]:
     """Give the rules in the form the policy takes."""
     return tuple(
-        policy.Rule(
+        policy.PolicyRule(
             name=rule.name,
             action=rule.action,
             operations=rule.operations,

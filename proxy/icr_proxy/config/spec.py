@@ -1,6 +1,6 @@
 """What is known about one configuration key, and how a section checks itself.
 
-A `Key` stands beside the field it describes (`config.py`). Reading, environment names, the JSON
+A `KeySpec` stands beside the field it describes (`config.py`). Reading, environment names, the JSON
 Schema, the README's table and the test of the example file are all derived from these, so a new
 key is one line there and nothing elsewhere.
 """
@@ -21,7 +21,7 @@ from icr_proxy.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from icr_proxy.config.value_types import Kind
+    from icr_proxy.config.value_types import ValueType
 
 PREFIX = "ICR_PROXY_"
 
@@ -31,10 +31,10 @@ Path: TypeAlias = tuple[str, ...]  # as in ("listeners", "0", "bind")
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """One value somebody may set: what it may be, what it means."""
+class KeySpec:
+    """The specification of one configuration key: its type, its meaning."""
 
-    kind: Kind
+    kind: ValueType
     doc: str
     _: KW_ONLY
     live: bool = False  # takes effect on reload, without a restart
@@ -42,8 +42,8 @@ class Key:
     example: str | None = None  # if the kind's own example is not telling
 
 
-class Rule(msgspec.Struct, frozen=True):
-    """What must hold between several keys of one section.
+class CrossFieldRule(msgspec.Struct, frozen=True):
+    """A rule between several keys of one section.
 
     `broken` gets their values in order and gives what is wrong, or None; the first key is the one
     the complaint is about.
@@ -53,11 +53,11 @@ class Rule(msgspec.Struct, frozen=True):
     broken: Callable[..., str | None]
 
 
-class Part(msgspec.Struct, frozen=True):
+class FieldInfo(msgspec.Struct, frozen=True):
     """One field of a section: a `key`, or else a `section` of its own, single or a list."""
 
     name: str
-    key: Key | None
+    key: KeySpec | None
     section: Any  # the dataclass, or None
     many: bool
     default: Any
@@ -69,19 +69,19 @@ class Part(msgspec.Struct, frozen=True):
         return self.default is None
 
 
-def parts(section: Any) -> Mapping[str, Part]:
+def parts(section: Any) -> Mapping[str, FieldInfo]:
     """List the fields of a section (a dataclass) by name, in their order."""
     return _parts(section)
 
 
 @cache
-def _parts(section: Any) -> Mapping[str, Part]:
+def _parts(section: Any) -> Mapping[str, FieldInfo]:
     return {field.name: _part(field) for field in dataclasses.fields(section)}
 
 
-def _part(field: dataclasses.Field[Any]) -> Part:
+def _part(field: dataclasses.Field[Any]) -> FieldInfo:
     key = next((note for note in getattr(field.type, "__metadata__", ()) if _is_key(note)), None)
-    return Part(
+    return FieldInfo(
         name=field.name,
         key=key,
         section=None if key else _section(field.type),
@@ -92,7 +92,7 @@ def _part(field: dataclasses.Field[Any]) -> Part:
 
 
 def _is_key(note: object) -> bool:
-    return isinstance(note, Key)
+    return isinstance(note, KeySpec)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -107,7 +107,7 @@ def _section(annotation: Any) -> Any:
     return next(each for each in choices if dataclasses.is_dataclass(each))
 
 
-def leaves(section: Any, path: Path = ()) -> Iterator[tuple[Path, Part, Key]]:
+def leaves(section: Any, path: Path = ()) -> Iterator[tuple[Path, FieldInfo, KeySpec]]:
     """Walk all keys in their order; of a list of sections, the first one stands for all."""
     for part in parts(section).values():
         here = (*path, part.name, "0") if part.many else (*path, part.name)
@@ -117,7 +117,7 @@ def leaves(section: Any, path: Path = ()) -> Iterator[tuple[Path, Part, Key]]:
             yield from leaves(part.section, here)
 
 
-def find(section: Any, path: Path) -> tuple[Part, Key] | None:
+def find(section: Any, path: Path) -> tuple[FieldInfo, KeySpec] | None:
     """Find the key that a path leads to."""
     first = path[:1]
     part = parts(section).get(first[0]) if first else None
@@ -163,7 +163,7 @@ def check(section: Any) -> None:
         raise ConfigError(tuple(f"{shape.__name__}.{each}" for each in wrong))
 
 
-def _unsound(part: Part, value: Any) -> list[str]:
+def _unsound(part: FieldInfo, value: Any) -> list[str]:
     if part.key is None or (value is None and part.optional):
         return []
     again, complaints = take(part.key.kind, value)
@@ -173,9 +173,9 @@ def _unsound(part: Part, value: Any) -> list[str]:
     return [f"{part.name}{at}: {text}" for at, text in complaints]
 
 
-def broken_rules(section: Any, values: Mapping[str, Any]) -> list[tuple[Rule, str]]:
+def broken_rules(section: Any, values: Mapping[str, Any]) -> list[tuple[CrossFieldRule, str]]:
     """Apply those rules of a section whose keys all have a value here."""
-    rules: tuple[Rule, ...] = getattr(section, "must_hold", ())
+    rules: tuple[CrossFieldRule, ...] = getattr(section, "must_hold", ())
     ready = (rule for rule in rules if all(key in values for key in rule.keys))
     found = ((rule, rule.broken(*(values[key] for key in rule.keys))) for rule in ready)
     return [(rule, text) for rule, text in found if text]

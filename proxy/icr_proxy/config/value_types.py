@@ -11,7 +11,7 @@ the value the program uses, writes it back as people write it, and describes its
 `read` raises ValueError with the rest of a sentence that begins with the value.
 """
 
-# ruff: noqa: D102, TRY004 - `Kind` says once what the methods do; readers raise one type
+# ruff: noqa: D102, TRY004 - `ValueType` says once what the methods do; readers raise one type
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 
 
-class Kind(Protocol):
+class ValueType(Protocol):
     """What reading, checking and documenting need to know about a value."""
 
     @property
@@ -253,7 +253,7 @@ class SecretPath(PathText, frozen=True):
     """The path of a file that holds a secret, or of a directory of such files."""
 
 
-class Switch(msgspec.Struct, frozen=True):
+class Boolean(msgspec.Struct, frozen=True):
     """True or false."""
 
     example: str = "true"
@@ -408,7 +408,7 @@ class Size(msgspec.Struct, frozen=True):
 class ListOf(msgspec.Struct, frozen=True):
     """Several values of one kind."""
 
-    item: Kind
+    item: ValueType
 
     @property
     def example(self) -> str:
@@ -426,7 +426,7 @@ class ListOf(msgspec.Struct, frozen=True):
         return {"type": ["array", "null"], "items": self.item.schema()}
 
 
-def take(kind: Kind, raw: object) -> tuple[Any, list[tuple[str, str]]]:
+def take(kind: ValueType, raw: object) -> tuple[Any, list[tuple[str, str]]]:
     """Read a value, and instead of raising list what is wrong: where inside it, and a sentence."""
     if isinstance(raw, str) and not raw.strip():
         return None, [("", "is empty; give it a value or leave it out")]
@@ -442,7 +442,7 @@ def take(kind: Kind, raw: object) -> tuple[Any, list[tuple[str, str]]]:
         return None, [("", f"{quoted(kind, raw)} {exc}")]
 
 
-def quoted(kind: Kind, raw: object) -> str:
+def quoted(kind: ValueType, raw: object) -> str:
     """Quote a value as its kind allows."""
     inner = kind.item if isinstance(kind, ListOf) else kind
     return "***" if isinstance(inner, SecretText | StoreUrl | KeyHash) else shown(raw)

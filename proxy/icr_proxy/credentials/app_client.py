@@ -150,7 +150,7 @@ class Signers(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AppAnswer:
+class AppResponse:
     """An answer as a whole; `body` is `None` if it was longer than it may be."""
 
     status: int
@@ -162,7 +162,7 @@ class AppAnswer:
     """The API's clock minus ours, as far as known when the answer came."""
 
 
-class AppCalls:
+class AppClient:
     """Makes signed calls and keeps what it learns about clock and keys."""
 
     def __init__(
@@ -194,7 +194,7 @@ class AppCalls:
 
     async def send(
         self, method: str, target: bytes, *, limit: int, refusals: Collection[int] = REFUSED
-    ) -> AppAnswer:
+    ) -> AppResponse:
         """Make a call that may be repeated; read at most `limit` bytes of its answer.
 
         The answer has one of the statuses in `refusals` only if no key with no correction of the
@@ -203,7 +203,7 @@ class AppCalls:
         Raises:
             UpstreamError: there is no answer.
         """
-        refused: list[tuple[Signer, AppAnswer]] = []
+        refused: list[tuple[Signer, AppResponse]] = []
         for signer in self._signers.candidates():
             answer = await self._with_key(signer, method, target, limit=limit, refusals=refusals)
             if answer.status in SUCCESS:
@@ -218,7 +218,7 @@ class AppCalls:
 
     async def _with_key(
         self, signer: Signer, method: str, target: bytes, *, limit: int, refusals: Collection[int]
-    ) -> AppAnswer:
+    ) -> AppResponse:
         believed = self.skew
         answer = await self._once(signer, method, target, limit=limit, refusals=refusals)
         if answer.status not in refusals or abs(self.skew - believed) <= SKEW_WORTH_RETRYING:
@@ -227,7 +227,7 @@ class AppCalls:
 
     async def _once(
         self, signer: Signer, method: str, target: bytes, *, limit: int, refusals: Collection[int]
-    ) -> AppAnswer:
+    ) -> AppResponse:
         authorization = self._authorization(signer)
         request = UpstreamRequest(
             method=method,
@@ -249,7 +249,7 @@ class AppCalls:
                 body = decode(body, content_codings(response.headers), limit=limit)
         finally:
             response.close()
-        return AppAnswer(
+        return AppResponse(
             status=response.status,
             headers=response.headers,
             body=body,

@@ -31,7 +31,7 @@ from icr_proxy.identifiers import canonical_id, is_id
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from icr_proxy.credentials.app_client import AppCalls
+    from icr_proxy.credentials.app_client import AppClient
 
 PAGE_LIMIT = 8 * 1024 * 1024  # bytes; a hundred entries with a whole organization each have 100 KiB
 PAGES_MOST = 1000
@@ -43,7 +43,7 @@ NAME_MOST = 200  # characters
 PERMISSION = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
-class Installation(msgspec.Struct, frozen=True, kw_only=True):
+class ListedInstallation(msgspec.Struct, frozen=True, kw_only=True):
     """One organization's installation of the app."""
 
     id: str
@@ -52,7 +52,7 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
     permissions: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-class Answer(Protocol):
+class ListResponse(Protocol):
     """An answer as a whole; `body` is `None` if it was longer than it may be."""
 
     @property
@@ -79,7 +79,7 @@ class _Entry(msgspec.Struct):
     permissions: object = None
 
 
-async def list_installations(calls: AppCalls) -> list[Installation]:
+async def list_installations(calls: AppClient) -> list[ListedInstallation]:
     """List all active installations of the app.
 
     Raises:
@@ -89,7 +89,7 @@ async def list_installations(calls: AppCalls) -> list[Installation]:
         MintFailedError: any other status, no answer, or one that cannot be understood.
     """
 
-    async def ask(target: bytes) -> Answer:
+    async def ask(target: bytes) -> ListResponse:
         try:
             return await calls.send("GET", target, limit=PAGE_LIMIT, refusals=PERHAPS_REFUSED)
         except UpstreamError as exc:
@@ -98,14 +98,14 @@ async def list_installations(calls: AppCalls) -> list[Installation]:
     return await collect(ask)
 
 
-async def collect(ask: Callable[[bytes], Awaitable[Answer]]) -> list[Installation]:
+async def collect(ask: Callable[[bytes], Awaitable[ListResponse]]) -> list[ListedInstallation]:
     """Follow the pages until one is empty; `ask` gives the answer to a GET of a target.
 
     Raises:
         AppKeyRefusedError: 401 or 403.
         MintFailedError: another status, an answer that cannot be understood, or no end of pages.
     """
-    found: dict[str, Installation] = {}
+    found: dict[str, ListedInstallation] = {}
     size = PAGE_SIZE
     pages = 0  # as the last answer counted them
     for number in range(PAGES_MOST):
@@ -133,7 +133,7 @@ def page_target(number: int, *, size: int) -> bytes:
     return b"/app/installations?limit=%d&page=%d" % (size, number)
 
 
-def read_page(answer: Answer) -> _Page:
+def read_page(answer: ListResponse) -> _Page:
     """Take a page apart; its entries are not looked at yet.
 
     Raises:
@@ -157,7 +157,7 @@ def read_page(answer: Answer) -> _Page:
         raise MintFailedError("the API's list of installations cannot be understood") from None
 
 
-def read_entry(raw: bytes | msgspec.Raw) -> Installation | None:
+def read_entry(raw: bytes | msgspec.Raw) -> ListedInstallation | None:
     """Read an entry; `None` if it names no installation that a request could name."""
     try:
         entry = msgspec.json.decode(raw, type=_Entry)
@@ -167,7 +167,7 @@ def read_entry(raw: bytes | msgspec.Raw) -> Installation | None:
         return None
     organization = entry.organization or _Organization()
     known = organization.id is not None and is_id(organization.id.encode())
-    return Installation(
+    return ListedInstallation(
         id=canonical_id(entry.id),
         organization_id=canonical_id(organization.id) if organization.id and known else None,
         organization_name=_name(organization.full_name) or _name(organization.name),
@@ -201,7 +201,7 @@ RENEW_SECONDS = 300.0
 ASK_AGAIN_SECONDS = 10.0
 
 
-class Directory:
+class InstallationDirectory:
     """The app's installations, and the organization that each is on."""
 
     def __init__(

@@ -29,7 +29,7 @@ IN_DIRECTORY = "app.private_keys_dir"
 FILES_MOST = 100  # more are no directory of keys, but the wrong one
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
+class KeyReading(msgspec.Struct, frozen=True, kw_only=True):
     """What a source holds now."""
 
     keys: tuple[SigningKey, ...] = ()
@@ -43,38 +43,38 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 class KeySource(Protocol):
     """Where keys come from."""
 
-    def read(self) -> Reading | None:
+    def read(self) -> KeyReading | None:
         """Look again; `None` if nothing has changed. The first reading is never `None`."""
 
 
 def source_of(app: AppConfig) -> KeySource:
     """Give the source that the configuration names; exactly one is set."""
     if app.private_key_file is not None:
-        return KeyFile(app.private_key_file)
+        return FileKeySource(app.private_key_file)
     if app.private_keys_dir is not None:
-        return KeyDirectory(app.private_keys_dir)
-    return KeyText(app.private_key.reveal() if app.private_key is not None else "")
+        return DirectoryKeySource(app.private_keys_dir)
+    return InlineKeySource(app.private_key.reveal() if app.private_key is not None else "")
 
 
-def load_keys(app: AppConfig) -> Reading:
+def load_keys(app: AppConfig) -> KeyReading:
     """Read the keys for once.
 
     Raises:
         KeyUnusableError: there is no usable one.
     """
-    reading = source_of(app).read() or Reading()
+    reading = source_of(app).read() or KeyReading()
     if not reading.keys:
         raise reading.rejected[-1]
     return reading
 
 
-class KeyText:
+class InlineKeySource:
     """A key that was given as text and stays."""
 
     def __init__(self, text: str) -> None:
         self._text: str | None = text
 
-    def read(self) -> Reading | None:
+    def read(self) -> KeyReading | None:
         """Parse it, once."""
         if self._text is None:
             return None
@@ -82,11 +82,11 @@ class KeyText:
         try:
             key = parse_signing_key(text, source="app.private_key")
         except KeyUnusableError as error:
-            return Reading(rejected=(error,))
-        return Reading(keys=(key,), news=(key,))
+            return KeyReading(rejected=(error,))
+        return KeyReading(keys=(key,), news=(key,))
 
 
-class KeyFile:
+class FileKeySource:
     """One file, which may change."""
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +95,7 @@ class KeyFile:
         self._is_first = True
         self._told: str | None = None  # the fingerprint of the key last told; none after an alarm
 
-    def read(self) -> Reading | None:
+    def read(self) -> KeyReading | None:
         """Read it if it has changed.
 
         A pipe gives its key once, at start; opening it again would wait for a writer for ever.
@@ -108,10 +108,10 @@ class KeyFile:
             key = load_key_file(self._path, may_wait=may_wait)
         except KeyUnusableError as error:
             self._told = None
-            return Reading(rejected=(error,))
+            return KeyReading(rejected=(error,))
         is_news = key.fingerprint != self._told
         self._told = key.fingerprint
-        return Reading(keys=(key,), news=(key,) if is_news else ())
+        return KeyReading(keys=(key,), news=(key,) if is_news else ())
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +122,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     error: KeyUnusableError | None = None
 
 
-class KeyDirectory:
+class DirectoryKeySource:
     """A directory of files, the newest of which is the best.
 
     Names that begin with a dot are passed over: Kubernetes keeps its `..data` there, editors their
@@ -136,7 +136,7 @@ class KeyDirectory:
         self._files: dict[str, _File] = {}
         self._in_alarm = False
 
-    def read(self) -> Reading | None:
+    def read(self) -> KeyReading | None:
         """Read what has changed."""
         try:
             listed = self._list()
@@ -156,15 +156,15 @@ class KeyDirectory:
         fresh = good_keys(changed) - good_keys(before.values())
         news = tuple(key for key in keys if self._in_alarm or key.fingerprint in fresh)
         self._seen, self._in_alarm = listed, False
-        return Reading(keys=keys, news=news, rejected=rejected)
+        return KeyReading(keys=keys, news=news, rejected=rejected)
 
     def _alarm(
         self, error: KeyUnusableError, *others: KeyUnusableError, seen: object
-    ) -> Reading | None:
+    ) -> KeyReading | None:
         if seen == self._seen:
             return None
         self._seen, self._in_alarm = seen, True
-        return Reading(rejected=(*others, error))
+        return KeyReading(rejected=(*others, error))
 
     def _list(self) -> dict[str, Signature | None]:
         """Say of each file how it looks; directories and links to nothing are no files.
@@ -250,7 +250,7 @@ class KeyWatcher(Protocol):
         """The alarm is over."""
 
 
-class Unwatched:
+class NoKeyWatcher:
     """A `KeyWatcher` that passes nothing on."""
 
     def loaded(self, fingerprint: str) -> None:
@@ -286,7 +286,7 @@ class KeyRing:
         """
         self._source = source_of(app)
         self._now = now
-        self._watcher: KeyWatcher = watcher or Unwatched()
+        self._watcher: KeyWatcher = watcher or NoKeyWatcher()
         self._keys: tuple[SigningKey, ...] = ()
         self._refused_at: dict[str, float] = {}
         self._active = ""

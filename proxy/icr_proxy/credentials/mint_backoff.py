@@ -35,8 +35,8 @@ BACKOFF_JITTER_SHARE = 0.4  # so that those that failed together do not try agai
 RETRY_AFTER_MOST = 300.0  # an API that says "in a day" by mistake must not be believed
 
 
-class Failure(msgspec.Struct, kw_only=True):
-    """Why there is no new token, and until when asking again is pointless."""
+class MintFailure(msgspec.Struct, kw_only=True):
+    """A failed mint, and until when asking again is pointless."""
 
     error: MintError
     began: float
@@ -62,22 +62,22 @@ class Failure(msgspec.Struct, kw_only=True):
         return self.since <= now < self.until
 
 
-class Failures:
-    """The failures of one cache's mints; bounded, the least recently used leaves first."""
+class MintFailures:
+    """Negative cache of failed mints; bounded, the least recently used leaves first."""
 
     def __init__(
         self, *, max_entries: int, negative_ttl: float, random: Callable[[], float]
     ) -> None:
         # Apart from the tokens, so that invented installations push none of them out.
-        self._of: Recent[TokenKey, Failure] = Recent(max_entries)
-        self._of_app: Failure | None = None
+        self._of: Recent[TokenKey, MintFailure] = Recent(max_entries)
+        self._of_app: MintFailure | None = None
         self._negative_ttl = negative_ttl
         self._random = random
 
     def __len__(self) -> int:
         return len(self._of)
 
-    def find(self, key: TokenKey, *, now: float) -> Failure | None:
+    def find(self, key: TokenKey, *, now: float) -> MintFailure | None:
         """Give the failure that makes asking for this key pointless at present, if there is one."""
         for failure in (self._of_app, self._of.use(key)):
             if failure is not None and failure.holds(now):
@@ -106,7 +106,7 @@ class Failures:
         # A row of failures is one while nobody could have succeeded for long in between.
         in_a_row = last is not None and last.since <= now < last.until + BACKOFF_MOST
         began = last.began if last is not None and in_a_row else now
-        failure = Failure(error=error, began=began, since=now, until=now + wait, count=count)
+        failure = MintFailure(error=error, began=began, since=now, until=now + wait, count=count)
         if about_app:
             self._of_app = failure
         else:
@@ -127,7 +127,7 @@ class Failures:
             del self._of[key]
 
 
-def next_round(failure: Failure | None, now: float) -> int:
+def next_round(failure: MintFailure | None, now: float) -> int:
     """Count failures one after the other; mints that failed together failed once."""
     if failure is None:
         return 1
@@ -154,7 +154,7 @@ FAILURES_BURST = 50  # mints of unknown installations that may fail at once, ove
 FAILURES_PER_SECOND = 1.0  # … and how fast that allowance grows back
 
 
-class Allowance(msgspec.Struct, kw_only=True):
+class TokenBucket(msgspec.Struct, kw_only=True):
     """A token bucket: it holds `most`, and gains `per_second`."""
 
     most: float
@@ -174,11 +174,11 @@ class Allowance(msgspec.Struct, kw_only=True):
         self.left -= 1
 
 
-class Rations:
-    """The allowances of all installations; bounded, the least recently used leaves first."""
+class RemintLimiter:
+    """Limits how often refused tokens are minted anew, by installation; bounded, LRU."""
 
     def __init__(self, *, max_entries: int) -> None:
-        self._allowances: Recent[TokenKey, Allowance] = Recent(max_entries)
+        self._allowances: Recent[TokenKey, TokenBucket] = Recent(max_entries)
 
     def __len__(self) -> int:
         return len(self._allowances)
@@ -187,7 +187,7 @@ class Rations:
         """Take one, if there is one left."""
         allowance = self._allowances.use(key)
         if allowance is None:
-            allowance = self._allowances[key] = Allowance(
+            allowance = self._allowances[key] = TokenBucket(
                 most=REFUSALS_BURST, per_second=REFUSALS_PER_SECOND, left=REFUSALS_BURST, at=now
             )
         if not allowance.has_left(now):
@@ -196,11 +196,11 @@ class Rations:
         return True
 
 
-class FailureRation:
-    """How many mints of unknown installations may still fail."""
+class FailureLimiter:
+    """Limits failed mints of unknown installations."""
 
     def __init__(self, *, now: float) -> None:
-        self._allowance = Allowance(
+        self._allowance = TokenBucket(
             most=FAILURES_BURST, per_second=FAILURES_PER_SECOND, left=FAILURES_BURST, at=now
         )
         self._is_told = False

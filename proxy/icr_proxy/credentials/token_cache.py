@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from icr_proxy.credentials.access_token import CachedToken, keep
-from icr_proxy.credentials.mint_backoff import FailureRation, Failures, Rations
+from icr_proxy.credentials.mint_backoff import FailureLimiter, MintFailures, RemintLimiter
 from icr_proxy.errors import (
     InstallationBlockedError,
     InstallationRefusedError,
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from icr_proxy.identifiers import TokenKey
 
 
-class Issued:
-    """Tokens by the order in which they were minted; the oldest leaves when there are too many."""
+class IssuedTokens:
+    """Issued tokens in the order of minting; bounded, the oldest leaves first."""
 
     def __init__(self, *, max_entries: int) -> None:
         self._max_entries = max_entries
@@ -83,8 +83,8 @@ class TokenWatcher(Protocol):
         """The API refused a token: `dropped`, `stale` (another has come) or `limited`."""
 
 
-class Listing(Protocol):
-    """The API's list of installations; `installations.Directory` is one."""
+class InstallationListing(Protocol):
+    """The API's list of installations; `installations.InstallationDirectory` is one."""
 
     def knows(self, installation: str) -> bool:
         """Whether it was in the list when the API was last asked."""
@@ -93,8 +93,8 @@ class Listing(Protocol):
         """Ask the API anew, if it is not in the list. Raises MintError."""
 
 
-class Tokens:
-    """The cache of one app at one base URL."""
+class TokenCache:
+    """The token cache of one app at one base URL."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Tokens:
         watcher: TokenWatcher,
         sleep: Callable[[float], Awaitable[None]] | None = None,
         dropped: Callable[[TokenKey, str | None], None] = lambda _key, _fingerprint: None,
-        listing: Listing | None = None,
+        listing: InstallationListing | None = None,
     ) -> None:
         """Keep what `mint` gives; with `sleep`, requests wait while short failures of it pass.
 
@@ -121,12 +121,12 @@ class Tokens:
         self._random = random
         self._watcher = watcher
         self._cached: Recent[TokenKey, CachedToken] = Recent(config.max_entries)
-        self._failures = Failures(
+        self._failures = MintFailures(
             max_entries=config.max_entries, negative_ttl=config.negative_ttl, random=random
         )
-        self._rations = Rations(max_entries=config.max_entries)
+        self._rations = RemintLimiter(max_entries=config.max_entries)
         self._listing = listing
-        self._failure_ration = FailureRation(now=now())
+        self._failure_ration = FailureLimiter(now=now())
         self._turns_of_unknown = asyncio.Semaphore(UNKNOWN_AT_ONCE)
         self._proven: Recent[TokenKey, bool] = Recent(config.max_entries)
         self._blocked: set[TokenKey] = set()
@@ -135,7 +135,7 @@ class Tokens:
         # The generation up to which no token may be sent any more.
         self._dropped_up_to: Recent[TokenKey, int] = Recent(config.max_entries)
         self._generation = 0
-        self.issued = Issued(max_entries=config.max_entries * ISSUED_SHARE)
+        self.issued = IssuedTokens(max_entries=config.max_entries * ISSUED_SHARE)
         """What may still live at the API; kept only if `tokens.revoke_on_exit` is on."""
 
     def at_hand(self, key: TokenKey) -> CachedToken | None:

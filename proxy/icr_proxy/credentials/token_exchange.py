@@ -43,7 +43,7 @@ from icr_proxy.upstream.interface import UpstreamRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from icr_proxy.credentials.app_client import AppAnswer, AppCalls
+    from icr_proxy.credentials.app_client import AppClient, AppResponse
     from icr_proxy.upstream.interface import Upstream
 
 ANSWER_LIMIT = 64 * 1024  # bytes; a real answer has under one KiB
@@ -65,7 +65,7 @@ OFFSETS = ((" UTC", "Z"), (" GMT", "Z"), (" +", "+"), (" -", "-"), ("\N{MINUS SI
 BY_HUNDREDS: dict[int, MintReason] = {3: "redirect", 4: "status-4xx", 5: "status-5xx"}
 
 
-class TokenAnswer(msgspec.Struct, rename="camel"):
+class TokenResponse(msgspec.Struct, rename="camel"):
     """What is used of the API's `AppAccessToken` and `InstallationAccessToken`."""
 
     token: str | None = None
@@ -78,10 +78,10 @@ class TokenAnswer(msgspec.Struct, rename="camel"):
     permissions: object = None
 
 
-class Exchange:
+class TokenExchange:
     """Mints: one call, one token or one `MintError`."""
 
-    def __init__(self, *, calls: AppCalls, timeout: float, now: Callable[[], float]) -> None:
+    def __init__(self, *, calls: AppClient, timeout: float, now: Callable[[], float]) -> None:
         self._calls = calls
         self._timeout = timeout
         self._now = now
@@ -108,7 +108,7 @@ class Exchange:
         return judge(key, answer, now=self._now())
 
 
-def judge(key: TokenKey, answer: AppAnswer, *, now: float) -> AccessToken:
+def judge(key: TokenKey, answer: AppResponse, *, now: float) -> AccessToken:
     """Find the token in an answer.
 
     Raises:
@@ -149,7 +149,7 @@ def is_same(found: str, asked: str | None) -> bool:
     return asked is not None and canonical_id(found) == canonical_id(asked)
 
 
-def refusal(key: TokenKey, answer: AppAnswer, *, server_now: float) -> MintError:
+def refusal(key: TokenKey, answer: AppResponse, *, server_now: float) -> MintError:
     """Say by its status what a failed mint is about."""
     status = answer.status
     wait = retry_after(answer.headers, server_now=server_now)
@@ -178,21 +178,21 @@ def refusal(key: TokenKey, answer: AppAnswer, *, server_now: float) -> MintError
     )
 
 
-def parse_answer(body: bytes) -> TokenAnswer:
+def parse_answer(body: bytes) -> TokenResponse:
     """Read the token answer.
 
     Raises:
         MintFailedError: it is not JSON of the expected shape.
     """
     try:
-        return msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=TokenAnswer)
+        return msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=TokenResponse)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MintFailedError(
             "the API's answer to a token request cannot be understood", reason="malformed"
         ) from None
 
 
-def usable(found: TokenAnswer) -> str:
+def usable(found: TokenResponse) -> str:
     """Give the token of an answer, if it is fit for a header and active.
 
     Raises:

@@ -12,7 +12,7 @@ from icr_proxy.credentials.key_ring import load_keys
 from icr_proxy.credentials.key_tools import encoding_of
 from icr_proxy.credentials.signing_key import read_key_file
 from icr_proxy.doctor import api_checks, network_checks
-from icr_proxy.doctor.findings import Finding
+from icr_proxy.doctor.findings import DoctorFinding
 from icr_proxy.errors import DirectoryInUseError, KeyUnusableError, StartError
 from icr_proxy.files import pem_of
 from icr_proxy.net.egress_proxy import unused_proxies
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 REMEDY = "download a private key of the app from the registry"
 
 
-async def key(case: Case) -> AsyncIterator[Finding]:
+async def key(case: Case) -> AsyncIterator[DoctorFinding]:
     """Load the private key as the proxy would, or all keys of a directory."""
     if case.config.app.private_keys_dir is not None:
         for finding in _keys(case.config.app):
@@ -37,22 +37,22 @@ async def key(case: Case) -> AsyncIterator[Finding]:
     try:
         signer = case.session.keys.current()
     except KeyUnusableError as error:
-        yield Finding("key", "fail", error.detail, REMEDY)
+        yield DoctorFinding("key", "fail", error.detail, REMEDY)
     else:
         text = _key_text(case.config.app)
-        yield Finding("key", "ok", describe(signer, *([encoding_of(text)] if text else [])))
+        yield DoctorFinding("key", "ok", describe(signer, *([encoding_of(text)] if text else [])))
 
 
-def _keys(app: AppConfig) -> Iterator[Finding]:
+def _keys(app: AppConfig) -> Iterator[DoctorFinding]:
     try:
         reading = load_keys(app)
     except KeyUnusableError as error:
-        yield Finding("key", "fail", error.detail, REMEDY)
+        yield DoctorFinding("key", "fail", error.detail, REMEDY)
         return
     for each in reading.rejected:
-        yield Finding("key", "warn", each.detail, f"remove that file, or {REMEDY}")
+        yield DoctorFinding("key", "warn", each.detail, f"remove that file, or {REMEDY}")
     for found in reading.keys:
-        yield Finding("key", "ok", describe(found))
+        yield DoctorFinding("key", "ok", describe(found))
 
 
 def describe(key: SigningKey, *more: str) -> str:
@@ -69,13 +69,15 @@ def _key_text(app: AppConfig) -> str:
     return ""
 
 
-async def secret_files(case: Case) -> AsyncIterator[Finding]:
+async def secret_files(case: Case) -> AsyncIterator[DoctorFinding]:
     """Look for files with keys and secrets that other users can read."""
     for found in exposed_secrets(case.config):
-        yield Finding("secret files", "warn", str(found), "let the proxy's user alone read it")
+        yield DoctorFinding(
+            "secret files", "warn", str(found), "let the proxy's user alone read it"
+        )
 
 
-async def audit_trail(case: Case) -> AsyncIterator[Finding]:
+async def audit_trail(case: Case) -> AsyncIterator[DoctorFinding]:
     """Look at the audit trail as a start does, if there is to be one."""
     audit = case.config.audit
     if audit.directory is None:
@@ -83,25 +85,25 @@ async def audit_trail(case: Case) -> AsyncIterator[Finding]:
     try:
         await asyncio.to_thread(inspect_trail, audit.directory, config=audit)
     except DirectoryInUseError as error:
-        yield Finding("audit trail", "ok", f"{error.detail.partition('; ')[0]}")
+        yield DoctorFinding("audit trail", "ok", f"{error.detail.partition('; ')[0]}")
     except StartError as error:
-        yield Finding("audit trail", "fail", error.detail, "see docs/audit.md, After a cut")
+        yield DoctorFinding("audit trail", "fail", error.detail, "see docs/audit.md, After a cut")
     else:
-        yield Finding("audit trail", "ok", f"{audit.directory} can be used")
+        yield DoctorFinding("audit trail", "ok", f"{audit.directory} can be used")
 
 
-async def egress(case: Case) -> AsyncIterator[Finding]:
+async def egress(case: Case) -> AsyncIterator[DoctorFinding]:
     """Look for a proxy that other programs would use, and this one does not."""
     unused = unused_proxies(case.environ, base_url=case.config.upstream.base_url)
     if unused:
-        yield Finding(
+        yield DoctorFinding(
             "egress proxy",
             "warn",
             f"not used, although the environment has {' and '.join(unused)}",
             f"allow direct connections from here to {case.host} port {case.port}",
         )
     else:
-        yield Finding("egress proxy", "ok", "none is set for the API; connections are direct")
+        yield DoctorFinding("egress proxy", "ok", "none is set for the API; connections are direct")
 
 
 CONFIGURATION = "configuration"
@@ -112,7 +114,7 @@ class Step:
     """One thing to look at; it is skipped if one of `needs` failed or was skipped."""
 
     name: str
-    look: Callable[[Case], AsyncIterator[Finding]]
+    look: Callable[[Case], AsyncIterator[DoctorFinding]]
     needs: tuple[str, ...] = ()
 
 
@@ -132,7 +134,7 @@ STEPS = (
 )
 
 
-async def examine(case: Case, *, tell: Callable[[Finding], None]) -> None:
+async def examine(case: Case, *, tell: Callable[[DoctorFinding], None]) -> None:
     """Go through all steps, telling each finding as soon as it is known; revoke in the end."""
     stuck: set[str] = set()
     try:
@@ -140,7 +142,7 @@ async def examine(case: Case, *, tell: Callable[[Finding], None]) -> None:
             cause = next((name for name in step.needs if name in stuck), None)
             if cause is not None:
                 stuck.add(step.name)
-                tell(Finding(step.name, "skip", f"needs {cause}"))
+                tell(DoctorFinding(step.name, "skip", f"needs {cause}"))
                 continue
             async for finding in step.look(case):
                 tell(finding)
@@ -151,10 +153,10 @@ async def examine(case: Case, *, tell: Callable[[Finding], None]) -> None:
             tell(finding)
 
 
-def not_examined(problems: tuple[str, ...]) -> list[Finding]:
+def not_examined(problems: tuple[str, ...]) -> list[DoctorFinding]:
     """Give the findings if there is no configuration to examine."""
     remedy = "mend the configuration; `icr-proxy check` looks at nothing else"
     return [
-        Finding(CONFIGURATION, "fail", "\n".join(problems), remedy),
-        *(Finding(step.name, "skip", f"needs {CONFIGURATION}") for step in STEPS),
+        DoctorFinding(CONFIGURATION, "fail", "\n".join(problems), remedy),
+        *(DoctorFinding(step.name, "skip", f"needs {CONFIGURATION}") for step in STEPS),
     ]

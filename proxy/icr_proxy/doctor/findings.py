@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.config.models import Config
     from icr_proxy.credentials.access_token import AccessToken
-    from icr_proxy.credentials.installations import Installation
+    from icr_proxy.credentials.installations import ListedInstallation
     from icr_proxy.doctor.session import AppSession
 
 State = Literal["ok", "warn", "fail", "skip"]
@@ -28,7 +28,7 @@ ARROW = "→ "
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DoctorFinding:
     """One row: what was looked at, how it is, and what to do if it is not well."""
 
     name: str
@@ -37,7 +37,7 @@ class Finding:
     remedy: str = ""
 
 
-def lines(finding: Finding, *, width: int | None) -> list[str]:
+def lines(finding: DoctorFinding, *, width: int | None) -> list[str]:
     """Write a finding without its state, which may be coloured; wrapped if there is a width."""
     margin = " " * (STATE_WIDTH + NAME_WIDTH + 2)
     texts = finding.detail.splitlines() or [""]
@@ -60,7 +60,7 @@ def _wrapped(text: str, *, room: int, hang: str) -> list[str]:
     return wrapped or [text]
 
 
-def summary(findings: Sequence[Finding]) -> str:
+def summary(findings: Sequence[DoctorFinding]) -> str:
     """Count: `11 ok, 1 warning, 0 failures`."""
     counts = Counter(each.state for each in findings)
     parts = [
@@ -77,12 +77,12 @@ def _many(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def failed(findings: Sequence[Finding]) -> bool:
+def failed(findings: Sequence[DoctorFinding]) -> bool:
     """Tell whether something does not work."""
     return any(each.state == "fail" for each in findings)
 
 
-def as_json(findings: Sequence[Finding]) -> str:
+def as_json(findings: Sequence[DoctorFinding]) -> str:
     """Write everything as one document."""
     counts = Counter(each.state for each in findings)
     document = {
@@ -103,7 +103,7 @@ class Case:
     """The only installation to try, if one was named."""
     everyone: bool = False
     """Whether all installations are tried, however many."""
-    listed: list[Installation] = field(default_factory=list)
+    listed: list[ListedInstallation] = field(default_factory=list)
     minted: dict[str, AccessToken] = field(default_factory=dict)
     is_bad_request: bool = False
     """Whether the API took the app's own calls for bad requests, as of an unknown version."""

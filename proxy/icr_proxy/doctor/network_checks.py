@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from icr_proxy.doctor.findings import Finding
+from icr_proxy.doctor.findings import DoctorFinding
 from icr_proxy.errors import StartError
 from icr_proxy.net.addresses import is_loopback
-from icr_proxy.upstream.dialer import OwnPlaces, parse_address
+from icr_proxy.upstream.dialer import OwnAddresses, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -104,14 +104,14 @@ def _joined(*parts: str | None) -> str:
 EXPIRES_SOON_DAYS = 14
 
 
-async def names(case: Case) -> AsyncIterator[Finding]:
+async def names(case: Case) -> AsyncIterator[DoctorFinding]:
     """Resolve the API's name."""
     loop, (host, port) = asyncio.get_running_loop(), case.place
     try:
         async with asyncio.timeout(case.config.upstream.timeouts.connect):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:  # TimeoutError is an OSError
-        yield Finding(
+        yield DoctorFinding(
             "DNS",
             "fail",
             f"the name {host} is not resolved: {reason(exc)}",
@@ -119,29 +119,29 @@ async def names(case: Case) -> AsyncIterator[Finding]:
         )
         return
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
-    own = OwnPlaces()
+    own = OwnAddresses()
     own.add(listener.bind for listener in case.config.listeners)
     if any(own.includes(each, port) for each in addresses):
-        yield Finding(
+        yield DoctorFinding(
             "DNS",
             "fail",
             f"{host} port {port} is this proxy's own listener: it would ask itself for tokens",
             "set upstream.address to where the API really is",
         )
     elif addresses == [host]:
-        yield Finding("DNS", "ok", f"{host} is an address, no name")
+        yield DoctorFinding("DNS", "ok", f"{host} is an address, no name")
     else:
-        yield Finding("DNS", "ok", f"{host} is {', '.join(addresses)}")
+        yield DoctorFinding("DNS", "ok", f"{host} is {', '.join(addresses)}")
 
 
-async def connection(case: Case) -> AsyncIterator[Finding]:
+async def connection(case: Case) -> AsyncIterator[DoctorFinding]:
     """Open a connection and close it."""
     clock = case.session.clocks.clock
     began = clock()
     try:
         peer = await _connect(case, tls=None)
     except OSError as exc:
-        yield Finding(
+        yield DoctorFinding(
             "TCP",
             "fail",
             f"{case.place[0]} port {case.place[1]} takes no connection: {reason(exc)}",
@@ -150,11 +150,13 @@ async def connection(case: Case) -> AsyncIterator[Finding]:
         return
     milliseconds = max(1, round((clock() - began) * 1000))
     where = peer.get_extra_info("peername") or ("the API", case.port)
-    yield Finding("TCP", "ok", f"connected to {where[0]} port {where[1]} in {milliseconds} ms")
+    yield DoctorFinding(
+        "TCP", "ok", f"connected to {where[0]} port {where[1]} in {milliseconds} ms"
+    )
     peer.abort()
 
 
-async def encryption(case: Case) -> AsyncIterator[Finding]:
+async def encryption(case: Case) -> AsyncIterator[DoctorFinding]:
     """Shake hands over TLS and look at the certificate."""
     if not case.is_encrypted:
         yield _plain(case)
@@ -164,14 +166,14 @@ async def encryption(case: Case) -> AsyncIterator[Finding]:
         tls = parse_address(upstream.base_url, ca_file=upstream.ca_file).tls
         peer = await _connect(case, tls=tls)
     except StartError as error:
-        yield Finding("TLS", "fail", error.detail, "name a file of PEM certificates in it")
+        yield DoctorFinding("TLS", "fail", error.detail, "name a file of PEM certificates in it")
     except ssl.SSLError as exc:
         detail, remedy = advice(exc, ca_file=upstream.ca_file)
         if isinstance(exc, ssl.SSLCertVerificationError):
             detail += await _issuer_that_failed(case)
-        yield Finding("TLS", "fail", detail, remedy)
+        yield DoctorFinding("TLS", "fail", detail, remedy)
     except OSError as exc:
-        yield Finding(
+        yield DoctorFinding(
             "TLS",
             "fail",
             f"the handshake broke off: {reason(exc)}",
@@ -182,10 +184,10 @@ async def encryption(case: Case) -> AsyncIterator[Finding]:
         peer.abort()
 
 
-def _plain(case: Case) -> Finding:
+def _plain(case: Case) -> DoctorFinding:
     if is_loopback(case.host):
-        return Finding("TLS", "ok", "not used: the base URL is plain http on this machine")
-    return Finding(
+        return DoctorFinding("TLS", "ok", "not used: the base URL is plain http on this machine")
+    return DoctorFinding(
         "TLS",
         "warn",
         "not used: the base URL is plain http, so tokens can be read on the way",
@@ -193,13 +195,13 @@ def _plain(case: Case) -> Finding:
     )
 
 
-def _certificate(case: Case, tls: ssl.SSLObject) -> Finding:
+def _certificate(case: Case, tls: ssl.SSLObject) -> DoctorFinding:
     issuer, expires_at = read_certificate(tls.getpeercert() or {})
     days = (expires_at - case.session.clocks.now()) / 86400
     detail = f"{tls.version()}, issued by {issuer}, {days:.0f} days to go"
     if days >= EXPIRES_SOON_DAYS:
-        return Finding("TLS", "ok", detail)
-    return Finding(
+        return DoctorFinding("TLS", "ok", detail)
+    return DoctorFinding(
         "TLS", "warn", detail, "have the certificate renewed by whoever runs what answers there"
     )
 

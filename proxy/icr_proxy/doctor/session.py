@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from icr_proxy.clock import Clocks
     from icr_proxy.config.models import Config
-    from icr_proxy.credentials.app_client import AppCalls
-    from icr_proxy.credentials.installations import Installation
-    from icr_proxy.credentials.token_exchange import Exchange
+    from icr_proxy.credentials.app_client import AppClient
+    from icr_proxy.credentials.installations import ListedInstallation
+    from icr_proxy.credentials.token_exchange import TokenExchange
     from icr_proxy.upstream.pool import Pool
 
 Header = tuple[bytes, bytes]
@@ -62,14 +62,14 @@ class AppSession:
         return build_pool(self.config, metrics=Metrics(), clocks=self.clocks)
 
     @cached_property
-    def calls(self) -> AppCalls:
+    def calls(self) -> AppClient:
         """What the app itself asks the API with; it begins with the clock as measured by then."""
         calls = build_calls(self.config, keys=self.keys, upstream=self.pool, clocks=self.clocks)
         calls.skew = self.skew
         return calls
 
     @cached_property
-    def exchange(self) -> Exchange:
+    def exchange(self) -> TokenExchange:
         """What mints tokens."""
         return build_exchange(self.config, calls=self.calls, clocks=self.clocks)
 
@@ -88,7 +88,7 @@ class AppSession:
         self.skew = measure_skew(date, asked_at=asked_at, answered_at=self.clocks.now())
         return self.skew
 
-    async def list_installations(self) -> list[Installation]:
+    async def list_installations(self) -> list[ListedInstallation]:
         """List the active installations.
 
         Raises:

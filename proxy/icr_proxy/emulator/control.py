@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from icr_proxy.emulator.api.calls import Act, Answer, Call, Route, json_answer
+from icr_proxy.emulator.api.calls import Act, ApiResponse, Call, Route, json_answer
 from icr_proxy.emulator.api.organization_endpoints import approve
 from icr_proxy.emulator.api.shapes import Json, Shapes, amount_number
 from icr_proxy.emulator.api_errors import invalid, not_found
@@ -26,20 +26,20 @@ class _Key(msgspec.Struct, forbid_unknown_fields=True):
     pem: str | None = None
 
 
-def read_private_key(call: Call) -> Answer:
+def read_private_key(call: Call) -> ApiResponse:
     """Hand out the first private key."""
-    return Answer(
+    return ApiResponse(
         body=call.world.keys.private_pem.encode(),
         headers=(("Content-Type", "application/x-pem-file"),),
     )
 
 
-def list_keys(call: Call) -> Answer:
+def list_keys(call: Call) -> ApiResponse:
     """List the fingerprints of active keys."""
     return json_answer({"keys": list(call.world.keys.active)})
 
 
-def add_key(call: Call) -> Answer:
+def add_key(call: Call) -> ApiResponse:
     """Activate a key: the given one, or a new one whose private half is in the answer."""
     given = call.decode(_Key).pem
     pem = given or new_private_key()
@@ -51,7 +51,7 @@ def add_key(call: Call) -> Answer:
     return json_answer({"fingerprint": fingerprint, **made}, status=201)
 
 
-def delete_key(call: Call) -> Answer:
+def delete_key(call: Call) -> ApiResponse:
     """Deactivate a key."""
     if not call.world.keys.delete(call.params["fingerprint"]):
         raise not_found("Key")
@@ -202,24 +202,24 @@ class _Faults(msgspec.Struct, forbid_unknown_fields=True):
     when: When = "before"
 
 
-def read_state(call: Call) -> Answer:
+def read_state(call: Call) -> ApiResponse:
     """Tell settings, installations and counters."""
     return json_answer(state_report(call.world))
 
 
-def read_requests(call: Call) -> Answer:
+def read_requests(call: Call) -> ApiResponse:
     """Tell the latest requests, oldest first."""
     limit = call.number("limit", default=100)
     latest = list(call.world.requests)[-limit:] if limit else []
     return json_answer({"requests": [request_report(seen) for seen in latest]})
 
 
-def read_ledger(call: Call) -> Answer:
+def read_ledger(call: Call) -> ApiResponse:
     """Tell every movement of credits."""
     return json_answer(ledger_report(call.world))
 
 
-def change_settings(call: Call) -> Answer:
+def change_settings(call: Call) -> ApiResponse:
     """Throw switches while it runs."""
     changes = call.decode(dict[str, Any])
     known = asdict(call.world.settings)
@@ -233,7 +233,7 @@ def change_settings(call: Call) -> Answer:
     return json_answer({"settings": asdict(call.world.settings)})
 
 
-def seed(call: Call) -> Answer:
+def seed(call: Call) -> ApiResponse:
     """Add installations."""
     wish = call.decode(_Seed)
     if not 1 <= wish.count <= _MAX_COUNT:
@@ -261,7 +261,7 @@ def seed(call: Call) -> Answer:
 def on_installation(change: Callable[[World, Call, str], None]) -> Act:
     """Make an endpoint that does something to the installation in the path."""
 
-    def act(call: Call) -> Answer:
+    def act(call: Call) -> ApiResponse:
         installation_id = call.params["id"]
         if installation_id not in call.world.installations:
             raise not_found("Installation")
@@ -291,13 +291,13 @@ def _permit(world: World, call: Call, installation_id: str) -> None:
     world.set_permissions(installation_id, call.decode(_Permissions).permissions)
 
 
-def shift_clock(call: Call) -> Answer:
+def shift_clock(call: Call) -> ApiResponse:
     """Shift the clock further."""
     call.world.shift_clock(call.decode(_Shift).shift)
     return json_answer({"now": call.world.now(), "shift": call.world.clock.shift})
 
 
-def order_faults(call: Call) -> Answer:
+def order_faults(call: Call) -> ApiResponse:
     """Let the next calls fail."""
     wish = call.decode(_Faults)
     queues = call.world.faults.queues()
@@ -320,19 +320,19 @@ def order_faults(call: Call) -> Answer:
     return json_answer({name: len(queue) for name, queue in queues.items()}, status=201)
 
 
-def clear_faults(call: Call) -> Answer:
+def clear_faults(call: Call) -> ApiResponse:
     """Let all go well again."""
     call.world.faults.clear()
-    return Answer(status=204)
+    return ApiResponse(status=204)
 
 
-def approve_request(call: Call) -> Answer:
+def approve_request(call: Call) -> ApiResponse:
     """Approve a credit request, as an admin would in the dashboard."""
     wish = approve(call.world, call.params["requestId"])
     return json_answer(Shapes(call.world.settings).credit_request(wish))
 
 
-def reset(call: Call) -> Answer:
+def reset(call: Call) -> ApiResponse:
     """Return to the state of the start; settings and keys stay."""
     call.world.reset()
     return json_answer(state_report(call.world))

@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from icr_proxy.emulator.api.calls import Answer, json_answer
+from icr_proxy.emulator.api.calls import ApiResponse, json_answer
 from icr_proxy.emulator.api_errors import error_body
 from icr_proxy.emulator.settings import Fault, Kind
 
@@ -15,14 +15,16 @@ _JSON: Final = "application/json; charset=utf-8"
 _FIRST_ERROR: Final = 400
 
 
-def respond(answer: Answer, *, date: str) -> web.StreamResponse:
+def respond(answer: ApiResponse, *, date: str) -> web.StreamResponse:
     """Turn an answer without a stream into a response."""
     response = web.Response(status=answer.status, body=answer.body or None)
     _dress(response, answer=answer, date=date)
     return response
 
 
-async def send_stream(request: web.BaseRequest, *, answer: Answer, date: str) -> web.StreamResponse:
+async def send_stream(
+    request: web.BaseRequest, *, answer: ApiResponse, date: str
+) -> web.StreamResponse:
     """Send an answer whose body is produced piece by piece, with back-pressure."""
     response = web.StreamResponse(status=answer.status)
     _dress(response, answer=answer, date=date)
@@ -63,7 +65,7 @@ async def pause(seconds: float | None, *, closing: asyncio.Event) -> None:
         return
 
 
-def _dress(response: web.StreamResponse, *, answer: Answer, date: str) -> None:
+def _dress(response: web.StreamResponse, *, answer: ApiResponse, date: str) -> None:
     response.headers["Server"] = _SERVER
     response.headers["Date"] = date
     for name, value in answer.headers:
@@ -78,25 +80,25 @@ async def _status(
         is_error = fault.status >= _FIRST_ERROR
         payload = error_body(fault.status, "Ordered fault") if is_error else {}
         plain = json_answer(payload, status=fault.status)
-        answer = Answer(status=fault.status, body=plain.body, headers=plain.headers + extra)
+        answer = ApiResponse(status=fault.status, body=plain.body, headers=plain.headers + extra)
         return respond(answer, date=date)
     body = fault.body.encode() if isinstance(fault.body, str) else fault.body
     if not any(name.lower() == "content-type" for name, _ in extra):
         extra = (("Content-Type", _JSON), *extra)
-    return respond(Answer(status=fault.status, body=body, headers=extra), date=date)
+    return respond(ApiResponse(status=fault.status, body=body, headers=extra), date=date)
 
 
 async def _malformed(
     fault: Fault, _request: web.BaseRequest, date: str, _closing: asyncio.Event
 ) -> web.StreamResponse:
     headers = (("Content-Type", _JSON), *fault.headers.items())
-    return respond(Answer(body=b'{"token": "crs_', headers=headers), date=date)
+    return respond(ApiResponse(body=b'{"token": "crs_', headers=headers), date=date)
 
 
 async def _empty(
     fault: Fault, _request: web.BaseRequest, date: str, _closing: asyncio.Event
 ) -> web.StreamResponse:
-    return respond(Answer(headers=tuple(fault.headers.items())), date=date)
+    return respond(ApiResponse(headers=tuple(fault.headers.items())), date=date)
 
 
 async def _hang(
@@ -110,14 +112,14 @@ async def _reset(
     _fault: Fault, request: web.BaseRequest, date: str, _closing: asyncio.Event
 ) -> web.StreamResponse:
     hang_up(request)
-    return respond(Answer(status=503), date=date)  # never sent: the connection is gone
+    return respond(ApiResponse(status=503), date=date)  # never sent: the connection is gone
 
 
 async def _truncated(
     fault: Fault, request: web.BaseRequest, date: str, _closing: asyncio.Event
 ) -> web.StreamResponse:
     half = b'{"credits": ['
-    answer = Answer(
+    answer = ApiResponse(
         headers=(("Content-Type", _JSON), *fault.headers.items()),
         stream=(half,),
         length=2 * len(half),

@@ -8,7 +8,7 @@ import gzip
 from collections.abc import Iterator
 from typing import Final
 
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
+from icr_proxy.emulator.api.calls import ApiResponse, Call, Route, json_answer
 from icr_proxy.emulator.api_errors import ApiError, invalid
 
 # What `bytes` repeats: every byte value, in a period that is no power of two, so that a chunk
@@ -26,7 +26,7 @@ def pattern(length: int) -> Iterator[bytes]:
         yield piece
 
 
-def echo(call: Call) -> Answer:
+def echo(call: Call) -> ApiResponse:
     """Say what was received."""
     seen = call.seen
     headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in seen.headers]
@@ -42,28 +42,28 @@ def echo(call: Call) -> Answer:
     )
 
 
-def send_bytes(call: Call) -> Answer:
+def send_bytes(call: Call) -> ApiResponse:
     """Stream any number of bytes, with `Content-Length`, or chunked with `?chunked=1`."""
     text = call.params["n"]
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
         raise invalid("n must be a non-negative integer")
     chunked = call.query.get("chunked", ["0"])[-1] not in ("", "0")
-    return Answer(
+    return ApiResponse(
         headers=(("Content-Type", "application/octet-stream"),),
         stream=pattern(int(text)),
         length=None if chunked else int(text),
     )
 
 
-def sink(call: Call) -> Answer:
+def sink(call: Call) -> ApiResponse:
     """Swallow a body of any size and say how long it was."""
     return json_answer({"length": call.seen.body_length, "sha256": call.seen.body_sha256})
 
 
-def compressed(_call: Call) -> Answer:
+def compressed(_call: Call) -> ApiResponse:
     """Send JSON compressed, whatever the request accepts; a proxy must not unpack it."""
     body = gzip.compress(b'{"compressed":true,"filler":"' + b"icr " * 256 + b'"}', mtime=0)
-    return Answer(
+    return ApiResponse(
         body=body,
         headers=(
             ("Content-Type", "application/json; charset=utf-8"),
@@ -74,7 +74,7 @@ def compressed(_call: Call) -> Answer:
     )
 
 
-def redirect(call: Call) -> Answer:
+def redirect(call: Call) -> ApiResponse:
     """Redirect to another host, which a proxy must not follow; with `?to=`, to a path here."""
     path = call.query.get("to", [""])[-1]
     if path:
@@ -82,18 +82,18 @@ def redirect(call: Call) -> Answer:
         host = hosts[0].decode("latin-1") if hosts else "localhost"
         if not path.startswith("/"):
             raise invalid("to must be a path")
-        return Answer(status=302, headers=(("Location", f"http://{host}{path}"),))
-    return Answer(status=302, headers=(("Location", "https://files.example.com/report.pdf"),))
+        return ApiResponse(status=302, headers=(("Location", f"http://{host}{path}"),))
+    return ApiResponse(status=302, headers=(("Location", "https://files.example.com/report.pdf"),))
 
 
-def cookies(_call: Call) -> Answer:
+def cookies(_call: Call) -> ApiResponse:
     """Set two cookies in two header lines; a proxy must keep neither and pass both."""
     lines = (("Set-Cookie", "first=1; Path=/"), ("Set-Cookie", "second=2; Path=/; HttpOnly"))
     plain = json_answer({"cookies": 2})
-    return Answer(body=plain.body, headers=plain.headers + lines)
+    return ApiResponse(body=plain.body, headers=plain.headers + lines)
 
 
-def slow(call: Call) -> Answer:
+def slow(call: Call) -> ApiResponse:
     """Answer after `?seconds=`."""
     text = call.query.get("seconds", ["1"])[-1]
     try:
@@ -103,16 +103,16 @@ def slow(call: Call) -> Answer:
     if not 0 <= seconds <= _MAX_SECONDS:
         raise invalid(f"seconds must be between 0 and {_MAX_SECONDS:g}")
     plain = json_answer({"seconds": seconds})
-    return Answer(body=plain.body, headers=plain.headers, delay=seconds)
+    return ApiResponse(body=plain.body, headers=plain.headers, delay=seconds)
 
 
-def status(call: Call) -> Answer:
+def status(call: Call) -> ApiResponse:
     """Answer with a status of choice, in the shape of an API error where it is one."""
     text = call.params["code"]
     if text not in _STATUSES:
         raise invalid(f"code must be one of {', '.join(sorted(_STATUSES))}")
     if text.startswith("2"):
-        return Answer(status=int(text))
+        return ApiResponse(status=int(text))
     raise ApiError(int(text), "As requested")
 
 

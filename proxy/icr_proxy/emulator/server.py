@@ -12,9 +12,9 @@ from aiohttp import web
 
 from icr_proxy.emulator import http_request, http_response
 from icr_proxy.emulator.api import auth
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
+from icr_proxy.emulator.api.calls import ApiResponse, Call, Route, json_answer
 from icr_proxy.emulator.api.route_table import ROUTES
-from icr_proxy.emulator.api.routing import Router, split_target
+from icr_proxy.emulator.api.routing import EndpointRouter, split_target
 from icr_proxy.emulator.api_errors import ApiError, error_body
 from icr_proxy.emulator.registry.credentials import AppKeys, new_private_key
 from icr_proxy.emulator.registry.entities import InsufficientCreditsError
@@ -42,7 +42,7 @@ class _Visit:
 class Service:
     """Answers requests from a world, one route at a time."""
 
-    def __init__(self, world: World, *, router: Router, closing: asyncio.Event) -> None:
+    def __init__(self, world: World, *, router: EndpointRouter, closing: asyncio.Event) -> None:
         self._world = world
         self._router = router
         self._closing = closing
@@ -93,7 +93,7 @@ class Service:
         await self._wait(answer.delay)
         return await self._strike(visit, "after") or await self._send(visit, answer)
 
-    async def _send(self, visit: _Visit, answer: Answer) -> web.StreamResponse:
+    async def _send(self, visit: _Visit, answer: ApiResponse) -> web.StreamResponse:
         date = self._world.clock.http_date()
         if answer.stream is None:
             return http_response.respond(answer, date=date)
@@ -114,7 +114,7 @@ class Service:
         if seconds > 0:
             await http_response.pause(seconds, closing=self._closing)
 
-    def _act(self, visit: _Visit, body: bytes) -> Answer:
+    def _act(self, visit: _Visit, body: bytes) -> ApiResponse:
         headers = visit.request.headers
         call = Call(
             world=self._world,
@@ -136,7 +136,7 @@ class Service:
             return json_answer(error_body(400, [f"amount exceeds balance: {exc}"]), status=400)
 
 
-def _dispatch(call: Call, *, route: Route | None) -> Answer:
+def _dispatch(call: Call, *, route: Route | None) -> ApiResponse:
     if route is None:
         raise ApiError(404, f"Cannot {call.seen.method} {call.seen.target}")
     auth.check_headers(call.seen)
@@ -207,7 +207,7 @@ class Emulator:
     async def start(self) -> None:
         """Listen."""
         self._closing.clear()
-        service = Service(self.world, router=Router(ROUTES), closing=self._closing)
+        service = Service(self.world, router=EndpointRouter(ROUTES), closing=self._closing)
         server = web.Server(
             service.handle,
             access_log=None,

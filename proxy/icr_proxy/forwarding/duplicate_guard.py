@@ -19,14 +19,14 @@ import msgspec
 from icr_proxy.errors import DuplicateSuspectedError, IdempotencyKeyReusedError, OverloadedError
 from icr_proxy.forwarding.duplicate_store import (
     ANSWER_MOST,
-    Ending,
-    Entry,
-    Refused,
-    Replayed,
-    Request,
-    Stored,
+    DuplicateEntry,
+    RejectedDuplicate,
+    ReplayedResponse,
+    StoredResponse,
+    WriteRequest,
+    WriteResultFacts,
 )
-from icr_proxy.forwarding.response_classification import Fate, fate_of
+from icr_proxy.forwarding.response_classification import Effect, classify_effect
 from icr_proxy.http1.headers import idempotency_key
 from icr_proxy.http1.response_head import headers_in
 from icr_proxy.net.transport import is_taken, keep_nothing_back, was_reset
@@ -35,32 +35,36 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from icr_proxy.errors import ProxyError
-    from icr_proxy.forwarding.duplicate_store import Duplicates
-    from icr_proxy.forwarding.forwarder import Job
-    from icr_proxy.http1.response_head import PassedBack
+    from icr_proxy.forwarding.duplicate_store import DuplicateStore
+    from icr_proxy.forwarding.forwarder import ForwardJob
+    from icr_proxy.http1.response_head import ResponseHeaders
     from icr_proxy.observability.outcome import Journal
-    from icr_proxy.server.response import Answer
+    from icr_proxy.server.response import ResponseWriter
 
-    Forward = Callable[[Job, Journal, "Answer | Witness"], Awaitable[None]]
+    Forward = Callable[[ForwardJob, Journal, "ResponseWriter | RecordingResponse"], Awaitable[None]]
 
 
-class Receipts:
-    """The last answer of each connection, as far as the guard has to do with it."""
+class DeliveryTracker:
+    """Detects responses that their client did not read, by how its connection ends."""
 
     def __init__(
-        self, *, duplicates: Duplicates, clock: Callable[[], float], reopened: Callable[[], None]
+        self,
+        *,
+        duplicates: DuplicateStore,
+        clock: Callable[[], float],
+        reopened: Callable[[], None],
     ) -> None:
         """Reopen entries of `duplicates` whose answers turn out to be unread."""
         self._duplicates = duplicates
         self._clock = clock
         self._reopened = reopened
-        self._waiting: dict[bytes, tuple[Entry, Answer, float]] = {}
+        self._waiting: dict[bytes, tuple[DuplicateEntry, ResponseWriter, float]] = {}
 
     def __len__(self) -> int:
         """Count the answers."""
         return len(self._waiting)
 
-    def expect(self, entry: Entry, answer: Answer, *, until: float) -> None:
+    def expect(self, entry: DuplicateEntry, answer: ResponseWriter, *, until: float) -> None:
         """Wait to hear of an answer; what is heard after `until` does not matter any more."""
         self._waiting[entry.identity] = (entry, answer, until)
         answer.when_followed(lambda reset: self._heard(entry, reset=reset))
@@ -71,7 +75,7 @@ class Receipts:
         if found is not None and was_reset(found[1].transport):
             self._heard(found[0], reset=True)
 
-    def _heard(self, entry: Entry, *, reset: bool) -> None:
+    def _heard(self, entry: DuplicateEntry, *, reset: bool) -> None:
         found = self._waiting.get(entry.identity)
         if found is None or found[0] is not entry:
             return  # an equal write was answered on another connection meanwhile
@@ -89,20 +93,20 @@ WOULD_REFUSE = "duplicate-guard"
 RESULTS = ("refused", "replayed", "key-reused", "full", "reported", "left-open", "expired")
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """How the guard is set: `window` in seconds; not `enforced`, it only says what it would do."""
+class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of the guard: `window` in seconds; not `enforced`, it only reports."""
 
     window: float
     enforced: bool
 
 
-class Guard:
-    """Serves writes, each of them once."""
+class DuplicateGuard:
+    """Sends each write once."""
 
     def __init__(
         self,
         *,
-        duplicates: Duplicates,
+        duplicates: DuplicateStore,
         counted: Callable[[str, int], None],
         clock: Callable[[], float],
     ) -> None:
@@ -110,18 +114,18 @@ class Guard:
         self._duplicates = duplicates
         self._counted = counted
         self._clock = clock
-        self.receipts = Receipts(
+        self.receipts = DeliveryTracker(
             duplicates=duplicates, clock=clock, reopened=lambda: self._count("left-open")
         )
 
     async def serve(
         self,
-        job: Job,
+        job: ForwardJob,
         *,
-        terms: Terms,
+        terms: GuardSettings,
         received: Sequence[Header],
         journal: Journal,
-        answer: Answer,
+        answer: ResponseWriter,
         forward: Forward,
     ) -> None:
         """Forward a write, or give the answer of the one that it repeats.
@@ -139,7 +143,7 @@ class Guard:
         verdict = self._duplicates.claim(
             request, request_id=journal.request_id, now=now, window=terms.window
         )
-        if isinstance(verdict, Entry):
+        if isinstance(verdict, DuplicateEntry):
             await self._watch(
                 verdict,
                 job,
@@ -153,7 +157,7 @@ class Guard:
             self._count("reported")
             journal.would_refuse = journal.would_refuse or WOULD_REFUSE
             await forward(job, journal, answer)
-        elif isinstance(verdict, Replayed):
+        elif isinstance(verdict, ReplayedResponse):
             self._count("replayed")
             await replay(verdict, journal, answer)
         else:
@@ -162,21 +166,21 @@ class Guard:
 
     async def _watch(
         self,
-        entry: Entry,
-        job: Job,
+        entry: DuplicateEntry,
+        job: ForwardJob,
         *,
-        terms: Terms,
-        answer: Answer,
-        forward: Callable[[Witness], Awaitable[None]],
+        terms: GuardSettings,
+        answer: ResponseWriter,
+        forward: Callable[[RecordingResponse], Awaitable[None]],
     ) -> None:
-        witness = Witness(answer, keeps=entry.keyed)
+        witness = RecordingResponse(answer, keeps=entry.keyed)
         try:
             await forward(witness)
         finally:
             now, ending = self._clock(), witness.ending(sent=job.is_sent)
             left_open = self._duplicates.settle(entry, ending, now=now, window=terms.window)
             self._count("left-open", int(left_open))
-            if ending.delivered and ending.fate is Fate.DONE and not entry.keyed:
+            if ending.delivered and ending.fate is Effect.APPLIED and not entry.keyed:
                 self.receipts.expect(entry, answer, until=now + terms.window)
 
     def _count(self, result: str, number: int = 1) -> None:
@@ -184,10 +188,10 @@ class Guard:
             self._counted(result, number)
 
 
-class Witness:
-    """An answer on its way to the caller, with a memory of what it was and how far it came."""
+class RecordingResponse:
+    """A response writer that records what was written, for a repeated request."""
 
-    def __init__(self, answer: Answer, *, keeps: bool) -> None:
+    def __init__(self, answer: ResponseWriter, *, keeps: bool) -> None:
         """Watch `answer`; keep a copy of it, if it is small, to be given again."""
         self._answer = answer
         self._copy: list[bytes] | None = [] if keeps else None
@@ -200,7 +204,7 @@ class Witness:
         """Headers of every answer to this request."""
         return self._answer.extra
 
-    def begin_with(self, passed: PassedBack, *, status: int, reason: bytes) -> None:
+    def begin_with(self, passed: ResponseHeaders, *, status: int, reason: bytes) -> None:
         """Note the head."""
         self._head = status, reason, passed.section
         keep_nothing_back(self._answer.transport)
@@ -229,25 +233,27 @@ class Witness:
         await self._answer.end(data)
         self._delivered = is_taken(self._answer.transport)
 
-    def ending(self, *, sent: bool) -> Ending:
+    def ending(self, *, sent: bool) -> WriteResultFacts:
         """Tell what is known."""
         if self._head is None:
-            return Ending(sent=sent, fate=Fate.UNKNOWN, delivered=False)
+            return WriteResultFacts(sent=sent, fate=Effect.UNKNOWN, delivered=False)
         status, reason, section = self._head
         headers = headers_in(section)
         copy = None
         if self._copy is not None and self._whole:
-            copy = Stored(status=status, reason=reason, headers=headers, body=b"".join(self._copy))
-        return Ending(
+            copy = StoredResponse(
+                status=status, reason=reason, headers=headers, body=b"".join(self._copy)
+            )
+        return WriteResultFacts(
             sent=sent,
-            fate=fate_of(status, headers),
+            fate=classify_effect(status, headers),
             delivered=self._delivered,
             answer=copy,
             whole=self._whole,
         )
 
 
-async def describe(job: Job, received: Iterable[Header], journal: Journal) -> Request:
+async def describe(job: ForwardJob, received: Iterable[Header], journal: Journal) -> WriteRequest:
     """Receive as much of the body as a write is known by.
 
     Raises:
@@ -264,7 +270,7 @@ async def describe(job: Job, received: Iterable[Header], journal: Journal) -> Re
     digest = sha256(beginning)
     if not is_all:
         digest.update(b"and more, in all: %b" % str(job.length).encode())
-    return Request(
+    return WriteRequest(
         installation=journal.installation,
         caller=journal.caller,
         method=job.method,
@@ -274,7 +280,7 @@ async def describe(job: Job, received: Iterable[Header], journal: Journal) -> Re
     )
 
 
-async def replay(verdict: Replayed, journal: Journal, answer: Answer) -> None:
+async def replay(verdict: ReplayedResponse, journal: Journal, answer: ResponseWriter) -> None:
     """Give the answer that was given before."""
     stored = verdict.answer
     journal.status = stored.status
@@ -299,7 +305,7 @@ SENTENCES = {
 }
 
 
-def refusal(verdict: Refused) -> ProxyError:
+def refusal(verdict: RejectedDuplicate) -> ProxyError:
     """Put a verdict in words."""
     if verdict.why == "full" or verdict.first is None:
         return OverloadedError(

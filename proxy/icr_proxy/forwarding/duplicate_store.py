@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from icr_proxy.forwarding.response_classification import Fate
+from icr_proxy.forwarding.response_classification import Effect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ ANSWERS_SHARE = 1 << 20
 ENTRY_BYTES = 1024  # what an answer costs beside its body, headers included, generously
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class WriteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A write, as far as it matters here: who asks, for what, and a digest of the body."""
 
     installation: str | None
@@ -57,8 +57,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer that is given again."""
+class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """A response that is given again."""
 
     status: int
     reason: bytes
@@ -66,7 +66,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-class Entry(msgspec.Struct, kw_only=True, eq=False):
+class DuplicateEntry(msgspec.Struct, kw_only=True, eq=False):
     """One write; `until` is set when it is no longer under way."""
 
     identity: bytes
@@ -76,41 +76,41 @@ class Entry(msgspec.Struct, kw_only=True, eq=False):
     first: str
     """The request's own id, by which log and API know it."""
     until: float | None = None
-    answer: Stored | None = None
+    answer: StoredResponse | None = None
     is_known: bool = False
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """It is not sent: why, which request came before it, and how long waiting helps."""
+class RejectedDuplicate(msgspec.Struct, frozen=True):
+    """A request that is not sent: why, which one came before it, and how long waiting helps."""
 
     why: Literal["in-flight", "unknown", "answered", "key-reused", "full"]
     first: str | None
     wait: float
 
 
-class Replayed(msgspec.Struct, frozen=True):
-    """It is not sent: here is what the API said the first time."""
+class ReplayedResponse(msgspec.Struct, frozen=True):
+    """A request that is not sent: it gets the response to the first one."""
 
     first: str
-    answer: Stored
+    answer: StoredResponse
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known when a claim is given up."""
+class WriteResultFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts that decide what a claim leaves behind."""
 
     sent: bool
     """Whether any byte may have reached the API (in an attempt that it did not refuse)."""
-    fate: Fate
+    fate: Effect
     delivered: bool
     """Whether the caller has the whole answer."""
-    answer: Stored | None = None
+    answer: StoredResponse | None = None
     """The whole answer, if it was small enough to keep."""
     whole: bool = False
     """Whether the answer came to its end, kept or not."""
 
 
-class Duplicates:
-    """The claims of one process."""
+class DuplicateStore:
+    """The writes of one process that must not be sent again."""
 
     def __init__(
         self,
@@ -123,8 +123,10 @@ class Duplicates:
         """Bound the number of entries and the bytes of answers, in all and per installation."""
         self._most, self._share = entries, share
         self._answers, self._answers_share = answers, answers_share
-        self._entries: dict[bytes, Entry] = {}
-        self._ended: dict[bytes, Entry] = {}  # those with an `until`, in the order of their ending
+        self._entries: dict[bytes, DuplicateEntry] = {}
+        self._ended: dict[
+            bytes, DuplicateEntry
+        ] = {}  # those with an `until`, in the order of their ending
         self._owned: Counter[str | None] = Counter()
         self._kept: Counter[str | None] = Counter()
         self._kept_all = 0
@@ -139,8 +141,8 @@ class Duplicates:
         return self._kept_all
 
     def claim(
-        self, request: Request, *, request_id: str, now: float, window: float
-    ) -> Entry | Refused | Replayed:
+        self, request: WriteRequest, *, request_id: str, now: float, window: float
+    ) -> DuplicateEntry | RejectedDuplicate | ReplayedResponse:
         """Let a write go on, or say why not."""
         identity = request.identity
         entry = self._entries.get(identity)
@@ -150,8 +152,8 @@ class Duplicates:
             self._remove(entry)
         owner = request.installation
         if len(self._entries) >= self._most or self._owned[owner] >= self._share:
-            return Refused("full", None, window)
-        entry = Entry(
+            return RejectedDuplicate("full", None, window)
+        entry = DuplicateEntry(
             identity=identity,
             owner=owner,
             keyed=request.key is not None,
@@ -162,7 +164,9 @@ class Duplicates:
         self._owned[owner] += 1
         return entry
 
-    def settle(self, entry: Entry, ending: Ending, *, now: float, window: float) -> bool:
+    def settle(
+        self, entry: DuplicateEntry, ending: WriteResultFacts, *, now: float, window: float
+    ) -> bool:
         """End a claim; say whether it is left open what became of the write."""
         outcome = judge(ending, keyed=entry.keyed)
         if outcome == "free":
@@ -175,7 +179,7 @@ class Duplicates:
             self._keep(entry, ending.answer)
         return not entry.is_known
 
-    def reopen(self, entry: Entry, *, now: float, until: float) -> bool:
+    def reopen(self, entry: DuplicateEntry, *, now: float, until: float) -> bool:
         """Take back that an outcome was known; say whether that matters still."""
         if until <= now or entry.identity in self._entries:
             return False
@@ -198,7 +202,7 @@ class Duplicates:
             self._remove(entry)
         return unknown
 
-    def _keep(self, entry: Entry, answer: Stored) -> None:
+    def _keep(self, entry: DuplicateEntry, answer: StoredResponse) -> None:
         """Keep an answer if there is room; without, a second request is refused in its place."""
         cost = _cost(answer)
         if (
@@ -210,7 +214,7 @@ class Duplicates:
         self._kept[entry.owner] += cost
         self._kept_all += cost
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: DuplicateEntry) -> None:
         del self._entries[entry.identity]
         self._ended.pop(entry.identity, None)
         _less(self._owned, entry.owner, 1)
@@ -220,39 +224,41 @@ class Duplicates:
             self._kept_all -= cost
 
 
-def judge(ending: Ending, *, keyed: bool) -> Literal["free", "open", "keep"]:
+def judge(ending: WriteResultFacts, *, keyed: bool) -> Literal["free", "open", "keep"]:
     """Say what an ending means for the next request like it.
 
     free: it may be sent. open: it may not, for nobody knows. keep: with a key, the API is not asked
     again though all is known.
     """
-    if not ending.sent or ending.fate is Fate.NOT_NOW:
+    if not ending.sent or ending.fate is Effect.NOT_APPLIED:
         return "free"
-    if ending.fate is Fate.UNKNOWN:
+    if ending.fate is Effect.UNKNOWN:
         return "open"
     if keyed and ending.whole:
         return "keep"
-    if ending.fate is Fate.REFUSED or ending.delivered:
+    if ending.fate is Effect.REJECTED or ending.delivered:
         return "free"
     return "open"  # the API has acted, and the caller does not know
 
 
-def _answer(entry: Entry, request: Request, *, now: float, window: float) -> Refused | Replayed:
+def _answer(
+    entry: DuplicateEntry, request: WriteRequest, *, now: float, window: float
+) -> RejectedDuplicate | ReplayedResponse:
     wait = window if entry.until is None else entry.until - now
     if entry.body != request.body:  # only a key can bring two bodies together
-        return Refused("key-reused", entry.first, wait)
+        return RejectedDuplicate("key-reused", entry.first, wait)
     if entry.answer is not None:
-        return Replayed(entry.first, entry.answer)
+        return ReplayedResponse(entry.first, entry.answer)
     if entry.until is None:
-        return Refused("in-flight", entry.first, wait)
-    return Refused("answered" if entry.is_known else "unknown", entry.first, wait)
+        return RejectedDuplicate("in-flight", entry.first, wait)
+    return RejectedDuplicate("answered" if entry.is_known else "unknown", entry.first, wait)
 
 
-def _is_over(entry: Entry, now: float) -> bool:
+def _is_over(entry: DuplicateEntry, now: float) -> bool:
     return entry.until is not None and entry.until <= now
 
 
-def _cost(answer: Stored) -> int:
+def _cost(answer: StoredResponse) -> int:
     headers = sum(len(name) + len(value) for name, value in answer.headers)
     return ENTRY_BYTES + headers + len(answer.body)
 

@@ -17,9 +17,15 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from icr_proxy.errors import ProxyError
-from icr_proxy.forwarding.listener_rules import HTTP_1_1, Decision, build_rules, decide, decide_for
+from icr_proxy.forwarding.listener_rules import (
+    HTTP_1_1,
+    RequestDecision,
+    build_rules,
+    decide,
+    decide_for,
+)
 from icr_proxy.forwarding.request_headers import given_ids
-from icr_proxy.http1.headers import NAME, Hops
+from icr_proxy.http1.headers import NAME, LoopDetector
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.http1.request_head import HeadRules, read_head
 from icr_proxy.identifiers import AppSignature, TokenKey
@@ -33,11 +39,11 @@ if TYPE_CHECKING:
 
     from icr_proxy.config.inbound_models import ListenerConfig
     from icr_proxy.config.models import Config
-    from icr_proxy.http1.request_head import Head
+    from icr_proxy.http1.request_head import RequestHead
     from icr_proxy.identifiers import Credential
-    from icr_proxy.policy.caller_auth import Known
+    from icr_proxy.policy.caller_auth import KnownCaller
     from icr_proxy.policy.router import Target
-    from icr_proxy.policy.rules import Decision as Verdict
+    from icr_proxy.policy.rules import PolicyDecision
 
 Header = tuple[bytes, bytes]
 
@@ -46,7 +52,7 @@ TOKEN, APP_JWT = b"Bearer crs_placeholder", b"Bearer (App JWT)"
 NEW_ID = b"(new)"
 NEW_TRACE = b"(new, or the caller's trace continued)"
 # Each process chooses its pseudonym at start.
-HOPS = Hops(NAME + b"-(new)")
+HOPS = LoopDetector(NAME + b"-(new)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +90,7 @@ class Explanation:
     """What is known when the way of the request ends."""
 
     question: Question
-    decided: Decision = field(default_factory=Decision)
+    decided: RequestDecision = field(default_factory=RequestDecision)
     edits: list[Edit] = field(default_factory=list)
     answered: str = ""
     """Why the proxy would answer by itself, without refusing."""
@@ -106,7 +112,7 @@ class Explanation:
         return self.decided.credential
 
     @property
-    def decision(self) -> Verdict | None:
+    def decision(self) -> PolicyDecision | None:
         """What the policy says."""
         return self.decided.verdict
 
@@ -117,9 +123,9 @@ class Explanation:
 
 
 class Arrived:
-    """A request as the proxy would read it; see `listener_rules.Asked`."""
+    """A request as the proxy would read it; see `listener_rules.IncomingRequest`."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: RequestHead) -> None:
         self.method = head.method
         self.raw_path = head.target
         self.raw_headers = head.section.headers
@@ -131,10 +137,10 @@ class Arrived:
 class NamedCaller:
     """In place of `Callers`: the caller was named and need not show a key."""
 
-    def __init__(self, caller: Known) -> None:
+    def __init__(self, caller: KnownCaller) -> None:
         self._caller = caller
 
-    def recognise(self, _headers: Iterable[Header], _certificate: Collection[str]) -> Known:
+    def recognise(self, _headers: Iterable[Header], _certificate: Collection[str]) -> KnownCaller:
         """Give the caller."""
         return self._caller
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from icr_proxy.config.models import Config
     from icr_proxy.forwarding.explain import Edit, Explanation
     from icr_proxy.policy.router import Target
-    from icr_proxy.policy.rules import Decision
+    from icr_proxy.policy.rules import PolicyDecision
 
 
 class KnownToken(Protocol):
@@ -83,7 +83,7 @@ def _whose(explanation: Explanation) -> Row:
     return "credential", "the app's own"
 
 
-def _policy(decision: Decision, explanation: Explanation) -> str:
+def _policy(decision: PolicyDecision, explanation: Explanation) -> str:
     if decision.allowed:
         unknown = isinstance(explanation.credential, OnOrganization)
         but = "; rules about installations were not asked" if unknown else ""

@@ -24,8 +24,8 @@ from icr_proxy.forwarding.header_rewriting import header_edits
 from icr_proxy.forwarding.response_classification import (
     INSPECT_LIMIT,
     UNAUTHORIZED,
+    is_token_rejection,
     may_be_about_token,
-    says_token_is_bad,
 )
 from icr_proxy.http1.headers import single
 from icr_proxy.upstream.interface import UpstreamRequest
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from icr_proxy.credentials.access_token import CachedToken
-    from icr_proxy.credentials.token_cache import Tokens
+    from icr_proxy.credentials.token_cache import TokenCache
     from icr_proxy.forwarding.request_headers import Prepared
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.outcome import Journal
-    from icr_proxy.server.request import CallerBody
+    from icr_proxy.server.request import ClientBody
     from icr_proxy.upstream.interface import Upstream, UpstreamResponse
 
 
@@ -50,7 +50,7 @@ Repair = Literal["wait", "renew"]
 """What is done about a refused token before the request goes out again."""
 
 
-class Job(msgspec.Struct, kw_only=True):
+class ForwardJob(msgspec.Struct, kw_only=True):
     """One request of a caller, ready to be sent once its token is known."""
 
     key: TokenKey | None
@@ -63,7 +63,7 @@ class Job(msgspec.Struct, kw_only=True):
     """The headers to send, but for what is new in each request."""
     watched: Sequence[tuple[bytes, bytes]] | None = None
     """The headers that were received, if somebody watches what becomes of them."""
-    body: CallerBody | None
+    body: ClientBody | None
     length: int | None
     changes_state: bool
     announce: Callable[[Journal], Awaitable[None]] | None = None
@@ -103,7 +103,7 @@ class HeaderLines(msgspec.Struct, kw_only=True, eq=False):
     It knows no job: a job knows it, and only the garbage collector would find the two.
     """
 
-    tokens: Tokens
+    tokens: TokenCache
     key: TokenKey | None
     cached: CachedToken | None
     prepared: Prepared
@@ -149,7 +149,7 @@ class Forwarder:
     def __init__(
         self,
         *,
-        tokens: Tokens,
+        tokens: TokenCache,
         upstream: Upstream,
         signature: Callable[[], bytes],
         now: Callable[[], float],
@@ -166,10 +166,10 @@ class Forwarder:
         self._pause = pause
         self._replayed = replayed
 
-    async def open(self, job: Job, journal: Journal) -> Opened:
+    async def open(self, job: ForwardJob, journal: Journal) -> Opened:
         """Get the API's answer up to its head; whoever gets it must close it.
 
-        All in one coroutine, as far as a request waits in it: see `circuit_breaker.Breaker`.
+        As far as a request waits, it is all one coroutine: see `circuit_breaker.GuardedUpstream`.
 
         Raises:
             MintError: no token could be had, or the installation was blocked meanwhile.
@@ -208,7 +208,9 @@ class Forwarder:
                 await self._pause(YOUNG_PAUSE_SECONDS)
             job.attempt = None
 
-    def _begin(self, job: Job, cached: CachedToken | None, journal: Journal) -> UpstreamRequest:
+    def _begin(
+        self, job: ForwardJob, cached: CachedToken | None, journal: Journal
+    ) -> UpstreamRequest:
         """Make what is sent, with this token or with the app's own signature."""
         if job.body is not None and journal.attempts:
             job.body.rewind()
@@ -239,7 +241,13 @@ class Forwarder:
         return job.attempt
 
     def _choose_repair(
-        self, job: Job, key: TokenKey, cached: CachedToken, *, refused: bool, last: Repair | None
+        self,
+        job: ForwardJob,
+        key: TokenKey,
+        cached: CachedToken,
+        *,
+        refused: bool,
+        last: Repair | None,
     ) -> Repair | None:
         """Count what came of the last repair; say what is done before it is sent again, if it is.
 
@@ -260,7 +268,7 @@ class Forwarder:
         """Whether the API issued the token so lately that it may not know it everywhere yet."""
         return 0 <= self._now() - cached.token.minted_at < YOUNG_SECONDS
 
-    def _heals(self, job: Job, key: TokenKey, cached: CachedToken) -> bool:
+    def _heals(self, job: ForwardJob, key: TokenKey, cached: CachedToken) -> bool:
         """Drop the token that was refused; say whether the request can go out with a new one."""
         if not self._tokens.refused(key, cached.generation):
             self._replayed("limited")
@@ -279,7 +287,7 @@ class Forwarder:
             journal.token_wait += self._clock() - began
 
     async def _retry(
-        self, job: Job, request: UpstreamRequest, journal: Journal, *, first: Exception
+        self, job: ForwardJob, request: UpstreamRequest, journal: Journal, *, first: Exception
     ) -> UpstreamResponse | None:
         """Send once more, on a new connection, what the API provably did not act on.
 
@@ -308,7 +316,7 @@ class Forwarder:
                 self._replayed("retried")
 
 
-def check_organization(job: Job, cached: CachedToken) -> None:
+def check_organization(job: ForwardJob, cached: CachedToken) -> None:
     """Pass a token of the organization that the request names, as far as the API tells.
 
     The installation comes from the API's list, the token from a call of its own. If they disagree,
@@ -325,7 +333,7 @@ def check_organization(job: Job, cached: CachedToken) -> None:
         )
 
 
-def take_back(job: Job, journal: Journal, error: Exception) -> None:
+def take_back(job: ForwardJob, journal: Journal, error: Exception) -> None:
     """Count no attempt where no byte was sent; raise the error unless another token helps."""
     journal.attempts -= 1
     if not isinstance(error, TokenOutdatedError):
@@ -369,5 +377,5 @@ async def judge(response: UpstreamResponse) -> tuple[Opened, bool]:
         raise
     small = len(prefix) <= INSPECT_LIMIT
     encoding = single(response.headers, b"content-encoding")
-    refused = small and says_token_is_bad(bytes(prefix), encoding=encoding)
+    refused = small and is_token_rejection(bytes(prefix), encoding=encoding)
     return Opened(response=response, prefix=bytes(prefix)), refused

@@ -11,7 +11,7 @@ from icr_proxy.errors import (
     ProxyError,
     UpstreamTimeoutError,
 )
-from icr_proxy.forwarding.forwarder import Job
+from icr_proxy.forwarding.forwarder import ForwardJob
 from icr_proxy.forwarding.listener_rules import decide, decide_for
 from icr_proxy.forwarding.request_headers import given_ids
 from icr_proxy.http1.headers import single
@@ -30,20 +30,20 @@ from icr_proxy.policy.browser_guard import without_origin_headers
 from icr_proxy.policy.router import settle
 from icr_proxy.server.connection import peer_of
 from icr_proxy.server.request import open_body
-from icr_proxy.server.response import PHRASES, Answer
+from icr_proxy.server.response import PHRASES, ResponseWriter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence, Sized
 
     from icr_proxy.audit.trail import Kept, Trail
     from icr_proxy.errors import CallerReason
-    from icr_proxy.forwarding.duplicate_guard import Guard, Witness
+    from icr_proxy.forwarding.duplicate_guard import DuplicateGuard, RecordingResponse
     from icr_proxy.forwarding.forwarder import Forwarder
-    from icr_proxy.forwarding.header_rewriting import Links
-    from icr_proxy.forwarding.listener_rules import Decision, Rules
+    from icr_proxy.forwarding.header_rewriting import LinkRewriter
+    from icr_proxy.forwarding.listener_rules import ListenerRules, RequestDecision
     from icr_proxy.forwarding.request_headers import Prepared
-    from icr_proxy.http1.headers import Header, Hops
-    from icr_proxy.http1.response_head import AnswerHead
+    from icr_proxy.http1.headers import Header, LoopDetector
+    from icr_proxy.http1.response_head import ResponseHead
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.outcome import Outcome
     from icr_proxy.policy.router import Target
@@ -60,12 +60,12 @@ class Handler:
         self,
         *,
         listener: str,
-        rules: Rules,
+        rules: ListenerRules,
         forwarder: Forwarder,
-        guard: Guard,
+        guard: DuplicateGuard,
         find: Callable[[str], Awaitable[str | None]],
         in_flight: InFlight,
-        hops: Hops,
+        hops: LoopDetector,
         turn_away: Callable[[str, CallerReason], Awaitable[None]],
         read: Callable[[Outcome], None],
         trail: Trail | None = None,
@@ -91,15 +91,15 @@ class Handler:
         self._clock = clock
         self._watchers = watchers
 
-    def refuse(self, request: Request, error: ProxyError) -> Awaitable[Answer]:
+    def refuse(self, request: Request, error: ProxyError) -> Awaitable[ResponseWriter]:
         """Answer a request that could not even be parsed."""
         return self(request, error)
 
-    async def __call__(self, request: Request, broken: ProxyError | None = None) -> Answer:
+    async def __call__(self, request: Request, broken: ProxyError | None = None) -> ResponseWriter:
         """Serve one request and hand its outcome to the readers."""
         rules = self.rules
         journal = self._begin(request, rules, method=request.method if broken is None else "-")
-        answer = Answer(
+        answer = ResponseWriter(
             request,
             timeout=rules.limits.body_timeout,
             closing=self._is_closing if broken is None else _closes,
@@ -132,7 +132,7 @@ class Handler:
             await kept
         return answer
 
-    def _begin(self, request: Request, rules: Rules, *, method: str) -> Journal:
+    def _begin(self, request: Request, rules: ListenerRules, *, method: str) -> Journal:
         """Give the request its ids."""
         digits = fresh_digits()
         request_id, traceparent = given_ids(request.raw_headers, notes=request.notes)
@@ -152,7 +152,7 @@ class Handler:
     def _is_closing(self) -> bool:
         return self._in_flight.closing
 
-    def _close(self, journal: Journal, answer: Answer) -> Kept | None:
+    def _close(self, journal: Journal, answer: ResponseWriter) -> Kept | None:
         """Hand the outcome to its readers; give what the connection has to wait for, if anything.
 
         The trail comes last: nothing of the story may come after what it has recorded.
@@ -169,9 +169,9 @@ class Handler:
     async def _decide(
         self,
         request: Request,
-        rules: Rules,
+        rules: ListenerRules,
         journal: Journal,
-        answer: Answer,
+        answer: ResponseWriter,
     ) -> Awaitable[None]:
         """Give what is to be done, to be awaited at once.
 
@@ -217,18 +217,18 @@ class Handler:
     def _make_job(
         self,
         request: Request,
-        rules: Rules,
+        rules: ListenerRules,
         *,
         target: Target,
         prepared: Prepared,
         key: TokenKey | None,
-        answer: Answer,
-    ) -> Job:
+        answer: ResponseWriter,
+    ) -> ForwardJob:
         """Say what is to be sent, but for the token."""
         body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
         if body is not None and self._trail is not None:
             body.digest = self._trail.new_digest()
-        return Job(
+        return ForwardJob(
             key=key,
             method=request.method,
             target=target.sent,
@@ -240,7 +240,7 @@ class Handler:
             announce=self._announce,
         )
 
-    def _note(self, decision: Decision, journal: Journal, answer: Answer) -> None:
+    def _note(self, decision: RequestDecision, journal: Journal, answer: ResponseWriter) -> None:
         """Write into the journal what was decided, whatever comes of the request."""
         answer.extra = decision.extra
         target, caller, verdict = decision.target, decision.caller, decision.verdict
@@ -259,14 +259,16 @@ class Handler:
                 journal.would_refuse = verdict.rule
 
     async def _grant(
-        self, headers: Sequence[tuple[bytes, bytes]], journal: Journal, answer: Answer
+        self, headers: Sequence[tuple[bytes, bytes]], journal: Journal, answer: ResponseWriter
     ) -> None:
         """Answer what is asked of this proxy; the API never sees it."""
         journal.status = NO_CONTENT
         answer.begin(status=NO_CONTENT, reason=PHRASES[NO_CONTENT], headers=headers)
         await answer.end()
 
-    async def _forward(self, job: Job, journal: Journal, answer: Answer | Witness) -> None:
+    async def _forward(
+        self, job: ForwardJob, journal: Journal, answer: ResponseWriter | RecordingResponse
+    ) -> None:
         """Stream the answer as it comes; once it began, an error breaks the connection."""
         try:
             opened = await self._forwarder.open(job, journal)
@@ -289,7 +291,7 @@ class Handler:
                 if job.body.digest is not None:
                     journal.digest_in = job.body.digest.hexdigest()
 
-    async def _fail(self, error: Exception, journal: Journal, answer: Answer) -> None:
+    async def _fail(self, error: Exception, journal: Journal, answer: ResponseWriter) -> None:
         """Answer with the problem, or break the connection if an answer has begun."""
         if isinstance(error, TimeoutError):
             error = UpstreamTimeoutError("the request took longer than upstream.timeouts.total")
@@ -315,7 +317,7 @@ class Handler:
 
 
 def rewrite_links(
-    links: Links, request: Request, *, target: Target
+    links: LinkRewriter, request: Request, *, target: Target
 ) -> Callable[[Sequence[Header]], list[Header]] | None:
     """Say how links in the answer are turned to the address the caller used, if it is known."""
     return links.towards(
@@ -331,7 +333,9 @@ def _closes() -> bool:
     return True
 
 
-def begin_answer(head: AnswerHead, journal: Journal, answer: Answer | Witness) -> None:
+def begin_answer(
+    head: ResponseHead, journal: Journal, answer: ResponseWriter | RecordingResponse
+) -> None:
     """Pass the head of the API's answer back."""
     journal.origin = "upstream"
     journal.status = status = head.line.status

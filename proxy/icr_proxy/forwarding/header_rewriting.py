@@ -35,7 +35,7 @@ BETWEEN = re.compile(rb'[^<"]+')
 ANCHOR_FOLLOWS = re.compile(rb";[ \t]*anchor[ \t]*=[ \t]*\Z", re.IGNORECASE)
 
 
-class Address(msgspec.Struct, frozen=True):
+class LinkAddress(msgspec.Struct, frozen=True):
     """What a caller put before the path: `http://127.0.0.1:8080`, and the prefix with its tag."""
 
     scheme: bytes
@@ -45,7 +45,7 @@ class Address(msgspec.Struct, frozen=True):
 
 def address_of(
     target: str, host: bytes | None, *, is_tls: bool, installation: str | None
-) -> Address | None:
+) -> LinkAddress | None:
     """Tell which address was used, from the request line and `Host`; nothing if they do not say.
 
     `installation` is the one named by a path prefix.
@@ -58,7 +58,7 @@ def address_of(
         scheme, authority = b"https" if is_tls else b"http", host or b""
     if AUTHORITY.fullmatch(authority) is None:
         return None
-    return Address(scheme, authority, prefix)
+    return LinkAddress(scheme, authority, prefix)
 
 
 def spelled(installation: str, target: str) -> str:
@@ -67,7 +67,7 @@ def spelled(installation: str, target: str) -> str:
     return installation if found is None else found[0]
 
 
-class Links:
+class LinkRewriter:
     """Knows the API's origin."""
 
     def __init__(self, base_url: str) -> None:
@@ -86,7 +86,7 @@ class Links:
             return None
         return lambda headers: self.rewrite(headers, address)
 
-    def rewrite(self, headers: Sequence[Header], address: Address) -> list[Header]:
+    def rewrite(self, headers: Sequence[Header], address: LinkAddress) -> list[Header]:
         """Give the headers of an answer as a caller at this address can use them."""
         rewritten = []
         for name, value in headers:
@@ -99,7 +99,7 @@ class Links:
                 rewritten.append((name, value))
         return rewritten
 
-    def reference(self, value: bytes, address: Address) -> bytes:
+    def reference(self, value: bytes, address: LinkAddress) -> bytes:
         """Rewrite one URI reference."""
         found = WITH_HOST.match(value)
         if found is None:
@@ -124,7 +124,7 @@ class Links:
         port = int(parts[2]) if parts[2] else default
         return port == self._port or (port == default and self._port == DEFAULT_PORTS[self._scheme])
 
-    def _links(self, value: bytes, address: Address) -> bytes:
+    def _links(self, value: bytes, address: LinkAddress) -> bytes:
         """Rewrite the targets and anchors of a list of links; one that is broken stays whole."""
         pieces: list[bytes] = []
         at, before = 0, b""

@@ -1,8 +1,8 @@
 """The rules of one listener, compiled from the configuration, and the decision on a request.
 
-Pure: `handler` acts on a `Decision`, `explain` tells it. The order of the checks is a security
-property: what is malformed or comes from a web page is refused before a caller is looked for, an
-unknown caller learns nothing about routes or rules, and headers are prepared last.
+Pure: `handler` acts on a `RequestDecision`, `explain` tells it. The order of the checks is a
+security property: what is malformed or comes from a web page is refused before a caller is looked
+for, an unknown caller learns nothing about routes or rules, and headers are prepared last.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import msgspec
 
 from icr_proxy.config.rules import compiled
 from icr_proxy.errors import PolicyDeniedError, ProxyError
-from icr_proxy.forwarding.duplicate_guard import Terms
-from icr_proxy.forwarding.header_rewriting import Links
+from icr_proxy.forwarding.duplicate_guard import GuardSettings
+from icr_proxy.forwarding.header_rewriting import LinkRewriter
 from icr_proxy.forwarding.request_headers import RequestHeaders
 from icr_proxy.http1.headers import (
     ALLOWED,
@@ -28,7 +28,7 @@ from icr_proxy.http1.headers import (
 from icr_proxy.identifiers import AppSignature, OnOrganization, TokenKey
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard, is_preflight, preflight
 from icr_proxy.policy.caller_auth import Callers
-from icr_proxy.policy.router import Reading, Router, TagReader
+from icr_proxy.policy.router import PathReading, Router, SelectorReader
 from icr_proxy.policy.rules import Policy, Subject
 
 if TYPE_CHECKING:
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from icr_proxy.config.inbound_models import LimitsConfig, ListenerConfig, PolicyConfig
     from icr_proxy.config.models import Config
     from icr_proxy.forwarding.request_headers import Prepared
-    from icr_proxy.http1.headers import Hops
+    from icr_proxy.http1.headers import LoopDetector
     from icr_proxy.identifiers import Credential
-    from icr_proxy.policy.caller_auth import Known
+    from icr_proxy.policy.caller_auth import KnownCaller
     from icr_proxy.policy.router import Target
-    from icr_proxy.policy.rules import Decision as Verdict
+    from icr_proxy.policy.rules import PolicyDecision
 
 Header = tuple[bytes, bytes]
 
 HTTP_1_1 = (1, 1)
 
 
-class Asked(Protocol):
+class IncomingRequest(Protocol):
     """The head of a request, as far as it is decided on."""
 
     @property
@@ -76,7 +76,7 @@ class Asked(Protocol):
         """What its `Content-Length` says, if it has one."""
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
+class ListenerRules(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides, in one value: a reload replaces it as a whole."""
 
     listener: str
@@ -89,15 +89,15 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     headers: RequestHeaders
     limits: LimitsConfig
     total_seconds: float | None
-    guard: Terms | None
-    links: Links | None
+    guard: GuardSettings | None
+    links: LinkRewriter | None
     answers_private: bool
     """Whether no shared cache may store an answer, unless the API allows that."""
     trace_share: float = 0.0
     """How many of the traces that begin here are sampled: 0 to 1."""
 
 
-class Decision(msgspec.Struct, kw_only=True):
+class RequestDecision(msgspec.Struct, kw_only=True):
     """What was decided, up to the check that refused the request, if one did."""
 
     target: Target | None = None
@@ -105,14 +105,14 @@ class Decision(msgspec.Struct, kw_only=True):
     """What any answer says to the web page that asks."""
     own_answer: Sequence[Header] | None = None
     """Headers of the answer, if the proxy answers by itself and the API is not asked."""
-    caller: Known | None = None
+    caller: KnownCaller | None = None
     credential: Credential | None = None
     """Whose credential the request names."""
     key: TokenKey | None = None
     """Whose token is sent; None is the App JWT, or not known yet."""
     installation: str | None = None
     """The installation, if the listener serves it."""
-    verdict: Verdict | None = None
+    verdict: PolicyDecision | None = None
     """What the policy says."""
     prepared: Prepared | None = None
     """The headers to send, if the request may be sent."""
@@ -135,13 +135,17 @@ class Decision(msgspec.Struct, kw_only=True):
 
 
 def decide(
-    request: Asked, rules: Rules, *, hops: Hops, certificate: Collection[str] = ()
-) -> Decision:
+    request: IncomingRequest,
+    rules: ListenerRules,
+    *,
+    hops: LoopDetector,
+    certificate: Collection[str] = (),
+) -> RequestDecision:
     """Decide on a request; `certificate` holds the names in the caller's verified certificate.
 
     If there is something `to_find`, the decision is open: `decide_for` completes it.
     """
-    decision = Decision()
+    decision = RequestDecision()
     try:
         _route(decision, request, rules, hops, certificate)
         credential = decision.credential
@@ -155,7 +159,12 @@ def decide(
 
 
 def decide_for(
-    decision: Decision, key: TokenKey | OnOrganization, request: Asked, rules: Rules, *, hops: Hops
+    decision: RequestDecision,
+    key: TokenKey | OnOrganization,
+    request: IncomingRequest,
+    rules: ListenerRules,
+    *,
+    hops: LoopDetector,
 ) -> None:
     """Complete an open decision for the installation that was found.
 
@@ -168,7 +177,11 @@ def decide_for(
 
 
 def _route(
-    decision: Decision, request: Asked, rules: Rules, hops: Hops, certificate: Collection[str]
+    decision: RequestDecision,
+    request: IncomingRequest,
+    rules: ListenerRules,
+    hops: LoopDetector,
+    certificate: Collection[str],
 ) -> None:
     """Look at the form of the request; say who asks, and whose credential the request names."""
     received, method = request.raw_headers, request.method
@@ -189,11 +202,11 @@ def _route(
 
 
 def _authorize(
-    decision: Decision,
+    decision: RequestDecision,
     key: TokenKey | OnOrganization | None,
-    request: Asked,
-    rules: Rules,
-    hops: Hops,
+    request: IncomingRequest,
+    rules: ListenerRules,
+    hops: LoopDetector,
 ) -> None:
     """Ask whether the request may have that token; None stands for the App JWT."""
     target, caller = decision.target, decision.caller
@@ -220,7 +233,9 @@ def _authorize(
     decision.prepared = prepared
 
 
-def _ask_policy(decision: Decision, method: str, rules: Rules, target: Target) -> Verdict:
+def _ask_policy(
+    decision: RequestDecision, method: str, rules: ListenerRules, target: Target
+) -> PolicyDecision:
     """Ask about every reading of the target: the first that is denied decides."""
     caller = decision.caller.name if decision.caller is not None else None
     verdicts = [
@@ -234,12 +249,12 @@ def _ask_policy(decision: Decision, method: str, rules: Rules, target: Target) -
                 caller=caller,
             )
         )
-        for reading in (Reading(target.operation, target.path), *target.others)
+        for reading in (PathReading(target.operation, target.path), *target.others)
     ]
     return next((verdict for verdict in verdicts if not verdict.allowed), verdicts[0])
 
 
-def _prepare(request: Asked, rules: Rules, hops: Hops) -> Prepared:
+def _prepare(request: IncomingRequest, rules: ListenerRules, hops: LoopDetector) -> Prepared:
     """Edit the headers that came, but once for all requests that come with the same."""
     received = request.raw_headers
     via = hops.via(is_old=request.version < HTTP_1_1)
@@ -249,7 +264,7 @@ def _prepare(request: Asked, rules: Rules, hops: Hops) -> Prepared:
     return prepared
 
 
-def check_form(request: Asked, hosts: HostGuard) -> None:
+def check_form(request: IncomingRequest, hosts: HostGuard) -> None:
     """Pass a request that asks for nothing but HTTP, and asks us.
 
     Raises:
@@ -266,7 +281,7 @@ def check_form(request: Asked, hosts: HostGuard) -> None:
 
 
 def look_at_form(
-    request: Asked, rules: Rules, *, hops: Hops
+    request: IncomingRequest, rules: ListenerRules, *, hops: LoopDetector
 ) -> tuple[bytes | None, Sequence[Header]]:
     """Pass a request whose headers are in order; give the page that asks, and what it is told.
 
@@ -302,14 +317,14 @@ def own_answer(
     return [ALLOWED] if count_down(method, received) is None else None
 
 
-def build_rules(config: Config, listener: ListenerConfig) -> Rules:
+def build_rules(config: Config, listener: ListenerConfig) -> ListenerRules:
     """Compile everything that one listener decides by; a reload replaces it as a whole."""
     base_url = config.upstream.base_url
     guarded = config.callers and not listener.anonymous
-    return Rules(
+    return ListenerRules(
         listener=listener.bind,
         router=Router(
-            tags=TagReader(
+            tags=SelectorReader(
                 installation=config.headers.installation,
                 organization=config.headers.organization,
                 kinds=listener.tags,
@@ -338,17 +353,17 @@ def build_rules(config: Config, listener: ListenerConfig) -> Rules:
         limits=config.limits,
         total_seconds=config.upstream.timeouts.total,
         guard=build_terms(config.policy),
-        links=Links(base_url) if config.headers.rewrite_links else None,
+        links=LinkRewriter(base_url) if config.headers.rewrite_links else None,
         answers_private=config.headers.cache_control == "private",
         trace_share=config.tracing.share if config.tracing.endpoint is not None else 0.0,
     )
 
 
-def build_terms(policy: PolicyConfig) -> Terms | None:
+def build_terms(policy: PolicyConfig) -> GuardSettings | None:
     """Say how the duplicate guard is set, if it is on."""
     if policy.duplicate_guard is None:
         return None
-    return Terms(window=policy.duplicate_guard, enforced=policy.mode != "report")
+    return GuardSettings(window=policy.duplicate_guard, enforced=policy.mode != "report")
 
 
 def upstream_host(base_url: str) -> bytes:

@@ -51,7 +51,7 @@ def may_be_about_token(status: int, headers: Sequence[tuple[bytes, bytes]]) -> b
     return small and b"json" in content_type.lower()
 
 
-def says_token_is_bad(body: bytes, *, encoding: bytes | None) -> bool:
+def is_token_rejection(body: bytes, *, encoding: bytes | None) -> bool:
     """Read the message of a 403's body; what cannot be understood is not about the token."""
     if encoding is not None:
         opened = _opened(body, encoding)
@@ -75,46 +75,46 @@ def _opened(body: bytes, encoding: bytes) -> bytes | None:
         return None
 
 
-class Fate(Enum):
-    """What became of a request."""
+class Effect(Enum):
+    """What effect a request had at the API."""
 
-    DONE = "done"
+    APPLIED = "done"
     """The API has dealt with it, and said so."""
-    REFUSED = "refused"
+    REJECTED = "refused"
     """The API has refused it for good: the same request would be refused again."""
-    NOT_NOW = "not now"
+    NOT_APPLIED = "not now"
     """The API has not acted, and may do so if asked again."""
     UNKNOWN = "unknown"
     """It may have acted."""
 
 
 # Statuses that are not what their class says. RFC 9110, 15, unless noted.
-ODD: dict[int, Fate] = {
-    401: Fate.NOT_NOW,  # about the credential; the next token may do
-    403: Fate.NOT_NOW,  # about a permission, which an admin may grant meanwhile
+ODD: dict[int, Effect] = {
+    401: Effect.NOT_APPLIED,  # about the credential; the next token may do
+    403: Effect.NOT_APPLIED,  # about a permission, which an admin may grant meanwhile
     # "Did not receive a complete request": but it was sent whole, so somebody between us and the
     # API is speaking, and what that one has passed on is not known.
-    408: Fate.UNKNOWN,
-    425: Fate.NOT_NOW,  # RFC 8470: not processed, on purpose
-    429: Fate.NOT_NOW,  # RFC 6585: not processed, on purpose
+    408: Effect.UNKNOWN,
+    425: Effect.NOT_APPLIED,  # RFC 8470: not processed, on purpose
+    429: Effect.NOT_APPLIED,  # RFC 6585: not processed, on purpose
     # Gateways say these of a client that left in the middle (nginx 499, AWS 460): we did not.
-    460: Fate.UNKNOWN,
-    499: Fate.UNKNOWN,
-    501: Fate.REFUSED,  # the method is not implemented
-    505: Fate.REFUSED,  # the version of HTTP is not
+    460: Effect.UNKNOWN,
+    499: Effect.UNKNOWN,
+    501: Effect.REJECTED,  # the method is not implemented
+    505: Effect.REJECTED,  # the version of HTTP is not
 }
 UNAVAILABLE = 503
-CLASSES: dict[int, Fate] = {
-    2: Fate.DONE,
-    3: Fate.DONE,  # 303 is how some APIs say so; 307 and 308 have not acted, which is known too
-    4: Fate.REFUSED,
+CLASSES: dict[int, Effect] = {
+    2: Effect.APPLIED,
+    3: Effect.APPLIED,  # 303 is how some APIs say so; 307 and 308 have not acted: known too
+    4: Effect.REJECTED,
     # 500 may come after a commit, 502 and 504 from a gateway that lost sight of the API, 520 to 530
     # from one that never says which (Cloudflare).
-    5: Fate.UNKNOWN,
+    5: Effect.UNKNOWN,
 }
 
 
-def fate_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Fate:
+def classify_effect(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Effect:
     """Read an answer of the API.
 
     503 is said by an API that turns work away, and then tells when to come back; it is also what
@@ -122,5 +122,5 @@ def fate_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Fate:
     """
     if status == UNAVAILABLE:
         hinted = any(name.lower() == b"retry-after" for name, _ in headers)
-        return Fate.NOT_NOW if hinted else Fate.UNKNOWN
-    return ODD.get(status) or CLASSES.get(status // 100, Fate.UNKNOWN)
+        return Effect.NOT_APPLIED if hinted else Effect.UNKNOWN
+    return ODD.get(status) or CLASSES.get(status // 100, Effect.UNKNOWN)

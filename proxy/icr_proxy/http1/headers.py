@@ -149,8 +149,8 @@ ALLOWED = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 DIGITS_MOST = 9
 
 
-class Hops:
-    """What one process says of itself, and looks for."""
+class LoopDetector:
+    """Detects requests that come back to this proxy, by `Via`."""
 
     def __init__(self, pseudonym: bytes) -> None:
         """Be known as `icr-proxy-` and 8 hexadecimal digits."""

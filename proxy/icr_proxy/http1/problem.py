@@ -20,7 +20,7 @@ TYPE = "urn:icr-proxy:problem:"
 BLAND = "Something went wrong inside the proxy; its log tells more under this request id."
 
 
-class Kind(msgspec.Struct, frozen=True):
+class ProblemKind(msgspec.Struct, frozen=True):
     """One row of the table: the code that tools match on, the HTTP status, a title for people."""
 
     code: str
@@ -31,60 +31,70 @@ class Kind(msgspec.Struct, frozen=True):
 class Problem(msgspec.Struct, frozen=True):
     """An answer of the proxy itself."""
 
-    kind: Kind
+    kind: ProblemKind
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
 
 
-INTERNAL = Kind("internal", 500, "Internal error")
+INTERNAL = ProblemKind("internal", 500, "Internal error")
 
-TABLE: dict[type[errors.ProxyError], Kind] = {
+TABLE: dict[type[errors.ProxyError], ProblemKind] = {
     errors.StartError: INTERNAL,
-    errors.RefusedError: Kind("bad-request", 400, "Bad request"),
-    errors.UriTooLongError: Kind("uri-too-long", 414, "Request target too long"),
-    errors.HeadersTooLargeError: Kind("headers-too-large", 431, "Headers too large"),
-    errors.BodyTooLargeError: Kind("body-too-large", 413, "Body too large"),
-    errors.NotImplementedMethodError: Kind("not-implemented", 501, "Not implemented"),
-    errors.ExpectationFailedError: Kind("expectation-failed", 417, "Expectation failed"),
-    errors.LoopDetectedError: Kind("loop-detected", 508, "Loop detected"),
-    errors.WrongHostError: Kind("wrong-host", 421, "Wrong host"),
-    errors.BrowserRefusedError: Kind("browser-refused", 403, "Browser refused"),
-    errors.CallerUnauthenticatedError: Kind(
+    errors.RefusedError: ProblemKind("bad-request", 400, "Bad request"),
+    errors.UriTooLongError: ProblemKind("uri-too-long", 414, "Request target too long"),
+    errors.HeadersTooLargeError: ProblemKind("headers-too-large", 431, "Headers too large"),
+    errors.BodyTooLargeError: ProblemKind("body-too-large", 413, "Body too large"),
+    errors.NotImplementedMethodError: ProblemKind("not-implemented", 501, "Not implemented"),
+    errors.ExpectationFailedError: ProblemKind("expectation-failed", 417, "Expectation failed"),
+    errors.LoopDetectedError: ProblemKind("loop-detected", 508, "Loop detected"),
+    errors.WrongHostError: ProblemKind("wrong-host", 421, "Wrong host"),
+    errors.BrowserRefusedError: ProblemKind("browser-refused", 403, "Browser refused"),
+    errors.CallerUnauthenticatedError: ProblemKind(
         "caller-unauthenticated", 401, "Caller unauthenticated"
     ),
-    errors.InstallationRequiredError: Kind("installation-required", 400, "Installation required"),
-    errors.InstallationInvalidError: Kind("installation-invalid", 400, "Installation invalid"),
-    errors.EndpointRefusedError: Kind("endpoint-refused", 403, "Endpoint refused"),
-    errors.PolicyDeniedError: Kind("policy-denied", 403, "Denied by policy"),
-    errors.DuplicateSuspectedError: Kind("duplicate-suspected", 409, "Duplicate suspected"),
-    errors.IdempotencyKeyReusedError: Kind("idempotency-key-reused", 422, "Idempotency key reused"),
-    errors.OverloadedError: Kind("overloaded", 503, "Overloaded"),
-    errors.DrainingError: Kind("draining", 503, "Shutting down"),
-    errors.AuditUnavailableError: Kind("audit-unavailable", 503, "Audit trail unavailable"),
-    errors.WebhookRefusedError: Kind("webhook-refused", 401, "Webhook refused"),
+    errors.InstallationRequiredError: ProblemKind(
+        "installation-required", 400, "Installation required"
+    ),
+    errors.InstallationInvalidError: ProblemKind(
+        "installation-invalid", 400, "Installation invalid"
+    ),
+    errors.EndpointRefusedError: ProblemKind("endpoint-refused", 403, "Endpoint refused"),
+    errors.PolicyDeniedError: ProblemKind("policy-denied", 403, "Denied by policy"),
+    errors.DuplicateSuspectedError: ProblemKind("duplicate-suspected", 409, "Duplicate suspected"),
+    errors.IdempotencyKeyReusedError: ProblemKind(
+        "idempotency-key-reused", 422, "Idempotency key reused"
+    ),
+    errors.OverloadedError: ProblemKind("overloaded", 503, "Overloaded"),
+    errors.DrainingError: ProblemKind("draining", 503, "Shutting down"),
+    errors.AuditUnavailableError: ProblemKind("audit-unavailable", 503, "Audit trail unavailable"),
+    errors.WebhookRefusedError: ProblemKind("webhook-refused", 401, "Webhook refused"),
     # The caller is gone and reads none of this; the code is for the log.
-    errors.CallerError: Kind("caller-gone", 400, "Caller gone"),
-    errors.CallerTimeoutError: Kind("request-timeout", 408, "Request timed out"),
-    errors.MintError: Kind("mint-failed", 502, "No access token"),
-    errors.InstallationRefusedError: Kind("installation-refused", 403, "Installation refused"),
-    errors.InstallationBlockedError: Kind("installation-blocked", 403, "Installation blocked"),
-    errors.AppKeyRefusedError: Kind("app-key-refused", 502, "App key refused"),
-    errors.MintUnreachableError: Kind("upstream-unreachable", 502, "API unreachable"),
-    errors.MintLoopError: Kind("upstream-loop", 502, "API leads back here"),
-    errors.MintTlsError: Kind("upstream-tls", 502, "API not trusted"),
-    errors.MintBrokenError: Kind("upstream-broken", 502, "API connection broken"),
-    errors.MintTimeoutError: Kind("mint-timeout", 504, "Access token timed out"),
-    errors.MintBusyError: Kind("overloaded", 503, "Overloaded"),
-    errors.MintRationedError: Kind("overloaded", 503, "Overloaded"),
-    errors.MintCircuitOpenError: Kind("circuit-open", 503, "API left alone for a moment"),
-    errors.UpstreamError: Kind("upstream-broken", 502, "API connection broken"),
-    errors.UpstreamUnreachableError: Kind("upstream-unreachable", 502, "API unreachable"),
-    errors.UpstreamLoopError: Kind("upstream-loop", 502, "API leads back here"),
-    errors.UpstreamTlsError: Kind("upstream-tls", 502, "API not trusted"),
-    errors.UpstreamTimeoutError: Kind("upstream-timeout", 504, "API timed out"),
-    errors.UpstreamBusyError: Kind("overloaded", 503, "Overloaded"),
-    errors.UpstreamExhaustedError: Kind("overloaded", 503, "Overloaded"),
-    errors.CircuitOpenError: Kind("circuit-open", 503, "API left alone for a moment"),
+    errors.CallerError: ProblemKind("caller-gone", 400, "Caller gone"),
+    errors.CallerTimeoutError: ProblemKind("request-timeout", 408, "Request timed out"),
+    errors.MintError: ProblemKind("mint-failed", 502, "No access token"),
+    errors.InstallationRefusedError: ProblemKind(
+        "installation-refused", 403, "Installation refused"
+    ),
+    errors.InstallationBlockedError: ProblemKind(
+        "installation-blocked", 403, "Installation blocked"
+    ),
+    errors.AppKeyRefusedError: ProblemKind("app-key-refused", 502, "App key refused"),
+    errors.MintUnreachableError: ProblemKind("upstream-unreachable", 502, "API unreachable"),
+    errors.MintLoopError: ProblemKind("upstream-loop", 502, "API leads back here"),
+    errors.MintTlsError: ProblemKind("upstream-tls", 502, "API not trusted"),
+    errors.MintBrokenError: ProblemKind("upstream-broken", 502, "API connection broken"),
+    errors.MintTimeoutError: ProblemKind("mint-timeout", 504, "Access token timed out"),
+    errors.MintBusyError: ProblemKind("overloaded", 503, "Overloaded"),
+    errors.MintRationedError: ProblemKind("overloaded", 503, "Overloaded"),
+    errors.MintCircuitOpenError: ProblemKind("circuit-open", 503, "API left alone for a moment"),
+    errors.UpstreamError: ProblemKind("upstream-broken", 502, "API connection broken"),
+    errors.UpstreamUnreachableError: ProblemKind("upstream-unreachable", 502, "API unreachable"),
+    errors.UpstreamLoopError: ProblemKind("upstream-loop", 502, "API leads back here"),
+    errors.UpstreamTlsError: ProblemKind("upstream-tls", 502, "API not trusted"),
+    errors.UpstreamTimeoutError: ProblemKind("upstream-timeout", 504, "API timed out"),
+    errors.UpstreamBusyError: ProblemKind("overloaded", 503, "Overloaded"),
+    errors.UpstreamExhaustedError: ProblemKind("overloaded", 503, "Overloaded"),
+    errors.CircuitOpenError: ProblemKind("circuit-open", 503, "API left alone for a moment"),
 }
 
 # RFC 9110, 15.5.2 asks for one. Never Basic: a browser would ask for a password, keep it, and send
@@ -99,7 +109,7 @@ INERT = (b"Content-Security-Policy", b"default-src 'none'; sandbox")
 RETRY_AFTER = dict.fromkeys(("audit-unavailable", "circuit-open", "draining", "overloaded"), 1.0)
 
 
-class Body(msgspec.Struct):
+class ProblemBody(msgspec.Struct):
     """The members, in the order in which a person wants to read them."""
 
     type: str
@@ -114,7 +124,7 @@ class Body(msgspec.Struct):
     trace_id: str | msgspec.UnsetType = msgspec.field(name="traceId", default=msgspec.UNSET)
 
 
-def kind_of(error: BaseException) -> Kind:
+def kind_of(error: BaseException) -> ProblemKind:
     """Find the row of an error, or of the nearest parent that has one."""
     for parent in type(error).__mro__:
         kind = TABLE.get(parent)
@@ -130,7 +140,7 @@ def problem(error: BaseException, *, request_id: str, trace_id: str | None = Non
     sentence = sentence.rstrip(".") or kind.title
     sentence = sentence[0].upper() + sentence[1:] + "."
     phrase = HTTPStatus(kind.status).phrase
-    body = Body(
+    body = ProblemBody(
         type=TYPE + kind.code,
         title=kind.title,
         status=kind.status,
@@ -159,9 +169,9 @@ def problem(error: BaseException, *, request_id: str, trace_id: str | None = Non
     return Problem(kind=kind, headers=tuple(headers), body=msgspec.json.encode(body))
 
 
-def refusals() -> dict[Kind, str]:
+def refusals() -> dict[ProblemKind, str]:
     """Give every refusal with its meaning."""
-    meanings: dict[Kind, str] = {}
+    meanings: dict[ProblemKind, str] = {}
     for error, kind in TABLE.items():
         meaning = (error.__doc__ or "").partition("\n")[0]
         meanings[kind] = f"{meanings[kind]} {meaning}" if kind in meanings else meaning

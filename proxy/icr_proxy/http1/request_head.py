@@ -56,8 +56,8 @@ class HeadRules(msgspec.Struct, frozen=True, kw_only=True):
     tag: str
 
 
-class Notes(dict[Any, Any]):
-    """What was derived from header lines, by who derived it from them.
+class Derived(dict[Any, Any]):
+    """A memo table of what was derived from a header block, by who derived it.
 
     A reload brings new ones who do, and lines may live on: so at some time all are forgotten.
     """
@@ -68,8 +68,8 @@ class Notes(dict[Any, Any]):
         super().__setitem__(key, value)
 
 
-class Section:
-    """What the header lines of a request say, whatever its request line asks for."""
+class HeaderBlock:
+    """The parsed header lines of a request, whatever its request line asks for."""
 
     __slots__ = (
         "__weakref__",
@@ -90,7 +90,7 @@ class Section:
 
     def __init__(self) -> None:
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.notes: dict[Any, Any] = Notes()
+        self.notes: dict[Any, Any] = Derived()
         """Room for what others derive from the header lines."""
         self.written = b""
         """The lines themselves, with the empty line after them, if they are remembered."""
@@ -156,12 +156,12 @@ class Section:
             raise NotImplementedMethodError("transfer codings other than chunked are not forwarded")
 
 
-class Head:
+class RequestHead:
     """What a head says."""
 
     __slots__ = ("is_last", "method", "section", "target")
 
-    def __init__(self, method: str, target: str, section: Section) -> None:
+    def __init__(self, method: str, target: str, section: HeaderBlock) -> None:
         self.method = method
         self.target = target
         self.section = section
@@ -169,7 +169,7 @@ class Head:
         """Whether the connection ends with it: what follows a CONNECT may be anything."""
 
 
-def read_head(data: bytes, rules: HeadRules) -> Head:
+def read_head(data: bytes, rules: HeadRules) -> RequestHead:
     """Read a head, which ends with an empty line.
 
     Raises:
@@ -181,7 +181,7 @@ def read_head(data: bytes, rules: HeadRules) -> Head:
     check_sizes(target, len(data) - line_end - 2, rules)
     if line is None:
         raise BadRequestError("the request line is not one of HTTP/1.1")
-    section = Section()
+    section = HeaderBlock()
     try:
         httptools.HttpRequestParser(section).feed_data(data)
     except httptools.HttpParserUpgrade:
@@ -191,7 +191,7 @@ def read_head(data: bytes, rules: HeadRules) -> Head:
     except httptools.HttpParserError:
         raise _mistake(data, rules) from None
     section.settle(is_old=line[3] == b"0")
-    return Head(line[1].decode("ascii"), line[2].decode("ascii"), section)
+    return RequestHead(line[1].decode("ascii"), line[2].decode("ascii"), section)
 
 
 def check_begun(data: bytes, rules: HeadRules, *, since: int = 0) -> None:
@@ -252,37 +252,37 @@ EVERYDAY_WORDS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 EVERYDAY = {word.encode("ascii"): word for word in EVERYDAY_WORDS}
 
 
-class Sections:
-    """Header lines that connections of one listener repeat, each kept once for all of them.
+class HeaderCache:
+    """A cache of the header blocks that connections of one listener repeat, kept once for all.
 
     With a thousand connections that send the same, what belongs to each would not stay in the
     processor's cache. They go with the last connection that repeats them.
     """
 
     def __init__(self) -> None:
-        self._known: WeakValueDictionary[tuple[bool, bytes], Section] = WeakValueDictionary()
+        self._known: WeakValueDictionary[tuple[bool, bytes], HeaderBlock] = WeakValueDictionary()
 
     def __len__(self) -> int:
         """Count them."""
         return len(self._known)
 
-    def shared(self, section: Section) -> Section:
+    def shared(self, section: HeaderBlock) -> HeaderBlock:
         """Give the one that all use whose lines are these, byte for byte."""
         return self._known.setdefault((section.is_old, section.written), section)
 
 
-class Repeating:
-    """The last header lines of a connection, and what they say; they go with it."""
+class LastHeadCache:
+    """A cache of the last header block of one connection; it goes with it."""
 
     __slots__ = ("_is_shared", "_section", "_sections")
 
-    def __init__(self, sections: Sections) -> None:
+    def __init__(self, sections: HeaderCache) -> None:
         """Share with other connections what comes a second time."""
         self._sections = sections
-        self._section: Section | None = None
+        self._section: HeaderBlock | None = None
         self._is_shared = False
 
-    def read(self, data: bytes, rules: HeadRules) -> tuple[Head, int] | None:
+    def read(self, data: bytes, rules: HeadRules) -> tuple[RequestHead, int] | None:
         """Give the head at the beginning, and where it ends, if it ends in the same lines.
 
         Raises:
@@ -303,9 +303,11 @@ class Repeating:
         if not self._is_shared:
             self._section = section = self._sections.shared(section)
             self._is_shared = True
-        return Head(method, target.decode("ascii"), section), line.end() + len(section.written)
+        return RequestHead(method, target.decode("ascii"), section), line.end() + len(
+            section.written
+        )
 
-    def keep(self, data: bytes, head: Head) -> None:
+    def keep(self, data: bytes, head: RequestHead) -> None:
         """Remember the lines of `data`, a whole head, unless another line could change them."""
         if head.target[0] != "/" or head.method not in EVERYDAY_WORDS:
             return

@@ -14,10 +14,10 @@ from icr_proxy.http1.request_head import (
     CONTROL,
     END,
     TOKEN,
-    Head,
+    HeaderCache,
     HeadRules,
-    Repeating,
-    Sections,
+    LastHeadCache,
+    RequestHead,
     check_begun,
     read_head,
 )
@@ -147,12 +147,12 @@ EMPTY_LINES = re.compile(
 )  # before a request line they are passed over (RFC 9112, 2.2)
 
 
-class Intake:
-    """What has arrived on one connection."""
+class RequestParser:
+    """An incremental parser of the requests of one connection."""
 
     __slots__ = ("_looked", "_repeating", "_rules", "framing", "held", "is_deaf")
 
-    def __init__(self, rules: HeadRules, sections: Sections | None = None) -> None:
+    def __init__(self, rules: HeadRules, sections: HeaderCache | None = None) -> None:
         """Read by `rules`; header lines that come again are shared with who has the `sections`."""
         self._rules = rules
         self.held = b""
@@ -161,7 +161,7 @@ class Intake:
         """How many of them are known to hold no whole head."""
         self.framing: Framing | None = None
         """How the body ends that is being read, if one is: the next bytes belong to it."""
-        self._repeating = Repeating(sections if sections is not None else Sections())
+        self._repeating = LastHeadCache(sections if sections is not None else HeaderCache())
         self.is_deaf = False
         """Whether nothing that comes now can be a request (RFC 9112, 9.6)."""
 
@@ -178,7 +178,7 @@ class Intake:
         """Forget what was read of header lines."""
         self._repeating.forget()
 
-    def next_head(self) -> Head | None:
+    def next_head(self) -> RequestHead | None:
         """Give the head of the next request, once it is whole.
 
         Raises:
@@ -202,7 +202,7 @@ class Intake:
         self._repeating.keep(data, head)
         return self._take(head, end)
 
-    def _take(self, head: Head, end: int) -> Head:
+    def _take(self, head: RequestHead, end: int) -> RequestHead:
         held = self.held
         self._looked, self.held = 0, held[end:] if len(held) > end else b""
         self.is_deaf = head.is_last

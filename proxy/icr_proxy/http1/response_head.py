@@ -53,8 +53,8 @@ def section_of(headers: Iterable[Header]) -> bytes:
     return b"".join([b"\r\n%b: %b" % header for header in headers])
 
 
-class PassedBack(NamedTuple):
-    """What a caller gets of the header lines of an answer."""
+class ResponseHeaders(NamedTuple):
+    """The filtered header lines of a response, as the client gets them."""
 
     section: bytes
     """The lines, each behind its CR LF."""
@@ -68,7 +68,7 @@ class PassedBack(NamedTuple):
     """Whether a field speaks to certain caches: see `cache_control.TARGETED`."""
 
 
-def edit_response(section: bytes) -> tuple[PassedBack, list[bytes]]:
+def edit_response(section: bytes) -> tuple[ResponseHeaders, list[bytes]]:
     """Give what is passed back to the caller: everything but the hop's own fields.
 
     `section` is the header lines, each behind its CR LF. Those that stay are as they were written.
@@ -106,17 +106,17 @@ def edit_response(section: bytes) -> tuple[PassedBack, list[bytes]]:
     if at:
         kept.append(section[at:])
         section = b"".join(kept)
-    return PassedBack(section, has_length, request_id, cache_control, is_targeted), codings
+    return ResponseHeaders(section, has_length, request_id, cache_control, is_targeted), codings
 
 
-def _without_named(received: Sequence[Header]) -> PassedBack:
+def _without_named(received: Sequence[Header]) -> ResponseHeaders:
     """Drop what `Connection` names as well."""
     dropped = DROPPED_FROM_ANSWERS | connection_options(received)
     kept = [header for header in received if header[0].lower() not in dropped]
     return passed_back(kept)
 
 
-def passed_back(headers: Iterable[Header]) -> PassedBack:
+def passed_back(headers: Iterable[Header]) -> ResponseHeaders:
     """Write headers as a caller gets them; nothing of them is dropped."""
     headers = tuple(headers)
     has_length = is_targeted = False
@@ -132,7 +132,7 @@ def passed_back(headers: Iterable[Header]) -> PassedBack:
             request_id = _joined(request_id, value)
         elif lower in TARGETED:
             is_targeted = True
-    return PassedBack(
+    return ResponseHeaders(
         section_of(headers), has_length, request_id, tuple(cache_control), is_targeted
     )
 
@@ -213,13 +213,13 @@ def skip_interim(data: bytes) -> int | None:
         at = end + len(END)
 
 
-class AnswerHead(msgspec.Struct, frozen=True, gc=False):
+class ResponseHead(msgspec.Struct, frozen=True, gc=False):
     """The head of an answer."""
 
     line: StatusLine
     section: bytes
     """The header lines as received, each *behind* its CR LF."""
-    passed_back: PassedBack
+    passed_back: ResponseHeaders
     """What the caller gets of them."""
     codings: list[bytes]
     """How the body is coded for its way here."""
@@ -245,7 +245,7 @@ class AnswerHead(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def read_answer_head(data: bytes) -> AnswerHead | None:
+def read_response_head(data: bytes) -> ResponseHead | None:
     """Read the head that llhttp took; nothing if it is no answer to us."""
     start = 0
     while data.startswith(b"\r\n", start):  # llhttp passes over empty lines before it
@@ -257,4 +257,4 @@ def read_answer_head(data: bytes) -> AnswerHead | None:
     if line is None or end < 0:
         return None
     section = data[line_end:end]
-    return AnswerHead(line, section, *edit_response(section), end + len(END))
+    return ResponseHead(line, section, *edit_response(section), end + len(END))

@@ -22,7 +22,7 @@ NOTHING = msgspec.Raw(b"null")
 Result = Literal["injected", "already", "untouched", "passed", "refused"]
 
 
-class Kind(msgspec.Struct):
+class ResourceKind(msgspec.Struct):
     """Of what kind the object is."""
 
     group: str = ""
@@ -33,11 +33,11 @@ class Kind(msgspec.Struct):
         return "/".join(filter(None, (self.group, self.version, self.kind)))
 
 
-class Request(msgspec.Struct, rename="camel"):
+class AdmissionRequest(msgspec.Struct, rename="camel"):
     """What is about to happen."""
 
     uid: str
-    kind: Kind
+    kind: ResourceKind
     operation: str = ""
     namespace: str = ""
     sub_resource: str = ""
@@ -50,11 +50,11 @@ class Review(msgspec.Struct, rename="camel"):
 
     api_version: str
     kind: str
-    request: Request
+    request: AdmissionRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class AdmissionVerdict:
     """What becomes of it."""
 
     result: Result
@@ -79,7 +79,7 @@ class Verdict:
         return self.result != "refused"
 
 
-def read_request(body: bytes) -> Request:
+def read_request(body: bytes) -> AdmissionRequest:
     """Read a question.
 
     Raises:
@@ -94,7 +94,7 @@ def read_request(body: bytes) -> Request:
     return review.request
 
 
-def write_verdict(verdict: Verdict, *, uid: str) -> dict[str, object]:
+def write_verdict(verdict: AdmissionVerdict, *, uid: str) -> dict[str, object]:
     """Put a verdict into its envelope; the patch is in base64, as the API wants it."""
     response: dict[str, object] = {"uid": uid, "allowed": verdict.allowed}
     if not verdict.allowed:

@@ -22,7 +22,7 @@ from icr_proxy.redaction import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from icr_proxy.config.value_types import Kind
+    from icr_proxy.config.value_types import ValueType
     from icr_proxy.injector.sidecar import Defaults
 
 PREFIX = "icr-proxy/"
@@ -52,7 +52,7 @@ IMAGE = Text(
 class Annotation:
     """What may be said of one thing; `key` is that of the configuration which it sets, if any."""
 
-    kind: Kind
+    kind: ValueType
     key: str | None = None
 
     @property

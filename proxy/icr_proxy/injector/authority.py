@@ -98,13 +98,13 @@ class ClientConfig(msgspec.Struct, rename="camel"):
     ca_bundle: str | None = None
 
 
-class Webhook(msgspec.Struct, rename="camel"):
+class WebhookEntry(msgspec.Struct, rename="camel"):
     """One of them."""
 
     client_config: ClientConfig
 
 
-class Metadata(msgspec.Struct, rename="camel"):
+class WebhookMetadata(msgspec.Struct, rename="camel"):
     """Which state of the object this is."""
 
     resource_version: str
@@ -113,8 +113,8 @@ class Metadata(msgspec.Struct, rename="camel"):
 class Configuration(msgspec.Struct):
     """What is looked at in a MutatingWebhookConfiguration."""
 
-    metadata: Metadata
-    webhooks: list[Webhook] = []
+    metadata: WebhookMetadata
+    webhooks: list[WebhookEntry] = []
 
 
 def read_configuration(body: bytes) -> Configuration:
@@ -154,7 +154,7 @@ def missing_from(found: Configuration, own: bytes, *, now: float) -> list[dict[s
     return [{"op": "replace", "path": "/metadata/resourceVersion", "value": version}, *changes]
 
 
-def _with(webhook: Webhook, own: bytes, *, now: float) -> str | None:
+def _with(webhook: WebhookEntry, own: bytes, *, now: float) -> str | None:
     there = _certificates(webhook)
     mine = x509.load_pem_x509_certificate(own)
     if mine in there[:FRONT]:
@@ -167,7 +167,7 @@ def _with(webhook: Webhook, own: bytes, *, now: float) -> str | None:
     return base64.b64encode(pem).decode()
 
 
-def _certificates(webhook: Webhook) -> list[x509.Certificate]:
+def _certificates(webhook: WebhookEntry) -> list[x509.Certificate]:
     encoded = webhook.client_config.ca_bundle or ""
     try:
         return x509.load_pem_x509_certificates(base64.b64decode(encoded, validate=True))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from icr_proxy import __version__
 from icr_proxy.config import fields as of
-from icr_proxy.injector.admission_review import Kind, Verdict
+from icr_proxy.injector.admission_review import AdmissionVerdict, ResourceKind
 from icr_proxy.injector.annotations import INJECT, INJECTED, PREFIX, ours, read_wish
 from icr_proxy.injector.pods import conflicts, read_pod, weaknesses
 from icr_proxy.injector.sidecar import NAME, container, volumes
@@ -19,7 +19,7 @@ from icr_proxy.injector.sidecar import NAME, container, volumes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from icr_proxy.injector.admission_review import Request
+    from icr_proxy.injector.admission_review import AdmissionRequest
     from icr_proxy.injector.annotations import Wish
     from icr_proxy.injector.pods import Manifest, Pod
     from icr_proxy.injector.sidecar import Defaults
@@ -63,12 +63,12 @@ def _annotation(name: str, value: str) -> Manifest:
     return {"op": "add", "path": f"/metadata/annotations/{pointer}", "value": value}
 
 
-POD = Kind(group="", version="v1", kind="Pod")
+POD = ResourceKind(group="", version="v1", kind="Pod")
 FORBIDDEN, UNPROCESSABLE = 403, 422
 NAME_MOST = 63  # characters of an annotation's name, without its prefix
 
 
-def decide(request: Request, defaults: Defaults) -> Verdict:
+def decide(request: AdmissionRequest, defaults: Defaults) -> AdmissionVerdict:
     """Decide about one request.
 
     Raises:
@@ -83,41 +83,41 @@ def decide(request: Request, defaults: Defaults) -> Verdict:
     return replace(_about(pod, request.namespace, defaults), pod=pod.called)
 
 
-def _about(pod: Pod, namespace: str, defaults: Defaults) -> Verdict:
+def _about(pod: Pod, namespace: str, defaults: Defaults) -> AdmissionVerdict:
     said = ours(pod.annotations)
     if INJECT not in said:
         return _not_asked(said)
     if defaults.leaves_alone(namespace):
         return _untouched(f"icr-proxy: nothing is injected in namespace {namespace}")
     if _says_no(said):
-        return Verdict(result="untouched")
+        return AdmissionVerdict(result="untouched")
     if _is_injected(pod, said):
-        return Verdict(result="already")
+        return AdmissionVerdict(result="already")
     return _inject(pod, said, defaults)
 
 
-def _inject(pod: Pod, said: Mapping[str, str], defaults: Defaults) -> Verdict:
+def _inject(pod: Pod, said: Mapping[str, str], defaults: Defaults) -> AdmissionVerdict:
     wish = read_wish(said, defaults)
     if isinstance(wish, tuple):
-        return Verdict(result="refused", code=UNPROCESSABLE, message=_sentence(wish))
+        return AdmissionVerdict(result="refused", code=UNPROCESSABLE, message=_sentence(wish))
     against = tuple(conflicts(pod, wish))
     if against and defaults.on_conflict == "refuse":
-        return Verdict(result="refused", code=FORBIDDEN, message=_sentence(against))
+        return AdmissionVerdict(result="refused", code=FORBIDDEN, message=_sentence(against))
     if against:
-        return Verdict(
+        return AdmissionVerdict(
             result="passed", warnings=tuple(f"icr-proxy: not injected: {each}" for each in against)
         )
-    return Verdict(
+    return AdmissionVerdict(
         result="injected",
         patch=patch(pod, wish, defaults),
         warnings=tuple(f"icr-proxy: {each}" for each in weaknesses(pod, wish)),
     )
 
 
-def _not_asked(said: Mapping[str, str]) -> Verdict:
+def _not_asked(said: Mapping[str, str]) -> AdmissionVerdict:
     wishes = sorted(set(said) - {INJECTED})
     if not wishes:
-        return Verdict(result="untouched")
+        return AdmissionVerdict(result="untouched")
     return _untouched(
         f'icr-proxy: {PREFIX}{wishes[0][:NAME_MOST]} does nothing without {PREFIX}inject: "true"'
     )
@@ -136,8 +136,8 @@ def _is_injected(pod: Pod, said: Mapping[str, str]) -> bool:
     return INJECTED in said and any(each.name == NAME for each in pod.everything)
 
 
-def _untouched(warning: str) -> Verdict:
-    return Verdict(result="untouched", warnings=(warning,))
+def _untouched(warning: str) -> AdmissionVerdict:
+    return AdmissionVerdict(result="untouched", warnings=(warning,))
 
 
 def _sentence(problems: tuple[str, ...]) -> str:

@@ -41,7 +41,7 @@ class Owner(msgspec.Struct):
     kind: str | None = None
 
 
-class Metadata(msgspec.Struct, rename="camel"):
+class PodMetadata(msgspec.Struct, rename="camel"):
     """Names, and what users say."""
 
     name: str | None = None
@@ -65,7 +65,7 @@ class Spec(msgspec.Struct, rename="camel"):
 class Pod(msgspec.Struct):
     """A pod about to be made."""
 
-    metadata: Metadata
+    metadata: PodMetadata
     spec: Spec
 
     @property

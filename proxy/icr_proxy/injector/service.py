@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from icr_proxy.errors import StartError
 from icr_proxy.injector.authority import Authority
-from icr_proxy.injector.webhook import LIMITS, Webhook
+from icr_proxy.injector.webhook import LIMITS, AdmissionWebhook
 from icr_proxy.net.descriptors import connections_that_fit, raise_limit
-from icr_proxy.net.tls import TlsDoor
+from icr_proxy.net.tls import ReloadingSslContext
 from icr_proxy.observability.log import where
 from icr_proxy.runtime.watchers import ExhaustionReports, TlsReports
-from icr_proxy.server.limits import Places
-from icr_proxy.server.listener import Door, Listener
+from icr_proxy.server.limits import ConnectionLimit
+from icr_proxy.server.listener import Listener, ListenerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +126,7 @@ class Injector:
     def _listener(self, tls: TlsConfig) -> Listener:
         bind = self._setting.bind
         reports = TlsReports(log=self._log, listener=bind, now=self._now)
-        webhook = Webhook(
+        webhook = AdmissionWebhook(
             self._defaults, pem=self._pem, ready=lambda: self._published, log=self._log
         )
         return Listener(
@@ -136,11 +136,11 @@ class Injector:
             limits=LIMITS,
             tag=NO_TAG,
             logger=logging.Logger("injector"),  # noqa: LOG001  # not in the global tree
-            door=Door(
-                tls=TlsDoor(tls, key="tls", watcher=reports),
+            door=ListenerOptions(
+                tls=ReloadingSslContext(tls, key="tls", watcher=reports),
                 exhausted=ExhaustionReports(log=self._log),
             ),
-            places=Places(connections_that_fit(LIMITS.connections)),
+            places=ConnectionLimit(connections_that_fit(LIMITS.connections)),
             evicts=True,
         )
 

@@ -21,8 +21,8 @@ from icr_proxy.server.response import (
     OK,
     UNAVAILABLE,
     WRITE_SECONDS,
-    Answer,
     Page,
+    ResponseWriter,
     json_page,
     send_page,
     text_page,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from icr_proxy.injector.admission_review import Request, Verdict
+    from icr_proxy.injector.admission_review import AdmissionRequest, AdmissionVerdict
     from icr_proxy.injector.sidecar import Defaults
     from icr_proxy.observability.log import Log
     from icr_proxy.server.request import Request as HttpRequest
@@ -53,7 +53,7 @@ SMALL, LONG_ONES = 256 << 10, 8
 SHOWN_MOST = 253  # characters, as of a name in Kubernetes; whoever reaches the port may send longer
 
 
-class Webhook:
+class AdmissionWebhook:
     """Answers the Kubernetes API server, and probes."""
 
     def __init__(
@@ -66,16 +66,16 @@ class Webhook:
         self._log = log
         self._long_ones = asyncio.Semaphore(LONG_ONES)
 
-    async def __call__(self, request: HttpRequest) -> Answer:
+    async def __call__(self, request: HttpRequest) -> ResponseWriter:
         """Answer one request."""
         path = request.raw_path.partition("?")[0]
         if path == MUTATE and request.method == "POST":
             return await self._review(request)
         return await send_page(request, self._page(path, request.method))
 
-    async def refuse(self, request: HttpRequest, error: ProxyError) -> Answer:
+    async def refuse(self, request: HttpRequest, error: ProxyError) -> ResponseWriter:
         """Answer a request that could not even be parsed."""
-        answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: True)
+        answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: True)
         return await self._refuse(answer, error, peer=peer_of(request).address)
 
     def _page(self, path: str, method: str) -> Page:
@@ -95,8 +95,8 @@ class Webhook:
             pages["/ca.pem"] = Page(status=OK, content_type=PEM, body=self._pem)
         return pages
 
-    async def _review(self, request: HttpRequest) -> Answer:
-        answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: False)
+    async def _review(self, request: HttpRequest) -> ResponseWriter:
+        answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: False)
         try:
             async with self._room(request.content_length):
                 body = await receive_body(
@@ -117,7 +117,7 @@ class Webhook:
         """Wait for room in memory, if it takes much."""
         return nullcontext() if length is not None and length <= SMALL else self._long_ones
 
-    def _tell(self, asked: Request, verdict: Verdict) -> None:
+    def _tell(self, asked: AdmissionRequest, verdict: AdmissionVerdict) -> None:
         say = self._log.warning if verdict.result in ("refused", "passed") else self._log.info
         say(
             "injector.reviewed",
@@ -130,7 +130,9 @@ class Webhook:
             dry_run=bool(asked.dry_run),
         )
 
-    async def _refuse(self, answer: Answer, error: ProxyError, *, peer: str | None) -> Answer:
+    async def _refuse(
+        self, answer: ResponseWriter, error: ProxyError, *, peer: str | None
+    ) -> ResponseWriter:
         code = kind_of(error).code
         self._log.warning("injector.bad_request", code=code, detail=error.detail, peer=peer)
         await answer.refuse(problem(error, request_id=secrets.token_hex(16)))

@@ -23,7 +23,7 @@ STARTING = 24  # what a start opens: the event loop, listening sockets, files
 WITHOUT_LIMIT = 1 << 30
 
 
-class Shares(msgspec.Struct, frozen=True, kw_only=True):
+class DescriptorShares(msgspec.Struct, frozen=True, kw_only=True):
     """How many connections of each kind there may be."""
 
     callers: int
@@ -49,20 +49,22 @@ def open_now() -> int:
     return 0
 
 
-def share(free: int, *, callers: int, upstream: int, ports: int) -> Shares | None:
+def share(free: int, *, callers: int, upstream: int, ports: int) -> DescriptorShares | None:
     """Divide `free` descriptors among what is configured; None if there are too few to serve.
 
     If there are not enough, callers get two thirds at most: a request needs one descriptor on
     either side, but callers also keep idle connections.
     """
     if callers + upstream + ports * PORT_CONNECTIONS + SPARE <= free:
-        return Shares(callers=callers, upstream=upstream, port=PORT_CONNECTIONS)
+        return DescriptorShares(callers=callers, upstream=upstream, port=PORT_CONNECTIONS)
     port = min(PORT_CONNECTIONS, max(PORT_LEAST, free // 16))
     rest = free - ports * port - min(SPARE, max(SPARE_LEAST, free // 4))
     if rest < 2:  # noqa: PLR2004  # one on either side
         return None
     for_upstream = min(upstream, rest - min(callers, rest * 2 // 3))
-    return Shares(callers=min(callers, rest - for_upstream), upstream=for_upstream, port=port)
+    return DescriptorShares(
+        callers=min(callers, rest - for_upstream), upstream=for_upstream, port=port
+    )
 
 
 def connections_that_fit(wanted: int) -> int:

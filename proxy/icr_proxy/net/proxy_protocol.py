@@ -35,13 +35,13 @@ _SHORTEST = {
 }
 
 
-class Source(msgspec.Struct, frozen=True):
-    """For whom the connection was made; None if the load balancer speaks for itself."""
+class ProxiedSource(msgspec.Struct, frozen=True):
+    """The client that a PROXY header names; None if the load balancer speaks for itself."""
 
     address: str | None
 
 
-Next: TypeAlias = "int | Source"
+Next: TypeAlias = "int | ProxiedSource"
 
 
 def examine(data: bytes) -> Next:
@@ -69,7 +69,7 @@ def _examine_binary(data: bytes) -> Next:
         raise ValueError("has a PROXY header that is too long")
     if len(data) < FIXED + length:
         return FIXED + length - len(data)
-    return Source(_address(data) if command == _PROXY else None)
+    return ProxiedSource(_address(data) if command == _PROXY else None)
 
 
 def _address(data: bytes) -> str | None:
@@ -87,7 +87,7 @@ def _examine_line(data: bytes) -> Next:
     if b"\n" in data or len(data) >= LINE_MOST:
         if not data.endswith(b"\r\n"):
             raise ValueError("has a PROXY line without its end")
-        return Source(_read_line(data[:-2]))
+        return ProxiedSource(_read_line(data[:-2]))
     shortest = next(
         (length for start, length in _SHORTEST.items() if data.startswith(start)), len(SIGNATURE)
     )

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from icr_proxy.net.peers import plain_address
-from icr_proxy.net.proxy_protocol import Source, examine
+from icr_proxy.net.proxy_protocol import ProxiedSource, examine
 
 if TYPE_CHECKING:
     import socket
@@ -32,7 +32,7 @@ class ProxyHeaderReader:
         self._trusted = [ip_network(each) for each in trusted]
         self._refused = refused
 
-    async def __call__(self, found: socket.socket) -> Source | None:
+    async def __call__(self, found: socket.socket) -> ProxiedSource | None:
         """Give what the header says, or None if nobody is let in by it."""
         peer = _peer(found)
         if not self._trusts(peer):
@@ -47,9 +47,9 @@ class ProxyHeaderReader:
             self._refused("invalid", peer)
         return None
 
-    async def _header(self, found: socket.socket) -> Source:
+    async def _header(self, found: socket.socket) -> ProxiedSource:
         data, loop = b"", asyncio.get_running_loop()
-        while not isinstance(step := examine(data), Source):
+        while not isinstance(step := examine(data), ProxiedSource):
             piece = await loop.sock_recv(found, step)
             if not piece:
                 raise ValueError("ended in the middle of a PROXY header")

@@ -61,8 +61,8 @@ class TlsFiles(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """What a listener shows to whoever connects, and how it looks at them."""
+class TlsIdentity:
+    """The certificate of a listener, and how it verifies clients."""
 
     context: ssl.SSLContext
     begins_at: float
@@ -76,7 +76,7 @@ class Identity:
         return "is not valid yet" if now < self.begins_at else None
 
 
-def read_identity(tls: TlsFiles, *, key: str) -> Identity:
+def read_identity(tls: TlsFiles, *, key: str) -> TlsIdentity:
     """Read the files of a `tls` section; `key` is where the section stands.
 
     Raises:
@@ -100,7 +100,7 @@ def read_identity(tls: TlsFiles, *, key: str) -> Identity:
     except (OSError, ValueError) as exc:
         why = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or "no reason given"
         raise StartError(f"{key}: cert, key and client_ca cannot be used: {why}") from None
-    return Identity(
+    return TlsIdentity(
         context=context,
         begins_at=certificate.not_valid_before_utc.timestamp(),
         expires_at=certificate.not_valid_after_utc.timestamp(),
@@ -170,15 +170,15 @@ def _read(path: Path, *, key: str) -> bytes:
 class TlsWatcher(Protocol):
     """What is told about a listener's certificate."""
 
-    def certified(self, identity: Identity, *, renewed: bool) -> None:
+    def certified(self, identity: TlsIdentity, *, renewed: bool) -> None:
         """It is in use from now on."""
 
     def rejected(self, error: StartError) -> None:
         """The files have become unusable; what was in use stays so."""
 
 
-class TlsDoor(ssl.SSLContext):
-    """A context for event loops that stands for the one in use.
+class ReloadingSslContext(ssl.SSLContext):
+    """An SSL context that reloads its files when they change.
 
     Both event loops call `wrap_bio` once for each connection and nothing else of a context.
     """
@@ -201,7 +201,7 @@ class TlsDoor(ssl.SSLContext):
         self._identity = read_identity(tls, key=key)
         watcher.certified(self._identity, renewed=False)
 
-    def current(self) -> Identity:
+    def current(self) -> TlsIdentity:
         """Give what is shown to whoever connects now."""
         seen = self._look()
         if seen != self._seen:

@@ -67,7 +67,7 @@ def _unacknowledged(fileno: int) -> int:
 NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: closing sends RST instead of FIN
 
 
-def break_off(transport: asyncio.WriteTransport) -> None:
+def reset_connection(transport: asyncio.WriteTransport) -> None:
     """Reset the connection; what is not sent yet is thrown away."""
     raw = transport.get_extra_info("socket")
     if raw is not None:
@@ -80,7 +80,7 @@ NOBODY = Peer(address="")
 PEER = struct.Struct("3i")  # struct ucred: process, user, group
 
 
-def peer_behind(transport: asyncio.BaseTransport, *, named: str | None) -> Peer:
+def peer_of_transport(transport: asyncio.BaseTransport, *, named: str | None) -> Peer:
     """Say who is at the other end."""
     return Peer(
         address=named if named is not None else connected_from(transport),

@@ -18,7 +18,7 @@ GATHER_SECONDS = 0.01
 GATHERED_MOST = 256
 
 
-class Reader(Protocol):
+class OutcomeReader(Protocol):
     """What reads outcomes."""
 
     def read_all(self, outcomes: Iterable[Outcome]) -> None:
@@ -38,12 +38,12 @@ class Each:
             read(outcome)
 
 
-class Gathering:
-    """Keeps outcomes for a moment, and then hands them on in their order."""
+class OutcomeDispatcher:
+    """Batches outcomes for a moment before log, metrics and tracing read them, in order."""
 
     def __init__(
         self,
-        readers: Sequence[Reader],
+        readers: Sequence[OutcomeReader],
         *,
         handed_on: Callable[[], None] = lambda: None,
         failed: Callable[[Exception], None],
@@ -75,7 +75,7 @@ class Gathering:
             self._hand_to(reader, outcomes)
         self._handed_on()
 
-    def _hand_to(self, reader: Reader, outcomes: Sequence[Outcome]) -> None:
+    def _hand_to(self, reader: OutcomeReader, outcomes: Sequence[Outcome]) -> None:
         """Let one read them all: what fails with one may do well with the next."""
         rest = iter(outcomes)
         for _ in range(len(outcomes) + 1):

@@ -68,13 +68,13 @@ class Threshold:
 
 
 def build_log(
-    config: LogsConfig, *, lines: Lines, threshold: Threshold, now: Callable[[], float]
+    config: LogsConfig, *, lines: LineBuffer, threshold: Threshold, now: Callable[[], float]
 ) -> Log:
     """Make the one logger of the program; lines that its writer drops are told in its format."""
     log = _build_log(config, lines=lines, threshold=threshold, now=now)
     if lines.writer is not None:
         kept = Kept(on_terminal=lines.are_for_a_terminal)
-        notices = _build_log(config, lines=Lines(kept), threshold=threshold, now=now)
+        notices = _build_log(config, lines=LineBuffer(kept), threshold=threshold, now=now)
 
         def notice(dropped: int) -> bytes:
             notices.warning("log.dropped", lines=dropped)
@@ -85,7 +85,7 @@ def build_log(
 
 
 def _build_log(
-    config: LogsConfig, *, lines: Lines, threshold: Threshold, now: Callable[[], float]
+    config: LogsConfig, *, lines: LineBuffer, threshold: Threshold, now: Callable[[], float]
 ) -> Log:
     on_terminal = lines.are_for_a_terminal
     if config.format == "json" or (config.format == "auto" and not on_terminal):
@@ -101,7 +101,9 @@ def _build_log(
 class JsonLog:
     """Lines for machines: one encoding and one write, no chain of processors for each of them."""
 
-    def __init__(self, lines: Lines, *, threshold: Threshold, now: Callable[[], float]) -> None:
+    def __init__(
+        self, lines: LineBuffer, *, threshold: Threshold, now: Callable[[], float]
+    ) -> None:
         self._lines = lines
         self._threshold = threshold
         self._now = now
@@ -136,7 +138,7 @@ class JsonLog:
             self._lines.write(encode(said))
 
 
-class Lines:
+class LineBuffer:
     """Writes whole lines. A full disk or a collector that has gone loses lines, not requests."""
 
     def __init__(self, stream: ByteStream) -> None:
@@ -229,7 +231,7 @@ def where(error: BaseException) -> dict[str, object]:
     return {"error": type(error).__name__, "where": lines}
 
 
-class Bridge(logging.Handler):
+class StdlibLogHandler(logging.Handler):
     """Brings what libraries say through `logging` into the program's own log."""
 
     def __init__(self, log: Log) -> None:

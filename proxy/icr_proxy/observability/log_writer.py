@@ -26,7 +26,7 @@ FLUSH_SECONDS = 1.0  # how long the end of the process may take for lines that w
 WRITE_BYTES = 1 << 16  # what a pipe holds by default on Linux
 
 
-class Drops:
+class DropCounts:
     """Counts dropped lines of all writers of a process."""
 
     def __init__(self) -> None:
@@ -42,11 +42,11 @@ class LogWriter:
     """Bounded queue of lines, and the thread that writes them to one descriptor."""
 
     def __init__(
-        self, descriptor: int, *, most: int = QUEUE_BYTES, drops: Drops | None = None
+        self, descriptor: int, *, most: int = QUEUE_BYTES, drops: DropCounts | None = None
     ) -> None:
         """Write to `descriptor`, which stays open; queue at most about `most` bytes."""
         self.descriptor = descriptor
-        self.drops = drops or Drops()
+        self.drops = drops or DropCounts()
         self.notice: Callable[[int], bytes] = plain_notice
         """Makes the line that says how many lines were dropped; called in the thread."""
         self._most = most

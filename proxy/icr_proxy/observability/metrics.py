@@ -20,7 +20,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from icr_proxy import __version__
-from icr_proxy.observability.request_metrics import SECONDS, RequestCounts, Tally
+from icr_proxy.observability.request_metrics import SECONDS, InstallationCounts, RequestCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from icr_proxy.observability.outcome import Outcome
 
 
-class Shown:
-    """A family that is made when somebody asks."""
+class LazyMetric:
+    """A metric family that is made on each scrape."""
 
     def __init__(self, make: Callable[[], Metric]) -> None:
         self._make = make
@@ -41,8 +41,8 @@ class Shown:
         yield self._make()
 
 
-class States:
-    """A gauge whose values are counted when somebody asks, such as tokens by their state."""
+class StateGauge:
+    """A gauge that counts states on each scrape, such as tokens by their state."""
 
     def __init__(
         self, name: str, meaning: str, label: str, count: Callable[[], Mapping[str, float]]
@@ -94,13 +94,13 @@ class Metrics:
         self._counts = counts = RequestCounts()
         self.read_all = counts.read_all
         for made in (counts.requests, counts.durations, counts.first_bytes):
-            registry.register(Shown(made))
+            registry.register(LazyMetric(made))
         self.callers = gauge("caller_connections", "Connections of callers, idle ones too.")
         self.arrivals = counter("caller_connects", "Connections that callers made.", "result")
         self.in_flight = gauge("in_flight", "Requests being served.")
         for made in (counts.bytes, counts.refusals, counts.would_refuse):
-            registry.register(Shown(made))
-        self.lookups = Tally(
+            registry.register(LazyMetric(made))
+        self.lookups = InstallationCounts(
             "icr_proxy_token_lookups", "What the cache held for a request.", "result"
         )
         registry.register(self.lookups)
@@ -113,7 +113,7 @@ class Metrics:
         )
         self.token_refusals = counter("token_refusals", "Tokens the API refused.", "reason")
         self.shared_tokens = counter("shared_tokens", "Tokens wanted from all replicas.", "result")
-        registry.register(Shown(counts.callers))
+        registry.register(LazyMetric(counts.callers))
         self.caller_failures = counter("caller_failures", "Callers not let in, by why.", "reason")
         self.blocked = gauge("blocked_installations", "Installations an operator has blocked.")
         self.webhooks = counter("webhooks", "Deliveries of the registry.", "result")
@@ -125,7 +125,7 @@ class Metrics:
             "upstream_ca_reloads", "Changes of upstream.ca_file, and if they are in use.", "result"
         )
         self.waiting = gauge("upstream_waiting", "Requests that wait for a connection.")
-        self.waits = Tally(
+        self.waits = InstallationCounts(
             "icr_proxy_upstream_waits", "Requests that waited for a connection.", "result"
         )
         registry.register(self.waits)
@@ -151,13 +151,13 @@ class Metrics:
         def make() -> CounterMetricFamily:
             return CounterMetricFamily(f"icr_proxy_{name}", meaning, value=count())
 
-        self.registry.register(Shown(make))
+        self.registry.register(LazyMetric(make))
 
     def states(
         self, name: str, meaning: str, *, label: str, count: Callable[[], Mapping[str, float]]
     ) -> None:
         """Add a gauge that is counted on each scrape."""
-        self.registry.register(States(f"icr_proxy_{name}", meaning, label, count))
+        self.registry.register(StateGauge(f"icr_proxy_{name}", meaning, label, count))
 
     def fact(self, name: str, meaning: str, *, value: Callable[[], float]) -> None:
         """Add a gauge that is asked for on each scrape."""

@@ -32,7 +32,7 @@ class Sampling:
         self.reads = reads
 
 
-class Line(msgspec.Struct, frozen=True, gc=False):
+class RequestLine(msgspec.Struct, frozen=True, gc=False):
     """What a line says, in reading order."""
 
     ts: str
@@ -63,7 +63,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     peer: str
 
 
-FIELDS = Line.__struct_fields__[3:]  # after those that every line has
+FIELDS = RequestLine.__struct_fields__[3:]  # after those that every line has
 
 
 class RequestLog:
@@ -93,7 +93,7 @@ class RequestLog:
     def _write(self, outcomes: Iterable[Outcome], log: JsonLog) -> None:
         share = self._sampling.reads
         levels = frozenset(filter(log.passes, ("info", "warning")))
-        lines: list[Line] = []
+        lines: list[RequestLine] = []
         try:
             for outcome in outcomes:
                 if share < 1 and not is_sampled(outcome, share=share):
@@ -106,10 +106,10 @@ class RequestLog:
             log.follow(lines)
 
 
-def line_of(outcome: Outcome, moment: str, level: str, /) -> Line:
+def line_of(outcome: Outcome, moment: str, level: str, /) -> RequestLine:
     """Say how a request ended."""
     first_byte = outcome.first_byte
-    return Line(
+    return RequestLine(
         moment,
         level,
         EVENT,

@@ -73,7 +73,7 @@ class Times:
         ]
 
 
-class Operation:
+class OperationSeries:
     """The times of one operation."""
 
     __slots__ = ("duration", "first_byte")
@@ -88,7 +88,7 @@ class Series:
 
     __slots__ = ("number", "operation")
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, operation: OperationSeries) -> None:
         self.number = 0
         self.operation = operation
 
@@ -98,7 +98,7 @@ class RequestCounts:
 
     def __init__(self) -> None:
         self._series: dict[Key, Series] = {}
-        self._operations: dict[str, Operation] = {}
+        self._operations: dict[str, OperationSeries] = {}
         self._bytes_in = self._bytes_out = self._would_refuse = 0
         self._refusals: Counter[str] = Counter()
         self._callers: Counter[str] = Counter()
@@ -136,7 +136,7 @@ class RequestCounts:
         status = outcome.status if outcome.status in STATUSES else 0
         key = (outcome.operation, method, status, outcome.origin)
         if key not in self._series:
-            operation = self._operations.setdefault(outcome.operation, Operation())
+            operation = self._operations.setdefault(outcome.operation, OperationSeries())
             self._series[key] = Series(operation)
         return self._series[key]
 
@@ -194,7 +194,7 @@ class RequestCounts:
         return _counter("icr_proxy_caller_requests", meaning, "caller", self._callers)
 
 
-class Tally:
+class InstallationCounts:
     """A counter by one label, in plain numbers, for whoever counts once for each request."""
 
     def __init__(self, name: str, meaning: str, label: str) -> None:

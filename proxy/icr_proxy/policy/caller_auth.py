@@ -105,8 +105,8 @@ class Caller(Protocol):
         """Listeners, by their `bind`."""
 
 
-class Known:
-    """A caller who was recognised, with what he may do worked out; None stands for "anything"."""
+class KnownCaller:
+    """An authenticated caller and what it may do; None stands for "anything"."""
 
     __slots__ = ("_installations", "_listeners", "_operations", "name")
 
@@ -145,20 +145,20 @@ class Callers:
 
     def __init__(self, callers: Iterable[Caller], *, userinfo: bool) -> None:
         """Know these; with `userinfo`, the user of Basic credentials is the installation."""
-        self._keys: list[tuple[bytes, Known]] = []
-        self._certificates: dict[str, Known] = {}
-        self._names: dict[str, Known] = {}
+        self._keys: list[tuple[bytes, KnownCaller]] = []
+        self._certificates: dict[str, KnownCaller] = {}
+        self._names: dict[str, KnownCaller] = {}
         self._userinfo = userinfo
         for caller in callers:
-            known = self._names[caller.name] = Known(caller)
+            known = self._names[caller.name] = KnownCaller(caller)
             self._keys += [(digest_in(key), known) for key in caller.keys]
             self._certificates |= dict.fromkeys(caller.certificates, known)
 
-    def named(self, name: str) -> Known | None:
+    def named(self, name: str) -> KnownCaller | None:
         """Give the caller of that name."""
         return self._names.get(name)
 
-    def recognise(self, headers: Iterable[Header], certificate: Collection[str]) -> Known:
+    def recognise(self, headers: Iterable[Header], certificate: Collection[str]) -> KnownCaller:
         """Say who sends these headers over a connection with these verified names.
 
         A certificate counts, and so does a key; of two callers they are refused. Something in
@@ -179,7 +179,7 @@ class Callers:
             reason = "certificate"
         raise CallerUnauthenticatedError(SENTENCE, reason=reason)
 
-    def _by_key(self, headers: Iterable[Header]) -> tuple[Known | None, CallerReason]:
+    def _by_key(self, headers: Iterable[Header]) -> tuple[KnownCaller | None, CallerReason]:
         """Look for a key; what is meant for a proxy (RFC 9110, 11.7.1) goes before the other."""
         to_proxy: list[bytes] = []
         plain: list[bytes] = []
@@ -200,7 +200,7 @@ class Callers:
             return None, "unknown"
         return known, "unknown"
 
-    def _holder(self, key: bytes) -> Known | None:
+    def _holder(self, key: bytes) -> KnownCaller | None:
         """Compare with every key there is: leaving early would tell which one was met."""
         sent = hashlib.sha256(key).digest()
         found = None
@@ -210,7 +210,7 @@ class Callers:
         return found
 
     @staticmethod
-    def _is_his(user: bytes | None, known: Known, *, is_tag: bool) -> bool:
+    def _is_his(user: bytes | None, known: KnownCaller, *, is_tag: bool) -> bool:
         """Whether the user beside the key contradicts it; passed over, it could mean a tag."""
         return is_tag or not user or user == known.name.encode("ascii")
 
@@ -230,28 +230,28 @@ FORGET_SECONDS = 60.0  # without a failure, and all is forgotten
 MOST_DOUBLINGS = 10
 
 
-class Failures(msgspec.Struct):
-    """Those of one address: how many, and when the last was."""
+class AddressFailures(msgspec.Struct):
+    """The failures of one address: how many, and when the last was."""
 
     count: int
     at: float
 
 
-class Lateness:
-    """The failures of all addresses; bounded, the least recently seen leaves first."""
+class FailureDelay:
+    """Delays answers to repeated failures of an address; bounded, LRU."""
 
     def __init__(self, *, max_entries: int = 4096) -> None:
-        self._failures: Recent[str, Failures] = Recent(max_entries)
+        self._failures: Recent[str, AddressFailures] = Recent(max_entries)
 
     def __len__(self) -> int:
         return len(self._failures)
 
     def fail(self, peer: str, *, now: float) -> tuple[int, float]:
         """Count a failure; give how many there were, and how many seconds to wait."""
-        place = neighbourhood(peer)
+        place = rate_limit_key(peer)
         failures = self._failures.use(place)
         if failures is None or now - failures.at > FORGET_SECONDS:
-            failures = self._failures[place] = Failures(0, now)
+            failures = self._failures[place] = AddressFailures(0, now)
         failures.count += 1
         failures.at = now
         if failures.count == 1:
@@ -260,7 +260,7 @@ class Lateness:
         return failures.count, min(MOST_SECONDS, FIRST_SECONDS * 2**doublings)
 
 
-def neighbourhood(peer: str) -> str:
+def rate_limit_key(peer: str) -> str:
     """Give the address, of IPv6 the /64: whoever has one has them all (RFC 6177)."""
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
@@ -284,8 +284,8 @@ class RefusalLog(Protocol):
         """Write a line."""
 
 
-class Doorkeeper:
-    """One for all listeners, so that an address has one history."""
+class AuthThrottle:
+    """Counts, logs (rate-limited) and delays failed client authentication, for all listeners."""
 
     def __init__(
         self,
@@ -299,7 +299,7 @@ class Doorkeeper:
         self._count = count
         self._now = now
         self._pause = pause
-        self._lateness = Lateness()
+        self._lateness = FailureDelay()
         self._logged_at = float("-inf")
         self._unlogged = 0
         self.held = 0

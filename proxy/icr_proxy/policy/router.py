@@ -66,7 +66,7 @@ DOT_SEGMENT = "the path has a dot segment, or may be read as if it had one; send
 TOO_MANY_READINGS = "the path can be read in too many ways; send it plainly"
 
 
-class Reading(msgspec.Struct, frozen=True, gc=False):
+class PathReading(msgspec.Struct, frozen=True, gc=False):
     """What some server may take a target for; `path` is case-folded."""
 
     operation: Operation
@@ -82,10 +82,10 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     forwarded: str
     path: str
     operation: Operation
-    prefix: Tag | None = None
+    prefix: Selector | None = None
     may_reach_app: bool = False
     """Whether any server could take it for `/app`, or for something under it."""
-    others: tuple[Reading, ...] = ()
+    others: tuple[PathReading, ...] = ()
     """Further readings: what is decided must hold for each of them."""
     fault: str | None = None
     """Why no decision could be trusted, if so."""
@@ -101,7 +101,7 @@ class Router:
     def __init__(
         self,
         *,
-        tags: TagReader,
+        tags: SelectorReader,
         base_url: str,
         installation: str | None = None,
         untagged: str = "refuse",
@@ -198,7 +198,7 @@ class Router:
         credential: Credential | None = notes[self]
         return credential or self._without_tag(target)
 
-    def _tagged(self, headers: Iterable[Header], prefix: Tag | None) -> Credential | None:
+    def _tagged(self, headers: Iterable[Header], prefix: Selector | None) -> Credential | None:
         tag = self._tags.read(headers, prefix=prefix)
         if tag is None:
             return None
@@ -237,7 +237,7 @@ class Router:
         )
 
 
-def take_apart(method: str, target: str, prefix: Tag | None = None) -> Target:
+def take_apart(method: str, target: str, prefix: Selector | None = None) -> Target:
     """Read a target in origin-form, in every way in which some server may read it."""
     plain = plain_path(target)
     if plain is not None:
@@ -251,11 +251,11 @@ def take_apart(method: str, target: str, prefix: Tag | None = None) -> Target:
         )
     path = decision_path(target)
     # In an order that is the same in every process, so that `explain` names the same rule.
-    found = {Reading(match(method, path), path): None}
+    found = {PathReading(match(method, path), path): None}
     for text in texts:
         found |= _readings(method, text) | _readings(method, without_trailing_dots(text))
     operation = strictest(reading.operation for reading in found)
-    found.pop(Reading(operation, path), None)
+    found.pop(PathReading(operation, path), None)
     return Target(
         target,
         path,
@@ -269,15 +269,15 @@ def take_apart(method: str, target: str, prefix: Tag | None = None) -> Target:
     )
 
 
-def _take_plain(method: str, target: str, plain: str, prefix: Tag | None) -> Target:
+def _take_plain(method: str, target: str, plain: str, prefix: Selector | None) -> Target:
     """Do the same with a target that servers read alike, up to the case of its letters."""
     path = plain.lower()
     folded, exact = match(method, path), match_exactly(method, plain)
     operation = folded
-    others: tuple[Reading, ...] = ()
+    others: tuple[PathReading, ...] = ()
     if folded != exact:
         operation = strictest((folded, exact))
-        others = (Reading(exact if operation is folded else folded, path),)
+        others = (PathReading(exact if operation is folded else folded, path),)
     return Target(
         target,
         path,
@@ -291,12 +291,12 @@ def _take_plain(method: str, target: str, plain: str, prefix: Tag | None) -> Tar
     )
 
 
-def _readings(method: str, text: str) -> dict[Reading, None]:
+def _readings(method: str, text: str) -> dict[PathReading, None]:
     """Name what is asked for by a path, for servers that mind case and for those that do not."""
     text = text.rstrip("/") or "/"
     path = text.casefold()
     operations = match(method, path), match_exactly(method, text)
-    return dict.fromkeys(Reading(operation, path) for operation in operations)
+    return dict.fromkeys(PathReading(operation, path) for operation in operations)
 
 
 async def settle(
@@ -320,15 +320,15 @@ async def settle(
 PREFIX = re.compile(r"/(?:~|%7[Ee])([^/?#]*)(.*)", re.DOTALL)
 
 
-class Tag(msgspec.Struct, frozen=True, gc=False):
-    """What a request names: an installation, or an organization on which one is."""
+class Selector(msgspec.Struct, frozen=True, gc=False):
+    """The installation, or its organization, that a request names."""
 
     installation: str | None = None
     organization: str | None = None
 
 
-class TagReader:
-    """The tags that one listener accepts."""
+class SelectorReader:
+    """Reads the selector of a request, as one listener accepts it."""
 
     def __init__(
         self,
@@ -351,7 +351,7 @@ class TagReader:
         self._by_userinfo = "userinfo" in kinds
         self._passwords = passwords
 
-    def cut(self, target: str) -> tuple[str, Tag | None]:
+    def cut(self, target: str) -> tuple[str, Selector | None]:
         """Cut the prefix off a target; the rest stays as it is, byte for byte.
 
         Raises:
@@ -362,9 +362,9 @@ class TagReader:
             return target, None
         text, rest = found.groups()
         identity = read_id(text.encode("utf-8", "surrogatepass"), where="the path prefix /~…")
-        return rest if rest.startswith("/") else "/" + rest, Tag(installation=identity)
+        return rest if rest.startswith("/") else "/" + rest, Selector(installation=identity)
 
-    def read(self, headers: Iterable[Header], *, prefix: Tag | None) -> Tag | None:
+    def read(self, headers: Iterable[Header], *, prefix: Selector | None) -> Selector | None:
         """Give the one tag of a request, or `None` if it has none; `prefix` was cut off before.
 
         Raises:
@@ -377,7 +377,7 @@ class TagReader:
             raise InstallationInvalidError("the request names its installation in ways that differ")
         return tags.pop() if tags else None
 
-    def _tags(self, headers: Iterable[Header]) -> Iterator[Tag]:
+    def _tags(self, headers: Iterable[Header]) -> Iterator[Selector]:
         installations: list[bytes] = []
         organizations: list[bytes] = []
         credentials: list[bytes] = []
@@ -395,7 +395,7 @@ class TagReader:
             for value in _at_most_one(credentials, name="Authorization"):
                 yield from self._in_user_part(value)
 
-    def _in_user_part(self, value: bytes) -> Iterator[Tag]:
+    def _in_user_part(self, value: bytes) -> Iterator[Selector]:
         user, password = read_basic(value) or (b"", b"")
         if password and not self._passwords:
             user = b""  # a caller with a key has come to a listener that asks for none
@@ -406,17 +406,17 @@ class TagReader:
                 "with a user part in the URL, it must be the installation ID"
                 + (" and the key" if self._passwords else " and without a password")
             )
-        yield Tag(installation=read_id(user, where="the user part of the URL"))
+        yield Selector(installation=read_id(user, where="the user part of the URL"))
 
-    def _named(self, installations: list[bytes], organizations: list[bytes]) -> Iterator[Tag]:
+    def _named(self, installations: list[bytes], organizations: list[bytes]) -> Iterator[Selector]:
         if not self._by_header:
             # Passed over, it would run on with the installation of the listener.
             raise InstallationInvalidError("this listener does not take the installation by header")
         for value in _at_most_one(installations, name=self.header):
-            yield Tag(installation=read_id(value, where=f"the header {self.header}"))
+            yield Selector(installation=read_id(value, where=f"the header {self.header}"))
         for value in _at_most_one(organizations, name=self._organization_name):
             where = f"the header {self._organization_name}"
-            yield Tag(organization=read_id(value, where=where, what="organization"))
+            yield Selector(organization=read_id(value, where=where, what="organization"))
 
 
 def read_id(value: bytes, *, where: str, what: str = "installation") -> str:

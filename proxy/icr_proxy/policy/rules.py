@@ -26,7 +26,7 @@ DEFAULT: Final = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class PolicyRule:
     """One rule: all that is given must match, and what is left empty matches anything.
 
     In `operations`, `*` stands for any characters (`v1.*`); in `paths`, `*` for (a part of) one
@@ -54,7 +54,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     caller: str | None = None
 
 
-class Decision(msgspec.Struct, frozen=True):
+class PolicyDecision(msgspec.Struct, frozen=True):
     """A verdict, and the rule that gave it: its name, `read-only` or `default`."""
 
     allowed: bool
@@ -67,7 +67,7 @@ class Decision(msgspec.Struct, frozen=True):
         return self.enforced and not self.allowed
 
 
-ALLOWED: Final = Decision(allowed=True, rule=DEFAULT, enforced=True)
+ALLOWED: Final = PolicyDecision(allowed=True, rule=DEFAULT, enforced=True)
 
 
 class Policy:
@@ -80,7 +80,7 @@ class Policy:
         *,
         read_only: bool = False,
         mode: Mode = "enforce",
-        rules: tuple[Rule, ...] = (),
+        rules: tuple[PolicyRule, ...] = (),
         default: Action = "allow",
     ) -> None:
         """Raise ValueError, one line for each thing that is wrong, if a rule could never match."""
@@ -91,15 +91,15 @@ class Policy:
         enforced = mode != "report"
         allowed = default == "allow"
         self._rules = tuple(_Compiled(rule, enforced=enforced) for rule in rules)
-        self._default = Decision(allowed=allowed, rule=DEFAULT, enforced=enforced)
+        self._default = PolicyDecision(allowed=allowed, rule=DEFAULT, enforced=enforced)
         self._read_only = (
-            Decision(allowed=False, rule=READ_ONLY, enforced=enforced) if read_only else None
+            PolicyDecision(allowed=False, rule=READ_ONLY, enforced=enforced) if read_only else None
         )
         # The usual case, answered without a look at the subject.
         self.unconditional = ALLOWED if allowed and not rules and not read_only else None
         """What it says of everything, if it says the same of everything."""
 
-    def decide(self, subject: Subject) -> Decision:
+    def decide(self, subject: Subject) -> PolicyDecision:
         """Ask `read_only`, then the rules in order, then the default."""
         if self.unconditional is not None:
             return self.unconditional
@@ -124,7 +124,7 @@ class _Compiled:
         "decision",
     )
 
-    def __init__(self, rule: Rule, *, enforced: bool) -> None:
+    def __init__(self, rule: PolicyRule, *, enforced: bool) -> None:
         # Names are a closed set, so that a glob over them is a set as well.
         named = {name for glob in rule.operations for name in names_matching(glob)}
         methods = {method.upper() for method in rule.methods}
@@ -137,7 +137,9 @@ class _Compiled:
         self._callers = frozenset(rule.callers) or None
         pattern = "|".join(map(_path_pattern, rule.paths))
         self._paths = re.compile(pattern, re.DOTALL) if rule.paths else None
-        self.decision = Decision(allowed=rule.action == "allow", rule=rule.name, enforced=enforced)
+        self.decision = PolicyDecision(
+            allowed=rule.action == "allow", rule=rule.name, enforced=enforced
+        )
 
     def matches(self, subject: Subject) -> bool:
         return (
@@ -172,7 +174,7 @@ def _normalised(glob: str) -> str:
     return glob.casefold().rstrip("/") or "/"
 
 
-def _problems(rules: tuple[Rule, ...]) -> Iterator[str]:
+def _problems(rules: tuple[PolicyRule, ...]) -> Iterator[str]:
     seen = {READ_ONLY, DEFAULT}  # what a Decision's `rule` says when it was none
     for rule in rules:
         if not rule.name or rule.name in seen:

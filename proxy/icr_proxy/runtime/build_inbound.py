@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from icr_proxy.admin.api import Admin, Control
-from icr_proxy.admin.auth import Gate
+from icr_proxy.admin.api import AdminActions, AdminApi
+from icr_proxy.admin.auth import AdminAuthorizer
 from icr_proxy.admin.console_pages import Console
-from icr_proxy.admin.webhooks import RESULTS, Deliveries
+from icr_proxy.admin.webhooks import RESULTS, WebhookReceiver
 from icr_proxy.config.inbound_models import ListenerConfig
 from icr_proxy.net import addresses
 from icr_proxy.net.sockets import DEFAULT_MODE
@@ -15,19 +15,19 @@ from icr_proxy.observability.log import where
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
 from icr_proxy.redaction import Secret, SecretFile
 from icr_proxy.runtime.watchers import ExhaustionReports, FrontReports, TlsReports
-from icr_proxy.server.limits import Places
-from icr_proxy.server.listener import Door, Listener
+from icr_proxy.server.limits import ConnectionLimit
+from icr_proxy.server.listener import Listener, ListenerOptions
 
 if TYPE_CHECKING:
     import logging
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
-    from icr_proxy.admin.console_feed import Feed
+    from icr_proxy.admin.console_feed import ConsoleFeed
     from icr_proxy.config.models import Config, WebhooksConfig
     from icr_proxy.errors import StartError
     from icr_proxy.forwarding.handler import Handler
-    from icr_proxy.net.tls import TlsDoor
+    from icr_proxy.net.tls import ReloadingSslContext
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
     from icr_proxy.runtime.composition import Parts
@@ -53,18 +53,18 @@ def build_admin(
     """
     bind = config.admin.bind
     parts.metrics.blocked.set_function(lambda: len(parts.tokens.blocked))
-    admin = Admin(
+    admin = AdminApi(
         started=lambda: state() != "starting",
         ready=lambda: state() == "ready",
         metrics=parts.metrics.render,
         status=status,
-        control=Control(
+        control=AdminActions(
             tokens=parts.tokens,
             stop=stop,
             log=parts.log,
             thrown=parts.auditing.thrown if parts.auditing is not None else unheard,
         ),
-        gate=Gate(bind, token=token),
+        gate=AdminAuthorizer(bind, token=token),
         console=build_console(parts.feed, status=status, current=current),
         # No further name than the bound one: here, nobody poses as the API.
         hosts=HostGuard(
@@ -90,7 +90,7 @@ def unheard(_switch: str, _installation: str | None, _peer: str) -> None:
 
 
 def build_console(
-    feed: Feed | None,
+    feed: ConsoleFeed | None,
     *,
     status: Callable[[], Mapping[str, object]],
     current: Callable[[], Config],
@@ -122,7 +122,7 @@ def build_webhooks(config: Config, parts: Parts, *, connections: int) -> Listene
     if bind is None:
         return None
     count = {result: parts.metrics.webhooks.labels(result) for result in RESULTS}
-    deliveries = Deliveries(
+    deliveries = WebhookReceiver(
         path=config.webhooks.path,
         secret=read_webhook_secret(config.webhooks, log=parts.log),
         drop=parts.tokens.drop,
@@ -169,12 +169,12 @@ def _listener(
         limits=config.limits,
         tag=config.headers.installation,
         logger=parts.logger,
-        door=Door(
+        door=ListenerOptions(
             may_be_reached=exposed,
             passed=parts.activation.take,
             exhausted=ExhaustionReports(log=parts.log),
         ),
-        places=Places(connections),
+        places=ConnectionLimit(connections),
         evicts=True,
     )
 
@@ -195,7 +195,9 @@ def build_listeners(
         StartError: a file of one's `tls` cannot be used.
     """
     arrivals = {result: metrics.arrivals.labels(result) for result in ("accepted", "refused")}
-    places = Places(config.limits.connections, arrived=lambda result: arrivals[result].inc())
+    places = ConnectionLimit(
+        config.limits.connections, arrived=lambda result: arrivals[result].inc()
+    )
     metrics.callers.set_function(lambda: places.taken)
     listeners = []
     for at, (listener, handler) in enumerate(zip(config.listeners, handlers, strict=True)):
@@ -210,7 +212,7 @@ def build_listeners(
                 limits=config.limits,
                 tag=config.headers.installation,
                 logger=logger,
-                door=Door(
+                door=ListenerOptions(
                     mode=int(listener.mode, 8) if listener.mode is not None else DEFAULT_MODE,
                     owner=listener.owner,
                     may_be_reached=may_be_reached(listener, config),
@@ -234,11 +236,11 @@ def may_be_reached(listener: ListenerConfig, config: Config) -> bool:
 
 def build_tls(
     listener: ListenerConfig, *, key: str, log: Log, now: Callable[[], float]
-) -> TlsDoor | None:
+) -> ReloadingSslContext | None:
     """Make the TLS side of a listener, if it has one."""
     if listener.tls.cert is None:
         return None
-    from icr_proxy.net.tls import TlsDoor  # noqa: PLC0415 - most sidecars have none, hence no X.509
+    from icr_proxy.net.tls import ReloadingSslContext  # noqa: PLC0415 - most sidecars have none, hence no X.509
 
     watcher = TlsReports(log=log, listener=listener.bind, now=now)
-    return TlsDoor(listener.tls, key=key, watcher=watcher)
+    return ReloadingSslContext(listener.tls, key=key, watcher=watcher)

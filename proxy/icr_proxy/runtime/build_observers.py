@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.admin.console_feed import Feed
+from icr_proxy.admin.console_feed import ConsoleFeed
 from icr_proxy.errors import StartError
-from icr_proxy.observability.dispatch import Each, Gathering
-from icr_proxy.observability.log import Bridge, Lines, Log, Threshold, build_log
+from icr_proxy.observability.dispatch import Each, OutcomeDispatcher
+from icr_proxy.observability.log import LineBuffer, Log, StdlibLogHandler, Threshold, build_log
 from icr_proxy.observability.metrics import Metrics
 from icr_proxy.observability.request_log import RequestLog, Sampling
 from icr_proxy.observability.request_metrics import InstallationMetrics
@@ -19,12 +19,12 @@ from icr_proxy.observability.request_metrics import InstallationMetrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from icr_proxy.audit.service import Auditing
+    from icr_proxy.audit.service import AuditService
     from icr_proxy.clock import Clocks
     from icr_proxy.config.models import Config, TracingConfig
-    from icr_proxy.credentials.app_client import AppCalls
-    from icr_proxy.credentials.token_cache import Tokens
-    from icr_proxy.observability.dispatch import Reader
+    from icr_proxy.credentials.app_client import AppClient
+    from icr_proxy.credentials.token_cache import TokenCache
+    from icr_proxy.observability.dispatch import OutcomeReader
     from icr_proxy.observability.log import ByteStream
     from icr_proxy.observability.tracing import Spans
     from icr_proxy.server.limits import InFlight
@@ -35,7 +35,7 @@ class Observers(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that hears of requests, and what may change about it while running."""
 
     log: Log
-    lines: Lines
+    lines: LineBuffer
     """What the log writes to."""
     logger: logging.Logger
     """For libraries, which speak through `logging`."""
@@ -52,7 +52,7 @@ def build_observers(config: Config, *, stream: ByteStream, clocks: Clocks) -> Ob
         StartError: an extra is not installed.
     """
     threshold = Threshold(config.logs.level)
-    lines = Lines(stream)
+    lines = LineBuffer(stream)
     log = build_log(config.logs, lines=lines, threshold=threshold, now=clocks.now)
     metrics = Metrics()
     metrics.add_counter(
@@ -72,8 +72,8 @@ def build_observers(config: Config, *, stream: ByteStream, clocks: Clocks) -> Ob
 
 
 def gathering_for(
-    observers: Observers, *, config: Config, tokens: Tokens, feed: Feed | None
-) -> Gathering:
+    observers: Observers, *, config: Config, tokens: TokenCache, feed: ConsoleFeed | None
+) -> OutcomeDispatcher:
     """Make what hands outcomes to everything that reads them, in the order in which it does."""
     by_installation = InstallationMetrics(
         observers.metrics.registry,
@@ -85,14 +85,14 @@ def gathering_for(
         ),
     )
     lines = observers.lines
-    readers: list[Reader] = [
+    readers: list[OutcomeReader] = [
         RequestLog(observers.log, sampling=observers.sampling),
         observers.metrics,
         by_installation,
         *([Each(observers.spans)] if observers.spans is not None else ()),
         *([feed] if feed is not None else ()),
     ]
-    gathering = Gathering(
+    gathering = OutcomeDispatcher(
         readers,
         handed_on=lines.see_off,
         failed=lambda error: observers.logger.error("an outcome was not read", exc_info=error),
@@ -117,18 +117,18 @@ def build_spans(config: TracingConfig, *, log: Log, clocks: Clocks) -> Spans | N
         raise StartError(
             "tracing.endpoint needs OpenTelemetry; install it: pip install 'icr-proxy[otel]'"
         ) from None
-    return Spans(config, now=clocks.now, complaints=Bridge(log))
+    return Spans(config, now=clocks.now, complaints=StdlibLogHandler(log))
 
 
-def build_feed(config: Config, *, in_flight: InFlight, clocks: Clocks) -> Feed | None:
+def build_feed(config: Config, *, in_flight: InFlight, clocks: Clocks) -> ConsoleFeed | None:
     """Make what tells open consoles of requests, if there may be any."""
     if not config.admin.console:
         return None
-    return Feed(now=clocks.now, in_flight=lambda: in_flight.count)
+    return ConsoleFeed(now=clocks.now, in_flight=lambda: in_flight.count)
 
 
 def add_states(
-    metrics: Metrics, *, tokens: Tokens, pool: Pool, calls: AppCalls, clocks: Clocks
+    metrics: Metrics, *, tokens: TokenCache, pool: Pool, calls: AppClient, clocks: Clocks
 ) -> None:
     """Add what is counted when somebody asks."""
     metrics.states(
@@ -157,7 +157,7 @@ def add_states(
 def library_logger(log: Log) -> logging.Logger:
     """Make a logger for libraries that belongs to one proxy alone."""
     logger = logging.Logger("library")  # noqa: LOG001  # not in the global tree: tests have several
-    logger.addHandler(Bridge(log))
+    logger.addHandler(StdlibLogHandler(log))
     return logger
 
 
@@ -175,8 +175,8 @@ def add_limits(metrics: Metrics, *, config: Config, in_flight: Callable[[], int]
 
 
 def build_auditing(
-    config: Config, *, log: Log, metrics: Metrics, feed: Feed | None, clocks: Clocks
-) -> Auditing | None:
+    config: Config, *, log: Log, metrics: Metrics, feed: ConsoleFeed | None, clocks: Clocks
+) -> AuditService | None:
     """Make the audit trail, if there is to be one; consoles are told of its records.
 
     Raises:
@@ -184,9 +184,9 @@ def build_auditing(
     """
     if config.audit.directory is None:
         return None
-    from icr_proxy.audit.service import Auditing  # noqa: PLC0415 - see above
+    from icr_proxy.audit.service import AuditService  # noqa: PLC0415 - see above
 
-    return Auditing(
+    return AuditService(
         config.audit.directory,
         config=config.audit,
         log=log,

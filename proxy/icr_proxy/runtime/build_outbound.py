@@ -8,15 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from icr_proxy import __version__
-from icr_proxy.credentials.app_client import AppCalls
-from icr_proxy.credentials.installations import Directory, list_installations
-from icr_proxy.credentials.token_exchange import Exchange
+from icr_proxy.credentials.app_client import AppClient
+from icr_proxy.credentials.installations import InstallationDirectory, list_installations
+from icr_proxy.credentials.token_exchange import TokenExchange
 from icr_proxy.errors import StartError
 from icr_proxy.forwarding.listener_rules import upstream_host
 from icr_proxy.http1.headers import VERSION
 from icr_proxy.redaction import read_secret
 from icr_proxy.runtime.watchers import CircuitReports, PoolReports
-from icr_proxy.upstream.circuit_breaker import STATES, Circuit
+from icr_proxy.upstream.circuit_breaker import STATES, CircuitBreaker
 from icr_proxy.upstream.dialer import parse_address
 from icr_proxy.upstream.pool import Pool
 
@@ -64,17 +64,17 @@ def build_replicas(
         raise StartError(
             "tokens.shared needs a client for Redis; install it: pip install 'icr-proxy[redis]'"
         ) from None
-    from icr_proxy.shared_cache.entries import Place  # noqa: PLC0415
-    from icr_proxy.shared_cache.invalidation import Drops  # noqa: PLC0415
+    from icr_proxy.shared_cache.entries import CacheScope  # noqa: PLC0415
+    from icr_proxy.shared_cache.invalidation import Invalidations  # noqa: PLC0415
     from icr_proxy.shared_cache.membership import (  # noqa: PLC0415
-        Presence,
+        RedisHealth,
         Replicas,
         SharingReports,
     )
-    from icr_proxy.shared_cache.single_flight import Sharing  # noqa: PLC0415
+    from icr_proxy.shared_cache.single_flight import SingleFlight  # noqa: PLC0415
 
     reports = SharingReports(log=log, metrics=metrics)
-    presence = Presence(random=clocks.random, watcher=reports)
+    presence = RedisHealth(random=clocks.random, watcher=reports)
     store = RedisStore(
         _address(tokens),
         ca_file=tokens.shared_ca_file,
@@ -82,9 +82,9 @@ def build_replicas(
         presence=presence,
         clock=clocks.clock,
     )
-    place = Place(app=config.app.id, upstream=config.upstream.base_url)
+    place = CacheScope(app=config.app.id, upstream=config.upstream.base_url)
     sealing = _sealing_keys(tokens, keys)
-    drops = Drops(
+    drops = Invalidations(
         store=store,
         place=place,
         keys=sealing,
@@ -92,7 +92,7 @@ def build_replicas(
         now=clocks.now,
         max_entries=tokens.max_entries,
     )
-    sharing = Sharing(
+    sharing = SingleFlight(
         mint=mint,
         store=store,
         drops=drops,
@@ -197,12 +197,14 @@ def build_pool(
     )
 
 
-def build_circuit(config: Config, *, log: Log, metrics: Metrics, clocks: Clocks) -> Circuit | None:
+def build_circuit(
+    config: Config, *, log: Log, metrics: Metrics, clocks: Clocks
+) -> CircuitBreaker | None:
     """Make the circuit breaker, unless it is off."""
     section = config.upstream.circuit
     if not section.failures:
         return None
-    circuit = Circuit(
+    circuit = CircuitBreaker(
         failures=section.failures,
         pause=section.pause,
         random=clocks.random,
@@ -224,9 +226,9 @@ def build_calls(
     upstream: Upstream,
     clocks: Clocks,
     skewed: Callable[[float], None] = lambda _seconds: None,
-) -> AppCalls:
+) -> AppClient:
     """Make what the app itself asks the API with; `skewed` hears how far the clocks are apart."""
-    return AppCalls(
+    return AppClient(
         app_id=config.app.id,
         signers=keys,
         upstream=upstream,
@@ -236,18 +238,20 @@ def build_calls(
     )
 
 
-def build_exchange(config: Config, *, calls: AppCalls, clocks: Clocks) -> Exchange:
+def build_exchange(config: Config, *, calls: AppClient, clocks: Clocks) -> TokenExchange:
     """Make what mints tokens."""
-    return Exchange(calls=calls, timeout=config.tokens.mint_timeout, now=clocks.now)
+    return TokenExchange(calls=calls, timeout=config.tokens.mint_timeout, now=clocks.now)
 
 
-def build_directory(config: Config, *, calls: AppCalls, log: Log, clocks: Clocks) -> Directory:
+def build_directory(
+    config: Config, *, calls: AppClient, log: Log, clocks: Clocks
+) -> InstallationDirectory:
     """Make the map from organizations to installations; nothing is fetched yet."""
 
     async def fetch() -> dict[str, str | None]:
         return {each.id: each.organization_id for each in await list_installations(calls)}
 
-    return Directory(
+    return InstallationDirectory(
         fetch=fetch,
         waiter_timeout=config.tokens.waiter_timeout,
         now=clocks.now,

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.credentials.key_ring import KeyRing
-from icr_proxy.credentials.token_cache import Tokens
-from icr_proxy.forwarding.duplicate_guard import RESULTS, Guard
-from icr_proxy.forwarding.duplicate_store import Duplicates
+from icr_proxy.credentials.token_cache import TokenCache
+from icr_proxy.forwarding.duplicate_guard import RESULTS, DuplicateGuard
+from icr_proxy.forwarding.duplicate_store import DuplicateStore
 from icr_proxy.forwarding.forwarder import Forwarder
 from icr_proxy.forwarding.handler import Handler
 from icr_proxy.forwarding.listener_rules import build_rules
-from icr_proxy.http1.headers import NAME, Hops
+from icr_proxy.http1.headers import NAME, LoopDetector
 from icr_proxy.net.sockets import Activation
 from icr_proxy.observability.log import where
-from icr_proxy.policy.caller_auth import Doorkeeper
+from icr_proxy.policy.caller_auth import AuthThrottle
 from icr_proxy.runtime.build_inbound import build_listeners
 from icr_proxy.runtime.build_observers import (
     add_limits,
@@ -43,21 +43,21 @@ from icr_proxy.runtime.build_outbound import (
 )
 from icr_proxy.runtime.watchers import ClockReports, KeyReports, TokenReports, TrustReports
 from icr_proxy.server.limits import InFlight
-from icr_proxy.upstream.circuit_breaker import Breaker
-from icr_proxy.upstream.dialer import OwnPlaces
+from icr_proxy.upstream.circuit_breaker import GuardedUpstream
+from icr_proxy.upstream.dialer import OwnAddresses
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Sized
 
-    from icr_proxy.admin.console_feed import Feed
-    from icr_proxy.audit.service import Auditing
+    from icr_proxy.admin.console_feed import ConsoleFeed
+    from icr_proxy.audit.service import AuditService
     from icr_proxy.clock import Clocks
     from icr_proxy.config.models import Config
-    from icr_proxy.credentials.app_client import AppCalls
-    from icr_proxy.credentials.installations import Directory
-    from icr_proxy.credentials.token_exchange import Exchange
-    from icr_proxy.observability.dispatch import Gathering
+    from icr_proxy.credentials.app_client import AppClient
+    from icr_proxy.credentials.installations import InstallationDirectory
+    from icr_proxy.credentials.token_exchange import TokenExchange
+    from icr_proxy.observability.dispatch import OutcomeDispatcher
     from icr_proxy.observability.log import ByteStream, Log, Threshold
     from icr_proxy.observability.metrics import Metrics
     from icr_proxy.observability.outcome import Outcome
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from icr_proxy.runtime.build_observers import Observers
     from icr_proxy.server.listener import Listener
     from icr_proxy.shared_cache.membership import Replicas
-    from icr_proxy.upstream.circuit_breaker import Circuit
+    from icr_proxy.upstream.circuit_breaker import CircuitBreaker
     from icr_proxy.upstream.interface import Upstream
     from icr_proxy.upstream.pool import Pool
 
@@ -80,23 +80,23 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     spans: Spans | None
     metrics: Metrics
-    gathering: Gathering
-    auditing: Auditing | None
+    gathering: OutcomeDispatcher
+    auditing: AuditService | None
     keys: KeyRing
     pool: Pool
-    circuit: Circuit | None
+    circuit: CircuitBreaker | None
     upstream: Upstream
     """The pool, behind the circuit breaker if there is one."""
-    calls: AppCalls
-    exchange: Exchange
+    calls: AppClient
+    exchange: TokenExchange
     replicas: Replicas | None
     """What shares tokens with others; `None` if nothing does."""
-    tokens: Tokens
-    directory: Directory
+    tokens: TokenCache
+    directory: InstallationDirectory
     in_flight: InFlight
     activation: Activation
-    own_places: OwnPlaces
-    feed: Feed | None
+    own_places: OwnAddresses
+    feed: ConsoleFeed | None
     """What consoles see; `None` without one."""
     handlers: list[Handler]
     listeners: list[Listener]
@@ -116,7 +116,7 @@ def build(config: Config, *, stream: ByteStream, clocks: Clocks) -> Parts:
     feed = build_feed(config, in_flight=in_flight, clocks=clocks)
     auditing = build_auditing(config, log=log, metrics=metrics, feed=feed, clocks=clocks)
     keys = build_keys(config, observers=observers, auditing=auditing, clocks=clocks)
-    own_places = OwnPlaces()
+    own_places = OwnAddresses()
     pool = build_pool(
         config,
         metrics=metrics,
@@ -125,7 +125,7 @@ def build(config: Config, *, stream: ByteStream, clocks: Clocks) -> Parts:
         trust_watcher=TrustReports(log=log, metrics=metrics),
     )
     circuit = build_circuit(config, log=log, metrics=metrics, clocks=clocks)
-    upstream = pool if circuit is None else Breaker(pool, circuit=circuit, now=clocks.clock)
+    upstream = pool if circuit is None else GuardedUpstream(pool, circuit=circuit, now=clocks.clock)
     calls = build_calls(
         config, keys=keys, upstream=upstream, clocks=clocks, skewed=ClockReports(log=log).measured
     )
@@ -202,7 +202,7 @@ def build(config: Config, *, stream: ByteStream, clocks: Clocks) -> Parts:
 
 
 def build_keys(
-    config: Config, *, observers: Observers, auditing: Auditing | None, clocks: Clocks
+    config: Config, *, observers: Observers, auditing: AuditService | None, clocks: Clocks
 ) -> KeyRing:
     """Make the ring of the app's private keys.
 
@@ -220,15 +220,15 @@ def build_keys(
 def build_tokens(
     config: Config,
     *,
-    exchange: Exchange,
+    exchange: TokenExchange,
     replicas: Replicas | None,
-    directory: Directory,
+    directory: InstallationDirectory,
     observers: Observers,
     clocks: Clocks,
-) -> Tokens:
+) -> TokenCache:
     """Make the cache of tokens; nothing is minted yet."""
     spans = observers.spans
-    return Tokens(
+    return TokenCache(
         mint=exchange.mint if replicas is None else replicas.sharing.mint,
         config=config.tokens,
         now=clocks.now,
@@ -248,24 +248,24 @@ def build_handlers(
     config: Config,
     *,
     forwarder: Forwarder,
-    directory: Directory,
+    directory: InstallationDirectory,
     in_flight: InFlight,
     observers: Observers,
     read: Callable[[Outcome], None],
-    auditing: Auditing | None,
+    auditing: AuditService | None,
     watchers: Sized,
     clocks: Clocks,
 ) -> list[Handler]:
     """Make one handler for each listener; what protects all of them together is shared."""
     log, metrics = observers.log, observers.metrics
-    doorkeeper = Doorkeeper(
+    doorkeeper = AuthThrottle(
         log=log,
         count=lambda reason: metrics.caller_failures.labels(reason).inc(),
         now=clocks.clock,
         pause=asyncio.sleep,
     )
     guard = build_guard(metrics, clocks=clocks)
-    hops = Hops(NAME + b"-" + secrets.token_hex(4).encode())
+    hops = LoopDetector(NAME + b"-" + secrets.token_hex(4).encode())
     return [
         Handler(
             listener=listener.bind,
@@ -289,11 +289,11 @@ def build_handlers(
     ]
 
 
-def build_guard(metrics: Metrics, *, clocks: Clocks) -> Guard:
+def build_guard(metrics: Metrics, *, clocks: Clocks) -> DuplicateGuard:
     """Make the one memory of writes that all listeners share."""
     count = {result: metrics.duplicates.labels(result) for result in RESULTS}
-    return Guard(
-        duplicates=Duplicates(),
+    return DuplicateGuard(
+        duplicates=DuplicateStore(),
         counted=lambda result, number: count[result].inc(number),
         clock=clocks.clock,
     )

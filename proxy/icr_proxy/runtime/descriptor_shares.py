@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from icr_proxy.errors import StartError
-from icr_proxy.net.descriptors import PORT_LEAST, SPARE_LEAST, STARTING, Shares, share
+from icr_proxy.net.descriptors import PORT_LEAST, SPARE_LEAST, STARTING, DescriptorShares, share
 
 if TYPE_CHECKING:
     from icr_proxy.config.models import Config
@@ -19,7 +19,7 @@ class Room:
         self.limit = limit
         self._free = limit - used - STARTING
 
-    def shares(self, config: Config) -> Shares:
+    def shares(self, config: Config) -> DescriptorShares:
         """Give each kind of connection its share.
 
         Raises:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.config.models import Config
     from icr_proxy.files import Signature
-    from icr_proxy.net.descriptors import Shares
+    from icr_proxy.net.descriptors import DescriptorShares
     from icr_proxy.observability.log import ByteStream
 
 OK, FAILED = 0, 1
@@ -171,7 +171,7 @@ class _Program:
                 app.reload(self._load)
 
 
-def _tell_clamped(app: App, wanted: Config, shares: Shares, *, open_files: int) -> None:
+def _tell_clamped(app: App, wanted: Config, shares: DescriptorShares, *, open_files: int) -> None:
     """Warn of limits of connections that this process has too few descriptors for."""
     callers, upstream = wanted.limits.connections, wanted.upstream.connections
     if (shares.callers, shares.upstream) != (callers, upstream):

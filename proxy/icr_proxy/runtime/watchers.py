@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from icr_proxy.credentials.access_token import CachedToken
     from icr_proxy.errors import KeyUnusableError, MintError, StartError
     from icr_proxy.identifiers import TokenKey
-    from icr_proxy.net.tls import Identity
+    from icr_proxy.net.tls import TlsIdentity
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
-    from icr_proxy.upstream.circuit_breaker import Circuit
+    from icr_proxy.upstream.circuit_breaker import CircuitBreaker
 
 # The claims of a JWT leave room for a minute; half of it is worth a look before it is used up.
 SKEW_WARN_SECONDS = 30.0
@@ -171,7 +171,7 @@ class TlsReports:
         self._listener = listener
         self._now = now
 
-    def certified(self, identity: Identity, *, renewed: bool) -> None:
+    def certified(self, identity: TlsIdentity, *, renewed: bool) -> None:
         """Tell of a new certificate, and of one that nobody will believe."""
         complaint = identity.complaint(now=self._now())
         if complaint is not None:
@@ -270,7 +270,7 @@ class CircuitReports:
         self._log = log
         self._transitions = {state: metrics.circuit.labels(state) for state in STATES}
 
-    def moved(self, circuit: Circuit) -> None:
+    def moved(self, circuit: CircuitBreaker) -> None:
         """Count and log the state it has come to."""
         self._transitions[circuit.state].inc()
         if circuit.state == "open":

@@ -12,19 +12,19 @@ from contextlib import suppress
 from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any
 
-from icr_proxy.net.proxy_protocol import Source
+from icr_proxy.net.proxy_protocol import ProxiedSource
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
-    from icr_proxy.server.limits import Place, Places
+    from icr_proxy.server.limits import ConnectionLimit, ConnectionSlot
 
 BATCH = 32  # connections accepted in one round of the event loop
 BATCH_BEYOND = 8  # where each may be beyond the limit until that round is over
 PAUSE_SECONDS = 0.25  # until accepting is tried again when no descriptor was left
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # accept(2)
-OF_ITSELF = Source(None)
+OF_ITSELF = ProxiedSource(None)
 TELL_SECONDS = 60.0  # between two reports of that
 
 
@@ -33,7 +33,7 @@ class Arrival:
 
     __slots__ = ("is_ending", "is_handed_over", "place", "protocol", "socket")
 
-    def __init__(self, found: socket.socket, place: Place) -> None:
+    def __init__(self, found: socket.socket, place: ConnectionSlot) -> None:
         self.socket = found
         self.place = place
         self.is_ending = False
@@ -74,10 +74,10 @@ class Acceptor:
         self,
         listening: socket.socket,
         *,
-        serve: Callable[[str | None, Place], asyncio.BaseProtocol],
-        places: Places,
+        serve: Callable[[str | None, ConnectionSlot], asyncio.BaseProtocol],
+        places: ConnectionLimit,
         options: dict[str, Any],
-        identify: Callable[[socket.socket], Awaitable[Source | None]] | None = None,
+        identify: Callable[[socket.socket], Awaitable[ProxiedSource | None]] | None = None,
         evict: Callable[[], bool] | None = None,
         exhausted: Callable[[], None] = lambda: None,
     ) -> None:

@@ -19,8 +19,8 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import PayloadAccessError, RequestHandler, RequestPayloadError
 
 from icr_proxy.errors import CallerError, CallerTimeoutError, ProxyError
-from icr_proxy.http1.request_parser import Intake
-from icr_proxy.net.transport import NOBODY, break_off, peer_behind
+from icr_proxy.http1.request_parser import RequestParser
+from icr_proxy.net.transport import NOBODY, peer_of_transport, reset_connection
 from icr_proxy.server.request import Request, unreadable
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from aiohttp.web import Server
 
     from icr_proxy.config.inbound_models import LimitsConfig
-    from icr_proxy.http1.request_head import HeadRules, Sections
+    from icr_proxy.http1.request_head import HeaderCache, HeadRules
     from icr_proxy.net.peers import Peer
-    from icr_proxy.server.limits import Place
-    from icr_proxy.server.response import Answer
+    from icr_proxy.server.limits import ConnectionSlot
+    from icr_proxy.server.response import ResponseWriter
 
-    Respond = Callable[[Request], Awaitable[Answer]]
-    Refuse = Callable[[Request, ProxyError], Awaitable[Answer]]
+    Respond = Callable[[Request], Awaitable[ResponseWriter]]
+    Refuse = Callable[[Request, ProxyError], Awaitable[ResponseWriter]]
 
 # A lingering close (RFC 9112, 9.6): what a caller sends after its answer is read and discarded, for
 # so long in all, with pauses of so long, and so many bytes at most.
@@ -53,8 +53,8 @@ class NoParser:
         """The transport is paused as well."""
 
 
-class Turns(RequestHandler):
-    """A connection on which somebody else puts requests into `_waiting`."""
+class SequentialConnection(RequestHandler):
+    """A client connection that serves its queued requests one after the other."""
 
     __slots__ = ("_discarded", "_ending", "_left", "_lost", "_patience", "_refuse", "_waiting")
 
@@ -206,7 +206,7 @@ class Turns(RequestHandler):
     def _end_in_time(self, transport: asyncio.Transport | None) -> None:
         if transport is not None and transport.get_write_buffer_size():
             self._ending = transport
-            self._loop.call_later(self._patience, break_off, transport)
+            self._loop.call_later(self._patience, reset_connection, transport)
 
     @property
     def is_idle(self) -> bool:
@@ -250,8 +250,8 @@ class Turns(RequestHandler):
 BUFFER = 65536  # bytes of a body that wait for the handler; twice that, and it is not read on
 
 
-class CallerConnection(Turns):
-    """A connection as the event loop sees it."""
+class ClientConnection(SequentialConnection):
+    """A client connection: parses what arrives and queues the requests."""
 
     __slots__ = (
         "_body",
@@ -270,9 +270,9 @@ class CallerConnection(Turns):
         *,
         refuse: Refuse,
         rules: HeadRules,
-        sections: Sections,
+        sections: HeaderCache,
         limits: LimitsConfig,
-        place: Place | None = None,
+        place: ConnectionSlot | None = None,
         named: str | None = None,
         **options: Any,
     ) -> None:
@@ -287,7 +287,7 @@ class CallerConnection(Turns):
             patience=limits.body_timeout,
             **options,
         )
-        self._intake = Intake(rules, sections)
+        self._intake = RequestParser(rules, sections)
         self._limits = limits
         self._place = place
         self._named = named
@@ -302,7 +302,7 @@ class CallerConnection(Turns):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See who calls, once for all requests that come this way."""
-        self.peer = peer_behind(transport, named=self._named)
+        self.peer = peer_of_transport(transport, named=self._named)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Place:
-    """One of them, taken until it is left."""
+class ConnectionSlot:
+    """One connection that counts towards the limit, until it is released."""
 
     __slots__ = ("_places",)
 
-    def __init__(self, places: Places) -> None:
-        self._places: Places | None = places
+    def __init__(self, places: ConnectionLimit) -> None:
+        self._places: ConnectionLimit | None = places
 
     def leave(self) -> None:
         """Leave it to others; doing so twice is harmless."""
@@ -26,8 +26,8 @@ class Place:
             places.taken -= 1
 
 
-class Places:
-    """Room for so many connections, on all listeners that share it."""
+class ConnectionLimit:
+    """The limit of open connections, for all listeners that share it."""
 
     def __init__(self, limit: int, *, arrived: Callable[[str], None] = lambda _: None) -> None:
         """Have `limit` places; `arrived` hears of each new connection if it was `accepted`."""
@@ -40,14 +40,14 @@ class Places:
         """Whether all are taken."""
         return self.taken >= self._limit
 
-    def take(self, *, beyond: bool = False) -> Place | None:
+    def take(self, *, beyond: bool = False) -> ConnectionSlot | None:
         """Take a place if there is one, or `beyond` the limit because another is about to leave."""
         if self.is_full and not beyond:
             self._arrived("refused")
             return None
         self.taken += 1
         self._arrived("accepted")
-        return Place(self)
+        return ConnectionSlot(self)
 
 
 class InFlight:

@@ -10,14 +10,14 @@ import msgspec
 from aiohttp.web_server import Server
 
 from icr_proxy.errors import BindError
-from icr_proxy.http1.request_head import HeadRules, Sections
+from icr_proxy.http1.request_head import HeaderCache, HeadRules
 from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed, is_loopback
 from icr_proxy.net.proxy_protocol_acceptor import ProxyHeaderReader
 from icr_proxy.net.sockets import DEFAULT_MODE, UnixSocket, open_tcp, open_unix
 from icr_proxy.server.acceptor import Acceptor
-from icr_proxy.server.connection import CallerConnection
-from icr_proxy.server.limits import Places
+from icr_proxy.server.connection import ClientConnection
+from icr_proxy.server.limits import ConnectionLimit
 
 if TYPE_CHECKING:
     import logging
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.config.inbound_models import LimitsConfig
     from icr_proxy.server.connection import Refuse, Respond
-    from icr_proxy.server.limits import Place
+    from icr_proxy.server.limits import ConnectionSlot
 
 BACKLOG = 1024
 HANDSHAKE_SECONDS = 10.0  # for TLS, of which a caller has not said who it is
@@ -37,8 +37,8 @@ def nothing_passed(name: str) -> list[socket.socket]:
     raise BindError(f"cannot listen on systemd:{name}: no socket was passed")
 
 
-class Door(msgspec.Struct, frozen=True, kw_only=True):
-    """How callers get in, other than where."""
+class ListenerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of one listener."""
 
     mode: int = DEFAULT_MODE
     """Permissions of a Unix socket."""
@@ -57,10 +57,10 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     """What hears that connections wait because this process has no descriptor left."""
 
 
-ORDINARY = Door()
+ORDINARY = ListenerOptions()
 
 
-class CallerServer(Server):
+class ClientServer(Server):
     """aiohttp's low-level server, making our connections."""
 
     def __init__(self, respond: Respond, **options: Any) -> None:
@@ -68,13 +68,13 @@ class CallerServer(Server):
         super().__init__(cast("Any", respond), handler_cancellation=True)
         self._options = options
 
-    def __call__(self) -> CallerConnection:
+    def __call__(self) -> ClientConnection:
         """Make the protocol of a new connection."""
         return self.connection(None, None)
 
-    def connection(self, named: str | None, place: Place | None) -> CallerConnection:
+    def connection(self, named: str | None, place: ConnectionSlot | None) -> ClientConnection:
         """Make that of one that has a place, perhaps one made for the caller `named`."""
-        return CallerConnection(self, loop=self._loop, named=named, place=place, **self._options)
+        return ClientConnection(self, loop=self._loop, named=named, place=place, **self._options)
 
 
 class Listener:
@@ -89,20 +89,20 @@ class Listener:
         limits: LimitsConfig,
         tag: str,
         logger: logging.Logger,
-        door: Door = ORDINARY,
-        places: Places | None = None,
+        door: ListenerOptions = ORDINARY,
+        places: ConnectionLimit | None = None,
         evicts: bool = False,
     ) -> None:
         """Serve at `bind`; all places taken, one that `evicts` ends its oldest idle connection."""
         self._bind = bind
         self._door = door
-        self._places = places or Places(limits.connections)
+        self._places = places or ConnectionLimit(limits.connections)
         self._evicts = evicts
-        self._server = CallerServer(
+        self._server = ClientServer(
             respond,
             refuse=refuse,
             rules=HeadRules(uri=limits.uri, headers=limits.headers, tag=tag),
-            sections=Sections(),
+            sections=HeaderCache(),
             access_log=None,
             limits=limits,
             logger=logger,
@@ -194,8 +194,8 @@ class Listener:
             await each.until_left()
 
     @property
-    def _callers(self) -> list[CallerConnection]:
-        return cast("list[CallerConnection]", self._server.connections)
+    def _callers(self) -> list[ClientConnection]:
+        return cast("list[ClientConnection]", self._server.connections)
 
     def stop_accepting(self) -> None:
         """Take no new connections; end the idle ones."""

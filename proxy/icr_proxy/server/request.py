@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from icr_proxy.errors import BadRequestError, BodyTooLargeError, CallerGoneError, CallerTimeoutError
 from icr_proxy.http1.headers import refuse_long_body
-from icr_proxy.http1.request_head import Head, Section
+from icr_proxy.http1.request_head import HeaderBlock, RequestHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from icr_proxy.config.inbound_models import LimitsConfig
     from icr_proxy.errors import ProxyError
     from icr_proxy.observability.outcome import Digest
-    from icr_proxy.server.connection import CallerConnection
+    from icr_proxy.server.connection import ClientConnection
 
 
 class Request:
@@ -50,8 +50,8 @@ class Request:
 
     def __init__(
         self,
-        head: Head,
-        protocol: CallerConnection,
+        head: RequestHead,
+        protocol: ClientConnection,
         content: StreamReader,
         broken: ProxyError | None = None,
     ) -> None:
@@ -103,11 +103,11 @@ class Request:
         self.content.set_exception(exc)
 
 
-def unreadable(protocol: CallerConnection, content: StreamReader, error: ProxyError) -> Request:
+def unreadable(protocol: ClientConnection, content: StreamReader, error: ProxyError) -> Request:
     """Stand in for what was no request, so that it can be answered in its turn."""
-    section = Section()
+    section = HeaderBlock()
     section.is_old = section.is_last = True
-    return Request(Head("UNKNOWN", "/", section), protocol, content, error)
+    return Request(RequestHead("UNKNOWN", "/", section), protocol, content, error)
 
 
 PACE = 16 * 1024  # bytes that a caller must send in `limits.body_timeout`
@@ -123,7 +123,7 @@ class Stream(Protocol):
         """Give what ended it before its end."""
 
 
-class CallerBody:
+class ClientBody:
     """A request body with a memory of `limits.replay_buffer` bytes."""
 
     def __init__(
@@ -236,7 +236,7 @@ class CallerBody:
 
 def open_body(
     request: Request, *, limits: LimitsConfig, go_on: Callable[[], None]
-) -> tuple[CallerBody | None, int | None]:
+) -> tuple[ClientBody | None, int | None]:
     """Give the body, if there is one, and its length in bytes, if that is known.
 
     `go_on` tells a caller that sent `Expect: 100-continue` to begin; it is called when the API is
@@ -252,7 +252,7 @@ def open_body(
     # Another expectation has been refused; HTTP/1.0 has none (RFC 9110, 10.1.1).
     waits = request.expects and request.version >= HttpVersion11
     first_read = go_on if waits else _nothing
-    return CallerBody(request.content, limits=limits, first_read=first_read), length
+    return ClientBody(request.content, limits=limits, first_read=first_read), length
 
 
 async def receive_body(
@@ -260,7 +260,7 @@ async def receive_body(
 ) -> bytes:
     """Give the whole of a body that is meant for us, within `limits.body` and in time.
 
-    Raises what `CallerBody.read` raises.
+    Raises what `ClientBody.read` raises.
     """
     body, _ = open_body(request, limits=limits, go_on=go_on)
     parts = bytearray()

@@ -23,13 +23,13 @@ from icr_proxy.http1.response_head import (
     passed_back,
     section_of,
 )
-from icr_proxy.net.transport import break_off
+from icr_proxy.net.transport import reset_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from icr_proxy.http1.problem import Problem
-    from icr_proxy.http1.response_head import PassedBack
+    from icr_proxy.http1.response_head import ResponseHeaders
     from icr_proxy.observability.outcome import Digest
     from icr_proxy.server.request import Request
 
@@ -48,8 +48,8 @@ BODILESS = frozenset({NO_CONTENT, 304})
 PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-class Answer:
-    """One answer to one request; when the handler returns it, everything is written."""
+class ResponseWriter:
+    """Writes the response to one request; returned by the handler, it is written whole."""
 
     __slots__ = (
         "_chunked",
@@ -99,14 +99,14 @@ class Answer:
         return self._request.transport
 
     def when_followed(self, hear: Callable[[bool], None]) -> None:
-        """Have told what the connection brings after this answer (see `CallerConnection`)."""
+        """Have told what the connection brings after this answer (see `ClientConnection`)."""
         self._request.protocol.when_followed(hear)
 
     def begin(self, *, status: int, reason: bytes, headers: Sequence[Header]) -> None:
         """Compose the head; it leaves together with the first bytes of the body."""
         self.begin_with(passed_back(headers), status=status, reason=reason)
 
-    def begin_with(self, passed: PassedBack, *, status: int, reason: bytes) -> None:
+    def begin_with(self, passed: ResponseHeaders, *, status: int, reason: bytes) -> None:
         """Compose it of header lines that are written already."""
         request = self._request
         section, has_length = passed.section, passed.has_length
@@ -179,7 +179,7 @@ class Answer:
         self.keep_alive = False
         transport = self._request.transport
         if transport is not None:
-            break_off(transport)
+            reset_connection(transport)
 
     def _put(self, data: bytes) -> bool:
         """Write, behind the head if that is still here; say if the caller is slow to take it."""
@@ -234,9 +234,9 @@ def json_page(status: int, members: Mapping[str, object], *, allow: bytes = b"")
     return Page(status=status, content_type=JSON, body=body, allow=allow)
 
 
-async def send_page(request: Request, page: Page, *, closing: bool = False) -> Answer:
+async def send_page(request: Request, page: Page, *, closing: bool = False) -> ResponseWriter:
     """Answer with a page; `closing` ends the connection with it."""
-    answer = Answer(request, timeout=WRITE_SECONDS, closing=lambda: closing)
+    answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: closing)
     headers = [
         (b"Content-Type", page.content_type),
         (b"Content-Length", b"%d" % len(page.body)),

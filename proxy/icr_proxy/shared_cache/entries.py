@@ -35,8 +35,8 @@ LONGEST_LIFETIME = (
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class Inside(msgspec.Struct, rename="camel"):
-    """What is sealed."""
+class SealedContent(msgspec.Struct, rename="camel"):
+    """The content that is sealed."""
 
     app: str
     upstream: str
@@ -49,8 +49,8 @@ class Inside(msgspec.Struct, rename="camel"):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """Names in Redis for one token; equal between braces, so that a cluster keeps them together."""
+class RedisKeys:
+    """Keys in Redis for one token; equal between braces, so that a cluster keeps them together."""
 
     entry: str
     lease: str
@@ -60,17 +60,17 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class CacheScope:
     """One app at one API, whose replicas share; nothing secret is in a name."""
 
     app: str
     upstream: str
 
-    def names(self, key: TokenKey) -> Names:
+    def names(self, key: TokenKey) -> RedisKeys:
         """Name what is kept for one installation, or for the app itself."""
         stem = f"{self._stem}:{key.kind}:{key.installation or '-'}"
         whole = f"icr-proxy:{{{stem}}}"
-        return Names(entry=f"{whole}:token", lease=f"{whole}:lease", epoch=f"{whole}:epoch")
+        return RedisKeys(entry=f"{whole}:token", lease=f"{whole}:lease", epoch=f"{whole}:epoch")
 
     @property
     def channel(self) -> str:
@@ -88,10 +88,10 @@ class Place:
 
 
 def pack(
-    place: Place, key: TokenKey, token: AccessToken, *, sealing_key: bytes, nonce: bytes
+    place: CacheScope, key: TokenKey, token: AccessToken, *, sealing_key: bytes, nonce: bytes
 ) -> bytes:
     """Write a token as it is kept: version, fingerprint, and the rest sealed."""
-    inside = Inside(
+    inside = SealedContent(
         app=place.app,
         upstream=place.upstream,
         kind=key.kind,
@@ -107,7 +107,13 @@ def pack(
 
 
 def unpack(
-    place: Place, key: TokenKey, value: bytes, *, seconds: float, now: float, keys: Sequence[bytes]
+    place: CacheScope,
+    key: TokenKey,
+    value: bytes,
+    *,
+    seconds: float,
+    now: float,
+    keys: Sequence[bytes],
 ) -> AccessToken | None:
     """Read a token that has so many `seconds` to live; `None` if it is not to be believed."""
     head = value[:HEAD]
@@ -115,7 +121,7 @@ def unpack(
     if text is None or head[: len(VERSION)] != VERSION:
         return None
     try:
-        inside = msgspec.json.decode(text, type=Inside)
+        inside = msgspec.json.decode(text, type=SealedContent)
     except UNREADABLE:
         return None
     secret = Secret(inside.token)
@@ -136,7 +142,7 @@ def unpack(
     )
 
 
-def is_fit(inside: Inside, seconds: float) -> bool:
+def is_fit(inside: SealedContent, seconds: float) -> bool:
     """Whether it can be sent and lives; whoever sealed it may have been another version of us."""
     token = inside.token
     is_sendable = bool(token) and token.isascii() and all("!" <= char <= "~" for char in token)
@@ -148,12 +154,12 @@ def is_fresh(token: AccessToken, *, margin: float, now: float) -> bool:
     return keep(token, generation=0, margin=margin, chance=0.0).state(now) == "fresh"
 
 
-def _sealed_name(place: Place, key: TokenKey, head: bytes) -> bytes:
+def _sealed_name(place: CacheScope, key: TokenKey, head: bytes) -> bytes:
     return place.names(key).entry.encode() + b"\n" + head
 
 
-class Notice(msgspec.Struct, frozen=True):
-    """A drop."""
+class Invalidation(msgspec.Struct, frozen=True):
+    """The message that a token must no longer be used."""
 
     sender: str
     installation: str | None
@@ -167,13 +173,15 @@ class Notice(msgspec.Struct, frozen=True):
         return TokenKey(None if named is None else canonical_id(named))
 
 
-def write_notice(notice: Notice, *, channel: str, sealing_key: bytes, nonce: bytes) -> bytes:
+def write_invalidation(
+    notice: Invalidation, *, channel: str, sealing_key: bytes, nonce: bytes
+) -> bytes:
     """Seal a notice for its channel."""
     text = msgspec.json.encode(notice)
     return seal(text, name=channel.encode(), key=sealing_key, nonce=nonce)
 
 
-def read_notice(data: object, *, channel: str, keys: Sequence[bytes]) -> Notice | None:
+def read_invalidation(data: object, *, channel: str, keys: Sequence[bytes]) -> Invalidation | None:
     """Read what was heard on a channel; `None` if none of us has said it."""
     if not isinstance(data, bytes):
         return None
@@ -181,6 +189,6 @@ def read_notice(data: object, *, channel: str, keys: Sequence[bytes]) -> Notice 
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=Notice)
+        return msgspec.json.decode(text, type=Invalidation)
     except UNREADABLE:
         return None

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Protocol
 
 from icr_proxy.credentials.signing_key import NONCE_BYTES
 from icr_proxy.lru_cache import Recent
-from icr_proxy.shared_cache.entries import Notice, read_notice, write_notice
+from icr_proxy.shared_cache.entries import Invalidation, read_invalidation, write_invalidation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from icr_proxy.identifiers import TokenKey
-    from icr_proxy.shared_cache.entries import Names, Place
+    from icr_proxy.shared_cache.entries import CacheScope, RedisKeys
 
 ID_BYTES = 16
 
 
-class DropStore(Protocol):
+class InvalidationStore(Protocol):
     """What drops need of `redis_store.RedisStore`."""
 
     async def drop(
         self,
-        names: Names,
+        names: RedisKeys,
         *,
         fingerprint: str,
         epoch: str,
@@ -38,14 +38,14 @@ class DropStore(Protocol):
         """Remove an entry, or only a certain one, and tell; say whether that was done."""
 
 
-class Drops:
-    """What is dropped here is told; what is dropped elsewhere is heard."""
+class Invalidations:
+    """Sends invalidations of tokens to other replicas, and receives theirs."""
 
     def __init__(
         self,
         *,
-        store: DropStore,
-        place: Place,
+        store: InvalidationStore,
+        place: CacheScope,
         keys: Callable[[], Sequence[bytes]],
         entropy: Callable[[int], bytes],
         now: Callable[[], float],
@@ -98,9 +98,9 @@ class Drops:
             await self._tell(key, is_probe=True)
         return not self._owed
 
-    def hear(self, data: object) -> Notice | None:
+    def hear(self, data: object) -> Invalidation | None:
         """Read what another replica says, and give what is to be dropped here."""
-        notice = read_notice(data, channel=self._place.channel, keys=self._keys())
+        notice = read_invalidation(data, channel=self._place.channel, keys=self._keys())
         if notice is None or notice.sender == self._me:
             return None
         if notice.fingerprint is not None:
@@ -121,8 +121,8 @@ class Drops:
 
     async def _say(self, key: TokenKey, fingerprint: str | None, *, is_probe: bool) -> bool:
         channel = self._place.channel
-        notice = write_notice(
-            Notice(sender=self._me, installation=key.installation, fingerprint=fingerprint),
+        notice = write_invalidation(
+            Invalidation(sender=self._me, installation=key.installation, fingerprint=fingerprint),
             channel=channel,
             sealing_key=self._keys()[0],
             nonce=self._entropy(NONCE_BYTES),

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from icr_proxy.identifiers import TokenKey
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
-    from icr_proxy.shared_cache.entries import Place
-    from icr_proxy.shared_cache.invalidation import Drops
+    from icr_proxy.shared_cache.entries import CacheScope
+    from icr_proxy.shared_cache.invalidation import Invalidations
     from icr_proxy.shared_cache.redis_store import RedisStore
-    from icr_proxy.shared_cache.single_flight import Sharing
+    from icr_proxy.shared_cache.single_flight import SingleFlight
 
 PROBE_SECONDS = 5.0  # how soon it is noticed while nothing is asked that Redis has gone
 
@@ -28,10 +28,10 @@ class Replicas:
         self,
         *,
         store: RedisStore,
-        presence: Presence,
-        drops: Drops,
-        sharing: Sharing,
-        place: Place,
+        presence: RedisHealth,
+        drops: Invalidations,
+        sharing: SingleFlight,
+        place: CacheScope,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         probe_every: float = PROBE_SECONDS,
@@ -92,8 +92,8 @@ JITTER_SHARE = 0.5  # so that a Redis that starts is not met by all replicas at 
 STEADY_SECONDS = 60.0  # what fails again before that has never really been back
 
 
-class PresenceWatcher(Protocol):
-    """What is told when Redis goes and comes back, once each."""
+class RedisHealthWatcher(Protocol):
+    """Hears when Redis goes and comes back, once each."""
 
     def lost(self, reason: str, error: str) -> None:
         """It failed; replicas are on their own."""
@@ -102,10 +102,10 @@ class PresenceWatcher(Protocol):
         """It is there again, after so long."""
 
 
-class Presence:
-    """Believed to be there until it fails."""
+class RedisHealth:
+    """The availability of Redis: assumed until it fails, then retried with back-off."""
 
-    def __init__(self, *, random: Callable[[], float], watcher: PresenceWatcher) -> None:
+    def __init__(self, *, random: Callable[[], float], watcher: RedisHealthWatcher) -> None:
         self._random = random
         self._watcher = watcher
         self._pause = PAUSE_FIRST
@@ -135,7 +135,7 @@ class Presence:
 
 
 class SharingReports:
-    """A `PresenceWatcher`, which also counts what became of each token."""
+    """A `RedisHealthWatcher`, which also counts what became of each token."""
 
     def __init__(self, *, log: Log, metrics: Metrics) -> None:
         self._log = log

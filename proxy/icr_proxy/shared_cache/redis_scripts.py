@@ -1,6 +1,6 @@
 """What Redis does in one step, in its own language, so that no other replica comes between.
 
-KEYS are always those of one token: entry, lease, epoch (`entries.Names`).
+KEYS are always those of one token: entry, lease, epoch (`entries.RedisKeys`).
 """
 
 from __future__ import annotations

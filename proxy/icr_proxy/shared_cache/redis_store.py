@@ -1,8 +1,8 @@
 """Asks Redis, and has an answer within a short time or none at all; nothing is ever raised.
 
-The one module that imports `redis`. A slow, dead or confused Redis is told to `Presence`, and left
-alone until a probe succeeds. Answers are not trusted: what a token's entry holds is sealed, so that
-even an answer to somebody else's question could not pass for one (as happened to users of
+The one module that imports `redis`. A slow, dead or confused Redis is told to `RedisHealth`, and
+left alone until a probe succeeds. Answers are not trusted: what a token's entry holds is sealed, so
+that even an answer to somebody else's question could not pass for one (as happened to users of
 redis-py before 4.5.5).
 """
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from icr_proxy.net.addresses import StoreAddress
-    from icr_proxy.shared_cache.entries import Names
-    from icr_proxy.shared_cache.membership import Presence
+    from icr_proxy.shared_cache.entries import RedisKeys
+    from icr_proxy.shared_cache.membership import RedisHealth
 
 CONNECTIONS = 8  # more at once make Redis no faster
 LISTEN_SECONDS = 1.0  # how soon it is noticed while nothing is heard that Redis has gone
@@ -50,8 +50,8 @@ REASONS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What is kept for one token."""
+class StoredToken:
+    """What Redis holds for one token."""
 
     entry: bytes | None
     seconds: float
@@ -69,7 +69,7 @@ class RedisStore:
         *,
         ca_file: Path | None,
         timeout: float,
-        presence: Presence,
+        presence: RedisHealth,
         clock: Callable[[], float],
     ) -> None:
         """Connect when something is asked; `timeout` is for all of an answer."""
@@ -79,7 +79,9 @@ class RedisStore:
         self._clock = clock
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
-    async def look(self, names: Names, *, owner: str = "", lease: float = 0.0) -> Found | None:
+    async def look(
+        self, names: RedisKeys, *, owner: str = "", lease: float = 0.0
+    ) -> StoredToken | None:
         """See what is there; with an `owner`, take the lease for so many seconds if it is free."""
         answer = await self._run(
             scripts.LOOK, names, owner, _milliseconds(lease), understand=_understand
@@ -87,24 +89,24 @@ class RedisStore:
         return None if answer is None else answer[0]
 
     async def put(
-        self, names: Names, entry: bytes, *, seconds: float, owner: str, epoch: bytes
+        self, names: RedisKeys, entry: bytes, *, seconds: float, owner: str, epoch: bytes
     ) -> bool | None:
         """Keep an entry and free the lease; say whether no drop was in between."""
         lives = max(1, _milliseconds(seconds))
         answer = await self._run(scripts.PUT, names, owner, epoch, entry, lives)
         return None if answer is None else answer[0] == 1
 
-    async def free(self, names: Names, *, owner: str) -> None:
+    async def free(self, names: RedisKeys, *, owner: str) -> None:
         """Free the lease, if it is still the owner's."""
         await self._run(scripts.GIVE_UP, names, owner, 0)
 
-    async def fail(self, names: Names, *, owner: str) -> None:
+    async def fail(self, names: RedisKeys, *, owner: str) -> None:
         """Turn the lease into word of a failure, if it is still the owner's."""
         await self._run(scripts.GIVE_UP, names, owner, FAILED_MS)
 
     async def drop(
         self,
-        names: Names,
+        names: RedisKeys,
         *,
         fingerprint: str,
         epoch: str,
@@ -149,7 +151,7 @@ class RedisStore:
     async def _run(
         self,
         script: str,
-        names: Names,
+        names: RedisKeys,
         *words: str | bytes | int,
         is_probe: bool = False,
         understand: Callable[[Any], Any] = int,
@@ -193,9 +195,9 @@ def give_way() -> None:
         raise asyncio.CancelledError
 
 
-def _understand(answer: Any) -> Found:
+def _understand(answer: Any) -> StoredToken:
     entry, milliseconds, lease, epoch = answer
-    return Found(
+    return StoredToken(
         entry=entry, seconds=int(milliseconds) / 1000, lease=lease or b"", epoch=epoch or b""
     )
 

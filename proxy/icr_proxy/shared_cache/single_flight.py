@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from icr_proxy.credentials.access_token import AccessToken
     from icr_proxy.identifiers import TokenKey
-    from icr_proxy.shared_cache.entries import Names, Place
-    from icr_proxy.shared_cache.invalidation import Drops
-    from icr_proxy.shared_cache.redis_store import Found
+    from icr_proxy.shared_cache.entries import CacheScope, RedisKeys
+    from icr_proxy.shared_cache.invalidation import Invalidations
+    from icr_proxy.shared_cache.redis_store import StoredToken
 
 LEASE_SECONDS = 3.0  # a mint takes far less; one that does not may be joined by another replica's
 POLL_FIRST = 0.05  # seconds between two looks at a token that another replica mints
@@ -37,34 +37,36 @@ RESULTS = ("found", "minted", "alone", "unreadable")
 """Another replica's; made here for all; made without Redis or after a wait in vain; not ours."""
 
 
-class Store(Protocol):
-    """What sharing needs of `redis_store.RedisStore`; `None` always means that Redis is away."""
+class LeaseStore(Protocol):
+    """The part of `redis_store.RedisStore` needed here; `None` always means that Redis is away."""
 
-    async def look(self, names: Names, *, owner: str = "", lease: float = 0.0) -> Found | None:
+    async def look(
+        self, names: RedisKeys, *, owner: str = "", lease: float = 0.0
+    ) -> StoredToken | None:
         """See what is there, and perhaps take the lease."""
 
     async def put(
-        self, names: Names, entry: bytes, *, seconds: float, owner: str, epoch: bytes
+        self, names: RedisKeys, entry: bytes, *, seconds: float, owner: str, epoch: bytes
     ) -> bool | None:
         """Keep an entry and free the lease; say whether no drop was in between."""
 
-    async def free(self, names: Names, *, owner: str) -> None:
+    async def free(self, names: RedisKeys, *, owner: str) -> None:
         """Free the lease."""
 
-    async def fail(self, names: Names, *, owner: str) -> None:
+    async def fail(self, names: RedisKeys, *, owner: str) -> None:
         """Turn the lease into word of a failure."""
 
 
-class Sharing:
-    """Gives tokens in the way of `token_exchange.Exchange`, and asks that for as few as it can."""
+class SingleFlight:
+    """Mints each token once for all replicas, by a lease in Redis; otherwise as `TokenExchange`."""
 
     def __init__(
         self,
         *,
         mint: Callable[[TokenKey], Awaitable[AccessToken]],
-        store: Store,
-        drops: Drops,
-        place: Place,
+        store: LeaseStore,
+        drops: Invalidations,
+        place: CacheScope,
         keys: Callable[[], Sequence[bytes]],
         margin: float,
         wait: float,
@@ -98,7 +100,7 @@ class Sharing:
         """Give a token of another replica, or have one made.
 
         Raises:
-            MintError: as `exchange.Exchange.mint` does, and for nothing that Redis does.
+            MintError: as `TokenExchange.mint` does, and for nothing that Redis does.
         """
         await self._drops.settled(key)
         names = self._place.names(key)
@@ -128,7 +130,9 @@ class Sharing:
         self._count("alone")
         return await self._mint(key)
 
-    def _usable(self, key: TokenKey, found: Found | None, *, asked: float) -> AccessToken | None:
+    def _usable(
+        self, key: TokenKey, found: StoredToken | None, *, asked: float
+    ) -> AccessToken | None:
         """Take what another replica has left, if it is ours to read, good, and not due."""
         if found is None or found.entry is None:
             return None
@@ -147,7 +151,7 @@ class Sharing:
         return token
 
     async def _mint_for_all(
-        self, key: TokenKey, names: Names, *, owner: str, epoch: bytes
+        self, key: TokenKey, names: RedisKeys, *, owner: str, epoch: bytes
     ) -> AccessToken:
         token = await self._minted(key, names, owner=owner)
         if await self._put(key, token, names, owner=owner, epoch=epoch) is not False:
@@ -160,7 +164,7 @@ class Sharing:
             await self._put(key, token, names, owner=owner, epoch=found.epoch)
         return token
 
-    async def _minted(self, key: TokenKey, names: Names, *, owner: str) -> AccessToken:
+    async def _minted(self, key: TokenKey, names: RedisKeys, *, owner: str) -> AccessToken:
         try:
             return await self._mint(key)
         except MintError:
@@ -171,7 +175,7 @@ class Sharing:
             raise
 
     async def _put(
-        self, key: TokenKey, token: AccessToken, names: Names, *, owner: str, epoch: bytes
+        self, key: TokenKey, token: AccessToken, names: RedisKeys, *, owner: str, epoch: bytes
     ) -> bool | None:
         entry = pack(
             self._place,

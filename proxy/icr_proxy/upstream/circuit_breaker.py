@@ -40,8 +40,8 @@ HEAVY_SHARE = 0.2
 LATE_LEAST = 2  # a single slow answer opens nothing, however few failures are configured
 
 
-class Circuit:
-    """The state, and the run of failures that leads to it. Time is whatever `now` counts."""
+class CircuitBreaker:
+    """A circuit breaker: its state, and the failures in a row. Time is whatever `now` counts."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Circuit:
         failures: int,
         pause: float,
         random: Callable[[], float],
-        moved: Callable[[Circuit], None],
+        moved: Callable[[CircuitBreaker], None],
     ) -> None:
         """Open after so many `failures` in a row, for `pause` seconds at first."""
         self._limit = failures
@@ -125,19 +125,21 @@ class Engine(Protocol):
     """What sends, and asks and tells a breaker about it."""
 
     async def send(
-        self, request: UpstreamRequest, breaker: Breaker | None = None
+        self, request: UpstreamRequest, breaker: GuardedUpstream | None = None
     ) -> UpstreamResponse:
         """Send once and wait for the head of the answer."""
 
 
-class Breaker:
+class GuardedUpstream:
     """An `interface.Upstream` in front of an engine.
 
     It sends itself along instead of waiting for what comes: each coroutine in which a request waits
     costs it a place in memory, which is cold by the time the answer comes.
     """
 
-    def __init__(self, engine: Engine, *, circuit: Circuit, now: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, *, circuit: CircuitBreaker, now: Callable[[], float]
+    ) -> None:
         self._engine = engine
         self._circuit = circuit
         self._now = now

@@ -17,20 +17,20 @@ import ssl
 from typing import TYPE_CHECKING, cast
 
 from icr_proxy.errors import UpstreamError
-from icr_proxy.upstream.response import HIGH_WATER, Reply
+from icr_proxy.upstream.response import HIGH_WATER, Http1Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from icr_proxy.config.models import TimeoutsConfig
-    from icr_proxy.upstream.interface import Body, UpstreamRequest
+    from icr_proxy.upstream.interface import UpstreamBody, UpstreamRequest
 
 # uvloop rounds to the millisecond: without this, a timer that comes a little early comes twice.
 SLACK_SECONDS = 0.001
 
 
-class Alarm:
-    """Rings once, when the time of the latest wait is over."""
+class DeadlineTimer:
+    """A timer for one deadline at a time, which it reuses."""
 
     __slots__ = ("_due", "_loop", "_ring", "_timer", "_timer_at")
 
@@ -108,12 +108,12 @@ class Connection(asyncio.BufferedProtocol):
         self._released = released
         self._closed: Callable[[Connection, str], None] | None = closed
         self._transport: asyncio.Transport | None = None
-        self._reply: Reply | None = None
+        self._reply: Http1Response | None = None
         self._pump: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._paused_writing = False
         self._paused_reading = False
-        self._alarm = Alarm(loop)
+        self._alarm = DeadlineTimer(loop)
         self._waits = select.poll()
         self.idle_since = 0.0
         self.expires_at = math.inf
@@ -140,9 +140,9 @@ class Connection(asyncio.BufferedProtocol):
             return False
         return not self._waits.poll(0)
 
-    def begin(self, request: UpstreamRequest) -> Reply:
+    def begin(self, request: UpstreamRequest) -> Http1Response:
         """Write the head of the request; without a body, the API's time to answer begins."""
-        self._reply = reply = Reply(
+        self._reply = reply = Http1Response(
             source=self,
             alarm=self._alarm,
             loop=self._loop,
@@ -157,7 +157,7 @@ class Connection(asyncio.BufferedProtocol):
             self._alarm.set(self._timeouts.first_byte, reply.expire)
         return reply
 
-    async def upload(self, reply: Reply, body: Body, *, chunked: bool) -> None:
+    async def upload(self, reply: Http1Response, body: UpstreamBody, *, chunked: bool) -> None:
         """Send the body until it ends or the head of an answer arrives, whichever is first."""
         self._pump = pump = self._loop.create_task(
             self._send_body(reply, body, chunked=chunked), name="upload"
@@ -193,7 +193,7 @@ class Connection(asyncio.BufferedProtocol):
             self._paused_reading = False
             self._transport.resume_reading()
 
-    def finish(self, reply: Reply) -> None:
+    def finish(self, reply: Http1Response) -> None:
         """End the exchange: keep the connection only if it is clean."""
         if reply is not self._reply:
             return
@@ -202,7 +202,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort(self._why(reply))
 
-    def _why(self, reply: Reply) -> str:
+    def _why(self, reply: Http1Response) -> str:
         """Say what keeps the connection from being used again."""
         if reply.error is not None:
             return "error" if isinstance(reply.error, UpstreamError) else "left"
@@ -227,13 +227,13 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- sending ----------------------------------------------------------------------------------
 
-    def _write(self, reply: Reply, data: bytes) -> None:
+    def _write(self, reply: Http1Response, data: bytes) -> None:
         if reply is not self._reply or self._transport is None or self._transport.is_closing():
             raise reply.broken("the connection to the API closed")
         reply.sent = True
         self._transport.write(data)
 
-    async def _send_body(self, reply: Reply, body: Body, *, chunked: bool) -> None:
+    async def _send_body(self, reply: Http1Response, body: UpstreamBody, *, chunked: bool) -> None:
         while (data := await body.read()) or chunked:
             await self._read_before_writing(reply)
             self._write(reply, b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
@@ -242,7 +242,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._paused_writing:
                 await self._drain(reply)
 
-    async def _read_before_writing(self, reply: Reply) -> None:
+    async def _read_before_writing(self, reply: Http1Response) -> None:
         """Let the event loop read first, if something has arrived.
 
         An API that answers early may close the connection at once, which resets it. A write to a
@@ -253,7 +253,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             await asyncio.sleep(0)
 
-    async def _drain(self, reply: Reply) -> None:
+    async def _drain(self, reply: Http1Response) -> None:
         self._writable = self._loop.create_future()
         try:
             async with asyncio.timeout(self._timeouts.idle):
@@ -313,7 +313,7 @@ class Connection(asyncio.BufferedProtocol):
             self._writable.set_result(None)
 
 
-def _pumped(pump: asyncio.Task[None], reply: Reply) -> None:
+def _pumped(pump: asyncio.Task[None], reply: Http1Response) -> None:
     """Tell whoever waits for the answer how the upload ended."""
     failure = None if pump.cancelled() else pump.exception()
     # An API that has begun to answer may stop reading; its answer is the truth then.

@@ -40,7 +40,7 @@ HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 LOOP = "the API's name leads back to this proxy; set upstream.address to where the API is"
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Where the API is, parsed once at start."""
 
     host: str
@@ -62,7 +62,7 @@ def parse_address(
     ca_file: Path | None,
     address: str | None = None,
     watcher: TrustWatcher | None = None,
-) -> Address:
+) -> UpstreamAddress:
     """Take apart a base URL that `config` has checked; certificates are always verified.
 
     `address` is where to connect in place of what the URL says, with or without a port.
@@ -74,11 +74,11 @@ def parse_address(
     trust = TrustStore(ca_file, watcher=watcher) if url.scheme == "https" else None
     name, port = url.hostname or "", url.port or (443 if trust else 80)
     host, other_port = split_address(address) if address is not None else (name, None)
-    return Address(host=host, port=other_port or port, trust=trust, name=name)
+    return UpstreamAddress(host=host, port=other_port or port, trust=trust, name=name)
 
 
 async def dial(
-    address: Address,
+    address: UpstreamAddress,
     *,
     seconds: float,
     protocol: Callable[[], Connection],
@@ -126,7 +126,7 @@ async def dial(
     return connection
 
 
-async def _refuse_loop(address: Address, is_own: Callable[[str, int], bool]) -> None:
+async def _refuse_loop(address: UpstreamAddress, is_own: Callable[[str, int], bool]) -> None:
     """Find out whether it was ourselves that we could not make out.
 
     Raises:
@@ -142,8 +142,8 @@ async def _refuse_loop(address: Address, is_own: Callable[[str, int], bool]) -> 
 WILDCARDS = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}  # noqa: S104 - compared, not bound
 
 
-class OwnPlaces:
-    """Addresses and ports of one proxy's listeners."""
+class OwnAddresses:
+    """The addresses and ports of this proxy's own listeners."""
 
     def __init__(self) -> None:
         self._hosts_by_port: dict[int, set[str]] = {}

@@ -15,7 +15,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from icr_proxy.http1.response_head import AnswerHead
+    from icr_proxy.http1.response_head import ResponseHead
 
 # Why a connection to the API was closed.
 CLOSES = (
@@ -33,14 +33,14 @@ CLOSES = (
 )
 
 
-class Body(Protocol):
+class UpstreamBody(Protocol):
     """A request body, read once, chunk by chunk."""
 
     async def read(self) -> bytes:
         """Give the next bytes, or nothing at the end."""
 
 
-class Lines(Protocol):
+class HeaderSource(Protocol):
     """Header lines to be sent; a request that waits for a connection should hold little."""
 
     def write(self) -> bytes:
@@ -53,9 +53,9 @@ class UpstreamRequest(msgspec.Struct, kw_only=True, eq=False):
     method: str
     target: bytes
     headers: Sequence[tuple[bytes, bytes]] = ()
-    lines: Lines | None = None
+    lines: HeaderSource | None = None
     """More headers, which come before `headers`."""
-    body: Body | None = None
+    body: UpstreamBody | None = None
     length: int | None = None
     """Length of the body in bytes; `None` with a body means chunked, without one no framing."""
     is_write: bool = False
@@ -72,7 +72,7 @@ class UpstreamResponse(Protocol):
     """The head of an answer, with its body still to come."""
 
     status: int
-    head: AnswerHead
+    head: ResponseHead
     reused: bool
 
     @property

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from icr_proxy.config.models import TimeoutsConfig
-    from icr_proxy.upstream.circuit_breaker import Breaker
-    from icr_proxy.upstream.dialer import Address
+    from icr_proxy.upstream.circuit_breaker import GuardedUpstream
+    from icr_proxy.upstream.dialer import UpstreamAddress
     from icr_proxy.upstream.interface import UpstreamRequest, UpstreamResponse
 
 # uvloop rounds to the millisecond: without this, a timer that comes a little early comes twice.
 SLACK_SECONDS = 0.001
 
 
-class Slots:
-    """First come, first served: a place that is given back goes to whoever waits the longest."""
+class TimedSemaphore:
+    """A fair semaphore whose waiters share one time-out."""
 
     def __init__(
         self, most: int, *, patience: float, late: Callable[[], Exception] = TimeoutError
@@ -157,7 +157,7 @@ class Pool:
 
     def __init__(
         self,
-        address: Address,
+        address: UpstreamAddress,
         *,
         timeouts: TimeoutsConfig,
         connections: int,
@@ -182,7 +182,7 @@ class Pool:
         self._look_at = now() + LOOK_SECONDS
         self._limit = connections
         self._idle: deque[Connection] = deque()
-        self._slots = Slots(connections, patience=timeouts.pool, late=_busy)
+        self._slots = TimedSemaphore(connections, patience=timeouts.pool, late=_busy)
         self._active: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
 
@@ -212,7 +212,7 @@ class Pool:
         return self._slots.waiting
 
     async def send(
-        self, request: UpstreamRequest, breaker: Breaker | None = None
+        self, request: UpstreamRequest, breaker: GuardedUpstream | None = None
     ) -> UpstreamResponse:
         """Send once on a pooled or new connection and wait for the head of the answer.
 

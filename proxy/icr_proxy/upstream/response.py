@@ -16,35 +16,35 @@ from icr_proxy.errors import UpstreamBrokenError, UpstreamMalformedError, Upstre
 from icr_proxy.http1.response_head import (
     BODILESS,
     CONTENT_LENGTH,
-    AnswerHead,
-    read_answer_head,
+    ResponseHead,
+    read_response_head,
     skip_interim,
 )
 
 if TYPE_CHECKING:
     import asyncio
 
-    from icr_proxy.upstream.connection import Alarm
+    from icr_proxy.upstream.connection import DeadlineTimer
 
 HIGH_WATER = 128 * 1024  # bytes of a body held before the socket is no longer read
 HEAD_LIMIT = 256 * 1024  # bytes of a head; llhttp sets no limit of its own
 
 
-class Source(Protocol):
+class ResponseSource(Protocol):
     """The connection under an answer."""
 
     def want_more(self) -> None:
         """What was held of the body has been taken."""
 
-    def finish(self, reply: Reply) -> None:
+    def finish(self, reply: Http1Response) -> None:
         """Nothing more is read of this answer."""
 
 
-class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
+class Http1Response(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     """The answer to one request; what `interface.UpstreamResponse` promises."""
 
-    source: Source | None
-    alarm: Alarm
+    source: ResponseSource | None
+    alarm: DeadlineTimer
     loop: asyncio.AbstractEventLoop
     method: str
     """Of the request: an answer to `HEAD` has no body."""
@@ -54,7 +54,7 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     buffered: int = 0
     """Bytes of the body that nobody has taken yet."""
     status: int = 0
-    head: AnswerHead = cast("AnswerHead", None)
+    head: ResponseHead = cast("ResponseHead", None)
     """What came before the body, once it is here."""
     sent: bool = False
     """Whether any byte of the request was handed to the connection."""
@@ -264,7 +264,7 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
         if self.head_done:
             return
         parser = self._parser
-        head = read_answer_head(b"".join(self._begun))
+        head = read_response_head(b"".join(self._begun))
         if (
             head is None
             or head.line.status != parser.get_status_code()
@@ -296,6 +296,6 @@ class Reply(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             self.keep_alive = self._parser.should_keep_alive()
 
 
-def _has_end(head: AnswerHead) -> bool:
+def _has_end(head: ResponseHead) -> bool:
     """Whether its body ends before the connection does, as far as the head says."""
     return bool(head.codings) or any(name.lower() == CONTENT_LENGTH for name, _ in head.headers)

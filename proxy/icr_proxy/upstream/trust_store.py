@@ -31,7 +31,7 @@ class TrustWatcher(Protocol):
         """It has become unusable; what was in use stays so."""
 
 
-class Unwatched:
+class NoTrustWatcher:
     """A `TrustWatcher` that passes nothing on."""
 
     def renewed(self) -> None:
@@ -55,7 +55,7 @@ class TrustStore:
         self._ca_file = ca_file
         self._key = key
         self._place = f"{key}: {ca_file}"
-        self._watcher: TrustWatcher = watcher or Unwatched()
+        self._watcher: TrustWatcher = watcher or NoTrustWatcher()
         self._in_alarm = False  # the file cannot be used, and that was told
         self._seen = signature(ca_file) if ca_file is not None else None
         self._pem = read_authorities(ca_file, key=key) if ca_file is not None else None

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from icr_proxy.audit.chain import Head
-from icr_proxy.audit.writer_thread import Landed
+from icr_proxy.audit.chain import ChainHead
+from icr_proxy.audit.writer_thread import WriteResult
 from icr_proxy.config.inbound_models import PolicyConfig, RuleConfig
 from icr_proxy.config.models import AdminConfig, AuditConfig
 from icr_proxy.emulator.server import Emulator
@@ -194,7 +194,7 @@ async def test_a_number_that_comes_late_is_filled_in(tmp_path: Path) -> None:
         feed.read_all([seen])
         await console.page.locator(".request").first.click()
         await console.see("#d-audit", "none is known")
-        feed.landed(Landed(entries=[seen], last=77, head=Head(), segment=None))
+        feed.landed(WriteResult(entries=[seen], last=77, head=ChainHead(), segment=None))
 
         await console.see("#d-audit", "outcome 77")
 

@@ -9,8 +9,8 @@ from typing import NoReturn
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from icr_proxy.admin.api import Admin, Control
-from icr_proxy.admin.auth import Gate
+from icr_proxy.admin.api import AdminActions, AdminApi
+from icr_proxy.admin.auth import AdminAuthorizer
 from icr_proxy.config.inbound_models import LimitsConfig, ListenerConfig
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
@@ -74,13 +74,13 @@ class Port:
 
 @asynccontextmanager
 async def listening(port: Port, bind: str = "127.0.0.1:0") -> AsyncIterator[None]:
-    admin = Admin(
+    admin = AdminApi(
         started=lambda: port.started,
         ready=lambda: port.ready,
         metrics=lambda accept: (port.metrics(), b"text/plain; for=" + accept.encode()),
         status=lambda: port.status(),  # noqa: PLW0108 - tests replace it
-        control=Control(tokens=port.switches, stop=lambda: True, log=Unheard()),
-        gate=Gate(bind, token=lambda: None),
+        control=AdminActions(tokens=port.switches, stop=lambda: True, log=Unheard()),
+        gate=AdminAuthorizer(bind, token=lambda: None),
         hosts=HostGuard(ListenerConfig(bind=bind, exposed=True), base_url=f"http://{bind}"),
         origins=OriginGuard(()),
         crashed=lambda error, path: port.crashes.append((error, path)),

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.admin.api import Control
+from icr_proxy.admin.api import AdminActions
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.net.peers import Peer
 from icr_proxy.server.response import Page
@@ -51,7 +51,7 @@ class Stage:
         self.switches = Switches()
         self.heard = Heard()
         self.thrown: list[tuple[str, str | None, str]] = []
-        self.control = Control(
+        self.control = AdminActions(
             tokens=self.switches,
             stop=self.stop,
             log=self.heard,

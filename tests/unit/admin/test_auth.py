@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.admin.auth import AdminToken, Gate, is_visit
+from icr_proxy.admin.auth import AdminAuthorizer, AdminToken, is_visit
 from icr_proxy.errors import StartError
 from icr_proxy.net.peers import Peer
 from icr_proxy.redaction import Secret
@@ -19,9 +19,9 @@ PAGE = (*CURL, (b"X-ICR-Proxy-Console", b"1"), (b"Sec-Fetch-Site", b"same-origin
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def gate(bind: str, *, token: bytes | None = None) -> Gate:
+def gate(bind: str, *, token: bytes | None = None) -> AdminAuthorizer:
     secret = Secret(token.decode()) if token is not None else None
-    return Gate(bind, token=lambda: secret)
+    return AdminAuthorizer(bind, token=lambda: secret)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.admin.console_feed import FRAME_SECONDS, RECENT, SUBSCRIBERS_MOST, Feed, Subscription
+from icr_proxy.admin.console_feed import (
+    FRAME_SECONDS,
+    RECENT,
+    SUBSCRIBERS_MOST,
+    ConsoleFeed,
+    Subscription,
+)
 from icr_proxy.admin.console_frames import RING, ROWS_MOST
 from icr_proxy.errors import DrainingError, OverloadedError
 from tests.support.app_fixture import Clock
@@ -19,7 +25,7 @@ GUARD_SECONDS = 10.0
 class Stage:
     def __init__(self) -> None:
         self.clock = Clock(at=1_700_000_000.0)
-        self.feed = Feed(now=self.clock, in_flight=lambda: 3)
+        self.feed = ConsoleFeed(now=self.clock, in_flight=lambda: 3)
 
     def tell(self, count: int = 1, **facts: Any) -> None:
         for number in range(count):

@@ -7,16 +7,16 @@ from icr_proxy.admin.console_frames import (
     INSTALLATIONS_MOST,
     RING,
     ROWS_MOST,
-    Ring,
-    Sample,
-    Tallies,
+    FrameBuffer,
+    InstallationTallies,
+    RequestSample,
     event,
     shown,
 )
 from tests.support.fakes import outcome
 
 
-def ids(sample: Sample) -> tuple[list[str], int]:
+def ids(sample: RequestSample) -> tuple[list[str], int]:
     rows, left_out = sample.take()
     return [row.request_id for row in rows], left_out
 
@@ -32,7 +32,7 @@ def test_an_event_has_its_name_and_one_line_of_data() -> None:
 
 
 def test_a_few_requests_are_all_shown_in_their_order() -> None:
-    sample = Sample()
+    sample = RequestSample()
     for number in range(3):
         sample.add(outcome(request_id=str(number), status=500 if number == 1 else 200))
 
@@ -40,7 +40,7 @@ def test_a_few_requests_are_all_shown_in_their_order() -> None:
 
 
 def test_of_many_requests_the_last_are_shown_and_the_others_counted() -> None:
-    sample = Sample()
+    sample = RequestSample()
     for number in range(1000):
         sample.add(outcome(request_id=str(number)))
 
@@ -59,7 +59,7 @@ def test_of_many_requests_the_last_are_shown_and_the_others_counted() -> None:
     ],
 )
 def test_what_is_worth_a_look_is_shown_before_the_rest(facts: dict[str, Any]) -> None:
-    sample = Sample()
+    sample = RequestSample()
     sample.add(outcome(request_id="telling", **facts))
     for number in range(1000):
         sample.add(outcome(request_id=str(number)))
@@ -71,7 +71,7 @@ def test_what_is_worth_a_look_is_shown_before_the_rest(facts: dict[str, Any]) ->
 
 
 def test_a_storm_of_failures_is_bounded_as_well() -> None:
-    sample = Sample()
+    sample = RequestSample()
     for number in range(1000):
         sample.add(outcome(request_id=str(number), status=503))
         sample.add(outcome(request_id=f"ok-{number}"))
@@ -83,7 +83,7 @@ def test_a_storm_of_failures_is_bounded_as_well() -> None:
 
 
 def test_what_was_taken_is_not_shown_again() -> None:
-    sample = Sample()
+    sample = RequestSample()
     sample.add(outcome())
     sample.take()
 
@@ -107,7 +107,7 @@ def test_the_query_which_the_audit_trail_keeps_is_not_shown() -> None:
 
 
 def test_an_installation_is_counted_with_its_last_error() -> None:
-    tallies = Tallies()
+    tallies = InstallationTallies()
     tallies.add(outcome(installation="in-1"))
     tallies.add(outcome(installation="in-1", status=404, started_at=5.0, duration=1.0))
     tallies.add(
@@ -124,21 +124,21 @@ def test_an_installation_is_counted_with_its_last_error() -> None:
 
 
 def test_an_error_without_a_code_is_told_by_its_status() -> None:
-    tallies = Tallies()
+    tallies = InstallationTallies()
     tallies.add(outcome(status=404))
 
     assert tallies.all()["in-1"].last_error == "404"
 
 
 def test_a_request_for_nobody_is_in_no_tally() -> None:
-    tallies = Tallies()
+    tallies = InstallationTallies()
     tallies.add(outcome(installation=None))
 
     assert tallies.all() == {}
 
 
 def test_only_tallies_that_changed_are_told_again() -> None:
-    tallies = Tallies()
+    tallies = InstallationTallies()
     tallies.add(outcome(installation="in-1"))
     tallies.add(outcome(installation="in-2"))
     tallies.changes()
@@ -149,7 +149,7 @@ def test_only_tallies_that_changed_are_told_again() -> None:
 
 
 def test_invented_installations_push_out_the_quietest_and_use_no_memory_without_end() -> None:
-    tallies = Tallies()
+    tallies = InstallationTallies()
     tallies.add(outcome(installation="busy"))
     for number in range(INSTALLATIONS_MOST * 2):
         tallies.add(outcome(installation=f"in-{number}"))
@@ -164,7 +164,7 @@ def test_invented_installations_push_out_the_quietest_and_use_no_memory_without_
 
 
 def test_all_that_waits_is_one_piece() -> None:
-    ring = Ring()
+    ring = FrameBuffer()
     ring.put(b"a", requests=1)
     ring.put(b"b", requests=2)
 
@@ -172,7 +172,7 @@ def test_all_that_waits_is_one_piece() -> None:
 
 
 def test_a_full_ring_loses_its_oldest_frame_and_counts_what_it_told_of() -> None:
-    ring = Ring()
+    ring = FrameBuffer()
     for number in range(RING + 2):
         ring.put(b"%d," % number, requests=number + 1)
 

@@ -1,27 +1,27 @@
 from __future__ import annotations
 
-from icr_proxy.admin.console_frames import OWED_MOST, RECORDS_KEPT, Recorded
-from icr_proxy.audit.records import Stop
+from icr_proxy.admin.console_frames import OWED_MOST, RECORDS_KEPT, AuditIndex
+from icr_proxy.audit.records import StopRecord
 from icr_proxy.observability.outcome import Outcome
 from tests.support.audit_fixture import outcome_of
 
 
-def written(recorded: Recorded, *outcomes: Outcome, last: int, most: int = RECORDS_KEPT) -> None:
+def written(recorded: AuditIndex, *outcomes: Outcome, last: int, most: int = RECORDS_KEPT) -> None:
     recorded.add(outcomes, last=last, most=most)
 
 
 def test_without_a_trail_nothing_is_known_and_nothing_owed() -> None:
-    recorded = Recorded()
+    recorded = AuditIndex()
 
     assert recorded.of([outcome_of()]) == [None]
     assert recorded.owed() == []
 
 
 def test_the_records_of_a_batch_follow_one_another() -> None:
-    recorded = Recorded()
+    recorded = AuditIndex()
     first, second = outcome_of(), outcome_of()
     recorded.add(
-        [first, Stop(time=""), second],
+        [first, StopRecord(time=""), second],
         last=9,
         most=RECORDS_KEPT,
     )
@@ -30,7 +30,7 @@ def test_the_records_of_a_batch_follow_one_another() -> None:
 
 
 def test_what_was_shown_too_early_is_told_later_and_once() -> None:
-    recorded = Recorded()
+    recorded = AuditIndex()
     written(recorded, outcome_of(), last=1)
     early, later = outcome_of(request_id="early"), outcome_of(request_id="later")
 
@@ -46,7 +46,7 @@ def test_what_was_shown_too_early_is_told_later_and_once() -> None:
 
 def test_two_requests_of_one_id_are_told_apart() -> None:
     """Callers choose their ids, and some choose the same one always."""
-    recorded = Recorded()
+    recorded = AuditIndex()
     one, other = outcome_of(), outcome_of()
     written(recorded, one, last=1)
     written(recorded, other, last=2)
@@ -55,7 +55,7 @@ def test_two_requests_of_one_id_are_told_apart() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    recorded = Recorded()
+    recorded = AuditIndex()
     old, new = outcome_of(), outcome_of()
     written(recorded, old, last=1, most=1)
     written(recorded, new, last=2, most=1)
@@ -64,7 +64,7 @@ def test_what_is_kept_is_bounded() -> None:
 
 
 def test_an_attempt_that_wrote_nothing_is_no_batch() -> None:
-    recorded = Recorded()
+    recorded = AuditIndex()
     recorded.add([], last=5, most=RECORDS_KEPT)
 
     assert recorded.of([outcome_of()]) == [None]
@@ -72,7 +72,7 @@ def test_an_attempt_that_wrote_nothing_is_no_batch() -> None:
 
 
 def test_what_is_owed_is_bounded_and_forgotten_when_nobody_looks() -> None:
-    recorded = Recorded()
+    recorded = AuditIndex()
     written(recorded, outcome_of(), last=1)
     many = [outcome_of() for _ in range(OWED_MOST + 1)]
     recorded.of(many)
@@ -85,7 +85,7 @@ def test_what_is_owed_is_bounded_and_forgotten_when_nobody_looks() -> None:
 
 
 def test_of_a_large_batch_the_newest_are_kept() -> None:
-    recorded = Recorded()
+    recorded = AuditIndex()
     outcomes = [outcome_of() for _ in range(5)]
     written(recorded, *outcomes[:1], last=1, most=3)
     written(recorded, *outcomes[1:], last=5, most=3)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from icr_proxy.admin.console_feed import SUBSCRIBERS_MOST
-from icr_proxy.audit.chain import Head
-from icr_proxy.audit.writer_thread import Landed
+from icr_proxy.audit.chain import ChainHead
+from icr_proxy.audit.writer_thread import WriteResult
 from icr_proxy.config.models import AuditConfig
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import (
@@ -141,12 +141,12 @@ async def test_a_console_that_is_open_hears_of_records_that_came_later(
     """The trail of this proxy is played by the test, so that it can be slow."""
     feed = proxy.app.parts.feed
     assert feed is not None
-    feed.landed(Landed(entries=[outcome()], last=1, head=Head(), segment=None))
+    feed.landed(WriteResult(entries=[outcome()], last=1, head=ChainHead(), segment=None))
     async with opened(proxy) as console:
         await use(proxy, emulator)
         (row,) = (await console.until("frame"))["rows"]
         (seen,) = feed._recent
-        feed.landed(Landed(entries=[seen], last=2, head=Head(), segment=None))
+        feed.landed(WriteResult(entries=[seen], last=2, head=ChainHead(), segment=None))
 
         frame = await console.until("frame")
 

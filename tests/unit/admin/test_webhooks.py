@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icr_proxy.admin.webhooks import Event, hmac_hex, read_event
+from icr_proxy.admin.webhooks import WebhookEvent, hmac_hex, read_event
 from icr_proxy.errors import WebhookRefusedError
 from icr_proxy.redaction import Secret
 
@@ -37,7 +37,7 @@ def over(text: str | bytes, *, secret: str = SECRET.reveal()) -> bytes:
     return b"sha256=" + hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest().encode()
 
 
-def genuine(content: object) -> Event:
+def genuine(content: object) -> WebhookEvent:
     """Read a delivery with this content and the right signature."""
     return read_event([signed(over(packed(content)))], delivery(content), secret=SECRET)
 
@@ -70,7 +70,7 @@ NOT_UNDERSTOOD = "the delivery's signedData cannot be understood"
 def test_a_genuine_delivery_is_believed(header: tuple[bytes, bytes]) -> None:
     event = read_event([(b"Host", b"x"), header], delivery(), secret=SECRET)
 
-    assert event == Event(name="suspended", installation=ID)
+    assert event == WebhookEvent(name="suspended", installation=ID)
 
 
 def test_the_signature_is_a_known_one() -> None:
@@ -148,7 +148,7 @@ def test_what_is_not_signed_is_not_believed() -> None:
 
     event = read_event([signed(signature)], body, secret=SECRET)
 
-    assert event == Event(name="installed", installation="in-1")
+    assert event == WebhookEvent(name="installed", installation="in-1")
 
 
 def test_a_second_signed_data_is_the_one_that_must_be_signed() -> None:
@@ -266,11 +266,11 @@ def test_whatever_is_delivered_is_refused_and_nothing_else_happens(
 def test_an_installation_that_no_request_could_name_is_none(installation: object) -> None:
     event = genuine({"event": "suspended", "installation": installation})
 
-    assert event == Event(name="suspended", installation=None)
+    assert event == WebhookEvent(name="suspended", installation=None)
 
 
 def test_an_event_may_name_no_installation() -> None:
-    assert genuine({"event": "suspended"}) == Event(name="suspended", installation=None)
+    assert genuine({"event": "suspended"}) == WebhookEvent(name="suspended", installation=None)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from icr_proxy.admin.webhooks import BODY_MOST, Deliveries
+from icr_proxy.admin.webhooks import BODY_MOST, WebhookReceiver
 from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.redaction import Secret
@@ -60,7 +60,7 @@ class Port:
 
 @asynccontextmanager
 async def listening(port: Port) -> AsyncIterator[None]:
-    deliveries = Deliveries(
+    deliveries = WebhookReceiver(
         path="/hooks",
         secret=lambda: port.secret(),  # noqa: PLW0108 - tests replace it
         drop=port.drop,

@@ -20,7 +20,7 @@ from icr_proxy.audit.anchor import (
     read_history,
     thinned,
 )
-from icr_proxy.audit.chain import Head
+from icr_proxy.audit.chain import ChainHead
 from icr_proxy.audit.segments import list_segments
 from tests.support.audit_fixture import cut_last_line
 from tests.support.audit_trails import write_trail
@@ -32,7 +32,7 @@ def line(seq: int, digest: str = A, **more: Any) -> bytes:
     return json.dumps({"seq": seq, "hash": digest} | more).encode() + b"\n"
 
 
-def publish(path: Path, *heads: Head, rewound: bool = False) -> None:
+def publish(path: Path, *heads: ChainHead, rewound: bool = False) -> None:
     anchor = AnchorFile(path)
     for head in heads:
         anchor.publish(head, file="f", trail=None, now=0.0, rewound=rewound)
@@ -41,8 +41,8 @@ def publish(path: Path, *heads: Head, rewound: bool = False) -> None:
 def test_each_new_head_is_a_line(tmp_path: Path) -> None:
     path = tmp_path / "anchor"
 
-    publish(path, Head(1, A), Head(1, A), Head(2, B))
-    publish(path, Head(3, A))
+    publish(path, ChainHead(1, A), ChainHead(1, A), ChainHead(2, B))
+    publish(path, ChainHead(3, A))
 
     assert [json.loads(each)["seq"] for each in path.read_text().splitlines()] == [1, 2, 3]
     assert read_history(path).newest == parse_history(line(3)).newest
@@ -50,7 +50,7 @@ def test_each_new_head_is_a_line(tmp_path: Path) -> None:
 
 
 def test_nothing_is_published_before_there_is_a_record(tmp_path: Path) -> None:
-    publish(tmp_path / "anchor", Head())
+    publish(tmp_path / "anchor", ChainHead())
 
     assert not (tmp_path / "anchor").exists()
 
@@ -60,7 +60,7 @@ def test_an_anchor_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
     old = {"seq": 7, "hash": A, "file": None, "time": "2026-01-01T00:00:00.000+00:00"}
     path.write_text(json.dumps(old) + "\n")
 
-    publish(path, Head(8, B))
+    publish(path, ChainHead(8, B))
 
     assert [known.seq for known in read_history(path).heads] == [7, 8]
 
@@ -95,7 +95,7 @@ def test_a_crash_within_a_line_spoils_no_later_one(tmp_path: Path) -> None:
     path = tmp_path / "anchor"
     path.write_bytes(line(1) + line(2)[:-20])
 
-    publish(path, Head(3, B))
+    publish(path, ChainHead(3, B))
 
     assert [known.seq for known in read_history(path).heads] == [1, 3]
 
@@ -112,7 +112,7 @@ def test_a_long_history_is_thinned_and_forgets_no_rewind(
         + b"".join(line(seq) for seq in range(18, 18 + KEPT_NEWEST))
     )
 
-    publish(path, Head(9000, B), Head(9001, B))
+    publish(path, ChainHead(9000, B), ChainHead(9001, B))
 
     text = path.read_bytes()
     seqs = [json.loads(each)["seq"] for each in text.splitlines()]
@@ -145,7 +145,7 @@ def test_what_is_no_plain_file_is_not_written_to(
     place(tmp_path / "anchor")
 
     with pytest.raises(OSError, match=r"symbolic links|directory|regular|device|other names"):
-        publish(tmp_path / "anchor", Head(1, A))
+        publish(tmp_path / "anchor", ChainHead(1, A))
 
     assert (tmp_path / "other").read_text() == "precious"
     assert not (tmp_path / "gone").exists()
@@ -257,7 +257,7 @@ def test_another_trail_contradicts_the_anchor(tmp_path: Path) -> None:
 def test_the_anchor_of_another_trail_is_named(tmp_path: Path) -> None:
     directory, anchor = anchored(tmp_path)
     theirs = AnchorFile(anchor)
-    theirs.publish(Head(3, A), file=None, trail="7" * 32, now=0.0)
+    theirs.publish(ChainHead(3, A), file=None, trail="7" * 32, now=0.0)
     anchor.write_bytes(anchor.read_bytes().splitlines(keepends=True)[-1])
 
     rewind = find_rewind(anchor, directory=directory)

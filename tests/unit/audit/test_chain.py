@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from icr_proxy.audit.chain import GENESIS, BrokenRecordError, Head, Seals, follow, unseal
+from icr_proxy.audit.chain import GENESIS, BrokenRecordError, ChainHead, Seals, follow, unseal
 from tests.support.audit_fixture import seal
 
 SECRET = b"k" * 64
@@ -14,7 +14,7 @@ BODY = b'{"kind":"request","time":"2026-11-25T02:57:55.558+00:00","status":200}'
 
 
 def test_a_record_names_the_hash_of_the_one_before() -> None:
-    first, head = seal(BODY, after=Head(), seals=KEY)
+    first, head = seal(BODY, after=ChainHead(), seals=KEY)
     second, _ = seal(BODY, after=head, seals=KEY)
 
     assert json.loads(first)["prev"] == GENESIS
@@ -23,14 +23,14 @@ def test_a_record_names_the_hash_of_the_one_before() -> None:
 
 
 def test_a_line_is_json_with_all_that_was_said() -> None:
-    line, _ = seal(BODY, after=Head(), seals=KEY)
+    line, _ = seal(BODY, after=ChainHead(), seals=KEY)
 
     assert json.loads(line).items() >= json.loads(BODY).items()
 
 
 @pytest.mark.parametrize("key", [KEY, None], ids=["sealed", "hashes only"])
 def test_what_was_sealed_is_unsealed(key: Seals | None) -> None:
-    line, head = seal(BODY, after=Head(4, "a" * 64), seals=key)
+    line, head = seal(BODY, after=ChainHead(4, "a" * 64), seals=key)
 
     link = unseal(line, seals=key)
 
@@ -39,7 +39,7 @@ def test_what_was_sealed_is_unsealed(key: Seals | None) -> None:
 
 
 def test_every_flipped_bit_is_found() -> None:
-    line, _ = seal(BODY, after=Head(), seals=KEY)
+    line, _ = seal(BODY, after=ChainHead(), seals=KEY)
 
     for at in range(len(line) * 8):
         changed = bytearray(line)
@@ -56,7 +56,7 @@ def test_every_flipped_bit_is_found() -> None:
     ],
 )
 def test_a_record_sealed_by_somebody_else_is_forged(key: Seals | None, why: str) -> None:
-    line, _ = seal(BODY, after=Head(), seals=key)
+    line, _ = seal(BODY, after=ChainHead(), seals=key)
 
     with pytest.raises(BrokenRecordError, match=why) as caught:
         unseal(line, seals=KEY)
@@ -73,13 +73,13 @@ def test_what_is_no_record_is_said_to_be_changed(line: bytes) -> None:
 
 
 def test_without_the_key_the_chain_can_still_be_checked() -> None:
-    line, head = seal(BODY, after=Head(), seals=KEY)
+    line, head = seal(BODY, after=ChainHead(), seals=KEY)
 
     assert unseal(line, seals=None).hash == head.hash
 
 
 def test_a_float_holds_the_number_of_a_head_exactly() -> None:
-    head = Head(1, "f" * 64)
+    head = ChainHead(1, "f" * 64)
 
     assert int(float(head.number)) == head.number == 0xFFFFFFFFFFFF
 
@@ -93,19 +93,19 @@ def test_seals_are_hmac(length: int) -> None:
 
 @pytest.mark.parametrize("key", [KEY, None], ids=["sealed", "hashes only"])
 def test_only_the_next_record_follows(key: Seals | None) -> None:
-    line, head = seal(BODY, after=Head(), seals=key)
+    line, head = seal(BODY, after=ChainHead(), seals=key)
     second, _ = seal(BODY, after=head, seals=key)
 
-    assert follow(line, after=Head(), seals=key) == unseal(line, seals=key)
-    assert follow(second, after=Head(), seals=key) is None
+    assert follow(line, after=ChainHead(), seals=key) == unseal(line, seals=key)
+    assert follow(second, after=ChainHead(), seals=key) is None
     assert follow(line, after=head, seals=key) is None
-    assert follow(b"", after=Head(), seals=key) is None
+    assert follow(b"", after=ChainHead(), seals=key) is None
 
 
 def test_no_line_with_a_flipped_bit_follows() -> None:
-    line, _ = seal(BODY, after=Head(), seals=KEY)
+    line, _ = seal(BODY, after=ChainHead(), seals=KEY)
 
     for at in range(len(line) * 8):
         changed = bytearray(line)
         changed[at // 8] ^= 1 << at % 8
-        assert follow(bytes(changed), after=Head(), seals=KEY) is None
+        assert follow(bytes(changed), after=ChainHead(), seals=KEY) is None

@@ -11,15 +11,15 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from icr_proxy.audit.chain import Head
+from icr_proxy.audit.chain import ChainHead
 from icr_proxy.audit.key import read_audit_key
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit.service import TrailReports, config_digest
-from icr_proxy.audit.writer_thread import Landed
+from icr_proxy.audit.writer_thread import WriteResult
 from icr_proxy.config.inbound_models import PolicyConfig, RuleConfig
 from icr_proxy.config.models import AuditConfig, LogsConfig
 from icr_proxy.errors import ConfigError, StartError
-from icr_proxy.observability.log import Lines, Threshold, build_log
+from icr_proxy.observability.log import LineBuffer, Threshold, build_log
 from tests.support.app_fixture import (
     RunningProxy,
     Visit,
@@ -293,9 +293,11 @@ def test_two_configurations_are_told_apart_but_not_by_their_secrets() -> None:
     assert config_digest(one) == config_digest(other) != config_digest(third)
 
 
-def told(*landed: Landed) -> tuple[list[str], CollectorRegistry]:
+def told(*landed: WriteResult) -> tuple[list[str], CollectorRegistry]:
     stream, registry = io.BytesIO(), CollectorRegistry()
-    log = build_log(LogsConfig(), lines=Lines(stream), threshold=Threshold("info"), now=lambda: 0.0)
+    log = build_log(
+        LogsConfig(), lines=LineBuffer(stream), threshold=Threshold("info"), now=lambda: 0.0
+    )
     reports = TrailReports(log=log, registry=registry)
     for each in landed:
         reports.landed(each)
@@ -305,7 +307,7 @@ def told(*landed: Landed) -> tuple[list[str], CollectorRegistry]:
 
 
 def test_trouble_is_told_once_and_so_is_its_end() -> None:
-    fine = Landed(head=Head(1, "a" * 64), segment=None)
+    fine = WriteResult(head=ChainHead(1, "a" * 64), segment=None)
     full = replace(fine, error="No space left on device")
     tick = replace(fine, periodic=True)
     no_anchor = replace(tick, anchor_error="Permission denied")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.audit.chain import Head
-from icr_proxy.audit.records import Gap, Intent, Record, Stop
-from icr_proxy.audit.trail import Trail, Waits
-from icr_proxy.audit.writer_thread import Entry, Landed, number_intents, unwrapped
+from icr_proxy.audit.chain import ChainHead
+from icr_proxy.audit.records import GapRecord, IntentRecord, Record, StopRecord
+from icr_proxy.audit.trail import DurableWaits, Trail
+from icr_proxy.audit.writer_thread import Entry, WriteResult, number_intents, unwrapped
 from icr_proxy.config.models import AuditConfig
 from icr_proxy.errors import AuditUnavailableError
 from icr_proxy.observability.outcome import Outcome
@@ -41,12 +41,14 @@ class Stage:
         number_intents(self.entries, last=self.written)
         self.entries.clear()
         self.trail.landed(
-            Landed(entries=entries, awaited=awaited, last=self.written, head=Head(), segment=None)
+            WriteResult(
+                entries=entries, awaited=awaited, last=self.written, head=ChainHead(), segment=None
+            )
         )
 
     def fail(self) -> None:
         """Let an attempt fail."""
-        self.trail.landed(Landed(head=Head(), segment=None, error="disk full"))
+        self.trail.landed(WriteResult(head=ChainHead(), segment=None, error="disk full"))
 
     @property
     def records(self) -> list[Record | Outcome]:
@@ -81,7 +83,7 @@ async def test_an_intent_is_written_before_the_request_is_sent() -> None:
 
     announcing = asyncio.ensure_future(scene.trail.announce(journal))
     await asyncio.sleep(0)
-    assert [type(record) for record in scene.records] == [Intent]
+    assert [type(record) for record in scene.records] == [IntentRecord]
     assert not announcing.done()
     scene.write()
     await announcing
@@ -213,7 +215,7 @@ async def test_what_there_was_no_room_for_is_counted_and_told_in_the_trail() -> 
     scene.write()
 
     [gap] = scene.records
-    assert isinstance(gap, Gap)
+    assert isinstance(gap, GapRecord)
     assert (gap.lost, gap.refused, gap.since) == (1, 1, "2026-09-21T14:13:20.500+00:00")
     scene.write()
     assert scene.records == []
@@ -236,7 +238,7 @@ async def test_an_intent_that_is_late_does_not_stop_a_request_by_choice() -> Non
 
     await scene.trail.announce(journal)
 
-    assert [type(record) for record in scene.records] == [Intent]
+    assert [type(record) for record in scene.records] == [IntentRecord]
 
 
 async def test_there_is_always_room_for_what_happens_to_the_proxy_itself() -> None:
@@ -244,7 +246,7 @@ async def test_there_is_always_room_for_what_happens_to_the_proxy_itself() -> No
     for _ in range(2):
         scene.trail.record(outcome_of(), places=0)
 
-    scene.trail.note(Stop(time=""))
+    scene.trail.note(StopRecord(time=""))
 
     assert len(scene.entries) == 3
     scene.write()
@@ -262,7 +264,7 @@ GUARD_SECONDS = 20.0
 
 
 async def test_what_takes_too_long_is_given_up_in_order() -> None:
-    waits = Waits(0.01)
+    waits = DurableWaits(0.01)
     first, second = waits.begin(), waits.begin()
 
     async with asyncio.timeout(GUARD_SECONDS):
@@ -271,7 +273,7 @@ async def test_what_takes_too_long_is_given_up_in_order() -> None:
 
 
 async def test_what_is_there_in_time_gets_its_number() -> None:
-    waits = Waits(60.0)
+    waits = DurableWaits(60.0)
     kept = waits.begin()
 
     kept.set_result(7)
@@ -281,7 +283,7 @@ async def test_what_is_there_in_time_gets_its_number() -> None:
 
 
 async def test_one_timer_serves_all_and_goes_on_with_those_that_came_later() -> None:
-    waits = Waits(0.05)
+    waits = DurableWaits(0.05)
     early = waits.begin()
     await asyncio.sleep(0.02)
     late = waits.begin()
@@ -292,7 +294,7 @@ async def test_one_timer_serves_all_and_goes_on_with_those_that_came_later() -> 
 
 
 async def test_whoever_has_left_is_passed_over() -> None:
-    waits = Waits(0.01)
+    waits = DurableWaits(0.01)
     first, gone, last = waits.begin(), waits.begin(), waits.begin()
     gone.cancel()
 

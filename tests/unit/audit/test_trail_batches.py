@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from icr_proxy.audit.trail import HANDED_MOST, Handover
-from icr_proxy.audit.writer_thread import Awaited
+from icr_proxy.audit.trail import HANDED_MOST, WriteBatcher
+from icr_proxy.audit.writer_thread import AwaitedEntry
 from tests.support.audit_fixture import read_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.handed: list[Sequence[Entry]] = []
-        self.handover = Handover(self.handed.append)
+        self.handover = WriteBatcher(self.handed.append)
 
     def add(self, *entries: Entry) -> None:
         for each in entries:
@@ -40,7 +40,7 @@ def alone(number: int) -> Entry:
 
 def awaited(number: int) -> Entry:
     """Give a record for which somebody waits."""
-    return Awaited(read_of(number), asyncio.get_running_loop().create_future())
+    return AwaitedEntry(read_of(number), asyncio.get_running_loop().create_future())
 
 
 async def test_what_somebody_waits_for_goes_at_the_end_of_the_turn() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from icr_proxy.audit.anchor import Rewind
-from icr_proxy.audit.chain import Head
-from icr_proxy.audit.records import Intent, Record, Request, Stop, intent_of
-from icr_proxy.audit.writer_thread import Awaited, Landed, TrailThread
+from icr_proxy.audit.chain import ChainHead
+from icr_proxy.audit.records import IntentRecord, Record, RequestRecord, StopRecord, intent_of
+from icr_proxy.audit.writer_thread import AwaitedEntry, TrailThread, WriteResult
 from icr_proxy.config.models import AuditConfig
 from icr_proxy.observability.outcome import Announcement
 from icr_proxy.query_redaction import QueryRedaction
@@ -29,7 +29,7 @@ class FakeWriter:
     """Writes into a list, and fails as a test says."""
 
     def __init__(self) -> None:
-        self.head = self.synced = Head()
+        self.head = self.synced = ChainHead()
         self.segment: str | None = "audit-1"
         self.trail = "7" * 32
         self.rewind: Rewind | None = None
@@ -48,7 +48,7 @@ class FakeWriter:
             raise self.failures.pop(0)
         self.batches.append(list(records))
         self.syncs.append(sync)
-        self.head = Head(self.head.seq + len(records), "a" * 64)
+        self.head = ChainHead(self.head.seq + len(records), "a" * 64)
         if sync:
             self.synced = self.head
 
@@ -66,7 +66,7 @@ class Stage:
 
     def __init__(self, **settings: Any) -> None:
         self.writer = FakeWriter()
-        self.told: list[Landed] = []
+        self.told: list[WriteResult] = []
         self._heard = threading.Condition()
         self.clock = Clock()
         self.thread = TrailThread(
@@ -77,12 +77,12 @@ class Stage:
             tell=self.tell,
         )
 
-    def tell(self, landed: Landed) -> None:
+    def tell(self, landed: WriteResult) -> None:
         with self._heard:
             self.told.append(landed)
             self._heard.notify_all()
 
-    def until(self, reached: Callable[[Landed], object]) -> Landed:
+    def until(self, reached: Callable[[WriteResult], object]) -> WriteResult:
         """Wait until something was told."""
         with self._heard:
             assert self._heard.wait_for(
@@ -101,7 +101,7 @@ def test_records_are_written_in_order_and_told(fsync: str) -> None:
 
     *written, last = (record for batch in scene.writer.batches for record in batch)
     assert written == [read_of(number) for number in range(1000)]
-    assert isinstance(last, Stop)
+    assert isinstance(last, StopRecord)
     assert sum(len(landed.entries) for landed in scene.told) == 1000
     assert scene.writer.closed
     assert scene.writer.syncs[0] == (fsync == "always")
@@ -205,7 +205,7 @@ async def test_an_outcome_tells_the_number_of_its_intent_though_both_wait_togeth
     scene.thread.put(
         [
             read_of(1),
-            Awaited(intent, asyncio.get_running_loop().create_future(), journal.intent),
+            AwaitedEntry(intent, asyncio.get_running_loop().create_future(), journal.intent),
             journal.close(at=0.5),
             read_of(2),
         ]
@@ -214,8 +214,8 @@ async def test_an_outcome_tells_the_number_of_its_intent_though_both_wait_togeth
     scene.thread.stop()
 
     first, second = scene.writer.batches[:2]
-    assert [type(each) for each in first] == [Request, Intent]
-    assert isinstance(second[0], Request)
+    assert [type(each) for each in first] == [RequestRecord, IntentRecord]
+    assert isinstance(second[0], RequestRecord)
     assert (second[0].changes_state, second[0].intent) == (True, 2)
 
 
@@ -238,7 +238,7 @@ async def test_who_waits_is_not_touched_by_the_thread() -> None:
     kept = asyncio.get_running_loop().create_future()
     scene = Stage()
     scene.thread.start()
-    scene.thread.put([read_of(1), Awaited(read_of(2), kept)])
+    scene.thread.put([read_of(1), AwaitedEntry(read_of(2), kept)])
 
     landed = await asyncio.to_thread(scene.until, lambda landed: landed.entries)
     await asyncio.to_thread(scene.thread.stop)

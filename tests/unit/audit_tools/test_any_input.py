@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from icr_proxy.audit.chain import Head, Seals
+from icr_proxy.audit.chain import ChainHead, Seals
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit_tools import checks, query
 from icr_proxy.cli.main import commands
@@ -132,7 +132,7 @@ def test_records_of_any_kind_with_good_hashes_end_no_command_in_a_traceback(
 
 
 def resealed(lines: list[bytes]) -> bytes:
-    head, seals, made = Head(), Seals(KEY.reveal().encode()), []
+    head, seals, made = ChainHead(), Seals(KEY.reveal().encode()), []
     for line in lines:
         start, end = line.find(b'"kind"'), line.rfind(b',"hash":"')
         body = line[start:end] if 0 <= start < end else b'"kind":"odd"'

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.audit.chain import Head, Seals
+from icr_proxy.audit.chain import ChainHead, Seals
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit_tools.checks import MOST_FINDINGS, Verdict, Witnessed, examine, judge
+from icr_proxy.audit_tools.checks import (
+    MOST_FINDINGS,
+    TrailVerdict,
+    WitnessedRecord,
+    check_chain,
+    check_segment,
+)
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import Clock
 from tests.support.audit_fixture import KEY, cut_last_line, read_of, seal, writer_in
@@ -19,17 +25,17 @@ NEW_KEY = Secret("n" * 64)
 
 
 @pytest.fixture(scope="module")
-def trail(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Head]:
+def trail(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, ChainHead]:
     directory = tmp_path_factory.mktemp("trail")
     head = write_trail(directory, files=3, records=5)
     return read_trail(directory), head
 
 
-def kinds(verdict: Verdict) -> list[tuple[str, str]]:
+def kinds(verdict: TrailVerdict) -> list[tuple[str, str]]:
     return [(each.kind, each.file) for each in verdict.findings]
 
 
-def test_files_are_one_chain(trail: tuple[Files, Head]) -> None:
+def test_files_are_one_chain(trail: tuple[Files, ChainHead]) -> None:
     files, head = trail
 
     verdict = verdict_on(files[::-1], head=head)
@@ -40,7 +46,7 @@ def test_files_are_one_chain(trail: tuple[Files, Head]) -> None:
     assert verdict.last.seq == head.seq == 15
 
 
-def test_what_is_done_to_whole_files_is_told(trail: tuple[Files, Head]) -> None:
+def test_what_is_done_to_whole_files_is_told(trail: tuple[Files, ChainHead]) -> None:
     (one, two, three), head = trail
     copy = (two[0].replace("T14", "T15"), two[1])
 
@@ -58,7 +64,7 @@ def test_what_is_done_to_whole_files_is_told(trail: tuple[Files, Head]) -> None:
 
 
 def test_the_end_of_a_file_that_another_follows_is_not_cut_unseen(
-    trail: tuple[Files, Head],
+    trail: tuple[Files, ChainHead],
 ) -> None:
     (one, two, three), _ = trail
     shorter = (two[0], b"".join(two[1].splitlines(keepends=True)[:-2]))
@@ -67,7 +73,9 @@ def test_the_end_of_a_file_that_another_follows_is_not_cut_unseen(
     assert kinds(verdict_on([one, two, (three[0], three[1][:-9])])) == [("cut", three[0])]
 
 
-def test_a_half_written_record_is_fine_while_somebody_writes(trail: tuple[Files, Head]) -> None:
+def test_a_half_written_record_is_fine_while_somebody_writes(
+    trail: tuple[Files, ChainHead],
+) -> None:
     (one, two, three), _ = trail
 
     live = [one, two, (three[0], three[1][:-9])]
@@ -78,7 +86,7 @@ def test_a_half_written_record_is_fine_while_somebody_writes(trail: tuple[Files,
     assert verdict_on(new).findings != ()
 
 
-def test_old_files_may_be_elsewhere_if_one_says_so(trail: tuple[Files, Head]) -> None:
+def test_old_files_may_be_elsewhere_if_one_says_so(trail: tuple[Files, ChainHead]) -> None:
     files, _ = trail
 
     assert verdict_on(files[1:], is_partial=True).findings == ()
@@ -108,19 +116,19 @@ def test_files_that_were_deleted_as_configured_are_not_missed(tmp_path: Path) ->
     ],
 )
 def test_a_trail_is_compared_with_what_a_witness_knows(
-    trail: tuple[Files, Head], seq: int, prefix: str | None, kind: str | None
+    trail: tuple[Files, ChainHead], seq: int, prefix: str | None, kind: str | None
 ) -> None:
     files, head = trail
 
-    verdict = verdict_on(files, head=Head(seq, prefix or head.hash))
+    verdict = verdict_on(files, head=ChainHead(seq, prefix or head.hash))
 
     assert [each.kind for each in verdict.findings] == ([kind] if kind else [])
 
 
-def test_a_witness_of_what_is_missing_in_the_middle_says_so(trail: tuple[Files, Head]) -> None:
+def test_a_witness_of_what_is_missing_in_the_middle_says_so(trail: tuple[Files, ChainHead]) -> None:
     (one, _, three), head = trail
 
-    verdict = verdict_on([one, three], head=Head(7, head.hash))
+    verdict = verdict_on([one, three], head=ChainHead(7, head.hash))
 
     assert [(each.kind, each.seq) for each in verdict.findings] == [("removed", 11), ("removed", 7)]
 
@@ -134,11 +142,11 @@ def test_older_keys_need_not_be_at_hand_because_later_seals_bind_what_they_follo
     write_trail(tmp_path, files=1, records=5, key=NEW_KEY)
     names = [path.name for path in list_segments(tmp_path)]
 
-    def judged(keys: dict[str, bytes]) -> Verdict:
+    def judged(keys: dict[str, bytes]) -> TrailVerdict:
         checked = [
-            examine(name, io.BytesIO(data), keys=keys) for name, data in read_trail(tmp_path)
+            check_segment(name, io.BytesIO(data), keys=keys) for name, data in read_trail(tmp_path)
         ]
-        return judge(checked, keys=keys.keys())
+        return check_chain(checked, keys=keys.keys())
 
     assert judged(old | new).findings == ()
     assert judged(new).findings == ()
@@ -150,7 +158,7 @@ def test_older_keys_need_not_be_at_hand_because_later_seals_bind_what_they_follo
 
 
 def test_there_is_a_verdict_on_nothing() -> None:
-    verdict = judge([], witnesses=[Witnessed(3, "a" * 12, "the log")])
+    verdict = check_chain([], witnesses=[WitnessedRecord(3, "a" * 12, "the log")])
 
     assert [each.kind for each in verdict.findings] == ["cut"]
     assert verdict.last is None
@@ -161,8 +169,11 @@ def test_a_wrong_key_finds_nothing_and_checks_nothing(tmp_path: Path) -> None:
     write_trail(tmp_path)
     stranger = {"0123456789ab": b"x" * 64}
 
-    verdict = judge(
-        [examine(name, io.BytesIO(data), keys=stranger) for name, data in read_trail(tmp_path)],
+    verdict = check_chain(
+        [
+            check_segment(name, io.BytesIO(data), keys=stranger)
+            for name, data in read_trail(tmp_path)
+        ],
         keys=stranger.keys(),
     )
 
@@ -228,7 +239,7 @@ def test_two_files_put_together_are_found(tmp_path: Path, is_ended: bool) -> Non
 
 def without_ids(files: Files) -> Files:
     """Seal a trail anew as a version would have that knew no IDs of trails."""
-    made, head = [], Head()
+    made, head = [], ChainHead()
     for name, data in files:
         lines = []
         for line in data.splitlines():
@@ -284,12 +295,12 @@ def changed(line: bytes) -> bytes:
 
 
 def found(lines: list[bytes]) -> list[tuple[str, int | None, int | None]]:
-    checked = examine("f", io.BytesIO(b"".join(lines)), keys=KEYS)
+    checked = check_segment("f", io.BytesIO(b"".join(lines)), keys=KEYS)
     return [(each.kind, each.line, each.seq) for each in checked.findings]
 
 
 def test_a_file_that_nobody_touched_is_whole(lines: list[bytes]) -> None:
-    checked = examine("f", io.BytesIO(b"".join(lines)), keys=KEYS)
+    checked = check_segment("f", io.BytesIO(b"".join(lines)), keys=KEYS)
 
     assert checked.findings == []
     assert (checked.records, checked.torn, checked.is_checked) == (7, 0, True)
@@ -323,18 +334,19 @@ def test_a_record_of_another_trail_has_its_number_twice(lines: list[bytes], tmp_
 
 
 def test_a_torn_end_is_measured(lines: list[bytes]) -> None:
-    checked = examine("f", io.BytesIO(b"".join(lines)[:-10]), keys=KEYS)
+    checked = check_segment("f", io.BytesIO(b"".join(lines)[:-10]), keys=KEYS)
 
     assert checked.torn == len(lines[-1]) - 10
     assert checked.records == 6
 
 
 def test_with_no_key_hashes_alone_are_checked(lines: list[bytes]) -> None:
-    checked = examine("f", io.BytesIO(b"".join(lines)), keys={})
+    checked = check_segment("f", io.BytesIO(b"".join(lines)), keys={})
 
     assert (checked.findings, checked.is_checked) == ([], False)
     assert [
-        each.kind for each in examine("f", io.BytesIO(changed(b"".join(lines))), keys={}).findings
+        each.kind
+        for each in check_segment("f", io.BytesIO(changed(b"".join(lines))), keys={}).findings
     ] == ["changed"] * 5
 
 
@@ -343,20 +355,20 @@ def test_a_record_without_its_mac_is_forged_even_if_no_key_is_at_hand(
 ) -> None:
     bare = lines[1][: lines[1].index(b',"mac"')] + b"}\n"
 
-    checked = examine("f", io.BytesIO(b"".join([lines[0], bare, *lines[2:]])), keys={})
+    checked = check_segment("f", io.BytesIO(b"".join([lines[0], bare, *lines[2:]])), keys={})
 
     assert [(each.kind, each.line) for each in checked.findings] == [("forged", 2)]
 
 
 def test_the_hash_of_a_record_that_is_asked_for_is_told(lines: list[bytes]) -> None:
-    checked = examine("f", io.BytesIO(b"".join(lines)), keys=KEYS, wanted=frozenset({3, 99}))
+    checked = check_segment("f", io.BytesIO(b"".join(lines)), keys=KEYS, wanted=frozenset({3, 99}))
 
     assert list(checked.marks) == [3]
     assert checked.marks[3].encode() in lines[2]
 
 
 def test_a_file_of_another_kind_is_not_told_line_by_line_for_ever() -> None:
-    checked = examine("f", io.BytesIO(b"x\n" * (MOST_FINDINGS + 5)), keys=KEYS)
+    checked = check_segment("f", io.BytesIO(b"x\n" * (MOST_FINDINGS + 5)), keys=KEYS)
 
     assert len(checked.findings) == MOST_FINDINGS
     assert (checked.first, checked.records) == (None, 0)
@@ -364,7 +376,7 @@ def test_a_file_of_another_kind_is_not_told_line_by_line_for_ever() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"[]\n", b"\xff\n"], ids=["empty", "a list", "no text"])
 def test_what_is_no_trail_breaks_nothing(data: bytes) -> None:
-    checked = examine("f", io.BytesIO(data), keys=KEYS)
+    checked = check_segment("f", io.BytesIO(data), keys=KEYS)
 
     assert checked.records == 0
     assert checked.since is None

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.audit.chain import Head
+from icr_proxy.audit.chain import ChainHead
 from tests.support.audit_trails import MUTATIONS, Files, read_trail, verdict_on, write_trail
 
 TIMES = int(os.environ.get("ICR_TEST_MUTATIONS", "10000")) // len(MUTATIONS) + 1
 
 
 @pytest.fixture(scope="module")
-def trail(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Head]:
+def trail(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, ChainHead]:
     directory = tmp_path_factory.mktemp("trail")
     head = write_trail(directory)
     return read_trail(directory), head
@@ -24,7 +24,7 @@ def trail(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Head]:
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
 def test_every_mutation_is_found(
-    trail: tuple[Files, Head], mutate: Callable[[Files, random.Random], Files]
+    trail: tuple[Files, ChainHead], mutate: Callable[[Files, random.Random], Files]
 ) -> None:
     files, head = trail
     chance = random.Random(mutate.__name__)

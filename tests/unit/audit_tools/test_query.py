@@ -7,8 +7,8 @@ import pytest
 
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit_tools.query import (
+    RecordFilter,
     Tail,
-    Wanted,
     as_csv,
     as_markdown,
     as_text,
@@ -67,11 +67,11 @@ def test_records_are_read_oldest_first_and_what_is_none_is_passed_over(tmp_path:
     ],
 )
 def test_records_are_found_by_what_is_asked(wanted: dict[str, Any], yes: bool) -> None:  # noqa: FBT001
-    assert list(Wanted(**wanted).among([RECORD])) == ([RECORD] if yes else [])
+    assert list(RecordFilter(**wanted).among([RECORD])) == ([RECORD] if yes else [])
 
 
 def test_a_read_is_no_change() -> None:
-    assert not Wanted(writes=True).matches(RECORD | {"changes_state": False})
+    assert not RecordFilter(writes=True).matches(RECORD | {"changes_state": False})
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_installation_is_found_however_its_id_is_spelled(recorded: str, wante
 
     record = RECORD | {"installation": spelled[recorded]}
 
-    assert Wanted(installation=spelled[wanted]).matches(record)
+    assert RecordFilter(installation=spelled[wanted]).matches(record)
 
 
 ROWS: list[dict[str, object]] = [{"a": 1, "b": "x"}, {"a": None, "b": "long\x1b"}]

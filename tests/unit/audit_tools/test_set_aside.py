@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit_tools.checks import Checked
+from icr_proxy.audit_tools.checks import CheckedSegment
 from icr_proxy.audit_tools.set_aside import compare_aside
 from icr_proxy.audit_tools.verification import result_of, verify
 from tests.support.audit_trails import KEYS, write_trail
@@ -92,7 +92,7 @@ def test_what_earlier_versions_put_into_one_file_is_compared_piece_by_piece(
 
     def found(*torn: bytes) -> list[str]:
         events = [event(seq, each) for seq, each in enumerate(torn)]
-        checked = Checked(name="f", size=0, events=list(events))
+        checked = CheckedSegment(name="f", size=0, events=list(events))
         return [each.kind for each in compare_aside([checked], places={tmp_path})]
 
     assert found(b"one", b"two") == []

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.audit.chain import Link
+from icr_proxy.audit.chain import ChainLink
 from icr_proxy.audit.segments import claim, list_segments
 from icr_proxy.audit_tools import verification
-from icr_proxy.audit_tools.checks import Finding, Verdict, Witnessed
+from icr_proxy.audit_tools.checks import TrailFinding, TrailVerdict, WitnessedRecord
 from icr_proxy.audit_tools.verification import (
     MOST_SHOWN,
     UncheckableError,
@@ -18,7 +18,7 @@ from icr_proxy.audit_tools.verification import (
     find_files,
     read_anchor,
     read_keys,
-    tell,
+    report_verdict,
     verify,
 )
 from tests.support.audit_fixture import KEY
@@ -32,7 +32,7 @@ def test_a_directory_of_files_is_verified(tmp_path: Path) -> None:
     verdict = verify(
         [tmp_path],
         keys=KEYS,
-        witnesses=[Witnessed(head.seq, head.hash, "the log")],
+        witnesses=[WitnessedRecord(head.seq, head.hash, "the log")],
         done=heard.append,
     )
 
@@ -108,11 +108,11 @@ def test_an_anchor_that_knows_nothing_is_said(tmp_path: Path, text: str | None, 
         read_anchor(tmp_path / "anchor")
 
 
-VERDICT = Verdict(
+VERDICT = TrailVerdict(
     files=1,
     records=1200,
     size=5,
-    last=Link(1200, "0" * 64, "end", "ab" * 32, sealed=True),
+    last=ChainLink(1200, "0" * 64, "end", "ab" * 32, sealed=True),
     since="then",
     until="now",
     keys=("k1",),
@@ -121,9 +121,9 @@ VERDICT = Verdict(
     trail=None,
     findings=(),
     events=({"kind": "gap", "seq": 9, "time": "t", "lost": 3},),
-    witnesses=(Witnessed(7, "a" * 12, "the log"),),
+    witnesses=(WitnessedRecord(7, "a" * 12, "the log"),),
 )
-FOUND = Finding("changed", "audit-1", 17, 1203, "does not have the hash that it says")
+FOUND = TrailFinding("changed", "audit-1", 17, 1203, "does not have the hash that it says")
 
 
 @pytest.mark.parametrize(
@@ -149,26 +149,26 @@ FOUND = Finding("changed", "audit-1", 17, 1203, "does not have the hash that it 
     ],
 )
 def test_a_verdict_ends_with_a_word_and_a_code(
-    verdict: Verdict,
+    verdict: TrailVerdict,
     chain_only: bool,  # noqa: FBT001
     code: int,
     word: str,
 ) -> None:
-    *_, last = tell(verdict, chain_only=chain_only)
+    *_, last = report_verdict(verdict, chain_only=chain_only)
 
     assert exit_code(verdict, chain_only=chain_only) == code
     assert last.startswith(word)
 
 
 def test_a_finding_is_told_with_its_place() -> None:
-    lines = list(tell(replace(VERDICT, findings=(FOUND,)), chain_only=False))
+    lines = list(report_verdict(replace(VERDICT, findings=(FOUND,)), chain_only=False))
 
     assert lines[-2] == ("changed   audit-1:17 (record 1203): does not have the hash that it says")
     assert str(replace(FOUND, line=None, seq=None)).startswith("changed   audit-1: ")
 
 
 def test_what_was_compared_and_what_is_recorded_is_told() -> None:
-    text = "\n".join(tell(VERDICT, chain_only=False))
+    text = "\n".join(report_verdict(VERDICT, chain_only=False))
 
     assert "1 file, 1,200 records, then to now, newest 1200:abababababab" in text
     assert "Compared with record 7, as the log knows it." in text
@@ -186,12 +186,12 @@ def test_what_was_compared_and_what_is_recorded_is_told() -> None:
         (replace(VERDICT, last=None), "no record"),
     ],
 )
-def test_what_a_verdict_rests_on_is_said(verdict: Verdict, said: str) -> None:
-    assert said in "\n".join(tell(verdict, chain_only=False))
+def test_what_a_verdict_rests_on_is_said(verdict: TrailVerdict, said: str) -> None:
+    assert said in "\n".join(report_verdict(verdict, chain_only=False))
 
 
 def test_of_many_findings_some_are_shown() -> None:
-    lines = list(tell(replace(VERDICT, findings=(FOUND,) * 25), chain_only=False))
+    lines = list(report_verdict(replace(VERDICT, findings=(FOUND,) * 25), chain_only=False))
 
     assert lines.count(str(FOUND)) == MOST_SHOWN
     assert lines[-2:] == ["… and 5 more", "TAMPERED: 25 findings."]

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from icr_proxy.audit.anchor import AnchorFile
-from icr_proxy.audit.chain import Head
+from icr_proxy.audit.chain import ChainHead
 from icr_proxy.audit.key import read_audit_key
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit.writer import TrailWriter, inspect_trail
@@ -33,7 +33,7 @@ GUARD_SECONDS = 20
 
 
 @pytest.fixture
-def trail(tmp_path: Path) -> tuple[Path, Head]:
+def trail(tmp_path: Path) -> tuple[Path, ChainHead]:
     directory = tmp_path / "trail"
     head = write_trail(directory)
     (tmp_path / "key").write_text(KEY.reveal())
@@ -44,7 +44,9 @@ def run(*words: str | Path) -> Result:
     return CliRunner(env={"COLUMNS": "200"}).invoke(commands, ["audit", *map(str, words)])
 
 
-def test_a_trail_that_nobody_touched_is_clean(trail: tuple[Path, Head], tmp_path: Path) -> None:
+def test_a_trail_that_nobody_touched_is_clean(
+    trail: tuple[Path, ChainHead], tmp_path: Path
+) -> None:
     directory, head = trail
     AnchorFile(tmp_path / "anchor").publish(head, file=None, trail=None, now=0.0)
 
@@ -59,7 +61,7 @@ def test_a_trail_that_nobody_touched_is_clean(trail: tuple[Path, Head], tmp_path
     assert "CLEAN" in result.output
 
 
-def test_tampering_is_told_with_its_place(trail: tuple[Path, Head], tmp_path: Path) -> None:
+def test_tampering_is_told_with_its_place(trail: tuple[Path, ChainHead], tmp_path: Path) -> None:
     directory, _ = trail
     path = list_segments(directory)[1]
     path.write_bytes(path.read_bytes().replace(b"/projects", b"/Projects", 1))
@@ -74,7 +76,7 @@ def test_tampering_is_told_with_its_place(trail: tuple[Path, Head], tmp_path: Pa
 
 
 def test_a_cut_that_only_a_witness_knows_of_is_told(
-    trail: tuple[Path, Head], tmp_path: Path
+    trail: tuple[Path, ChainHead], tmp_path: Path
 ) -> None:
     directory, head = trail
     list_segments(directory)[-1].unlink()
@@ -86,14 +88,14 @@ def test_a_cut_that_only_a_witness_knows_of_is_told(
     assert "cut " in result.output
 
 
-def test_without_the_key_it_is_not_said_to_be_clean(trail: tuple[Path, Head]) -> None:
+def test_without_the_key_it_is_not_said_to_be_clean(trail: tuple[Path, ChainHead]) -> None:
     directory, _ = trail
 
     assert run("verify", directory).exit_code == 1
     assert run("verify", directory, "--chain-only").exit_code == 0
 
 
-def test_a_wrong_key_is_not_checked(trail: tuple[Path, Head], tmp_path: Path) -> None:
+def test_a_wrong_key_is_not_checked(trail: tuple[Path, ChainHead], tmp_path: Path) -> None:
     (tmp_path / "other").write_text("o" * 64)
     words = ("verify", trail[0], "--key-file", tmp_path / "other")
 
@@ -109,7 +111,7 @@ def test_a_wrong_key_is_not_checked(trail: tuple[Path, Head], tmp_path: Path) ->
 
 
 def test_a_key_that_differs_in_its_line_end_is_the_same(
-    trail: tuple[Path, Head], tmp_path: Path
+    trail: tuple[Path, ChainHead], tmp_path: Path
 ) -> None:
     for end in (b"\n", b"\r\n"):
         (tmp_path / "key").write_bytes(b"\xef\xbb\xbf" + KEY.reveal().encode() + end)
@@ -131,7 +133,7 @@ def test_a_key_that_differs_in_its_line_end_is_the_same(
     ],
 )
 def test_a_key_file_that_is_no_key_is_refused_at_once(
-    trail: tuple[Path, Head], tmp_path: Path, data: bytes, why: str
+    trail: tuple[Path, ChainHead], tmp_path: Path, data: bytes, why: str
 ) -> None:
     (tmp_path / "key").write_bytes(data)
 
@@ -158,7 +160,7 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rest", [(), ("--json",)])
 def test_a_trail_that_was_removed_as_a_whole_is_a_finding(
-    trail: tuple[Path, Head], tmp_path: Path, rest: tuple[str, ...]
+    trail: tuple[Path, ChainHead], tmp_path: Path, rest: tuple[str, ...]
 ) -> None:
     directory, head = trail
     for path in list_segments(directory):
@@ -191,14 +193,14 @@ def test_a_trail_that_was_removed_as_a_whole_is_a_finding(
         ("--head-metric", "7:1e400"),
     ],
 )
-def test_what_is_no_head_is_refused(trail: tuple[Path, Head], option: str, head: str) -> None:
+def test_what_is_no_head_is_refused(trail: tuple[Path, ChainHead], option: str, head: str) -> None:
     result = run("verify", trail[0], option, head)
 
     assert result.exit_code == 2
     assert "is no head" in result.output
 
 
-def test_files_elsewhere_may_be_left_out(trail: tuple[Path, Head], tmp_path: Path) -> None:
+def test_files_elsewhere_may_be_left_out(trail: tuple[Path, ChainHead], tmp_path: Path) -> None:
     directory, _ = trail
     list_segments(directory)[0].unlink()
     words = ("verify", directory, "--key-file", tmp_path / "key")
@@ -207,7 +209,9 @@ def test_files_elsewhere_may_be_left_out(trail: tuple[Path, Head], tmp_path: Pat
     assert run(*words, "--partial").exit_code == 0
 
 
-def test_on_a_terminal_a_bar_shows_how_far_it_is(trail: tuple[Path, Head], tmp_path: Path) -> None:
+def test_on_a_terminal_a_bar_shows_how_far_it_is(
+    trail: tuple[Path, ChainHead], tmp_path: Path
+) -> None:
     ours, theirs = pty.openpty()
     words = ["audit", "verify", str(trail[0]), "--key-file", str(tmp_path / "key")]
 
@@ -223,7 +227,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(trail: tuple[Path, Head], tmp_p
     assert b"100%" in shown
 
 
-def test_the_newest_records_are_shown(trail: tuple[Path, Head]) -> None:
+def test_the_newest_records_are_shown(trail: tuple[Path, ChainHead]) -> None:
     result = run("tail", trail[0], "-n", "3", "--no-follow")
     told = run("tail", trail[0], "-n", "3", "--no-follow", "--json")
 
@@ -232,7 +236,7 @@ def test_the_newest_records_are_shown(trail: tuple[Path, Head]) -> None:
     assert [json.loads(line)["seq"] for line in told.output.splitlines()] == [22, 23, 24]
 
 
-async def test_records_are_shown_as_they_come(trail: tuple[Path, Head]) -> None:
+async def test_records_are_shown_as_they_come(trail: tuple[Path, ChainHead]) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "icr_proxy", "audit", "tail", str(trail[0]), "-n", "1", "--json",
         stdout=asyncio.subprocess.PIPE,
@@ -255,7 +259,7 @@ async def test_records_are_shown_as_they_come(trail: tuple[Path, Head]) -> None:
 
 
 @pytest.fixture
-def cut(trail: tuple[Path, Head], tmp_path: Path) -> Path:
+def cut(trail: tuple[Path, ChainHead], tmp_path: Path) -> Path:
     """Give a trail whose last file is gone, with an anchor that knows better."""
     directory, head = trail
     AnchorFile(tmp_path / "anchor").publish(head, file=None, trail=None, now=0.0)

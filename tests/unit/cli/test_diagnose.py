@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from icr_proxy.cli.diagnose import show
-from icr_proxy.doctor.findings import Finding
+from icr_proxy.doctor.findings import DoctorFinding
 from icr_proxy.emulator.registry.credentials import new_private_key
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import TAG
@@ -153,7 +153,7 @@ def test_on_a_terminal_findings_are_wrapped(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "60")
 
-    show(Finding("DNS", "ok", "a long name is resolved to " + "192.0.2.1, " * 9))
+    show(DoctorFinding("DNS", "ok", "a long name is resolved to " + "192.0.2.1, " * 9))
 
     assert len(capsys.readouterr().out.splitlines()) > 2
 

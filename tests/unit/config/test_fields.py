@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from icr_proxy.config import fields as of
-from icr_proxy.config.value_types import Kind, take
+from icr_proxy.config.value_types import ValueType, take
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from icr_proxy.config.value_types import Kind, take
         pytest.param(of.DROPPED_HEADERS, ["Cookie", "X-Forwarded-For"], id="dropped-headers"),
     ],
 )
-def test_a_value_of_ours_is_accepted_as_it_stands(kind: Kind, raw: object) -> None:
+def test_a_value_of_ours_is_accepted_as_it_stands(kind: ValueType, raw: object) -> None:
     value, complaints = take(kind, raw)
 
     assert not complaints
@@ -88,7 +88,7 @@ def test_a_word_of_an_enumeration_is_accepted_in_any_case() -> None:
         pytest.param(of.DROPPED_HEADERS, ["a b"], id="dropping-no-token"),
     ],
 )
-def test_a_value_that_would_harm_is_refused(kind: Kind, raw: object) -> None:
+def test_a_value_that_would_harm_is_refused(kind: ValueType, raw: object) -> None:
     _, complaints = take(kind, raw)
 
     assert len(complaints) == 1

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from icr_proxy.config.document import Mapping, Scalar, Sequence
-from icr_proxy.config.loader import Found, Given
+from icr_proxy.config.loader import Given, LoadedValues
 from icr_proxy.config.models import Config
 
 
-def from_environment(**variables: str) -> Found:
-    found = Found(Config)
+def from_environment(**variables: str) -> LoadedValues:
+    found = LoadedValues(Config)
     found.add_environment({f"ICR_PROXY_{name}": text for name, text in variables.items()})
     return found
 
@@ -60,7 +60,7 @@ def test_an_unknown_variable_is_told_without_its_value(name: str, hint: str) -> 
 
 
 def test_variables_of_others_are_left_alone() -> None:
-    found = Found(Config)
+    found = LoadedValues(Config)
 
     found.add_environment({"PATH": "/bin", "ICR": "x", "ICR_PROXY_CONFIG": "/c.yaml"})
 
@@ -93,7 +93,7 @@ def test_a_port_that_is_no_service_link_is_a_mistake() -> None:
 
 @pytest.mark.parametrize("name", ["listeners[0].bind", "listeners.0.bind"])
 def test_a_flag_is_a_key_by_either_spelling(name: str) -> None:
-    found = Found(Config)
+    found = LoadedValues(Config)
 
     found.add_flags({name: "h:1"})
 
@@ -101,7 +101,7 @@ def test_a_flag_is_a_key_by_either_spelling(name: str) -> None:
 
 
 def test_a_key_without_flag_is_named_by_its_path() -> None:
-    found = Found(Config)
+    found = LoadedValues(Config)
 
     found.add_flags({"limits.uri": "1KiB"})
 
@@ -109,7 +109,7 @@ def test_a_key_without_flag_is_named_by_its_path() -> None:
 
 
 def test_an_unknown_flag_is_told() -> None:
-    found = Found(Config)
+    found = LoadedValues(Config)
 
     found.add_flags({"limits.urri": "PLANTED"})
 
@@ -129,7 +129,7 @@ def test_an_unknown_key_is_told_without_its_value(path: tuple[str, ...], hint: s
     tree = Mapping(7, {path[-1]: (7, Scalar(7, "PLANTED"))})
     if len(path) > 1:
         tree = Mapping(1, {path[0]: (1, tree)})
-    found = Found(Config)
+    found = LoadedValues(Config)
 
     found.add_file(tree, name="c.yaml")
 
@@ -138,7 +138,7 @@ def test_an_unknown_key_is_told_without_its_value(path: tuple[str, ...], hint: s
 
 def test_a_section_that_is_there_but_empty_says_nothing() -> None:
     nothing = (1, Scalar(1, None))
-    found = Found(Config)
+    found = LoadedValues(Config)
 
     found.add_file(Mapping(1, {"policy": nothing, "listeners": nothing}), name="c.yaml")
 
@@ -162,7 +162,7 @@ def test_a_section_that_is_there_but_empty_says_nothing() -> None:
 def test_a_section_of_another_shape_is_told(
     name: str, node: Scalar | Sequence | Mapping, problem: str
 ) -> None:
-    found = Found(Config)
+    found = LoadedValues(Config)
 
     found.add_file(Mapping(1, {name: (2, node)}), name="c.yaml")
 

@@ -24,7 +24,7 @@ from icr_proxy.config.models import (
     UpstreamConfig,
     WebhooksConfig,
 )
-from icr_proxy.config.spec import Key, dotted
+from icr_proxy.config.spec import KeySpec, dotted
 from icr_proxy.config.value_types import Count
 from icr_proxy.redaction import Secret
 
@@ -142,7 +142,7 @@ def test_a_different_number_of_listeners_waits_for_the_restart() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inner:
-    number: Annotated[int, Key(Count(1, 9), "A number.", live=True)] = 1
+    number: Annotated[int, KeySpec(Count(1, 9), "A number.", live=True)] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

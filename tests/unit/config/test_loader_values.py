@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import pytest
 
 from icr_proxy.config.inbound_models import OVERRIDES, ListenerConfig, RuleConfig
-from icr_proxy.config.loader import Found, build, load
+from icr_proxy.config.loader import LoadedValues, build, load
 from icr_proxy.config.models import AppConfig, Config
-from icr_proxy.config.spec import Key
+from icr_proxy.config.spec import KeySpec
 from icr_proxy.config.value_types import Count
 from icr_proxy.errors import ConfigError
 from icr_proxy.redaction import Secret
@@ -388,7 +388,7 @@ def test_without_a_file_no_yaml_is_imported(monkeypatch: pytest.MonkeyPatch) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inner:
-    number: Annotated[int, Key(Count(1, 9), "A number.")] = 1
+    number: Annotated[int, KeySpec(Count(1, 9), "A number.")] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,7 +406,7 @@ class Outer:
     ],
 )
 def test_a_section_may_be_optional(flags: dict[str, str], value: Any) -> None:
-    found = Found(Outer)
+    found = LoadedValues(Outer)
 
     found.add_flags(flags)
 

@@ -26,7 +26,7 @@ from icr_proxy.config.models import (
     UpstreamConfig,
     WebhooksConfig,
 )
-from icr_proxy.config.spec import Key, Part, dotted, leaves
+from icr_proxy.config.spec import FieldInfo, KeySpec, dotted, leaves
 from icr_proxy.config.spec import Path as KeyPath
 from icr_proxy.config.value_types import take
 from icr_proxy.errors import ConfigError
@@ -311,7 +311,7 @@ def test_three_keys_are_told_pair_by_pair() -> None:
 
 
 @pytest.mark.parametrize(("path", "part", "key"), LEAVES, ids=NAMES)
-def test_a_key_is_documented_in_one_sentence(path: KeyPath, part: Part, key: Key) -> None:
+def test_a_key_is_documented_in_one_sentence(path: KeyPath, part: FieldInfo, key: KeySpec) -> None:
     assert key.doc[0].isupper() or key.doc[0] == "`"
     assert key.doc.endswith(".")
     assert "\n" not in key.doc
@@ -319,7 +319,9 @@ def test_a_key_is_documented_in_one_sentence(path: KeyPath, part: Part, key: Key
 
 
 @pytest.mark.parametrize(("path", "part", "key"), LEAVES, ids=NAMES)
-def test_the_example_of_a_key_is_a_value_of_it(path: KeyPath, part: Part, key: Key) -> None:
+def test_the_example_of_a_key_is_a_value_of_it(
+    path: KeyPath, part: FieldInfo, key: KeySpec
+) -> None:
     if key.example is not None:
         assert take(key.kind, key.example)[1] == [], (path, part)
 

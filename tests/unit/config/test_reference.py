@@ -9,7 +9,7 @@ import pytest
 from icr_proxy.config.inbound_models import BrowserConfig, ListenerConfig, PolicyConfig, RuleConfig
 from icr_proxy.config.models import AdminConfig, AppConfig, Config, WebhooksConfig
 from icr_proxy.config.reference import _values, describe, in_effect, json_schema, reference_table
-from icr_proxy.config.spec import Key, Part, dotted, leaves, parts, variable
+from icr_proxy.config.spec import FieldInfo, KeySpec, dotted, leaves, parts, variable
 from icr_proxy.config.spec import Path as KeyPath
 from icr_proxy.config.value_types import take
 from icr_proxy.redaction import Secret
@@ -79,7 +79,9 @@ def test_no_section_of_the_schema_takes_unknown_keys() -> None:
 
 
 @pytest.mark.parametrize(("path", "part", "key"), LEAVES, ids=NAMES)
-def test_a_key_in_the_schema_agrees_with_the_code(path: KeyPath, part: Part, key: Key) -> None:
+def test_a_key_in_the_schema_agrees_with_the_code(
+    path: KeyPath, part: FieldInfo, key: KeySpec
+) -> None:
     schema = schema_of(path)
 
     assert key.doc in schema["description"]

@@ -3,7 +3,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from icr_proxy.config.spec import Key, dotted, find, leaves, parts, variable
+from icr_proxy.config.spec import KeySpec, dotted, find, leaves, parts, variable
 from icr_proxy.config.value_types import Count
 
 NUMBER = Count(1, 9)
@@ -11,12 +11,12 @@ NUMBER = Count(1, 9)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inner:
-    number: Annotated[int, Key(NUMBER, "A number.")] = 1
+    number: Annotated[int, KeySpec(NUMBER, "A number.")] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outer:
-    word: Annotated[int, "no key of ours", Key(NUMBER, "Another.")]
+    word: Annotated[int, "no key of ours", KeySpec(NUMBER, "Another.")]
     inner: Inner = Inner()
     perhaps: Inner | None = None
     several: tuple[Inner, ...] = ()

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 from icr_proxy.config import fields
 from icr_proxy.config.value_types import (
+    Boolean,
     Choice,
     Count,
     Duration,
     KeyHash,
     KeyText,
-    Kind,
     ListOf,
     PathText,
     SecretText,
     Size,
     StoreUrl,
-    Switch,
     Text,
+    ValueType,
     read_duration,
     read_size,
     take,
@@ -41,15 +41,15 @@ ALL = {name: kind for name, kind in vars(fields).items() if name.isupper() and n
     ("kind", "raw", "value"),
     [
         pytest.param(WORD, "abc", "ABC", id="text-parsed"),
-        pytest.param(Switch(), True, True, id="switch-boolean"),
-        pytest.param(Switch(), "false", False, id="switch-false"),
-        pytest.param(Switch(), "0", False, id="switch-zero"),
-        pytest.param(Switch(), "No", False, id="switch-no"),
-        pytest.param(Switch(), "OFF", False, id="switch-off"),
-        pytest.param(Switch(), "True", True, id="switch-true"),
-        pytest.param(Switch(), "1", True, id="switch-one"),
-        pytest.param(Switch(), "yes", True, id="switch-yes"),
-        pytest.param(Switch(), "on", True, id="switch-on"),
+        pytest.param(Boolean(), True, True, id="switch-boolean"),
+        pytest.param(Boolean(), "false", False, id="switch-false"),
+        pytest.param(Boolean(), "0", False, id="switch-zero"),
+        pytest.param(Boolean(), "No", False, id="switch-no"),
+        pytest.param(Boolean(), "OFF", False, id="switch-off"),
+        pytest.param(Boolean(), "True", True, id="switch-true"),
+        pytest.param(Boolean(), "1", True, id="switch-one"),
+        pytest.param(Boolean(), "yes", True, id="switch-yes"),
+        pytest.param(Boolean(), "on", True, id="switch-on"),
         pytest.param(Choice(("a", "b")), "b", "b", id="choice"),
         pytest.param(Choice(("info", "error")), "INFO", "info", id="choice in capitals"),
         pytest.param(Choice(("info", "error")), "Error", "error", id="choice with a capital"),
@@ -66,7 +66,7 @@ ALL = {name: kind for name, kind in vars(fields).items() if name.isupper() and n
         pytest.param(ListOf(Count(1, 9)), (1, "2"), (1, 2), id="list-read-before"),
     ],
 )
-def test_a_value_is_read(kind: Kind, raw: object, value: object) -> None:
+def test_a_value_is_read(kind: ValueType, raw: object, value: object) -> None:
     assert take(kind, raw) == (value, [])
     assert kind.read(raw) == value
 
@@ -80,8 +80,8 @@ def test_a_value_is_read(kind: Kind, raw: object, value: object) -> None:
         pytest.param(WORD, {}, "a mapping is not a word", id="text-mapping"),
         pytest.param(WORD, "a b", '"a b" is not a word, as in abc', id="text-shape"),
         pytest.param(WORD, "abc\n", "*** is not a word, as in abc", id="text-line-break"),
-        pytest.param(Switch(), "maybe", '"maybe" is neither true nor false', id="switch"),
-        pytest.param(Switch(), 1, "1 is neither true nor false", id="switch-number"),
+        pytest.param(Boolean(), "maybe", '"maybe" is neither true nor false', id="switch"),
+        pytest.param(Boolean(), 1, "1 is neither true nor false", id="switch-number"),
         pytest.param(Choice(("a", "b")), "c", '"c" is none of a, b', id="choice"),
         pytest.param(Choice(("a", "b")), [], "a list is none of a, b", id="choice-list"),
         pytest.param(Count(1, 9), "0", '"0" is not between 1 and 9', id="count-low"),
@@ -121,7 +121,7 @@ def test_a_value_is_read(kind: Kind, raw: object, value: object) -> None:
     ],
 )
 def test_what_is_wrong_with_a_value_is_one_sentence(
-    kind: Kind, raw: object, complaint: str
+    kind: ValueType, raw: object, complaint: str
 ) -> None:
     assert take(kind, raw) == (None, [("", complaint)])
 
@@ -139,7 +139,7 @@ def test_every_wrong_item_of_a_list_is_told_with_its_place() -> None:
     ("kind", "value", "written"),
     [
         pytest.param(WORD, "ABC", "ABC", id="text"),
-        pytest.param(Switch(), True, True, id="switch"),
+        pytest.param(Boolean(), True, True, id="switch"),
         pytest.param(Choice(("a", "b")), "b", "b", id="choice"),
         pytest.param(Count(1, 9), 5, 5, id="count"),
         pytest.param(Duration(), 300.0, "5m", id="duration"),
@@ -148,12 +148,12 @@ def test_every_wrong_item_of_a_list_is_told_with_its_place() -> None:
         pytest.param(ListOf(Size()), (1024, 5), ["1KiB", "5B"], id="list"),
     ],
 )
-def test_a_value_is_written_as_in_a_file(kind: Kind, value: Any, written: object) -> None:
+def test_a_value_is_written_as_in_a_file(kind: ValueType, value: Any, written: object) -> None:
     assert kind.write(value) == written
 
 
 @pytest.mark.parametrize("kind", ALL.values(), ids=list(ALL))
-def test_the_example_of_a_kind_is_fine_and_its_schema_an_object(kind: Kind) -> None:
+def test_the_example_of_a_kind_is_fine_and_its_schema_an_object(kind: ValueType) -> None:
     example: Any = [kind.item.example] if isinstance(kind, ListOf) else kind.example
 
     assert take(kind, example)[1] == []
@@ -166,7 +166,7 @@ def test_the_example_of_a_list_shows_an_item() -> None:
 
 @pytest.mark.parametrize("quote", ['"', "'"])
 @pytest.mark.parametrize("kind", [fields.APP_ID, fields.BASE_URL, fields.FILE, fields.HOSTS])
-def test_quotes_around_a_value_are_named_as_the_mistake(kind: Kind, quote: str) -> None:
+def test_quotes_around_a_value_are_named_as_the_mistake(kind: ValueType, quote: str) -> None:
     """`docker --env-file` keeps them, and `app.id` would take them."""
     _, ((_, complaint),) = take(kind, f"{quote}https://a{quote}")
 
@@ -189,7 +189,7 @@ URL = "rediss://icr:hunter2@redis.example:6380/1"
         pytest.param(KeyHash(), "sha256:" + "0A" * 32, HASH, id="hash in capitals"),
     ],
 )
-def test_what_is_fine_is_read(kind: Kind, raw: object, value: object) -> None:
+def test_what_is_fine_is_read(kind: ValueType, raw: object, value: object) -> None:
     assert take(kind, raw) == (value, [])
 
 
@@ -211,7 +211,7 @@ def test_what_is_fine_is_read(kind: Kind, raw: object, value: object) -> None:
         pytest.param(ListOf(KeyHash()), [KEY], id="a key in a list"),
     ],
 )
-def test_what_is_not_is_refused_without_being_shown(kind: Kind, raw: object) -> None:
+def test_what_is_not_is_refused_without_being_shown(kind: ValueType, raw: object) -> None:
     _, ((_, complaint),) = take(kind, raw)
 
     assert complaint.startswith("*** is not")
@@ -223,7 +223,7 @@ def test_what_is_not_is_refused_without_being_shown(kind: Kind, raw: object) -> 
 @pytest.mark.parametrize(
     "dress", ["{}\n", "{}\r\n", "\ufeff{}", "\ufeff{}\r\n"], ids=["LF", "CR LF", "mark", "all"]
 )
-def test_a_mark_and_a_line_break_at_the_end_are_not_part_of_it(kind: Kind, dress: str) -> None:
+def test_a_mark_and_a_line_break_at_the_end_are_not_part_of_it(kind: ValueType, dress: str) -> None:
     assert take(kind, dress.format(URL)) == (Secret(URL), [])
 
 
@@ -241,7 +241,7 @@ def test_a_mark_and_a_line_break_at_the_end_are_not_part_of_it(kind: Kind, dress
         pytest.param(" ", "is empty", id="blank"),
     ],
 )
-def test_a_mistake_in_a_secret_is_named_without_it(kind: Kind, raw: str, words: str) -> None:
+def test_a_mistake_in_a_secret_is_named_without_it(kind: ValueType, raw: str, words: str) -> None:
     _, ((_, complaint),) = take(kind, raw)
 
     assert words in complaint

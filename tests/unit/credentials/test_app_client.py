@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from icr_proxy.config.models import TimeoutsConfig
-from icr_proxy.credentials.app_client import PERHAPS_REFUSED, AppAnswer, AppCalls, no_answer
+from icr_proxy.credentials.app_client import PERHAPS_REFUSED, AppClient, AppResponse, no_answer
 from icr_proxy.credentials.signing_key import SigningKey, parse_signing_key
 from icr_proxy.errors import (
     CircuitOpenError,
@@ -112,7 +112,7 @@ class Stage:
         self.clock = Clock()
         self.ring = Ring([Counting(key) for key in keys])
         self.skews: list[float] = []
-        self.calls = AppCalls(
+        self.calls = AppClient(
             app_id="app",
             signers=self.ring,
             upstream=pool,
@@ -121,7 +121,7 @@ class Stage:
             skewed=self.skews.append,
         )
 
-    async def get(self, *, limit: int = 1000) -> AppAnswer:
+    async def get(self, *, limit: int = 1000) -> AppResponse:
         return await self.calls.send("GET", b"/app/installations", limit=limit)
 
     async def statuses(self, number: int) -> list[int]:
@@ -228,7 +228,7 @@ class Recorder:
 async def test_a_post_says_that_it_has_no_body(method: str, length: int | None) -> None:
     upstream = Recorder()
     ring = Ring([Counting(first_key())])
-    calls = AppCalls(app_id="app", signers=ring, upstream=upstream, headers=(), now=Clock())
+    calls = AppClient(app_id="app", signers=ring, upstream=upstream, headers=(), now=Clock())
 
     with pytest.raises(UpstreamBrokenError):
         await calls.send(method, b"/app", limit=1)

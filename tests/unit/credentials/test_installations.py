@@ -12,9 +12,9 @@ import pytest
 
 from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.credentials import installations
-from icr_proxy.credentials.app_client import AppCalls
+from icr_proxy.credentials.app_client import AppClient
 from icr_proxy.credentials.installations import (
-    Installation,
+    ListedInstallation,
     collect,
     list_installations,
     read_entry,
@@ -157,7 +157,7 @@ def test_an_entry_is_read_without_its_urls() -> None:
         "organization": {"id": "o-1", "fullName": " Fjord\x1b[2J \n Carbon ", "url": "undefined/o"},
     }
 
-    assert read_entry(json.dumps(entry).encode()) == Installation(
+    assert read_entry(json.dumps(entry).encode()) == ListedInstallation(
         id="i-1",
         organization_id="o-1",
         organization_name="Fjord[2J  Carbon",
@@ -180,7 +180,7 @@ def test_what_is_missing_is_empty(
 ) -> None:
     found = read_entry(json.dumps({"id": "i", **more}).encode())
 
-    assert found == Installation(id="i", organization_id=organization, organization_name=name)
+    assert found == ListedInstallation(id="i", organization_id=organization, organization_name=name)
 
 
 # -- over HTTP ------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class Ring:
 
 async def fetch(
     url: str, *, ring: Ring | None = None, connections: int = 1, **timeouts: float
-) -> list[Installation]:
+) -> list[ListedInstallation]:
     pool = Pool(
         parse_address(url, ca_file=None),
         timeouts=TimeoutsConfig(**timeouts),
@@ -222,7 +222,7 @@ async def fetch(
         now=lambda: 0.0,
         watcher=Noted(),
     )
-    calls = AppCalls(
+    calls = AppClient(
         app_id="app",
         signers=ring or Ring("key"),
         upstream=pool,

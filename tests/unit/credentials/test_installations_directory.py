@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.credentials.installations import Directory
+from icr_proxy.credentials.installations import InstallationDirectory
 from icr_proxy.errors import AppKeyRefusedError, MintError, MintFailedError, MintTimeoutError
 
 NOW = 1_700_000_000.0
@@ -55,7 +55,7 @@ class Stage:
     failed: list[MintError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.directory = Directory(
+        self.directory = InstallationDirectory(
             fetch=self.api,
             waiter_timeout=self.patience,
             now=self.clock,

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from icr_proxy.config.models import AppConfig
 from icr_proxy.credentials.key_ring import (
     FILES_MOST,
-    KeyDirectory,
-    KeyFile,
-    KeyText,
-    Reading,
+    DirectoryKeySource,
+    FileKeySource,
+    InlineKeySource,
+    KeyReading,
     load_keys,
     source_of,
 )
@@ -42,7 +42,7 @@ class Stage:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.source = KeyDirectory(directory)
+        self.source = DirectoryKeySource(directory)
 
     def put(self, name: str, text: str, *, at: float = AT) -> Path:
         path = self.directory / name
@@ -50,7 +50,7 @@ class Stage:
         os.utime(path, ns=(0, int(at * 1e9)))
         return path
 
-    def read(self) -> Reading:
+    def read(self) -> KeyReading:
         reading = self.source.read()
         assert reading is not None
         return reading
@@ -81,9 +81,9 @@ def stage(tmp_path: Path) -> Stage:
 @pytest.mark.parametrize(
     ("app", "kind"),
     [
-        (AppConfig(id="a", private_key=Secret("x")), KeyText),
-        (AppConfig(id="a", private_key_file=Path("/x")), KeyFile),
-        (AppConfig(id="a", private_keys_dir=Path("/x")), KeyDirectory),
+        (AppConfig(id="a", private_key=Secret("x")), InlineKeySource),
+        (AppConfig(id="a", private_key_file=Path("/x")), FileKeySource),
+        (AppConfig(id="a", private_keys_dir=Path("/x")), DirectoryKeySource),
     ],
     ids=["text", "file", "directory"],
 )
@@ -92,7 +92,7 @@ def test_the_configuration_names_the_source(app: AppConfig, kind: type[object]) 
 
 
 def test_a_text_is_read_once() -> None:
-    source = KeyText(key(0))
+    source = InlineKeySource(key(0))
 
     first = source.read()
 

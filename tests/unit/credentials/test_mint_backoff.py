@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.credentials.mint_backoff import Failures
+from icr_proxy.credentials.mint_backoff import MintFailures
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -17,26 +17,26 @@ NOW = 1000.0
 
 
 @pytest.fixture
-def failures() -> Failures:
-    return Failures(max_entries=3, negative_ttl=30.0, random=lambda: 0.0)
+def failures() -> MintFailures:
+    return MintFailures(max_entries=3, negative_ttl=30.0, random=lambda: 0.0)
 
 
 @pytest.mark.parametrize(
     ("at", "holds"), [(-0.001, False), (0.0, True), (29.999, True), (30.0, False)]
 )
-def test_a_refusal_holds_for_its_time(failures: Failures, at: float, holds: bool) -> None:  # noqa: FBT001
+def test_a_refusal_holds_for_its_time(failures: MintFailures, at: float, holds: bool) -> None:  # noqa: FBT001
     failures.remember(ONE, InstallationRefusedError("x"), now=NOW)
 
     assert (failures.find(ONE, now=NOW + at) is not None) == holds
 
 
-def test_a_refused_key_is_found_for_everybody(failures: Failures) -> None:
+def test_a_refused_key_is_found_for_everybody(failures: MintFailures) -> None:
     failures.remember(ONE, AppKeyRefusedError("x"), now=NOW)
 
     assert failures.find(TWO, now=NOW) is not None
 
 
-def test_what_succeeded_is_forgotten_and_so_is_a_refused_key(failures: Failures) -> None:
+def test_what_succeeded_is_forgotten_and_so_is_a_refused_key(failures: MintFailures) -> None:
     failures.remember(ONE, MintFailedError("x"), now=NOW)
     failures.remember(TWO, AppKeyRefusedError("x"), now=NOW)
 
@@ -54,7 +54,11 @@ def test_what_succeeded_is_forgotten_and_so_is_a_refused_key(failures: Failures)
         pytest.param(AppKeyRefusedError("x"), True, id="key"),
     ],
 )
-def test_only_a_refusal_is_forgiven(failures: Failures, error: MintError, is_found: bool) -> None:  # noqa: FBT001
+def test_only_a_refusal_is_forgiven(
+    failures: MintFailures,
+    error: MintError,
+    is_found: bool,  # noqa: FBT001
+) -> None:
     """A webhook may be replayed; back-off must outlast that."""
     failures.remember(ONE, error, now=NOW)
 
@@ -63,27 +67,27 @@ def test_only_a_refusal_is_forgiven(failures: Failures, error: MintError, is_fou
     assert (failures.find(ONE, now=NOW) is not None) == is_found
 
 
-def test_forgiving_what_never_failed_is_harmless(failures: Failures) -> None:
+def test_forgiving_what_never_failed_is_harmless(failures: MintFailures) -> None:
     failures.forgive(ONE)
 
     assert len(failures) == 0
 
 
-def test_the_memory_is_bounded(failures: Failures) -> None:
+def test_the_memory_is_bounded(failures: MintFailures) -> None:
     for number in range(10):
         failures.remember(TokenKey(f"in-{number}"), InstallationRefusedError("x"), now=NOW)
 
     assert len(failures) == 3
 
 
-def test_that_our_own_connections_were_busy_is_no_failure(failures: Failures) -> None:
+def test_that_our_own_connections_were_busy_is_no_failure(failures: MintFailures) -> None:
     failures.remember(ONE, MintBusyError("x"), now=NOW)
 
     assert failures.find(ONE, now=NOW) is None
 
 
 def test_an_open_circuit_is_believed_for_as_long_as_it_says_and_delays_no_later_try(
-    failures: Failures,
+    failures: MintFailures,
 ) -> None:
     """Nobody was asked, so there is nothing to back off from."""
     failures.remember(ONE, MintFailedError("x"), now=NOW)
@@ -100,7 +104,7 @@ def test_an_open_circuit_is_believed_for_as_long_as_it_says_and_delays_no_later_
     assert found.until == NOW + 3.5 + 2.0, "the second failure in a row"
 
 
-def test_a_probe_under_way_is_waited_for_a_second(failures: Failures) -> None:
+def test_a_probe_under_way_is_waited_for_a_second(failures: MintFailures) -> None:
     failures.remember(ONE, MintCircuitOpenError("x"), now=NOW)
 
     found = failures.find(ONE, now=NOW)

@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.credentials.mint_backoff import FailureRation, Rations
+from icr_proxy.credentials.mint_backoff import FailureLimiter, RemintLimiter
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -17,18 +17,18 @@ ONE, TWO = TokenKey("in-1"), TokenKey("in-2")
 NOW = 1000.0
 
 
-def taken(rations: Rations, number: int, *, at: float, key: TokenKey = ONE) -> list[bool]:
+def taken(rations: RemintLimiter, number: int, *, at: float, key: TokenKey = ONE) -> list[bool]:
     return [rations.take(key, now=at) for _ in range(number)]
 
 
 def test_five_may_be_taken_at_once() -> None:
-    rations = Rations(max_entries=3)
+    rations = RemintLimiter(max_entries=3)
 
     assert taken(rations, 7, at=NOW) == [True] * 5 + [False] * 2
 
 
 def test_one_grows_back_in_five_seconds() -> None:
-    rations = Rations(max_entries=3)
+    rations = RemintLimiter(max_entries=3)
     taken(rations, 5, at=NOW)
 
     assert taken(rations, 1, at=NOW + 4.9) == [False]
@@ -36,28 +36,28 @@ def test_one_grows_back_in_five_seconds() -> None:
 
 
 def test_no_more_grow_back_than_there_were() -> None:
-    rations = Rations(max_entries=3)
+    rations = RemintLimiter(max_entries=3)
     taken(rations, 5, at=NOW)
 
     assert taken(rations, 6, at=NOW + 3600) == [True] * 5 + [False]
 
 
 def test_installations_have_their_own() -> None:
-    rations = Rations(max_entries=3)
+    rations = RemintLimiter(max_entries=3)
     taken(rations, 5, at=NOW)
 
     assert taken(rations, 1, at=NOW, key=TWO) == [True]
 
 
 def test_a_clock_set_back_gives_none() -> None:
-    rations = Rations(max_entries=3)
+    rations = RemintLimiter(max_entries=3)
     taken(rations, 5, at=NOW)
 
     assert taken(rations, 1, at=NOW - 3600) == [False]
 
 
 def test_the_memory_is_bounded() -> None:
-    rations = Rations(max_entries=3)
+    rations = RemintLimiter(max_entries=3)
 
     for number in range(10):
         rations.take(TokenKey(f"in-{number}"), now=NOW)
@@ -65,7 +65,7 @@ def test_the_memory_is_bounded() -> None:
     assert len(rations) == 3
 
 
-def fail_until_used_up(ration: FailureRation, *, at: float) -> int:
+def fail_until_used_up(ration: FailureLimiter, *, at: float) -> int:
     failed = 0
     while not ration.is_used_up(at):
         ration.check(at)
@@ -75,7 +75,7 @@ def fail_until_used_up(ration: FailureRation, *, at: float) -> int:
 
 
 def test_fifty_mints_of_unknown_installations_may_fail_at_once() -> None:
-    ration = FailureRation(now=NOW)
+    ration = FailureLimiter(now=NOW)
 
     assert fail_until_used_up(ration, at=NOW) == 50
     with pytest.raises(MintRationedError) as caught:
@@ -84,7 +84,7 @@ def test_fifty_mints_of_unknown_installations_may_fail_at_once() -> None:
 
 
 def test_one_failure_a_second_is_allowed_after_that() -> None:
-    ration = FailureRation(now=NOW)
+    ration = FailureLimiter(now=NOW)
     fail_until_used_up(ration, at=NOW)
 
     assert fail_until_used_up(ration, at=NOW + 0.9) == 0
@@ -93,7 +93,7 @@ def test_one_failure_a_second_is_allowed_after_that() -> None:
 
 
 def test_failures_that_were_under_way_are_made_up_for() -> None:
-    ration = FailureRation(now=NOW)
+    ration = FailureLimiter(now=NOW)
     for _ in range(60):
         ration.failed(InstallationRefusedError("x"))
 
@@ -120,7 +120,7 @@ def test_failures_that_were_under_way_are_made_up_for() -> None:
     ids=lambda value: str(getattr(value, "reason", value)),
 )
 def test_only_an_answer_about_the_installation_counts(error: MintError, counts: bool) -> None:  # noqa: FBT001
-    ration = FailureRation(now=NOW)
+    ration = FailureLimiter(now=NOW)
     for _ in range(50):
         ration.failed(error)
 
@@ -128,7 +128,7 @@ def test_only_an_answer_about_the_installation_counts(error: MintError, counts: 
 
 
 def test_the_first_refusal_is_told_apart_until_the_ration_is_full_again() -> None:
-    ration = FailureRation(now=NOW)
+    ration = FailureLimiter(now=NOW)
 
     told = []
     for at in (NOW, NOW + 5.0, NOW + 3600.0):

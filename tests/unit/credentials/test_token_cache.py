@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from icr_proxy.config.inbound_models import TokensConfig
 from icr_proxy.credentials.access_token import AccessToken, CachedToken
-from icr_proxy.credentials.token_cache import Tokens
+from icr_proxy.credentials.token_cache import TokenCache
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationBlockedError,
@@ -105,8 +105,8 @@ class Stage:
         self.mints = Mints(self.clock)
         self.tokens = self.make(TokensConfig())
 
-    def make(self, config: TokensConfig) -> Tokens:
-        self.tokens = Tokens(
+    def make(self, config: TokensConfig) -> TokenCache:
+        self.tokens = TokenCache(
             mint=self.mints,
             config=config,
             now=self.clock,
@@ -535,7 +535,7 @@ async def test_the_moments_of_a_token(
 def test_a_token_is_due_before_it_is_dead_and_dead_before_it_expires(
     minted_at: float, lifetime: float, margin: float, chance: float
 ) -> None:
-    tokens = Tokens(
+    tokens = TokenCache(
         mint=Mints(Clock()),
         config=TokensConfig(refresh_margin=margin),
         now=Clock(),
@@ -1129,7 +1129,7 @@ async def patient(stage: Stage) -> Stage:
     async def sleep(seconds: float) -> None:
         stage.clock.at += seconds
 
-    stage.tokens = Tokens(
+    stage.tokens = TokenCache(
         mint=stage.mints,
         config=TokensConfig(waiter_timeout=10.0),
         now=stage.clock,
@@ -1153,7 +1153,7 @@ async def test_a_timer_that_fires_a_little_early_ends_no_patience(stage: Stage) 
     async def sleep(seconds: float) -> None:
         stage.clock.at += seconds - 0.001
 
-    stage.tokens = Tokens(
+    stage.tokens = TokenCache(
         mint=stage.mints,
         config=TokensConfig(),
         now=stage.clock,
@@ -1278,7 +1278,7 @@ async def test_an_api_that_wants_to_be_left_alone_for_long_is_told_at_once(patie
 
 async def test_ten_thousand_installations_do_not_renew_together(stage: Stage) -> None:
     chance = random.Random(1)
-    tokens = Tokens(
+    tokens = TokenCache(
         mint=stage.mints,
         config=TokensConfig(),
         now=stage.clock,
@@ -1394,7 +1394,7 @@ async def test_a_token_that_was_at_hand_was_used(stage: Stage) -> None:
 
 
 class Listed:
-    """A `Listing` of what a test has laid out."""
+    """A `InstallationListing` of what a test has laid out."""
 
     def __init__(self, *installations: str) -> None:
         self.there = set(installations)
@@ -1414,7 +1414,7 @@ class Listed:
 
 def listing_on(stage: Stage, *installations: str) -> Listed:
     listed = Listed(*installations)
-    stage.tokens = Tokens(
+    stage.tokens = TokenCache(
         mint=stage.mints,
         config=TokensConfig(),
         now=stage.clock,

@@ -1,5 +1,5 @@
 from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.token_cache import Issued
+from icr_proxy.credentials.token_cache import IssuedTokens
 from icr_proxy.redaction import Secret
 
 NOW = 1000.0
@@ -17,7 +17,7 @@ def texts(tokens: list[AccessToken]) -> list[str]:
 
 
 def test_the_newest_come_first() -> None:
-    issued = Issued(max_entries=10)
+    issued = IssuedTokens(max_entries=10)
     for number in range(3):
         issued.add(token(number), now=NOW)
 
@@ -25,7 +25,7 @@ def test_the_newest_come_first() -> None:
 
 
 def test_what_was_taken_is_gone() -> None:
-    issued = Issued(max_entries=10)
+    issued = IssuedTokens(max_entries=10)
     issued.add(token(1), now=NOW)
     issued.take(now=NOW)
 
@@ -33,7 +33,7 @@ def test_what_was_taken_is_gone() -> None:
 
 
 def test_what_has_expired_is_not_handed_over() -> None:
-    issued = Issued(max_entries=10)
+    issued = IssuedTokens(max_entries=10)
     issued.add(token(1, expires_at=NOW + 1), now=NOW)
     issued.add(token(2), now=NOW)
 
@@ -41,7 +41,7 @@ def test_what_has_expired_is_not_handed_over() -> None:
 
 
 def test_what_has_expired_is_let_go_as_others_come() -> None:
-    issued = Issued(max_entries=10)
+    issued = IssuedTokens(max_entries=10)
     for number in range(100):
         issued.add(token(number, expires_at=NOW + number + 1), now=NOW + number)
 
@@ -49,7 +49,7 @@ def test_what_has_expired_is_let_go_as_others_come() -> None:
 
 
 def test_the_oldest_leave_when_there_are_too_many() -> None:
-    issued = Issued(max_entries=2)
+    issued = IssuedTokens(max_entries=2)
     for number in range(5):
         issued.add(token(number), now=NOW)
 
@@ -57,7 +57,7 @@ def test_the_oldest_leave_when_there_are_too_many() -> None:
 
 
 def test_no_token_is_shown() -> None:
-    issued = Issued(max_entries=2)
+    issued = IssuedTokens(max_entries=2)
     issued.add(token(1), now=NOW)
 
     assert "crs_" not in repr(vars(issued))

@@ -15,9 +15,9 @@ import pytest
 
 from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.credentials.access_token import AccessToken
-from icr_proxy.credentials.app_client import AppCalls
+from icr_proxy.credentials.app_client import AppClient
 from icr_proxy.credentials.signing_key import SigningKey, parse_signing_key
-from icr_proxy.credentials.token_exchange import Exchange
+from icr_proxy.credentials.token_exchange import TokenExchange
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -170,7 +170,7 @@ async def exchange_with(
     patience: float = 5.0,
     connections: int = 10,
     wait: float = 2.0,
-) -> AsyncIterator[Exchange]:
+) -> AsyncIterator[TokenExchange]:
     pool = Pool(
         parse_address(url, ca_file=None),
         timeouts=TimeoutsConfig(pool=wait, connect=2.0, first_byte=30.0, idle=30.0),
@@ -179,14 +179,14 @@ async def exchange_with(
         watcher=Noted(),
     )
     try:
-        calls = AppCalls(
+        calls = AppClient(
             app_id="app",
             signers=Ring(signer or signing_key),
             upstream=pool,
             headers=((b"Host", b"api.example"), (b"Accept", b"application/json")),
             now=now or Clock(),
         )
-        yield Exchange(calls=calls, timeout=patience, now=now or Clock())
+        yield TokenExchange(calls=calls, timeout=patience, now=now or Clock())
     finally:
         pool.close()
 

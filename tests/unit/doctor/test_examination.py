@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from icr_proxy.config.models import AppConfig, Config
 from icr_proxy.doctor import api_checks, examination
 from icr_proxy.doctor.examination import STEPS, examine, not_examined
-from icr_proxy.doctor.findings import Case, Finding, failed
+from icr_proxy.doctor.findings import Case, DoctorFinding, failed
 from icr_proxy.doctor.session import AppSession
 from icr_proxy.emulator.server import Emulator
 from tests.support.app_fixture import Visit, app_key_pem, config_for, scripted_upstream
@@ -41,7 +41,7 @@ async def test_each_failure_has_a_remedy_and_what_needs_it_is_skipped() -> None:
 
     assert find(found, "TCP").state == "fail"
     assert find(found, "TCP").remedy
-    assert find(found, "TLS") == Finding("TLS", "skip", "needs TCP")
+    assert find(found, "TLS") == DoctorFinding("TLS", "skip", "needs TCP")
     assert states(found)["API version"] == "skip"
     assert states(found)["key"] == "ok"
 
@@ -59,9 +59,9 @@ async def test_tokens_are_revoked_even_if_the_examination_is_broken_off(
 ) -> None:
     async with AppSession(config_before(emulator)) as session:
         case = Case(session=session, environ={})
-        found: list[Finding] = []
+        found: list[DoctorFinding] = []
 
-        def tell(finding: Finding) -> None:
+        def tell(finding: DoctorFinding) -> None:
             found.append(finding)
             if finding.name == "permissions":
                 raise KeyError(finding.name)
@@ -116,7 +116,7 @@ def test_without_a_configuration_nothing_is_examined() -> None:
     assert failed(found)
 
 
-async def look(config: Config, **environ: str) -> tuple[Finding, Finding]:
+async def look(config: Config, **environ: str) -> tuple[DoctorFinding, DoctorFinding]:
     case = Case(session=AppSession(config), environ=environ)
     keys = [each async for each in examination.key(case)]
     egress = [each async for each in examination.egress(case)]
@@ -170,7 +170,7 @@ async def test_a_key_from_the_environment_is_described() -> None:
     assert found.detail.startswith("RSA, 2048 bits, PKCS#8, SHA256:")
 
 
-async def keys_in(directory: Path) -> list[Finding]:
+async def keys_in(directory: Path) -> list[DoctorFinding]:
     config = Config(app=AppConfig(id="a", private_keys_dir=directory))
     case = Case(session=AppSession(config), environ={})
     return [each async for each in examination.key(case)]

@@ -23,7 +23,7 @@ from icr_proxy.config.inbound_models import (
 from icr_proxy.config.models import TimeoutsConfig
 from icr_proxy.forwarding.duplicate_guard import READ_AHEAD, describe
 from icr_proxy.forwarding.duplicate_store import ENTRIES_SHARE
-from icr_proxy.forwarding.forwarder import Job
+from icr_proxy.forwarding.forwarder import ForwardJob
 from icr_proxy.forwarding.request_headers import Prepared
 from icr_proxy.policy.caller_auth import hash_of, new_key
 from tests.support.app_fixture import (
@@ -478,7 +478,7 @@ async def test_a_long_body_is_known_by_its_beginning_and_its_length(
 async def test_what_is_read_ahead_is_in_the_record_even_if_it_is_not_sent() -> None:
     source, story = body(b"hello"), journal()
     source.digest = sha256()
-    job = Job(
+    job = ForwardJob(
         key=None,
         method="POST",
         target=b"/",

@@ -10,55 +10,59 @@ from msgspec.structs import replace
 
 from icr_proxy.forwarding.duplicate_store import (
     ENTRY_BYTES,
-    Duplicates,
-    Ending,
-    Entry,
-    Refused,
-    Replayed,
-    Request,
-    Stored,
+    DuplicateEntry,
+    DuplicateStore,
+    RejectedDuplicate,
+    ReplayedResponse,
+    StoredResponse,
+    WriteRequest,
+    WriteResultFacts,
     judge,
 )
-from icr_proxy.forwarding.response_classification import Fate
+from icr_proxy.forwarding.response_classification import Effect
 
 WINDOW = 60.0
-PLAIN = Request(
+PLAIN = WriteRequest(
     installation="in-1", caller=None, method="POST", target=b"/v1/retire", body=b"digest"
 )
 KEYED = replace(PLAIN, key=b"k-1")
-ANSWER = Stored(status=200, reason=b"OK", headers=(), body=b"done")
+ANSWER = StoredResponse(status=200, reason=b"OK", headers=(), body=b"done")
 
-NEVER_SENT = Ending(sent=False, fate=Fate.UNKNOWN, delivered=False)
-NO_ANSWER = Ending(sent=True, fate=Fate.UNKNOWN, delivered=False)
-SAID = Ending(sent=True, fate=Fate.DONE, delivered=True, whole=True, answer=ANSWER)
+NEVER_SENT = WriteResultFacts(sent=False, fate=Effect.UNKNOWN, delivered=False)
+NO_ANSWER = WriteResultFacts(sent=True, fate=Effect.UNKNOWN, delivered=False)
+SAID = WriteResultFacts(sent=True, fate=Effect.APPLIED, delivered=True, whole=True, answer=ANSWER)
 TOO_LARGE = replace(SAID, answer=None)
 UNHEARD = replace(SAID, delivered=False)
-BROKEN_OFF = Ending(sent=True, fate=Fate.DONE, delivered=False)
-NOT_NOW = replace(SAID, fate=Fate.NOT_NOW)
+BROKEN_OFF = WriteResultFacts(sent=True, fate=Effect.APPLIED, delivered=False)
+NOT_NOW = replace(SAID, fate=Effect.NOT_APPLIED)
 
 
 class Desk:
     """The claims, and a clock."""
 
     def __init__(self, **bounds: int) -> None:
-        self.duplicates = Duplicates(**bounds)
+        self.duplicates = DuplicateStore(**bounds)
         self.now = 1000.0
 
-    def claim(self, request: Request, name: str = "first") -> Entry | Refused | Replayed:
+    def claim(
+        self, request: WriteRequest, name: str = "first"
+    ) -> DuplicateEntry | RejectedDuplicate | ReplayedResponse:
         return self.duplicates.claim(request, request_id=name, now=self.now, window=WINDOW)
 
-    def take(self, request: Request, name: str = "first") -> Entry:
+    def take(self, request: WriteRequest, name: str = "first") -> DuplicateEntry:
         entry = self.claim(request, name)
-        assert isinstance(entry, Entry)
+        assert isinstance(entry, DuplicateEntry)
         return entry
 
-    def settle(self, entry: Entry, ending: Ending) -> bool:
+    def settle(self, entry: DuplicateEntry, ending: WriteResultFacts) -> bool:
         return self.duplicates.settle(entry, ending, now=self.now, window=WINDOW)
 
     def expire(self) -> int:
         return self.duplicates.expire(self.now)
 
-    def after(self, request: Request, ending: Ending) -> Entry | Refused | Replayed:
+    def after(
+        self, request: WriteRequest, ending: WriteResultFacts
+    ) -> DuplicateEntry | RejectedDuplicate | ReplayedResponse:
         """Make the same request again after one with this ending."""
         self.settle(self.take(request), ending)
         return self.claim(request, "second")
@@ -68,15 +72,15 @@ class Desk:
 
 # sent, fates, delivered, whole (of an answer), with a key -> what it means
 YES, NO, ANY = {True}, {False}, {True, False}
-ACTED = {Fate.DONE}
-EVERY = set(Fate)
-TABLE: list[tuple[set[bool], set[Fate], set[bool], set[bool], set[bool], str]] = [
+ACTED = {Effect.APPLIED}
+EVERY = set(Effect)
+TABLE: list[tuple[set[bool], set[Effect], set[bool], set[bool], set[bool], str]] = [
     (NO, EVERY, ANY, ANY, ANY, "free"),
-    (YES, {Fate.NOT_NOW}, ANY, ANY, ANY, "free"),
-    (YES, {Fate.UNKNOWN}, ANY, ANY, ANY, "open"),
-    (YES, {Fate.DONE, Fate.REFUSED}, ANY, YES, YES, "keep"),
-    (YES, {Fate.REFUSED}, ANY, ANY, NO, "free"),
-    (YES, {Fate.REFUSED}, ANY, NO, YES, "free"),
+    (YES, {Effect.NOT_APPLIED}, ANY, ANY, ANY, "free"),
+    (YES, {Effect.UNKNOWN}, ANY, ANY, ANY, "open"),
+    (YES, {Effect.APPLIED, Effect.REJECTED}, ANY, YES, YES, "keep"),
+    (YES, {Effect.REJECTED}, ANY, ANY, NO, "free"),
+    (YES, {Effect.REJECTED}, ANY, NO, YES, "free"),
     (YES, ACTED, YES, ANY, NO, "free"),
     (YES, ACTED, YES, NO, YES, "free"),
     (YES, ACTED, NO, ANY, NO, "open"),
@@ -84,11 +88,11 @@ TABLE: list[tuple[set[bool], set[Fate], set[bool], set[bool], set[bool], str]] =
 ]
 
 
-ROWS = list(product([True, False], Fate, *([[True, False]] * 3)))
+ROWS = list(product([True, False], Effect, *([[True, False]] * 3)))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_what_an_ending_means(row: tuple[bool, Fate, bool, bool, bool]) -> None:
+def test_what_an_ending_means(row: tuple[bool, Effect, bool, bool, bool]) -> None:
     sent, fate, delivered, whole, keyed = row
     meanings = [
         meaning
@@ -96,7 +100,7 @@ def test_what_an_ending_means(row: tuple[bool, Fate, bool, bool, bool]) -> None:
         if sent in s and fate in f and delivered in d and whole in w and keyed in k
     ]
 
-    ending = Ending(sent=sent, fate=fate, delivered=delivered, whole=whole)
+    ending = WriteResultFacts(sent=sent, fate=fate, delivered=delivered, whole=whole)
 
     assert [judge(ending, keyed=keyed)] == meanings
 
@@ -110,7 +114,7 @@ def test_an_equal_write_is_refused_while_the_first_is_under_way() -> None:
 
     desk.now += 10 * WINDOW
 
-    assert desk.claim(PLAIN, "second") == Refused("in-flight", "first", WINDOW)
+    assert desk.claim(PLAIN, "second") == RejectedDuplicate("in-flight", "first", WINDOW)
 
 
 @pytest.mark.parametrize(
@@ -128,11 +132,11 @@ def test_an_equal_write_is_refused_while_the_first_is_under_way() -> None:
         pytest.param(replace(PLAIN, method="POS", target=b"T/v1/retire"), id="a shifted border"),
     ],
 )
-def test_what_differs_is_another_write(other: Request) -> None:
+def test_what_differs_is_another_write(other: WriteRequest) -> None:
     desk = Desk()
     desk.take(PLAIN)
 
-    assert isinstance(desk.claim(other, "second"), Entry)
+    assert isinstance(desk.claim(other, "second"), DuplicateEntry)
 
 
 def test_of_an_unknown_outcome_the_window_begins_when_it_became_so() -> None:
@@ -143,7 +147,7 @@ def test_of_an_unknown_outcome_the_window_begins_when_it_became_so() -> None:
 
     desk.now += 20
 
-    assert desk.claim(PLAIN, "second") == Refused("unknown", "first", 40)
+    assert desk.claim(PLAIN, "second") == RejectedDuplicate("unknown", "first", 40)
 
 
 def test_when_the_window_has_passed_it_may_be_sent_again() -> None:
@@ -155,7 +159,7 @@ def test_when_the_window_has_passed_it_may_be_sent_again() -> None:
 
     assert again.first == "second"
     assert len(desk.duplicates) == 1
-    assert desk.claim(PLAIN, "third") == Refused("in-flight", "second", WINDOW)
+    assert desk.claim(PLAIN, "third") == RejectedDuplicate("in-flight", "second", WINDOW)
 
 
 @pytest.mark.parametrize(
@@ -164,13 +168,13 @@ def test_when_the_window_has_passed_it_may_be_sent_again() -> None:
         pytest.param(NEVER_SENT, id="never sent"),
         pytest.param(SAID, id="answered"),
         pytest.param(NOT_NOW, id="turned away"),
-        pytest.param(replace(BROKEN_OFF, fate=Fate.REFUSED), id="refused, half heard"),
+        pytest.param(replace(BROKEN_OFF, fate=Effect.REJECTED), id="refused, half heard"),
     ],
 )
-def test_a_known_outcome_frees_at_once(ending: Ending) -> None:
+def test_a_known_outcome_frees_at_once(ending: WriteResultFacts) -> None:
     desk = Desk()
 
-    assert isinstance(desk.after(PLAIN, ending), Entry)
+    assert isinstance(desk.after(PLAIN, ending), DuplicateEntry)
 
 
 @pytest.mark.parametrize(
@@ -181,10 +185,10 @@ def test_a_known_outcome_frees_at_once(ending: Ending) -> None:
         pytest.param(UNHEARD, id="an answer nobody took"),
     ],
 )
-def test_what_the_caller_cannot_know_stays_open(ending: Ending) -> None:
+def test_what_the_caller_cannot_know_stays_open(ending: WriteResultFacts) -> None:
     desk = Desk()
 
-    assert desk.after(PLAIN, ending) == Refused("unknown", "first", WINDOW)
+    assert desk.after(PLAIN, ending) == RejectedDuplicate("unknown", "first", WINDOW)
 
 
 # -- with a key -----------------------------------------------------------------------------------
@@ -193,37 +197,37 @@ def test_what_the_caller_cannot_know_stays_open(ending: Ending) -> None:
 def test_with_a_key_the_answer_is_given_again() -> None:
     desk = Desk()
 
-    assert desk.after(KEYED, SAID) == Replayed("first", ANSWER)
+    assert desk.after(KEYED, SAID) == ReplayedResponse("first", ANSWER)
 
 
 def test_with_a_key_an_answer_that_nobody_took_is_given_again() -> None:
     desk = Desk()
 
-    assert desk.after(KEYED, UNHEARD) == Replayed("first", ANSWER)
+    assert desk.after(KEYED, UNHEARD) == ReplayedResponse("first", ANSWER)
 
 
 def test_with_a_key_an_answer_too_large_to_keep_is_not_asked_for_again() -> None:
     desk = Desk()
 
-    assert desk.after(KEYED, TOO_LARGE) == Refused("answered", "first", WINDOW)
+    assert desk.after(KEYED, TOO_LARGE) == RejectedDuplicate("answered", "first", WINDOW)
 
 
 @pytest.mark.parametrize("ending", [NO_ANSWER, BROKEN_OFF], ids=["no answer", "half an answer"])
-def test_with_a_key_an_unknown_outcome_is_refused(ending: Ending) -> None:
+def test_with_a_key_an_unknown_outcome_is_refused(ending: WriteResultFacts) -> None:
     desk = Desk()
 
-    assert desk.after(KEYED, ending) == Refused("unknown", "first", WINDOW)
+    assert desk.after(KEYED, ending) == RejectedDuplicate("unknown", "first", WINDOW)
 
 
 @pytest.mark.parametrize("ending", [NEVER_SENT, NOT_NOW], ids=["never sent", "turned away"])
-def test_with_a_key_what_was_not_done_may_be_sent_again(ending: Ending) -> None:
+def test_with_a_key_what_was_not_done_may_be_sent_again(ending: WriteResultFacts) -> None:
     desk = Desk()
 
-    assert isinstance(desk.after(KEYED, ending), Entry)
+    assert isinstance(desk.after(KEYED, ending), DuplicateEntry)
 
 
 @pytest.mark.parametrize("ending", [None, NO_ANSWER, SAID], ids=["under way", "unknown", "kept"])
-def test_a_key_with_another_body_is_refused(ending: Ending | None) -> None:
+def test_a_key_with_another_body_is_refused(ending: WriteResultFacts | None) -> None:
     desk = Desk()
     entry = desk.take(KEYED)
     if ending is not None:
@@ -231,7 +235,7 @@ def test_a_key_with_another_body_is_refused(ending: Ending | None) -> None:
 
     verdict = desk.claim(replace(KEYED, body=b"other"), "second")
 
-    assert verdict == Refused("key-reused", "first", WINDOW)
+    assert verdict == RejectedDuplicate("key-reused", "first", WINDOW)
 
 
 @pytest.mark.parametrize(
@@ -239,11 +243,11 @@ def test_a_key_with_another_body_is_refused(ending: Ending | None) -> None:
     [replace(KEYED, installation="in-2"), replace(KEYED, caller="tool"), replace(KEYED, key=b"k")],
     ids=["installation", "caller", "key"],
 )
-def test_an_answer_is_never_given_to_somebody_else(other: Request) -> None:
+def test_an_answer_is_never_given_to_somebody_else(other: WriteRequest) -> None:
     desk = Desk()
     desk.settle(desk.take(KEYED), SAID)
 
-    assert isinstance(desk.claim(other, "second"), Entry)
+    assert isinstance(desk.claim(other, "second"), DuplicateEntry)
 
 
 def test_a_kept_answer_is_forgotten_with_its_window() -> None:
@@ -255,13 +259,13 @@ def test_a_kept_answer_is_forgotten_with_its_window() -> None:
     assert desk.expire() == 0  # of this one, it was known what became of it
 
     assert (len(desk.duplicates), desk.duplicates.kept) == (0, 0)
-    assert isinstance(desk.claim(KEYED, "second"), Entry)
+    assert isinstance(desk.claim(KEYED, "second"), DuplicateEntry)
 
 
 # -- bounds ---------------------------------------------------------------------------------------
 
 
-def numbered(number: int, *, installation: str = "in-1", keyed: bool = False) -> Request:
+def numbered(number: int, *, installation: str = "in-1", keyed: bool = False) -> WriteRequest:
     key = b"%d" % number if keyed else None
     return replace(PLAIN, installation=installation, body=b"%d" % number, key=key)
 
@@ -271,9 +275,9 @@ def test_an_installation_that_has_used_its_share_is_refused_and_nothing_is_forgo
     for number in range(3):
         desk.settle(desk.take(numbered(number)), NO_ANSWER)
 
-    assert desk.claim(numbered(3)) == Refused("full", None, WINDOW)
-    assert desk.claim(numbered(0)) == Refused("unknown", "first", WINDOW)
-    assert isinstance(desk.claim(numbered(3, installation="in-2")), Entry)
+    assert desk.claim(numbered(3)) == RejectedDuplicate("full", None, WINDOW)
+    assert desk.claim(numbered(0)) == RejectedDuplicate("unknown", "first", WINDOW)
+    assert isinstance(desk.claim(numbered(3, installation="in-2")), DuplicateEntry)
 
 
 def test_the_process_as_a_whole_has_a_bound() -> None:
@@ -281,7 +285,7 @@ def test_the_process_as_a_whole_has_a_bound() -> None:
     desk.take(numbered(0, installation="in-1"))
     desk.take(numbered(0, installation="in-2"))
 
-    assert desk.claim(numbered(0, installation="in-3")) == Refused("full", None, WINDOW)
+    assert desk.claim(numbered(0, installation="in-3")) == RejectedDuplicate("full", None, WINDOW)
 
 
 def test_what_ends_makes_room() -> None:
@@ -292,7 +296,7 @@ def test_what_ends_makes_room() -> None:
 
     assert desk.expire() == 1
 
-    assert isinstance(desk.claim(numbered(2)), Entry)
+    assert isinstance(desk.claim(numbered(2)), DuplicateEntry)
 
 
 def test_an_answer_for_which_there_is_no_room_is_not_kept_and_not_asked_for_again() -> None:
@@ -310,7 +314,10 @@ def test_an_answer_for_which_there_is_no_room_is_not_kept_and_not_asked_for_agai
         desk.claim(numbered(0, installation="in-3", keyed=True), "x"),
     ]
 
-    kept, refused = Replayed("first", ANSWER), Refused("answered", "first", WINDOW)
+    kept, refused = (
+        ReplayedResponse("first", ANSWER),
+        RejectedDuplicate("answered", "first", WINDOW),
+    )
     assert verdicts == [kept, refused, kept, refused]
     assert desk.duplicates.kept == 2 * cost
 
@@ -320,7 +327,7 @@ def test_the_headers_of_an_answer_count_as_well() -> None:
     desk = Desk(answers_share=2 * ENTRY_BYTES)
 
     assert isinstance(
-        desk.after(KEYED, replace(SAID, answer=replace(ANSWER, headers=headers))), Refused
+        desk.after(KEYED, replace(SAID, answer=replace(ANSWER, headers=headers))), RejectedDuplicate
     )
 
 
@@ -332,7 +339,7 @@ def test_after_a_shorter_window_was_set_what_is_late_still_counts_as_over() -> N
     desk.now += 2
 
     assert desk.expire() == 0
-    assert isinstance(desk.claim(numbered(1), "second"), Entry)
+    assert isinstance(desk.claim(numbered(1), "second"), DuplicateEntry)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -342,8 +349,8 @@ def test_whatever_happens_nothing_is_sent_that_may_have_been_done_within_the_win
     """A model that keeps everything decides with the bounded memory, or is stricter by nobody."""
     chance = random.Random(seed)
     desk = Desk(entries=40, share=15)
-    open_until: dict[Request, float] = {}
-    going: dict[Request, Entry] = {}
+    open_until: dict[WriteRequest, float] = {}
+    going: dict[WriteRequest, DuplicateEntry] = {}
     for step in range(3000):
         desk.now += chance.random()
         if going and chance.random() < 0.5:
@@ -357,8 +364,8 @@ def test_whatever_happens_nothing_is_sent_that_may_have_been_done_within_the_win
             desk.expire()
         verdict = desk.claim(request, str(step))
         closed = request in going or open_until.get(request, 0) > desk.now
-        assert isinstance(verdict, Refused) >= closed
-        if isinstance(verdict, Entry):
+        assert isinstance(verdict, RejectedDuplicate) >= closed
+        if isinstance(verdict, DuplicateEntry):
             going[request] = verdict
     desk.now += WINDOW
     desk.expire()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from icr_proxy.forwarding.header_rewriting import Address, Links, address_of
+from icr_proxy.forwarding.header_rewriting import LinkAddress, LinkRewriter, address_of
 
 API = "https://api.example.com"
-HERE = Address(b"http", b"127.0.0.1:8080")
-TAGGED = Address(b"http", b"127.0.0.1:8080", b"/~in-1")
+HERE = LinkAddress(b"http", b"127.0.0.1:8080")
+TAGGED = LinkAddress(b"http", b"127.0.0.1:8080", b"/~in-1")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ TAGGED = Address(b"http", b"127.0.0.1:8080", b"/~in-1")
 def test_a_reference_to_the_api_leads_to_the_proxy(
     name: bytes, value: bytes, expected: bytes | None
 ) -> None:
-    rewritten = Links(API).rewrite([(name, value)], HERE)
+    rewritten = LinkRewriter(API).rewrite([(name, value)], HERE)
 
     assert rewritten == [(name, value if expected is None else expected)]
 
@@ -74,7 +74,7 @@ def test_a_reference_to_the_api_leads_to_the_proxy(
 def test_what_the_api_is_depends_on_the_base_url(
     base_url: str, value: bytes, *, is_ours: bool
 ) -> None:
-    assert (Links(base_url).reference(value, HERE) != value) is is_ours
+    assert (LinkRewriter(base_url).reference(value, HERE) != value) is is_ours
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_what_the_api_is_depends_on_the_base_url(
     ],
 )
 def test_a_tag_in_the_path_stays_in_it(value: bytes, expected: bytes) -> None:
-    assert Links(API).reference(value, TAGGED) == expected
+    assert LinkRewriter(API).reference(value, TAGGED) == expected
 
 
 ONE, HERE_ONE = b"<https://api.example.com/p?n=2>", b"<http://127.0.0.1:8080/p?n=2>"
@@ -133,7 +133,7 @@ ONE, HERE_ONE = b"<https://api.example.com/p?n=2>", b"<http://127.0.0.1:8080/p?n
     ],
 )
 def test_links_are_rewritten_one_by_one(value: bytes, expected: bytes | None) -> None:
-    rewritten = Links(API).rewrite([(b"Link", value)], HERE)
+    rewritten = LinkRewriter(API).rewrite([(b"Link", value)], HERE)
 
     assert rewritten == [(b"Link", value if expected is None else expected)]
 
@@ -141,43 +141,43 @@ def test_links_are_rewritten_one_by_one(value: bytes, expected: bytes | None) ->
 def test_a_long_and_broken_list_is_read_in_time() -> None:
     value = b'<a>; t="' + rb"\"" * 50_000
 
-    assert Links(API).rewrite([(b"Link", value)], HERE) == [(b"Link", value)]
+    assert LinkRewriter(API).rewrite([(b"Link", value)], HERE) == [(b"Link", value)]
 
 
 def test_other_headers_stay_as_they_are_and_all_in_their_order() -> None:
     url = b"https://api.example.com/x"
     headers = [(b"X-Url", url), (b"Location", url), (b"Refresh", b"0; url=" + url), (b"LINK", ONE)]
 
-    rewritten = Links(API).rewrite(headers, HERE)
+    rewritten = LinkRewriter(API).rewrite(headers, HERE)
 
     there = b"http://127.0.0.1:8080/x"
     assert rewritten == [headers[0], (b"Location", there), headers[2], (b"LINK", HERE_ONE)]
 
 
 def test_without_an_address_there_is_nothing_to_rewrite_to() -> None:
-    assert Links(API).towards("/x", None, is_tls=False, installation=None) is None
+    assert LinkRewriter(API).towards("/x", None, is_tls=False, installation=None) is None
 
 
 @pytest.mark.parametrize(
     ("target", "host", "is_tls", "installation", "address"),
     [
-        pytest.param("/x", b"h:1", False, None, Address(b"http", b"h:1"), id="plain"),
-        pytest.param("/x", b"h", True, None, Address(b"https", b"h"), id="TLS"),
-        pytest.param("/~i/x", b"h", False, "i", Address(b"http", b"h", b"/~i"), id="path tag"),
+        pytest.param("/x", b"h:1", False, None, LinkAddress(b"http", b"h:1"), id="plain"),
+        pytest.param("/x", b"h", True, None, LinkAddress(b"https", b"h"), id="TLS"),
+        pytest.param("/~i/x", b"h", False, "i", LinkAddress(b"http", b"h", b"/~i"), id="path tag"),
         pytest.param(
-            "/~AB-1/x", b"h", False, "ab-1", Address(b"http", b"h", b"/~AB-1"), id="capitals"
+            "/~AB-1/x", b"h", False, "ab-1", LinkAddress(b"http", b"h", b"/~AB-1"), id="capitals"
         ),
-        pytest.param("/x", b"[::1]:1", False, None, Address(b"http", b"[::1]:1"), id="IPv6"),
+        pytest.param("/x", b"[::1]:1", False, None, LinkAddress(b"http", b"[::1]:1"), id="IPv6"),
         pytest.param(
             "HTTP://api.example.com/x",
             b"other",
             True,
             None,
-            Address(b"http", b"api.example.com"),
+            LinkAddress(b"http", b"api.example.com"),
             id="absolute form",
         ),
         pytest.param(
-            "http://a:80/~i/x", b"a", False, "i", Address(b"http", b"a:80", b"/~i"), id="both"
+            "http://a:80/~i/x", b"a", False, "i", LinkAddress(b"http", b"a:80", b"/~i"), id="both"
         ),
         pytest.param("/x", None, False, None, None, id="no host"),
         pytest.param("/x", b"", False, None, None, id="empty host"),
@@ -190,7 +190,7 @@ def test_the_address_is_the_one_the_caller_used(
     target: str,
     host: bytes | None,
     installation: str | None,
-    address: Address | None,
+    address: LinkAddress | None,
     *,
     is_tls: bool,
 ) -> None:

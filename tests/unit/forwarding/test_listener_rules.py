@@ -16,14 +16,14 @@ from icr_proxy.config.inbound_models import (
 from icr_proxy.errors import InstallationRequiredError
 from icr_proxy.forwarding.explain import Arrived
 from icr_proxy.forwarding.listener_rules import (
-    Decision,
+    RequestDecision,
     build_rules,
     build_terms,
     decide,
     decide_for,
     upstream_host,
 )
-from icr_proxy.http1.headers import Hops
+from icr_proxy.http1.headers import LoopDetector
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.http1.request_head import HeadRules, read_head
 from icr_proxy.identifiers import AppSignature, OnOrganization, TokenKey
@@ -37,7 +37,7 @@ KEY = "icrp_decided"
 CLERK = CallerConfig(name="clerk", keys=(hash_of(KEY),), operations=("v1.*",), installations=("i",))
 NOT_YOU = RuleConfig(name="not-you", action="deny", callers=("clerk",))
 HEAD = HeadRules(uri=10_000, headers=10_000, tag=TAG)
-HOPS = Hops(b"icr-proxy-01234567")
+HOPS = LoopDetector(b"icr-proxy-01234567")
 ME = f"Authorization: Bearer {KEY}"
 
 
@@ -50,12 +50,12 @@ def asked(line: str, *headers: str) -> Arrived:
     return Arrived(read_head("\r\n".join(lines).encode(), HEAD))
 
 
-def decided(line: str, *headers: str, **sections: Any) -> Decision:
+def decided(line: str, *headers: str, **sections: Any) -> RequestDecision:
     whole = config(**sections)
     return decide(asked(line, *headers), build_rules(whole, whole.listeners[0]), hops=HOPS)
 
 
-def code(decision: Decision) -> str | None:
+def code(decision: RequestDecision) -> str | None:
     return None if decision.refusal is None else kind_of(decision.refusal).code
 
 
@@ -244,7 +244,7 @@ def test_decide_for_wants_a_request_that_was_routed() -> None:
     rules = build_rules(whole, whole.listeners[0])
 
     with pytest.raises(RuntimeError):
-        decide_for(Decision(), TokenKey("i"), asked("GET /"), rules, hops=HOPS)
+        decide_for(RequestDecision(), TokenKey("i"), asked("GET /"), rules, hops=HOPS)
 
 
 API = "http://127.0.0.1:9"

@@ -11,8 +11,8 @@ import pytest
 
 from icr_proxy.forwarding.response_classification import (
     INSPECT_LIMIT,
+    is_token_rejection,
     may_be_about_token,
-    says_token_is_bad,
 )
 
 JSON = [(b"Content-Type", b"application/json; charset=utf-8")]
@@ -48,7 +48,7 @@ def body(message: object, **rest: object) -> bytes:
     ],
 )
 def test_a_message_is_about_the_token_or_about_permissions(message: object, *, bad: bool) -> None:
-    assert says_token_is_bad(body(message), encoding=None) is bad
+    assert is_token_rejection(body(message), encoding=None) is bad
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_message_is_about_the_token_or_about_permissions(message: object, *, b
     ],
 )
 def test_what_cannot_be_understood_is_not_about_the_token(raw: bytes) -> None:
-    assert says_token_is_bad(raw, encoding=None) is False
+    assert is_token_rejection(raw, encoding=None) is False
 
 
 BAD = body("Access token invalid")
@@ -94,14 +94,14 @@ BAD = body("Access token invalid")
     ],
 )
 def test_a_compressed_body_is_looked_into(raw: bytes, encoding: bytes | None, *, bad: bool) -> None:
-    assert says_token_is_bad(raw, encoding=encoding) is bad
+    assert is_token_rejection(raw, encoding=encoding) is bad
 
 
 def test_a_gzip_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(b'{"message":"' + b" " * 100_000_000)
     tracemalloc.start()
 
-    verdict = says_token_is_bad(bomb, encoding=b"gzip")
+    verdict = is_token_rejection(bomb, encoding=b"gzip")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 

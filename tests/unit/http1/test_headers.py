@@ -30,7 +30,7 @@ from icr_proxy.http1.headers import (
     HOP_BY_HOP,
     HOPS_MOST,
     Header,
-    Hops,
+    LoopDetector,
     count_down,
     idempotency_key,
     refuse_expectations,
@@ -39,7 +39,7 @@ from icr_proxy.http1.headers import (
     single,
 )
 from icr_proxy.http1.response_head import (
-    PassedBack,
+    ResponseHeaders,
     edit_response,
     headers_in,
     passed_back,
@@ -327,7 +327,7 @@ def test_the_lines_of_an_answer_are_passed_back_as_they_were_written() -> None:
 
     passed, codings = edit_response(section)
 
-    assert passed == PassedBack(
+    assert passed == ResponseHeaders(
         b"\r\nA:b\r\nC:   d \t\r\nE:\r\nContent-Length:\t5 ", has_length=True
     )
     assert codings == []
@@ -346,7 +346,7 @@ def test_what_an_answer_says_of_caches_and_of_itself_is_noted() -> None:
 
     noted, _ = edit_response(section_of(headers))
 
-    assert noted == PassedBack(
+    assert noted == ResponseHeaders(
         section_of(kept),
         request_id=b"Abc, dEf",
         cache_control=(b"max-age=5", b""),
@@ -461,7 +461,7 @@ def test_another_expectation_is_refused(value: bytes) -> None:
         refuse_expectations([(b"expect", value)])
 
 
-HOPS = Hops(b"icr-proxy-0123abcd")
+HOPS = LoopDetector(b"icr-proxy-0123abcd")
 ANOTHER = b"1.1 icr-proxy-99999999"
 
 

@@ -12,7 +12,7 @@ from icr_proxy.errors import (
     ProxyError,
     UriTooLongError,
 )
-from icr_proxy.http1.request_head import Head, HeadRules, check_begun, read_head
+from icr_proxy.http1.request_head import HeadRules, RequestHead, check_begun, read_head
 
 RULES = HeadRules(uri=100, headers=200, tag="X-Tag")
 
@@ -21,7 +21,7 @@ def head(lines: bytes = b"Host: a\r\n", *, line: bytes = b"GET /x HTTP/1.1") -> 
     return line + b"\r\n" + lines + b"\r\n"
 
 
-def read(data: bytes) -> Head:
+def read(data: bytes) -> RequestHead:
     return read_head(data, RULES)
 
 

@@ -9,12 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from icr_proxy.errors import ProxyError, UriTooLongError
-from icr_proxy.http1.request_head import EVERYDAY, NOTES_MOST, WRITTEN_MOST, HeadRules, Sections
-from icr_proxy.http1.request_parser import Intake
+from icr_proxy.http1.request_head import EVERYDAY, NOTES_MOST, WRITTEN_MOST, HeaderCache, HeadRules
+from icr_proxy.http1.request_parser import RequestParser
 from tests.unit.http1.test_request_head import BAD_LINES
 
 if TYPE_CHECKING:
-    from icr_proxy.http1.request_head import Head
+    from icr_proxy.http1.request_head import RequestHead
 
 RULES = HeadRules(uri=100, headers=8000, tag="X-Tag")
 HOST = b"Host: a\r\nX-Tag: inst-1\r\n"
@@ -58,7 +58,7 @@ heads = st.builds(
 )
 
 
-def read(intake: Intake, data: bytes) -> Head | ProxyError | None:
+def read(intake: RequestParser, data: bytes) -> RequestHead | ProxyError | None:
     intake.receive(data)
     try:
         head = intake.next_head()
@@ -70,7 +70,7 @@ def read(intake: Intake, data: bytes) -> Head | ProxyError | None:
     return head
 
 
-def must(intake: Intake, data: bytes) -> Head:
+def must(intake: RequestParser, data: bytes) -> RequestHead:
     """Read what is fine."""
     found = read(intake, data)
     assert found is not None
@@ -78,7 +78,7 @@ def must(intake: Intake, data: bytes) -> Head:
     return found
 
 
-def facts(found: Head | ProxyError | None) -> object:
+def facts(found: RequestHead | ProxyError | None) -> object:
     """Give everything that a reading says."""
     if found is None or isinstance(found, ProxyError):
         return type(found), str(found)
@@ -105,13 +105,13 @@ def test_a_request_is_read_as_if_it_were_the_first(
     data: bytes,
     repeated: bool,  # noqa: FBT001
 ) -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     if repeated:
         data = data[: data.find(b"\r\n")] + before[before.find(b"\r\n") :]
     if isinstance(read(intake, before), ProxyError) or intake.is_deaf:
         return
 
-    assert facts(read(intake, data)) == facts(read(Intake(RULES), data))
+    assert facts(read(intake, data)) == facts(read(RequestParser(RULES), data))
 
 
 @given(heads, heads, st.booleans())
@@ -121,24 +121,24 @@ def test_a_request_is_read_as_if_nobody_else_had_sent_its_lines(
     data: bytes,
     repeated: bool,  # noqa: FBT001
 ) -> None:
-    sections = Sections()
+    sections = HeaderCache()
     if repeated:
         data = data[: data.find(b"\r\n")] + before[before.find(b"\r\n") :]
-    others = [Intake(RULES, sections), Intake(RULES, sections)]
+    others = [RequestParser(RULES, sections), RequestParser(RULES, sections)]
     for other in others:
         for _ in range(2):
             read(other, before)
-    intake = Intake(RULES, sections)
+    intake = RequestParser(RULES, sections)
 
     for _ in range(3):
-        fresh = Intake(RULES)
+        fresh = RequestParser(RULES)
         fresh.is_deaf = intake.is_deaf
         assert facts(read(intake, data)) == facts(read(fresh, data))
 
 
 def test_lines_that_two_connections_repeat_are_shared_until_both_have_gone() -> None:
-    sections = Sections()
-    one, other = Intake(RULES, sections), Intake(RULES, sections)
+    sections = HeaderCache()
+    one, other = RequestParser(RULES, sections), RequestParser(RULES, sections)
 
     assert must(one, GET).section is not must(other, GET).section
     assert len(sections) == 0, "what comes once is nobody else's"
@@ -163,8 +163,8 @@ def test_lines_that_two_connections_repeat_are_shared_until_both_have_gone() -> 
     ],
 )
 def test_lines_that_differ_in_a_byte_are_not_shared(differing: bytes) -> None:
-    sections = Sections()
-    one, other = Intake(RULES, sections), Intake(RULES, sections)
+    sections = HeaderCache()
+    one, other = RequestParser(RULES, sections), RequestParser(RULES, sections)
 
     for _ in range(2):
         ours, theirs = must(one, GET), must(other, differing)
@@ -174,7 +174,7 @@ def test_lines_that_differ_in_a_byte_are_not_shared(differing: bytes) -> None:
 
 
 def test_notes_that_reloads_have_left_behind_are_forgotten() -> None:
-    notes = must(Intake(RULES), GET).section.notes
+    notes = must(RequestParser(RULES), GET).section.notes
     for number in range(10 * NOTES_MOST):
         notes[object()] = number
 
@@ -185,9 +185,9 @@ def test_notes_that_reloads_have_left_behind_are_forgotten() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_read_as_if_it_were_the_first(method: bytes, version: bytes) -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     read(intake, head_of(b"GET / " + version))
-    fresh = Intake(RULES)
+    fresh = RequestParser(RULES)
     fresh.is_deaf = intake.is_deaf
 
     data = head_of(method + b" /x " + version)
@@ -199,14 +199,14 @@ def test_every_method_is_read_as_if_it_were_the_first(method: bytes, version: by
 @pytest.mark.parametrize("byte", range(256))
 def test_every_byte_of_a_target_is_read_as_if_it_came_first(byte: int, start: bytes) -> None:
     data = head_of(b"PUT %bx%cy?%c HTTP/1.1" % (start, byte, byte))
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     read(intake, GET)
 
-    assert facts(read(intake, data)) == facts(read(Intake(RULES), data))
+    assert facts(read(intake, data)) == facts(read(RequestParser(RULES), data))
 
 
 def test_lines_that_are_repeated_are_the_same_object_and_keep_their_notes() -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     first = must(intake, GET)
     again = must(intake, head_of(b"POST /x HTTP/1.1"))
     another = must(intake, head_of(b"GET / HTTP/1.1", HOST + b"X: y\r\n"))
@@ -222,7 +222,7 @@ def test_lines_that_are_repeated_are_the_same_object_and_keep_their_notes() -> N
 def test_not_more_is_remembered_than_is_worth_it(size: int, *, kept: bool) -> None:
     filler = b"X: " + b"x" * (size - len(HOST) - len(b"X: \r\n\r\n")) + b"\r\n"
     data = head_of(b"GET / HTTP/1.1", HOST + filler)
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     read(intake, GET)
 
     first, again = must(intake, data), must(intake, data)
@@ -231,7 +231,7 @@ def test_not_more_is_remembered_than_is_worth_it(size: int, *, kept: bool) -> No
 
 
 def test_a_target_that_is_too_long_is_refused_above_the_same_lines() -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     read(intake, GET)
 
     found = read(intake, head_of(b"GET /" + b"x" * 100 + b" HTTP/1.1"))
@@ -241,7 +241,7 @@ def test_a_target_that_is_too_long_is_refused_above_the_same_lines() -> None:
 
 @pytest.mark.parametrize("cut", range(1, len(GET)))
 def test_the_same_lines_in_two_packets_are_the_same_lines(cut: int) -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     first = read(intake, GET)
 
     assert read(intake, GET[:cut]) is None
@@ -249,7 +249,7 @@ def test_the_same_lines_in_two_packets_are_the_same_lines(cut: int) -> None:
 
 
 def test_what_follows_repeated_lines_is_not_lost() -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     intake.receive(GET * 3 + b"GET /rest")
     found = [intake.next_head(), intake.next_head(), intake.next_head(), intake.next_head()]
 
@@ -259,7 +259,7 @@ def test_what_follows_repeated_lines_is_not_lost() -> None:
 
 
 def test_nothing_is_remembered_when_it_is_over() -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     read(intake, GET)
     intake.forget()
 

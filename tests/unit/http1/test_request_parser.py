@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from icr_proxy.errors import BadRequestError
 from icr_proxy.http1.request_head import HeadRules
-from icr_proxy.http1.request_parser import Chunked, Framing, Intake, Sized
+from icr_proxy.http1.request_parser import Chunked, Framing, RequestParser, Sized
 
 TRAILERS_MOST = 50
 
@@ -89,7 +89,7 @@ CHUNKS = b"PUT /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n
 LAST = b"GET /4 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
-def taken(intake: Intake) -> list[str | bytes]:
+def taken(intake: RequestParser) -> list[str | bytes]:
     """Give everything that can be taken: targets as text, bodies as bytes."""
     found: list[str | bytes] = []
     while (intake.held and not intake.is_deaf) or intake.framing is not None:
@@ -119,7 +119,7 @@ def joined(parts: list[str | bytes]) -> list[str | bytes]:
 @given(st.lists(st.integers(1, 60), max_size=12))
 def test_pipelined_requests_come_in_their_order(cuts: list[int]) -> None:
     data = b"\r\n" + GET + POST + b"\r\n\r\n" + CHUNKS + GET
-    intake, parts, at = Intake(RULES), [], 0
+    intake, parts, at = RequestParser(RULES), [], 0
     for size in [*cuts, len(data)]:
         intake.receive(data[at : at + size])
         at += size
@@ -129,7 +129,7 @@ def test_pipelined_requests_come_in_their_order(cuts: list[int]) -> None:
 
 
 def test_nothing_follows_the_last_request() -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     intake.receive(LAST + GET)
 
     assert taken(intake) == ["/4"]
@@ -137,7 +137,7 @@ def test_nothing_follows_the_last_request() -> None:
 
 
 def test_what_came_before_a_mistake_is_not_lost() -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     intake.receive(GET + b"garbage\r\n\r\n")
     head = intake.next_head()
 
@@ -148,7 +148,7 @@ def test_what_came_before_a_mistake_is_not_lost() -> None:
 
 
 def test_after_a_malformed_body_nothing_is_understood() -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     intake.receive(CHUNKS.replace(b"GET\r\n0", b"GETS\r\n0"))
     intake.next_head()
 
@@ -158,7 +158,7 @@ def test_after_a_malformed_body_nothing_is_understood() -> None:
 
 
 def test_empty_lines_are_not_the_beginning_of_a_head() -> None:
-    intake = Intake(RULES)
+    intake = RequestParser(RULES)
     intake.receive(b"\r\n" * 1000 + b"\r")
 
     assert intake.next_head() is None
@@ -167,4 +167,4 @@ def test_empty_lines_are_not_the_beginning_of_a_head() -> None:
 
 def test_where_no_body_is_there_is_no_piece_of_it() -> None:
     with pytest.raises(RuntimeError):
-        Intake(RULES).next_piece()
+        RequestParser(RULES).next_piece()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from icr_proxy.http1.response_head import (
     LINES_KEPT,
-    AnswerHead,
-    read_answer_head,
+    ResponseHead,
+    read_response_head,
     read_status_line,
     skip_interim,
 )
@@ -55,8 +55,8 @@ def test_an_api_that_invents_phrases_fills_no_memory() -> None:
         assert line.reason == b"phrase %d" % number
 
 
-def head(*lines: bytes, first: bytes = b"HTTP/1.1 200 OK") -> AnswerHead:
-    read = read_answer_head(b"\r\n".join([first, *lines, b"", b""]))
+def head(*lines: bytes, first: bytes = b"HTTP/1.1 200 OK") -> ResponseHead:
+    read = read_response_head(b"\r\n".join([first, *lines, b"", b""]))
     assert read is not None
     return read
 
@@ -132,7 +132,7 @@ def test_a_head_that_llhttp_takes_says_the_same_to_us(pieces: list[bytes], befor
     if not taken.is_whole:
         return
 
-    read = read_answer_head(data)
+    read = read_response_head(data)
 
     assert read is not None
     assert (read.line.status, read.line.reason) == (parser.get_status_code(), taken.reason)

@@ -6,7 +6,12 @@ import json
 import pytest
 
 from icr_proxy.errors import BadRequestError
-from icr_proxy.injector.admission_review import Kind, Verdict, read_request, write_verdict
+from icr_proxy.injector.admission_review import (
+    AdmissionVerdict,
+    ResourceKind,
+    read_request,
+    write_verdict,
+)
 from tests.support.pods import UID, pod, response_in, review
 
 
@@ -42,13 +47,13 @@ def test_a_review_is_read() -> None:
     found = read_request(json.dumps(review(pod(), dryRun=True)).encode())
 
     assert (found.uid, found.namespace, found.operation) == (UID, "shop", "CREATE")
-    assert found.kind == Kind(version="v1", kind="Pod")
+    assert found.kind == ResourceKind(version="v1", kind="Pod")
     assert found.dry_run is True
     assert json.loads(bytes(found.object)) == pod()
 
 
 def test_what_is_allowed_untouched_has_no_patch() -> None:
-    response = response_in(write_verdict(Verdict(result="untouched"), uid=UID))
+    response = response_in(write_verdict(AdmissionVerdict(result="untouched"), uid=UID))
 
     assert response == {"uid": UID, "allowed": True}
 
@@ -56,13 +61,15 @@ def test_what_is_allowed_untouched_has_no_patch() -> None:
 def test_a_patch_is_in_base64() -> None:
     operation: dict[str, object] = {"op": "remove", "path": "/a"}
 
-    response = response_in(write_verdict(Verdict(result="injected", patch=(operation,)), uid=UID))
+    response = response_in(
+        write_verdict(AdmissionVerdict(result="injected", patch=(operation,)), uid=UID)
+    )
 
     assert json.loads(base64.b64decode(response["patch"])) == [operation]
 
 
 def test_a_refusal_says_why() -> None:
-    verdict = Verdict(result="refused", code=422, message="icr-proxy: no")
+    verdict = AdmissionVerdict(result="refused", code=422, message="icr-proxy: no")
 
     response = response_in(write_verdict(verdict, uid=UID))
 
@@ -71,12 +78,12 @@ def test_a_refusal_says_why() -> None:
 
 
 def test_long_warnings_are_cut_where_the_api_would_cut_them() -> None:
-    verdict = Verdict(result="untouched", warnings=("x" * 300,))
+    verdict = AdmissionVerdict(result="untouched", warnings=("x" * 300,))
 
     assert response_in(write_verdict(verdict, uid=UID))["warnings"] == ["x" * 256]
 
 
 def test_no_pod_can_fill_the_log_by_what_is_wrong_with_it() -> None:
-    verdict = Verdict(result="refused", message="x" * 10_000, warnings=("y",) * 100)
+    verdict = AdmissionVerdict(result="refused", message="x" * 10_000, warnings=("y",) * 100)
 
     assert (len(str(verdict.message)), len(verdict.warnings)) == (2048, 8)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from icr_proxy import __version__
 from icr_proxy.errors import BadRequestError
-from icr_proxy.injector.admission_review import Verdict, read_request
+from icr_proxy.injector.admission_review import AdmissionVerdict, read_request
 from icr_proxy.injector.annotations import ANNOTATIONS, Wish, ours, read_wish
 from icr_proxy.injector.decision import decide, patch
 from icr_proxy.injector.sidecar import Defaults
@@ -32,7 +32,7 @@ PASSING = replace(DEFAULTS, on_conflict="pass")
 CROWDED = pod(ASKED, containers=[{"name": "web", "ports": [{"containerPort": 8080}]}])
 
 
-def about(manifest: object, defaults: Defaults = DEFAULTS, **request: Any) -> Verdict:
+def about(manifest: object, defaults: Defaults = DEFAULTS, **request: Any) -> AdmissionVerdict:
     return decide(read_request(json.dumps(review(manifest, **request)).encode()), defaults)
 
 
@@ -50,7 +50,7 @@ def test_a_second_time_nothing_happens(name: str) -> None:
     """Webhooks are invoked again when another one changed the pod."""
     after = applied(PODS[name], about(PODS[name]).patch)
 
-    assert about(after) == Verdict(
+    assert about(after) == AdmissionVerdict(
         result="already", pod="retire-" if "job" in name else "web-5d8f7c-"
     )
 
@@ -71,7 +71,7 @@ def test_a_copied_mark_is_no_proxy() -> None:
     ],
 )
 def test_a_pod_that_does_not_ask_is_left_alone(manifest: Manifest) -> None:
-    assert about(manifest) == Verdict(result="untouched", pod="web-5d8f7c-")
+    assert about(manifest) == AdmissionVerdict(result="untouched", pod="web-5d8f7c-")
 
 
 @pytest.mark.parametrize("name", ["port", "installation", "inyect"])

@@ -14,7 +14,7 @@ import pytest
 
 from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.injector import webhook as answering
-from icr_proxy.injector.webhook import BODY_MOST, LONG_ONES, Webhook
+from icr_proxy.injector.webhook import BODY_MOST, LONG_ONES, AdmissionWebhook
 from icr_proxy.server.listener import Listener
 from tests.support.app_fixture import RawAnswer, call, read_answer
 from tests.support.pods import ASKED, DEFAULTS, UID, patched, pod, response_in, review
@@ -52,7 +52,7 @@ class Port:
 
 @asynccontextmanager
 async def serving(port: Port) -> AsyncIterator[Port]:
-    webhook = Webhook(DEFAULTS, pem=port.pem, ready=lambda: port.is_ready, log=port)
+    webhook = AdmissionWebhook(DEFAULTS, pem=port.pem, ready=lambda: port.is_ready, log=port)
     listener = Listener(
         "127.0.0.1:0",
         respond=webhook,

@@ -18,7 +18,7 @@ from icr_proxy.net.descriptors import (
     PORT_CONNECTIONS,
     SPARE,
     SPARE_LEAST,
-    Shares,
+    DescriptorShares,
     connections_that_fit,
     is_exhausted,
     open_now,
@@ -63,7 +63,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
 
 
 def test_where_there_is_enough_all_is_as_configured() -> None:
-    assert share(20_000, callers=10_000, upstream=100, ports=2) == Shares(
+    assert share(20_000, callers=10_000, upstream=100, ports=2) == DescriptorShares(
         callers=10_000, upstream=100, port=PORT_CONNECTIONS
     )
 

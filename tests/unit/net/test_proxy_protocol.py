@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from icr_proxy.net.proxy_protocol import LENGTH_MOST, SIGNATURE, Source, examine
+from icr_proxy.net.proxy_protocol import LENGTH_MOST, SIGNATURE, ProxiedSource, examine
 
 TCP4, TCP6, UNIX, UNSPEC, UDP4 = 0x11, 0x21, 0x31, 0x00, 0x12
 PROXY, LOCAL = 0x21, 0x20
@@ -24,10 +24,10 @@ def binary(
     return SIGNATURE + struct.pack("!BBH", command, family, length) + addresses
 
 
-def read(data: bytes) -> tuple[Source, int]:
+def read(data: bytes) -> tuple[ProxiedSource, int]:
     """Feed as a socket would, byte by byte as far as asked; give the end and what was taken."""
     taken = 0
-    while not isinstance(step := examine(data[:taken]), Source):
+    while not isinstance(step := examine(data[:taken]), ProxiedSource):
         assert step > 0
         assert taken + step <= len(data), "asked for more than the header has"
         taken += step
@@ -70,7 +70,7 @@ def read(data: bytes) -> tuple[Source, int]:
     ],
 )
 def test_a_header_says_who_calls(header: bytes, address: str | None) -> None:
-    assert read(header + b"GET / HTTP/1.1\r\n") == (Source(address), len(header))
+    assert read(header + b"GET / HTTP/1.1\r\n") == (ProxiedSource(address), len(header))
 
 
 @pytest.mark.parametrize(

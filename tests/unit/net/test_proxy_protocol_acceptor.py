@@ -14,9 +14,9 @@ import uvloop
 
 from icr_proxy.config.inbound_models import LimitsConfig, TlsConfig
 from icr_proxy.net import proxy_protocol_acceptor
-from icr_proxy.net.tls import TlsDoor
+from icr_proxy.net.tls import ReloadingSslContext
 from icr_proxy.server.connection import peer_of
-from icr_proxy.server.listener import Door, Listener
+from icr_proxy.server.listener import Listener, ListenerOptions
 from icr_proxy.server.response import send_page, text_page
 from tests.support.app_fixture import read_answer, request_head
 from tests.support.certificate_authority import authority, server_certificate, trusting
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from icr_proxy.server.request import Request
-    from icr_proxy.server.response import Answer
+    from icr_proxy.server.response import ResponseWriter
 
 HEADER = b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n"
 BOTH = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -69,7 +69,7 @@ async def stage_with(
     peers: list[str] = []
     refused: list[str] = []
 
-    async def respond(request: Request) -> Answer:
+    async def respond(request: Request) -> ResponseWriter:
         peers.append(peer_of(request).address)
         return await send_page(request, text_page(200, "hello"), closing=True)
 
@@ -80,7 +80,7 @@ async def stage_with(
         limits=LimitsConfig(),
         tag="x-tag",
         logger=logging.getLogger("nobody"),
-        door=Door(
+        door=ListenerOptions(
             fronted_by=trusted,
             front_refused=lambda reason, _peer: refused.append(reason),
             tls=tls,
@@ -204,7 +204,7 @@ def test_the_header_comes_before_the_handshake(
     cert, key = server_certificate().write(tmp_path)
 
     async def scene() -> None:
-        door = TlsDoor(TlsConfig(cert=cert, key=key), key="tls", watcher=Told())
+        door = ReloadingSslContext(TlsConfig(cert=cert, key=key), key="tls", watcher=Told())
         async with stage_with(tls=door) as stage:
             body = await over_tls(stage.port, trusting(authority()))
             plain = await stage.said(HEADER + request_head())

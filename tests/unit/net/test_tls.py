@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from icr_proxy.config.inbound_models import LimitsConfig, TlsConfig
 from icr_proxy.errors import StartError
 from icr_proxy.net.peers import Peer
-from icr_proxy.net.tls import MOST, TlsDoor, read_identity
+from icr_proxy.net.tls import MOST, ReloadingSslContext, read_identity
 from icr_proxy.server.connection import peer_of
-from icr_proxy.server.listener import Door, Listener
+from icr_proxy.server.listener import Listener, ListenerOptions
 from icr_proxy.server.response import send_page, text_page
 from tests.support.app_fixture import pem_of, read_answer, request_head
 from tests.support.certificate_authority import (
@@ -39,9 +39,9 @@ from tests.support.certificate_authority import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
-    from icr_proxy.net.tls import Identity
+    from icr_proxy.net.tls import TlsIdentity
     from icr_proxy.server.request import Request
-    from icr_proxy.server.response import Answer
+    from icr_proxy.server.response import ResponseWriter
 
 KEY = "listeners[0].tls"
 
@@ -223,7 +223,7 @@ class Told:
 
     events: list[str] = field(default_factory=list)
 
-    def certified(self, _identity: Identity, *, renewed: bool) -> None:
+    def certified(self, _identity: TlsIdentity, *, renewed: bool) -> None:
         self.events.append("renewed" if renewed else "first")
 
     def rejected(self, error: StartError) -> None:
@@ -269,11 +269,11 @@ class Stage:
 async def stage_with(tls: TlsConfig) -> AsyncIterator[Stage]:
     told, peers = Told(), list[Peer]()
 
-    async def respond(request: Request) -> Answer:
+    async def respond(request: Request) -> ResponseWriter:
         peers.append(peer_of(request))
         return await send_page(request, text_page(200, "hello"))
 
-    async def refuse(request: Request, _error: object) -> Answer:
+    async def refuse(request: Request, _error: object) -> ResponseWriter:
         return await send_page(request, text_page(400, "no"), closing=True)
 
     listener = Listener(
@@ -283,7 +283,7 @@ async def stage_with(tls: TlsConfig) -> AsyncIterator[Stage]:
         limits=LimitsConfig(),
         tag="x-tag",
         logger=logging.getLogger("nobody"),
-        door=Door(tls=TlsDoor(tls, key="tls", watcher=told)),
+        door=ListenerOptions(tls=ReloadingSslContext(tls, key="tls", watcher=told)),
     )
     await listener.open()
     try:

@@ -11,7 +11,13 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 
-from icr_proxy.net.transport import break_off, is_taken, keep_nothing_back, peer_behind, was_reset
+from icr_proxy.net.transport import (
+    is_taken,
+    keep_nothing_back,
+    peer_of_transport,
+    reset_connection,
+    was_reset,
+)
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -154,7 +160,7 @@ async def test_a_process_behind_a_unix_socket_is_known_by_its_number() -> None:
     ours, theirs = socket.socketpair()
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
 
-    peer = peer_behind(transport, named=None)
+    peer = peer_of_transport(transport, named=None)
 
     assert f"uid={os.getuid()},pid={os.getpid()}" in peer.address
     assert not peer.names
@@ -166,7 +172,7 @@ async def test_the_address_that_a_load_balancer_names_counts() -> None:
     ours, theirs = socket.socketpair()
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
 
-    assert peer_behind(transport, named="192.0.2.1").address == "192.0.2.1"
+    assert peer_of_transport(transport, named="192.0.2.1").address == "192.0.2.1"
     transport.abort()
     theirs.close()
 
@@ -175,7 +181,7 @@ async def test_a_caller_over_tcp_is_known_by_its_address() -> None:
     peers = []
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peers.append(peer_behind(writer.transport, named=None).address)
+        peers.append(peer_of_transport(writer.transport, named=None).address)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -190,7 +196,7 @@ async def test_a_caller_over_tcp_is_known_by_its_address() -> None:
 async def test_what_was_sent_does_not_look_complete() -> None:
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"half of it")
-        break_off(writer.transport)
+        reset_connection(writer.transport)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

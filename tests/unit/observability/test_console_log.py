@@ -5,13 +5,13 @@ import subprocess
 import sys
 
 from icr_proxy.observability.console_log import console_log
-from icr_proxy.observability.log import Lines
+from icr_proxy.observability.log import LineBuffer
 
 SERVICE = """
 import io, sys
 from icr_proxy.config.models import LogsConfig
-from icr_proxy.observability.log import Lines, Threshold, build_log
-lines = Lines(io.BytesIO())
+from icr_proxy.observability.log import LineBuffer, Threshold, build_log
+lines = LineBuffer(io.BytesIO())
 build_log(
     LogsConfig(format="json"), lines=lines, threshold=Threshold("info"), now=lambda: 0.0
 ).info("proxy.started")
@@ -22,7 +22,10 @@ sys.exit("structlog" in sys.modules)
 def test_what_does_not_pass_is_not_written() -> None:
     stream = io.BytesIO()
     log = console_log(
-        Lines(stream), passes=lambda level: level == "error", moment=lambda: "now", colors=False
+        LineBuffer(stream),
+        passes=lambda level: level == "error",
+        moment=lambda: "now",
+        colors=False,
     )
 
     log.info("something.happened")

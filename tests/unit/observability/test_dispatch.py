@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from icr_proxy.observability.dispatch import GATHERED_MOST, Each, Gathering
+from icr_proxy.observability.dispatch import GATHERED_MOST, Each, OutcomeDispatcher
 from icr_proxy.observability.outcome import Outcome
 from tests.support.app_fixture import (
     Visit,
@@ -24,7 +24,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
-        self.gathering = Gathering(
+        self.gathering = OutcomeDispatcher(
             [Each(self._read("one")), Each(self._read("two"))],
             handed_on=lambda: self.heard.append("end"),
             failed=_never,
@@ -79,7 +79,7 @@ async def test_no_more_than_so_many_wait() -> None:
 async def test_a_reader_that_makes_others_look_at_once_hears_nothing_twice() -> None:
     """A log line is written after what waits; the line of a request is a log line."""
     heard: list[Outcome] = []
-    gathering = Gathering([], failed=_never)
+    gathering = OutcomeDispatcher([], failed=_never)
     gathering.readers = [Each(lambda _read: gathering.hand_on()), Each(heard.append)]
     for number in (1, 2):
         gathering(numbered(number))
@@ -99,7 +99,7 @@ async def test_a_reader_that_fails_costs_the_others_nothing(bad: int) -> None:
     readers = [Each(heard.append), Each(heard.append)]
     readers[bad] = Each(fail)
     told: list[Exception] = []
-    gathering = Gathering(readers, failed=told.append)
+    gathering = OutcomeDispatcher(readers, failed=told.append)
     gathering(numbered(1))
     gathering.hand_on()
 
@@ -116,7 +116,7 @@ async def test_a_reader_that_fails_with_one_gets_the_others() -> None:
         heard.append(outcome.request_id)
 
     told: list[Exception] = []
-    gathering = Gathering([Each(read)], failed=told.append)
+    gathering = OutcomeDispatcher([Each(read)], failed=told.append)
     for number in range(5):
         gathering(numbered(number))
     gathering.hand_on()
@@ -132,7 +132,7 @@ async def test_a_reader_that_always_fails_is_given_up() -> None:
 
     heard: list[Outcome] = []
     told: list[Exception] = []
-    gathering = Gathering([Broken(), Each(heard.append)], failed=told.append)
+    gathering = OutcomeDispatcher([Broken(), Each(heard.append)], failed=told.append)
     gathering(numbered(1))
     gathering.hand_on()
 

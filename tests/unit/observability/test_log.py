@@ -12,7 +12,14 @@ from typing import Any, BinaryIO, Literal
 import pytest
 
 from icr_proxy.config.models import LogsConfig
-from icr_proxy.observability.log import Bridge, Lines, Log, Threshold, build_log, where
+from icr_proxy.observability.log import (
+    LineBuffer,
+    Log,
+    StdlibLogHandler,
+    Threshold,
+    build_log,
+    where,
+)
 from icr_proxy.redaction import Secret
 from tests.support.fakes import Heard
 
@@ -27,7 +34,10 @@ def log_to(
     level: str = "debug",
 ) -> Log:
     return build_log(
-        LogsConfig(format=form), lines=Lines(stream), threshold=Threshold(level), now=lambda: NOW
+        LogsConfig(format=form),
+        lines=LineBuffer(stream),
+        threshold=Threshold(level),
+        now=lambda: NOW,
     )
 
 
@@ -67,7 +77,7 @@ def test_every_moment_is_written_as_if_it_were_the_only_one(seconds: tuple[float
     stream, times = io.BytesIO(), iter(seconds)
     log = build_log(
         LogsConfig(format="json"),
-        lines=Lines(stream),
+        lines=LineBuffer(stream),
         threshold=Threshold("info"),
         now=lambda: next(times),
     )
@@ -199,7 +209,7 @@ def test_a_moment_that_rounds_up_to_the_next_second_is_written_as_that() -> None
     stream = io.BytesIO()
     log = build_log(
         LogsConfig(format="json"),
-        lines=Lines(stream),
+        lines=LineBuffer(stream),
         threshold=Threshold("info"),
         now=lambda: 1_700_000_000.9999999,
     )
@@ -303,7 +313,7 @@ def test_the_level_changes_while_running() -> None:
     stream = io.BytesIO()
     threshold = Threshold("info")
     log = build_log(
-        LogsConfig(format="json"), lines=Lines(stream), threshold=threshold, now=lambda: NOW
+        LogsConfig(format="json"), lines=LineBuffer(stream), threshold=threshold, now=lambda: NOW
     )
 
     log.debug("one")
@@ -380,7 +390,7 @@ def test_of_a_deep_error_the_innermost_lines_are_told() -> None:
 
 def library(heard: Heard) -> logging.Logger:
     logger = logging.Logger("aiohttp.server")  # noqa: LOG001 - not in the global tree
-    logger.addHandler(Bridge(heard))
+    logger.addHandler(StdlibLogHandler(heard))
     return logger
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from icr_proxy.config.models import LogsConfig
-from icr_proxy.observability.log import Lines, Threshold, build_log
+from icr_proxy.observability.log import LineBuffer, Threshold, build_log
 from icr_proxy.observability.log_writer import LineStream, LogWriter, plain_notice
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def test_a_line_cut_by_a_full_disk_is_finished_when_there_is_room(tmp_path: Path
 @pytest.mark.parametrize(("form", "shown"), [("json", b'"lines":'), ("console", b"lines=")])
 def test_dropped_lines_are_told_in_the_format_of_the_log(form: str, shown: bytes) -> None:
     with pipe() as (reader, writer):
-        lines = Lines(LogWriter(writer, most=2_000))
+        lines = LineBuffer(LogWriter(writer, most=2_000))
         config = LogsConfig(format=form)  # type: ignore[arg-type]
         log = build_log(config, lines=lines, threshold=Threshold("info"), now=lambda: 0.0)
         assert lines.writer is not None

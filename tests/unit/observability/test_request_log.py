@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from icr_proxy.config.models import LogsConfig
 from icr_proxy.http1.problem import INTERNAL, TABLE
-from icr_proxy.observability.log import Lines, Log, Threshold, build_log
+from icr_proxy.observability.log import LineBuffer, Log, Threshold, build_log
 from icr_proxy.observability.outcome import Outcome, Trace
 from icr_proxy.observability.request_log import WORTH_A_LOOK, RequestLog, Sampling
 from tests.support import fakes
@@ -20,8 +20,8 @@ def outcome(**changed: Any) -> Outcome:
     return fakes.outcome(**facts | changed)
 
 
-def log_to(stream: io.BytesIO, *, level: str = "debug") -> tuple[Lines, Log]:
-    lines = Lines(stream)
+def log_to(stream: io.BytesIO, *, level: str = "debug") -> tuple[LineBuffer, Log]:
+    lines = LineBuffer(stream)
     return lines, build_log(
         LogsConfig(format="json"), lines=lines, threshold=Threshold(level), now=lambda: NOW
     )
@@ -271,7 +271,7 @@ def test_a_line_for_machines_has_the_bytes_of_any_other_line(
     ((_, event, fields),) = heard.lines
     build_log(
         LogsConfig(format="json"),
-        lines=Lines(plain),
+        lines=LineBuffer(plain),
         threshold=Threshold("info"),
         now=lambda: seconds + duration,
     ).info(event, **fields)

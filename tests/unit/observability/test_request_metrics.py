@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
 
-from icr_proxy.observability.metrics import Shown, WithoutCreated
+from icr_proxy.observability.metrics import LazyMetric, WithoutCreated
 from icr_proxy.observability.outcome import Outcome, continue_trace
 from icr_proxy.observability.request_metrics import (
     METHODS,
     SECONDS,
     STATUSES,
+    InstallationCounts,
     InstallationMetrics,
     RequestCounts,
-    Tally,
 )
 from tests.support.fakes import outcome
 
@@ -41,7 +41,7 @@ class Counted:
             *(counts.requests, counts.durations, counts.first_bytes),
             *(counts.bytes, counts.refusals, counts.would_refuse, counts.callers),
         ):
-            self.registry.register(Shown(make))
+            self.registry.register(LazyMetric(make))
 
 
 class Reference:
@@ -144,7 +144,7 @@ def test_an_exemplar_is_of_the_time_at_which_the_request_ended() -> None:
 
 
 def test_a_tally_shows_as_a_counter_would() -> None:
-    tally = Tally("x", "Meaning.", "result")
+    tally = InstallationCounts("x", "Meaning.", "result")
     registry, reference = CollectorRegistry(), CollectorRegistry()
     tally.numbers.update({"one": 2, "none": 0})
     registry.register(tally)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from icr_proxy.config.inbound_models import CallerConfig
 from icr_proxy.config.models import LogsConfig
 from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
-from icr_proxy.observability.log import Lines, Threshold, build_log
-from icr_proxy.policy.caller_auth import MOST_HELD, Callers, Doorkeeper, Known, hash_of
+from icr_proxy.observability.log import LineBuffer, Threshold, build_log
+from icr_proxy.policy.caller_auth import MOST_HELD, AuthThrottle, Callers, KnownCaller, hash_of
 from icr_proxy.policy.operations import match
 from tests.support.app_fixture import Clock
 
@@ -193,8 +193,8 @@ RETIRE = match("POST", "/v1/retire")
 LIST = match("GET", "/projects")
 
 
-def known(**limits: Any) -> Known:
-    return Known(CallerConfig(name="one", **limits))
+def known(**limits: Any) -> KnownCaller:
+    return KnownCaller(CallerConfig(name="one", **limits))
 
 
 def test_without_limits_anything_is() -> None:
@@ -251,11 +251,11 @@ class Door:
     def __post_init__(self) -> None:
         log = build_log(
             LogsConfig(format="json"),
-            lines=Lines(self.stream),
+            lines=LineBuffer(self.stream),
             threshold=Threshold("info"),
             now=self.clock,
         )
-        self.keeper = Doorkeeper(
+        self.keeper = AuthThrottle(
             log=log, count=lambda reason: self.counted.update([reason]), now=self.clock,
             pause=self.pause,
         )  # fmt: skip

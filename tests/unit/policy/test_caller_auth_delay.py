@@ -1,31 +1,33 @@
 import pytest
 
-from icr_proxy.policy.caller_auth import FORGET_SECONDS, MOST_SECONDS, Lateness, neighbourhood
+from icr_proxy.policy.caller_auth import FORGET_SECONDS, MOST_SECONDS, FailureDelay, rate_limit_key
 
 NOW = 1000.0
 
 
-def fail(lateness: Lateness, times: int, *, peer: str = "10.0.0.1", at: float = NOW) -> list[float]:
+def fail(
+    lateness: FailureDelay, times: int, *, peer: str = "10.0.0.1", at: float = NOW
+) -> list[float]:
     return [lateness.fail(peer, now=at)[1] for _ in range(times)]
 
 
 def test_the_first_failure_is_free_and_each_further_one_later() -> None:
-    assert fail(Lateness(), 9) == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert fail(FailureDelay(), 9) == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
 def test_it_never_grows_beyond_the_bound() -> None:
-    assert fail(Lateness(), 5000)[-1] == MOST_SECONDS
+    assert fail(FailureDelay(), 5000)[-1] == MOST_SECONDS
 
 
 def test_failures_are_counted() -> None:
-    lateness = Lateness()
+    lateness = FailureDelay()
     fail(lateness, 4)
 
     assert lateness.fail("10.0.0.1", now=NOW)[0] == 5
 
 
 def test_after_a_quiet_minute_all_is_forgotten() -> None:
-    lateness = Lateness()
+    lateness = FailureDelay()
     fail(lateness, 9)
 
     assert fail(lateness, 1, at=NOW + FORGET_SECONDS) == [5.0]
@@ -33,14 +35,14 @@ def test_after_a_quiet_minute_all_is_forgotten() -> None:
 
 
 def test_addresses_have_their_own() -> None:
-    lateness = Lateness()
+    lateness = FailureDelay()
     fail(lateness, 9)
 
     assert fail(lateness, 1, peer="10.0.0.2") == [0.0]
 
 
 def test_the_memory_is_bounded() -> None:
-    lateness = Lateness(max_entries=3)
+    lateness = FailureDelay(max_entries=3)
 
     for number in range(10):
         lateness.fail(f"10.0.0.{number}", now=NOW)
@@ -60,4 +62,4 @@ def test_the_memory_is_bounded() -> None:
     ],
 )
 def test_whoever_has_one_address_has_its_neighbours(peer: str, place: str) -> None:
-    assert neighbourhood(peer) == place
+    assert rate_limit_key(peer) == place

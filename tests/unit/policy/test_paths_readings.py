@@ -22,7 +22,7 @@ from icr_proxy.errors import BadRequestError
 from icr_proxy.policy import paths
 from icr_proxy.policy import router as routes
 from icr_proxy.policy.caller_auth import hash_of
-from icr_proxy.policy.router import Router, TagReader, Target, take_apart
+from icr_proxy.policy.router import Router, SelectorReader, Target, take_apart
 from tests.fuzz.pathmodels import MODELS, make_target, missed, play
 from tests.support.app_fixture import (
     Visit,
@@ -162,7 +162,8 @@ DOTTED = [
 @pytest.mark.parametrize("target", DOTTED)
 def test_a_dot_segment_is_refused_in_every_disguise(target: str) -> None:
     router = Router(
-        tags=TagReader(installation="X", organization="Y", kinds=("header",)), base_url="https://a"
+        tags=SelectorReader(installation="X", organization="Y", kinds=("header",)),
+        base_url="https://a",
     )
 
     with pytest.raises(BadRequestError):
@@ -388,7 +389,7 @@ def steps(act: Callable[[], object]) -> int:
 @pytest.mark.parametrize("kind", COSTLY)
 def test_a_long_target_costs_at_most_ten_times_a_plain_one(kind: str, form: str) -> None:
     def reads(target: str) -> Callable[[], object]:
-        tags = TagReader(installation="X", organization="Y", kinds=("header", "path"))
+        tags = SelectorReader(installation="X", organization="Y", kinds=("header", "path"))
         router = Router(tags=tags, base_url="https://api.example")
         return lambda: router.read_target("GET", target)
 

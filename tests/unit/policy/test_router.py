@@ -15,7 +15,7 @@ from icr_proxy.errors import (
     PolicyDeniedError,
 )
 from icr_proxy.identifiers import AppSignature, Credential, OnOrganization, TokenKey
-from icr_proxy.policy.router import LONGEST_KEPT, TARGETS_KEPT, Router, TagReader
+from icr_proxy.policy.router import LONGEST_KEPT, TARGETS_KEPT, Router, SelectorReader
 from tests.support.app_fixture import (
     RawAnswer,
     ScriptedUpstream,
@@ -35,7 +35,7 @@ INVENTORY = "/organizations/org-1/inventory"
 
 
 def router(base_url: str = API, **options: Any) -> Router:
-    tags = TagReader(
+    tags = SelectorReader(
         installation=TAG.decode(),
         organization=ORGANIZATION.decode(),
         kinds=options.pop("kinds", ("header",)),

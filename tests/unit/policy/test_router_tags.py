@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from icr_proxy.errors import InstallationInvalidError
 from icr_proxy.policy.paths import is_app_path
-from icr_proxy.policy.router import Header, Tag, TagReader
+from icr_proxy.policy.router import Header, Selector, SelectorReader
 
 BY_ID, BY_ORGANIZATION = "X-ICR-Installation-Id", "X-ICR-Organization-Id"
 ALL = ("header", "path", "userinfo")
@@ -25,8 +25,8 @@ REFUSALS = re.compile(
 )
 
 
-def reader(*kinds: str) -> TagReader:
-    return TagReader(installation=BY_ID, organization=BY_ORGANIZATION, kinds=kinds)
+def reader(*kinds: str) -> SelectorReader:
+    return SelectorReader(installation=BY_ID, organization=BY_ORGANIZATION, kinds=kinds)
 
 
 def by_id(value: bytes, *, name: bytes = BY_ID.encode()) -> Header:
@@ -45,11 +45,13 @@ def basic(user: bytes, *, scheme: bytes = b"Basic") -> Header:
     return authorization(scheme + b" " + b64encode(user))
 
 
-def read(*headers: Header, kinds: tuple[str, ...] = ALL, prefix: Tag | None = None) -> Tag | None:
+def read(
+    *headers: Header, kinds: tuple[str, ...] = ALL, prefix: Selector | None = None
+) -> Selector | None:
     return reader(*kinds).read(headers, prefix=prefix)
 
 
-def refusal(*headers: Header, kinds: tuple[str, ...] = ALL, prefix: Tag | None = None) -> str:
+def refusal(*headers: Header, kinds: tuple[str, ...] = ALL, prefix: Selector | None = None) -> str:
     with pytest.raises(InstallationInvalidError) as caught:
         read(*headers, kinds=kinds, prefix=prefix)
     return caught.value.detail
@@ -61,17 +63,17 @@ def refusal(*headers: Header, kinds: tuple[str, ...] = ALL, prefix: Tag | None =
 @pytest.mark.parametrize(
     ("header", "tag"),
     [
-        (by_id(b"in-1"), Tag(installation="in-1")),
-        (by_id(b"in-1", name=b"x-icr-installation-id"), Tag(installation="in-1")),
-        (by_id(b"in-1", name=b"X-ICR-INSTALLATION-ID"), Tag(installation="in-1")),
-        (by_organization(b"org-1"), Tag(organization="org-1")),
+        (by_id(b"in-1"), Selector(installation="in-1")),
+        (by_id(b"in-1", name=b"x-icr-installation-id"), Selector(installation="in-1")),
+        (by_id(b"in-1", name=b"X-ICR-INSTALLATION-ID"), Selector(installation="in-1")),
+        (by_organization(b"org-1"), Selector(organization="org-1")),
         (by_id(b"in-1", name=b"X_ICR_Installation_Id"), None),
         (by_id(b"in-1", name=b"X-ICR-Installation-Id2"), None),
         ((b"Accept", b"in-1"), None),
     ],
     ids=["installation", "lower", "upper", "organization", "underscores", "longer", "other"],
 )
-def test_a_header_names_it(header: Header, tag: Tag | None) -> None:
+def test_a_header_names_it(header: Header, tag: Selector | None) -> None:
     assert read(header) == tag
 
 
@@ -132,7 +134,7 @@ def test_a_header_that_is_not_accepted_is_refused_and_not_passed_over(header: He
     ids=ascii,
 )
 def test_a_prefix_is_cut_off_and_the_rest_kept_byte_for_byte(target: str, rest: str) -> None:
-    assert reader("path").cut(target) == (rest, Tag(installation="in-1"))
+    assert reader("path").cut(target) == (rest, Selector(installation="in-1"))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_a_second_prefix_names_nobody() -> None:
     """Only the first was written by who set the base URL; what follows is the tool's own path."""
     rest, tag = reader("path").cut("/~in-1/~in-2/app")
 
-    assert (rest, tag) == ("/~in-2/app", Tag(installation="in-1"))
+    assert (rest, tag) == ("/~in-2/app", Selector(installation="in-1"))
 
 
 # -- by the user part of the URL ------------------------------------------------------------------
@@ -225,7 +227,9 @@ def test_beside_a_callers_key_the_user_is_the_installation(
     given: bytes, installation: str | None
 ) -> None:
     """The key was looked at before; here it is only in the way."""
-    tags = TagReader(installation=BY_ID, organization="X-Org", kinds=["userinfo"], passwords=True)
+    tags = SelectorReader(
+        installation=BY_ID, organization="X-Org", kinds=["userinfo"], passwords=True
+    )
 
     found = tags.read([(b"Authorization", b"Basic " + b64encode(given))], prefix=None)
 
@@ -234,7 +238,9 @@ def test_beside_a_callers_key_the_user_is_the_installation(
 
 @pytest.mark.parametrize("given", [b":", b"a/b:icrp_key", b"in-1"])
 def test_what_stands_beside_a_key_is_an_id_or_nothing(given: bytes) -> None:
-    tags = TagReader(installation=BY_ID, organization="X-Org", kinds=["userinfo"], passwords=True)
+    tags = SelectorReader(
+        installation=BY_ID, organization="X-Org", kinds=["userinfo"], passwords=True
+    )
 
     with pytest.raises(InstallationInvalidError, match="user part"):
         tags.read([(b"Authorization", b"Basic " + b64encode(given))], prefix=None)
@@ -242,7 +248,7 @@ def test_what_stands_beside_a_key_is_an_id_or_nothing(given: bytes) -> None:
 
 @pytest.mark.parametrize("scheme", [b"Basic", b"basic", b"BASIC", b"Basic   "])
 def test_the_user_part_of_a_url_names_it(scheme: bytes) -> None:
-    assert read(basic(b"in-1:", scheme=scheme)) == Tag(installation="in-1")
+    assert read(basic(b"in-1:", scheme=scheme)) == Selector(installation="in-1")
 
 
 @pytest.mark.parametrize(
@@ -312,31 +318,31 @@ def test_a_user_part_stands_alone(other: Header) -> None:
     ("headers", "prefix"),
     [
         ((by_id(b"in-1"), basic(b"in-1:")), None),
-        ((by_id(b"in-1"),), Tag(installation="in-1")),
-        ((basic(b"in-1:"),), Tag(installation="in-1")),
-        ((by_id(b"in-1"), basic(b"in-1:")), Tag(installation="in-1")),
-        ((), Tag(installation="in-1")),
+        ((by_id(b"in-1"),), Selector(installation="in-1")),
+        ((basic(b"in-1:"),), Selector(installation="in-1")),
+        ((by_id(b"in-1"), basic(b"in-1:")), Selector(installation="in-1")),
+        ((), Selector(installation="in-1")),
     ],
     ids=["header+user", "header+path", "user+path", "all", "path"],
 )
-def test_tags_that_agree_are_one(headers: tuple[Header, ...], prefix: Tag | None) -> None:
-    assert read(*headers, prefix=prefix) == Tag(installation="in-1")
+def test_tags_that_agree_are_one(headers: tuple[Header, ...], prefix: Selector | None) -> None:
+    assert read(*headers, prefix=prefix) == Selector(installation="in-1")
 
 
 @pytest.mark.parametrize(
     ("headers", "prefix"),
     [
         ((by_id(b"in-1"), basic(b"in-2:")), None),
-        ((by_id(b"in-1"),), Tag(installation="in-2")),
-        ((by_id(b"in-1"),), Tag(installation="IN-1")),
-        ((basic(b"in-1:"),), Tag(installation="in-2")),
+        ((by_id(b"in-1"),), Selector(installation="in-2")),
+        ((by_id(b"in-1"),), Selector(installation="IN-1")),
+        ((basic(b"in-1:"),), Selector(installation="in-2")),
         ((by_id(b"in-1"), by_organization(b"org-1")), None),
         ((by_id(b"in-1"), by_organization(b"in-1")), None),
-        ((by_organization(b"org-1"),), Tag(installation="in-1")),
+        ((by_organization(b"org-1"),), Selector(installation="in-1")),
     ],
     ids=["header+user", "header+path", "case", "user+path", "org", "org same text", "org+path"],
 )
-def test_tags_that_differ_are_refused(headers: tuple[Header, ...], prefix: Tag | None) -> None:
+def test_tags_that_differ_are_refused(headers: tuple[Header, ...], prefix: Selector | None) -> None:
     told = refusal(*headers, prefix=prefix)
 
     assert told == "the request names its installation in ways that differ"
@@ -346,7 +352,7 @@ def test_tags_that_differ_are_refused(headers: tuple[Header, ...], prefix: Tag |
     "bad", [by_id(b"null"), by_organization(b""), basic(b"in-1:x")], ids=["id", "org", "user"]
 )
 def test_an_unreadable_tag_is_not_passed_over_for_a_good_one(bad: Header) -> None:
-    assert REFUSALS.fullmatch(refusal(bad, prefix=Tag(installation="in-1")))
+    assert REFUSALS.fullmatch(refusal(bad, prefix=Selector(installation="in-1")))
 
 
 # -- whatever comes -------------------------------------------------------------------------------
@@ -395,7 +401,7 @@ def is_fit(found: object) -> bool:
     """
     if isinstance(found, InstallationInvalidError):
         return bool(REFUSALS.fullmatch(found.detail)) and found.__context__ is None
-    if not isinstance(found, Tag):
+    if not isinstance(found, Selector):
         return False
     [name] = {found.installation, found.organization} - {None}
     return re.fullmatch("[A-Za-z0-9_-]{1,64}", str(name)) is not None

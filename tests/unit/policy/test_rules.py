@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 
 from icr_proxy.policy import operations, paths
-from icr_proxy.policy.rules import ALLOWED, Decision, Policy, Rule, Subject
+from icr_proxy.policy.rules import ALLOWED, Policy, PolicyDecision, PolicyRule, Subject
 
 
 def _subject(
@@ -36,7 +36,7 @@ def _deny(
     listeners: tuple[str, ...] = (),
     callers: tuple[str, ...] = (),
 ) -> Policy:
-    rule = Rule(
+    rule = PolicyRule(
         name="no",
         action="deny",
         operations=operations,
@@ -60,7 +60,7 @@ def test_no_rules_allow_everything_at_once(mode: Literal["enforce", "report"]) -
 def test_the_default_decides_what_no_rule_does() -> None:
     decision = Policy(default="deny").decide(_subject())
 
-    assert decision == Decision(allowed=False, rule="default", enforced=True)
+    assert decision == PolicyDecision(allowed=False, rule="default", enforced=True)
 
 
 # -- read_only ----------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_read_only_lets_nothing_through_that_may_change_state(
 
 
 def test_no_rule_opens_what_read_only_closes() -> None:
-    policy = Policy(read_only=True, rules=(Rule(name="all", action="allow"),))
+    policy = Policy(read_only=True, rules=(PolicyRule(name="all", action="allow"),))
 
     assert not policy.decide(_subject("POST", "/v1/retire")).allowed
     assert policy.decide(_subject("GET", "/projects")).rule == "all"
@@ -115,26 +115,26 @@ def test_no_rule_opens_what_read_only_closes() -> None:
         pytest.param(Policy(mode="report", read_only=True), "read-only", id="read-only"),
         pytest.param(Policy(mode="report", default="deny"), "default", id="default"),
         pytest.param(
-            Policy(mode="report", rules=(Rule(name="no", action="deny"),)), "no", id="rule"
+            Policy(mode="report", rules=(PolicyRule(name="no", action="deny"),)), "no", id="rule"
         ),
     ],
 )
 def test_report_mode_says_what_it_would_refuse(policy: Policy, rule: str) -> None:
     decision = policy.decide(_subject("POST", "/v1/retire"))
 
-    assert decision == Decision(allowed=False, rule=rule, enforced=False)
+    assert decision == PolicyDecision(allowed=False, rule=rule, enforced=False)
     assert not decision.refuses
 
 
 @pytest.mark.parametrize(
     ("decision", "refuses"),
     [
-        pytest.param(Decision(allowed=False, rule="x", enforced=True), True, id="denied"),
-        pytest.param(Decision(allowed=False, rule="x", enforced=False), False, id="reported"),
+        pytest.param(PolicyDecision(allowed=False, rule="x", enforced=True), True, id="denied"),
+        pytest.param(PolicyDecision(allowed=False, rule="x", enforced=False), False, id="reported"),
         pytest.param(ALLOWED, False, id="allowed"),
     ],
 )
-def test_only_an_enforced_denial_refuses(decision: Decision, *, refuses: bool) -> None:
+def test_only_an_enforced_denial_refuses(decision: PolicyDecision, *, refuses: bool) -> None:
     assert decision.refuses is refuses
 
 
@@ -144,10 +144,10 @@ def test_only_an_enforced_denial_refuses(decision: Decision, *, refuses: bool) -
 def test_the_first_rule_that_matches_decides() -> None:
     policy = Policy(
         rules=(
-            Rule(name="not-here", action="deny", listeners=("other",)),
-            Rule(name="retire", action="allow", operations=("v1.retire",)),
-            Rule(name="v1", action="deny", operations=("v1.*",)),
-            Rule(name="retire-again", action="deny", operations=("v1.retire",)),
+            PolicyRule(name="not-here", action="deny", listeners=("other",)),
+            PolicyRule(name="retire", action="allow", operations=("v1.retire",)),
+            PolicyRule(name="v1", action="deny", operations=("v1.*",)),
+            PolicyRule(name="retire-again", action="deny", operations=("v1.retire",)),
         ),
         default="deny",
     )
@@ -195,7 +195,7 @@ def test_the_first_rule_that_matches_decides() -> None:
     ],
 )
 def test_a_rule_matches_when_all_that_is_given_matches(policy: Policy, subject: Subject) -> None:
-    assert policy.decide(subject) == Decision(allowed=False, rule="no", enforced=True)
+    assert policy.decide(subject) == PolicyDecision(allowed=False, rule="no", enforced=True)
 
 
 @pytest.mark.parametrize(
@@ -282,48 +282,48 @@ def test_any_of_several_paths_will_do() -> None:
     ("rule", "problem"),
     [
         pytest.param(
-            Rule(name="", action="deny"),
+            PolicyRule(name="", action="deny"),
             "rule '': needs a name of its own, not read-only or default",
             id="no-name",
         ),
         pytest.param(
-            Rule(name="read-only", action="deny"),
+            PolicyRule(name="read-only", action="deny"),
             "rule 'read-only': needs a name of its own, not read-only or default",
             id="name-taken",
         ),
         pytest.param(
-            Rule(name="x", action="deny", operations=("v1.retier",)),
+            PolicyRule(name="x", action="deny", operations=("v1.retier",)),
             "rule 'x': no operation matches 'v1.retier'; did you mean 'v1.retire'?",
             id="operation-misspelt",
         ),
         pytest.param(
-            Rule(name="x", action="deny", operations=("V1.retire",)),
+            PolicyRule(name="x", action="deny", operations=("V1.retire",)),
             "rule 'x': no operation matches 'V1.retire'; did you mean 'v1.retire'?",
             id="operations-have-a-case",
         ),
         pytest.param(
-            Rule(name="x", action="deny", operations=("",)),
+            PolicyRule(name="x", action="deny", operations=("",)),
             "rule 'x': no operation matches ''",
             id="operation-like-no-other",
         ),
         pytest.param(
-            Rule(name="x", action="deny", paths=("projects",)),
+            PolicyRule(name="x", action="deny", paths=("projects",)),
             "rule 'x': no path can match 'projects'; did you mean '/projects'?",
             id="path-without-slash",
         ),
         pytest.param(
-            Rule(name="x", action="deny", paths=("/projects?x=*",)),
+            PolicyRule(name="x", action="deny", paths=("/projects?x=*",)),
             "rule 'x': no path can match '/projects?x=*'; did you mean '/projects'?",
             id="path-with-query",
         ),
         pytest.param(
-            Rule(name="x", action="deny", paths=("/a//b",)),
+            PolicyRule(name="x", action="deny", paths=("/a//b",)),
             "rule 'x': no path can match '/a//b'; did you mean '/a/b'?",
             id="path-with-empty-segment",
         ),
     ],
 )
-def test_a_rule_that_cannot_match_is_an_error(rule: Rule, problem: str) -> None:
+def test_a_rule_that_cannot_match_is_an_error(rule: PolicyRule, problem: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011 - all of its text is compared
         Policy(rules=(rule,))
 
@@ -332,8 +332,8 @@ def test_a_rule_that_cannot_match_is_an_error(rule: Rule, problem: str) -> None:
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     rules = (
-        Rule(name="x", action="deny", operations=("zzz.retire",)),
-        Rule(name="x", action="deny", paths=("x",)),
+        PolicyRule(name="x", action="deny", operations=("zzz.retire",)),
+        PolicyRule(name="x", action="deny", paths=("x",)),
     )
 
     with pytest.raises(ValueError, match="zzz") as raised:

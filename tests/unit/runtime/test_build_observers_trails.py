@@ -7,7 +7,7 @@ from pathlib import Path
 
 from icr_proxy.clock import SYSTEM_CLOCKS
 from icr_proxy.config.models import AuditConfig
-from icr_proxy.observability.log import Lines, Threshold, build_log
+from icr_proxy.observability.log import LineBuffer, Threshold, build_log
 from icr_proxy.observability.metrics import Metrics
 from icr_proxy.runtime.build_observers import build_auditing
 from tests.support.app_fixture import config_for
@@ -23,7 +23,7 @@ def test_off_there_is_no_trail_and_on_there_is(tmp_path: Path) -> None:
     for audit in (AuditConfig(), AuditConfig(directory=tmp_path)):
         config = config_for("http://127.0.0.1:1", audit=audit)
         log = build_log(
-            config.logs, lines=Lines(io.BytesIO()), threshold=Threshold("info"),
+            config.logs, lines=LineBuffer(io.BytesIO()), threshold=Threshold("info"),
             now=SYSTEM_CLOCKS.now,
         )  # fmt: skip
         made.append(

@@ -127,11 +127,11 @@ def test_what_is_left_out_would_be_there_otherwise(name: str) -> None:
 DATACLASSES = (
     *(
         "credentials.access_token.AccessToken",
-        "credentials.app_client.AppAnswer",
+        "credentials.app_client.AppResponse",
         "credentials.access_token.CachedToken",
-        "policy.rules.Rule",
+        "policy.rules.PolicyRule",
     ),
-    "config.spec.Key",
+    "config.spec.KeySpec",
 )
 FIND_DATACLASSES = """
 import dataclasses, icr_proxy.runtime.process

@@ -19,7 +19,7 @@ from icr_proxy.errors import (
     StartError,
 )
 from icr_proxy.identifiers import TokenKey
-from icr_proxy.net.tls import Identity, new_context
+from icr_proxy.net.tls import TlsIdentity, new_context
 from icr_proxy.observability.metrics import Metrics
 from icr_proxy.redaction import Secret
 from icr_proxy.runtime.watchers import (
@@ -32,7 +32,7 @@ from icr_proxy.runtime.watchers import (
     TokenReports,
     TrustReports,
 )
-from icr_proxy.upstream.circuit_breaker import Circuit
+from icr_proxy.upstream.circuit_breaker import CircuitBreaker
 from tests.support.fakes import Heard
 
 ONE = TokenKey("in-1")
@@ -301,8 +301,8 @@ def test_a_certificate_that_cannot_be_used_is_told_loudly(heard: Heard) -> None:
     ]
 
 
-def identity(begins_at: float, expires_at: float) -> Identity:
-    return Identity(context=new_context(), begins_at=begins_at, expires_at=expires_at)
+def identity(begins_at: float, expires_at: float) -> TlsIdentity:
+    return TlsIdentity(context=new_context(), begins_at=begins_at, expires_at=expires_at)
 
 
 def test_connections_without_a_proxy_header_are_counted_and_told_once_of_each_kind(
@@ -350,7 +350,7 @@ def test_what_becomes_of_connections_is_counted(metrics: Metrics) -> None:
 def test_every_change_of_the_circuit_is_counted_and_told(metrics: Metrics) -> None:
     heard = Heard()
     reports = CircuitReports(log=heard, metrics=metrics)
-    circuit = Circuit(failures=1, pause=5.0, random=lambda: 0.0, moved=reports.moved)
+    circuit = CircuitBreaker(failures=1, pause=5.0, random=lambda: 0.0, moved=reports.moved)
 
     circuit.failed(circuit.admit(now=0.0, is_light=True), now=0.0)
     circuit.admit(now=5.0, is_light=True)

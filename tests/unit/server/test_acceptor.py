@@ -15,13 +15,13 @@ import pytest
 import uvloop
 
 from icr_proxy.config.inbound_models import LimitsConfig, TlsConfig
-from icr_proxy.net.tls import TlsDoor
+from icr_proxy.net.tls import ReloadingSslContext
 from icr_proxy.server import acceptor
 from icr_proxy.server.acceptor import BATCH_BEYOND, Acceptor
-from icr_proxy.server.limits import Place, Places
-from icr_proxy.server.listener import Door, Listener
+from icr_proxy.server.limits import ConnectionLimit, ConnectionSlot
+from icr_proxy.server.listener import Listener, ListenerOptions
 from icr_proxy.server.request import Request
-from icr_proxy.server.response import Answer, send_page, text_page
+from icr_proxy.server.response import ResponseWriter, send_page, text_page
 from tests.support.app_fixture import read_answer, request_head
 from tests.support.certificate_authority import authority, server_certificate, trusting
 from tests.unit.net.test_tls import Told
@@ -30,13 +30,17 @@ Run = Callable[[Awaitable[None]], None]
 BOTH = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 
 
-async def respond(request: Request) -> Answer:
+async def respond(request: Request) -> ResponseWriter:
     return await send_page(request, text_page(200, "hello"), closing=False)
 
 
 @asynccontextmanager
 async def listening(
-    places: Places, *, bind: str = "127.0.0.1:0", door: Door | None = None, evicts: bool = False
+    places: ConnectionLimit,
+    *,
+    bind: str = "127.0.0.1:0",
+    door: ListenerOptions | None = None,
+    evicts: bool = False,
 ) -> AsyncIterator[Listener]:
     listener = Listener(
         bind,
@@ -45,7 +49,7 @@ async def listening(
         limits=LimitsConfig(),
         tag="x-tag",
         logger=logging.getLogger("nobody"),
-        door=door or Door(),
+        door=door or ListenerOptions(),
         places=places,
         evicts=evicts,
     )
@@ -69,12 +73,12 @@ async def rest_of(reader: asyncio.StreamReader) -> bytes:
     return b""
 
 
-def door_for(kind: str, folder: Path) -> Door:
+def door_for(kind: str, folder: Path) -> ListenerOptions:
     tls = None
     if kind == "tls":
         cert, key = server_certificate().write(folder)
-        tls = TlsDoor(TlsConfig(cert=cert, key=key), key="tls", watcher=Told())
-    return Door(tls=tls, fronted_by=("127.0.0.0/8",) if kind == "fronted" else None)
+        tls = ReloadingSslContext(TlsConfig(cert=cert, key=key), key="tls", watcher=Told())
+    return ListenerOptions(tls=tls, fronted_by=("127.0.0.0/8",) if kind == "fronted" else None)
 
 
 @BOTH
@@ -85,7 +89,7 @@ def test_whoever_says_nothing_counts_from_the_beginning(
     """In the TLS handshake or before the PROXY header, they took descriptors without a bound."""
 
     async def scene() -> None:
-        places = Places(2)
+        places = ConnectionLimit(2)
         bind = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
         async with listening(places, bind=bind, door=door_for(kind, tmp_path)) as listener:
             silent = [await connect(listener) for _ in range(2)]
@@ -105,7 +109,7 @@ def test_whoever_says_nothing_counts_from_the_beginning(
 @BOTH
 def test_a_handshake_that_fails_leaves_its_place(run: Run, tmp_path: Path) -> None:
     async def scene() -> None:
-        places = Places(1)
+        places = ConnectionLimit(1)
         async with listening(places, door=door_for("tls", tmp_path)) as listener:
             for _ in range(3):
                 reader, writer = await connect(listener)
@@ -136,7 +140,7 @@ def test_where_idle_connections_are_evicted_nobody_is_kept_out(
     """So that whoever holds connections to the admin port does not fail its probes."""
 
     async def scene() -> None:
-        places = Places(4)
+        places = ConnectionLimit(4)
         bind = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
         door = door_for(kind, tmp_path)
         async with listening(places, bind=bind, door=door, evicts=True) as listener:
@@ -191,7 +195,7 @@ def test_without_descriptors_accepting_waits_and_goes_on(
     heard: list[str] = []
 
     class Hello(asyncio.Protocol):
-        def __init__(self, place: Place) -> None:
+        def __init__(self, place: ConnectionSlot) -> None:
             self._place = place
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -202,7 +206,7 @@ def test_without_descriptors_accepting_waits_and_goes_on(
             self._place.leave()
 
     async def scene() -> None:
-        places = Places(1)
+        places = ConnectionLimit(1)
         listening = Failing()
         listening.left = [number] * 4
         listening.bind(("127.0.0.1", 0))
@@ -238,7 +242,10 @@ async def test_closing_while_it_waits_ends_the_waiting(monkeypatch: pytest.Monke
     listening.listen()
     listening.left.reverse()
     accepting = Acceptor(
-        listening, serve=lambda _named, _place: asyncio.Protocol(), places=Places(1), options={}
+        listening,
+        serve=lambda _named, _place: asyncio.Protocol(),
+        places=ConnectionLimit(1),
+        options={},
     )
     _, writer = await asyncio.open_connection(*listening.getsockname())
     while listening.tries < 2:  # noqa: ASYNC110  # nobody is told

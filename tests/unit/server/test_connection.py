@@ -17,7 +17,7 @@ from icr_proxy.errors import CallerTimeoutError
 from icr_proxy.server import connection as turns
 from icr_proxy.server.listener import Listener
 from icr_proxy.server.request import Request
-from icr_proxy.server.response import Answer
+from icr_proxy.server.response import ResponseWriter
 from tests.support.app_fixture import TAG, read_answer, request_head
 
 Run = Callable[[Awaitable[None]], None]
@@ -25,8 +25,8 @@ LEFT_BEHIND: ContextVar[str] = ContextVar("left_behind", default="nothing")
 on_both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 
 
-async def answer(request: Request, body: bytes = b"ok") -> Answer:
-    made = Answer(request, timeout=5, closing=lambda: False)
+async def answer(request: Request, body: bytes = b"ok") -> ResponseWriter:
+    made = ResponseWriter(request, timeout=5, closing=lambda: False)
     made.begin(status=200, reason=b"OK", headers=[(b"Content-Length", b"%d" % len(body))])
     await made.write(body)
     await made.end()
@@ -35,11 +35,11 @@ async def answer(request: Request, body: bytes = b"ok") -> Answer:
 
 @asynccontextmanager
 async def listening(
-    respond: Callable[[Request], Awaitable[Answer]],
+    respond: Callable[[Request], Awaitable[ResponseWriter]],
 ) -> AsyncIterator[tuple[Listener, asyncio.StreamReader, asyncio.StreamWriter]]:
     """Give a listener that answers so, and a connection to it."""
 
-    async def refuse(request: Request, _error: object) -> Answer:
+    async def refuse(request: Request, _error: object) -> ResponseWriter:
         return await answer(request, b"refused")
 
     listener = Listener(
@@ -65,7 +65,7 @@ async def listening(
 def test_all_requests_of_a_connection_are_served_by_one_task(run: Run) -> None:
     tasks, before = [], []
 
-    async def respond(request: Request) -> Answer:
+    async def respond(request: Request) -> ResponseWriter:
         tasks.append(asyncio.current_task())
         before.append(LEFT_BEHIND.get())
         LEFT_BEHIND.set("something")
@@ -89,7 +89,7 @@ def test_whoever_reads_a_body_hears_that_its_caller_has_left(run: Run) -> None:
     ended: list[BaseException] = []
     reached = asyncio.Event()
 
-    async def respond(request: Request) -> Answer:
+    async def respond(request: Request) -> ResponseWriter:
         reached.set()
         try:
             while True:
@@ -113,7 +113,7 @@ def test_whoever_reads_a_body_hears_that_its_caller_has_left(run: Run) -> None:
 
 @on_both_loops
 def test_a_listener_that_closes_waits_a_moment_for_an_answer_under_way(run: Run) -> None:
-    async def respond(request: Request) -> Answer:
+    async def respond(request: Request) -> ResponseWriter:
         reached.set()
         await go.wait()
         return await answer(request)
@@ -134,7 +134,7 @@ def test_a_listener_that_closes_waits_a_moment_for_an_answer_under_way(run: Run)
 
 @on_both_loops
 def test_a_listener_that_closes_does_not_wait_for_ever(run: Run) -> None:
-    async def respond(_request: Request) -> Answer:
+    async def respond(_request: Request) -> ResponseWriter:
         reached.set()
         try:
             await asyncio.Event().wait()
@@ -178,7 +178,7 @@ def test_a_caller_that_reads_only_after_it_has_sent_gets_an_early_answer(
 ) -> None:
     """RFC 9112, 9.6: closed with unread bytes, the connection would be reset (yarp#1501)."""
 
-    async def respond(request: Request) -> Answer:
+    async def respond(request: Request) -> ResponseWriter:
         if request.body_exists:  # and a part of it has come, so that somebody waits for the rest
             reading = asyncio.ensure_future(request.content.readany())
             await asyncio.sleep(0)
@@ -260,7 +260,7 @@ async def test_an_unread_body_that_was_whole_does_not_end_the_connection() -> No
 async def test_nothing_follows_a_request_that_could_not_be_ended(
     error: Exception, logged: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def respond(request: Request) -> Answer:
+    async def respond(request: Request) -> ResponseWriter:
         await request.content.readany()
         raise error
 
@@ -283,7 +283,7 @@ class Nowhere(asyncio.Transport):
 
 
 async def test_a_connection_that_ends_before_its_first_turn_serves_nobody() -> None:
-    async def respond(_request: Request) -> Answer:
+    async def respond(_request: Request) -> ResponseWriter:
         raise AssertionError
 
     async with listening(respond) as (listener, _, _writer):

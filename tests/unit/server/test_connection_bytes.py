@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.server.connection import WAITING_MOST, CallerConnection
+from icr_proxy.server.connection import WAITING_MOST, ClientConnection
 from icr_proxy.server.listener import Listener
 from tests.support.app_fixture import (
     TAG,
@@ -505,7 +505,7 @@ async def test_a_pipeline_is_not_read_far_ahead() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(writer.drain(), 0.5)
         [connection] = proxy.app.parts.listeners[0]._server.connections
-        assert isinstance(connection, CallerConnection)
+        assert isinstance(connection, ClientConnection)
         assert len(connection._messages) <= WAITING_MOST
         assert len(connection._intake.held) <= 1 << 19
         go.set()

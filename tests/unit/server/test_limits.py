@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from icr_proxy.server.limits import Places
+from icr_proxy.server.limits import ConnectionLimit
 
 
 def test_a_place_that_is_given_back_can_be_taken_again() -> None:
     heard: list[str] = []
-    places = Places(2, arrived=heard.append)
+    places = ConnectionLimit(2, arrived=heard.append)
 
     first, second, third = [places.take() for _ in range(3)]
     assert first is not None
@@ -23,11 +23,11 @@ def test_a_place_that_is_given_back_can_be_taken_again() -> None:
 
 
 def test_nobody_has_to_listen() -> None:
-    assert Places(1).take() is not None
+    assert ConnectionLimit(1).take() is not None
 
 
 def test_a_place_beyond_the_limit_is_left_like_any_other() -> None:
-    places = Places(1)
+    places = ConnectionLimit(1)
     first, second = places.take(), places.take(beyond=True)
     assert first is not None
     assert second is not None

@@ -17,7 +17,7 @@ from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.errors import BindError
 from icr_proxy.net.peers import Peer
 from icr_proxy.server.connection import peer_of
-from icr_proxy.server.listener import ORDINARY, Door, Listener
+from icr_proxy.server.listener import ORDINARY, Listener, ListenerOptions
 from icr_proxy.server.response import send_page, text_page
 from tests.support.app_fixture import TAG, config_for, read_answer, request_head, running
 
@@ -58,7 +58,7 @@ async def test_a_listener_that_stops_accepting_ends_idle_connections() -> None:
             await asyncio.open_connection("127.0.0.1", proxy.port)
 
 
-def bare_listener(*, bind: str, respond: Any = None, door: Door = ORDINARY) -> Listener:
+def bare_listener(*, bind: str, respond: Any = None, door: ListenerOptions = ORDINARY) -> Listener:
     return Listener(
         bind,
         respond=respond,
@@ -126,7 +126,7 @@ async def test_what_a_socket_of_systemds_is_bound_to_must_be_meant(
     passed = socket.create_server((host, 0))
     passed.setblocking(False)
     port = passed.getsockname()[1]
-    door = Door(may_be_reached=may_be_reached, passed=lambda _name: [passed])
+    door = ListenerOptions(may_be_reached=may_be_reached, passed=lambda _name: [passed])
     listener = bare_listener(bind="systemd:web", door=door)
 
     if opens:

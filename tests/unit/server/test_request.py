@@ -20,7 +20,7 @@ from icr_proxy.errors import (
     ProxyError,
 )
 from icr_proxy.http1.request_head import HeadRules, read_head
-from icr_proxy.server.request import PACE, CallerBody, Request, unreadable
+from icr_proxy.server.request import PACE, ClientBody, Request, unreadable
 from tests.support.app_fixture import (
     Visit,
     call,
@@ -101,11 +101,11 @@ class FakeStream:
         return await self.readany() if isinstance(part, asyncio.Event) else part
 
 
-def body(*parts: bytes | Exception | asyncio.Event, **limits: Any) -> CallerBody:
-    return CallerBody(FakeStream(*parts), limits=LimitsConfig(**limits), first_read=lambda: None)
+def body(*parts: bytes | Exception | asyncio.Event, **limits: Any) -> ClientBody:
+    return ClientBody(FakeStream(*parts), limits=LimitsConfig(**limits), first_read=lambda: None)
 
 
-async def drain(source: CallerBody) -> bytes:
+async def drain(source: ClientBody) -> bytes:
     whole = b""
     while data := await source.read():
         whole += data
@@ -196,7 +196,7 @@ async def test_a_cancelled_reader_loses_nothing() -> None:
 
 async def test_the_go_ahead_is_given_once_and_only_when_the_body_is_wanted() -> None:
     given: list[str] = []
-    source = CallerBody(
+    source = ClientBody(
         FakeStream(b"a", b"b"), limits=LimitsConfig(), first_read=lambda: given.append("go")
     )
     assert given == []
@@ -454,7 +454,7 @@ async def test_a_caller_that_sends_a_byte_from_time_to_time_is_not_waited_for() 
         def exception(self) -> None:
             return None
 
-    body = CallerBody(Drop(), limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
+    body = ClientBody(Drop(), limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
 
     async def read_all() -> None:
         while await body.read():
@@ -476,7 +476,7 @@ async def test_a_caller_that_keeps_its_pace_may_take_its_time() -> None:
         def exception(self) -> None:
             return None
 
-    body = CallerBody(Steady(), limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
+    body = ClientBody(Steady(), limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
     while await body.read():
         pass
 

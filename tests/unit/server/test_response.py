@@ -12,7 +12,7 @@ from aiohttp import HttpVersion11
 
 from icr_proxy.config.inbound_models import LimitsConfig
 from icr_proxy.errors import CallerGoneError
-from icr_proxy.server.response import Answer
+from icr_proxy.server.response import ResponseWriter
 from tests.support.app_fixture import (
     RawAnswer,
     Visit,
@@ -477,8 +477,8 @@ class Sink:
         self.aborted = True
 
 
-def answer_to(request: Any) -> Answer:
-    answer = Answer(request, timeout=1, closing=lambda: False)
+def answer_to(request: Any) -> ResponseWriter:
+    answer = ResponseWriter(request, timeout=1, closing=lambda: False)
     answer.begin(status=200, reason=b"OK", headers=[])
     return answer
 
@@ -503,7 +503,7 @@ async def test_nothing_is_written_to_a_caller_that_left() -> None:
     ],
 )
 async def test_a_caller_that_leaves_while_we_wait_for_it_is_gone(
-    step: Callable[[Answer], Awaitable[None]],
+    step: Callable[[ResponseWriter], Awaitable[None]],
 ) -> None:
     with pytest.raises(CallerGoneError):
         await step(answer_to(Gone(Sink())))

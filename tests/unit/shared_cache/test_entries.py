@@ -8,19 +8,19 @@ from icr_proxy.credentials.signing_key import derive, seal
 from icr_proxy.identifiers import TokenKey
 from icr_proxy.redaction import Secret
 from icr_proxy.shared_cache.entries import (
-    Inside,
-    Notice,
-    Place,
+    CacheScope,
+    Invalidation,
+    SealedContent,
     is_fresh,
     pack,
-    read_notice,
+    read_invalidation,
     unpack,
-    write_notice,
+    write_invalidation,
 )
 
 NOW = 1_700_000_000.0
 KEY, OTHER = derive(b"one", purpose=b"p"), derive(b"two", purpose=b"p")
-HERE = Place(app="app", upstream="https://api.example")
+HERE = CacheScope(app="app", upstream="https://api.example")
 ONE, TWO, APP = TokenKey("in-1"), TokenKey("in-2"), TokenKey(None)
 SECRET = Secret("crs_1")
 TOKEN = AccessToken(
@@ -36,14 +36,14 @@ VALUE = pack(HERE, ONE, TOKEN, sealing_key=KEY, nonce=NONCE)
 
 
 def opened(
-    value: bytes = VALUE, *, place: Place = HERE, key: TokenKey = ONE, seconds: float = 2600.0
+    value: bytes = VALUE, *, place: CacheScope = HERE, key: TokenKey = ONE, seconds: float = 2600.0
 ) -> AccessToken | None:
     return unpack(place, key, value, seconds=seconds, now=NOW, keys=[OTHER, KEY])
 
 
 def forged(**changes: object) -> bytes:
     """Seal rightly, under the right name, what is not right."""
-    inside = Inside(
+    inside = SealedContent(
         app="app", upstream="https://api.example", kind="installation", installation="in-1",
         token="crs_1", lifetime=3600.0, organization=None, permissions={},
     )  # fmt: skip
@@ -91,7 +91,7 @@ def test_nobody_makes_a_token_live_longer_than_it_was_made_for() -> None:
         pytest.param(replace(HERE, upstream="https://sandbox.example"), ONE, id="another API"),
     ],
 )
-def test_an_entry_that_was_moved_is_not_believed(place: Place, key: TokenKey) -> None:
+def test_an_entry_that_was_moved_is_not_believed(place: CacheScope, key: TokenKey) -> None:
     assert opened(place=place, key=key) is None
 
 
@@ -177,12 +177,12 @@ def test_names_tell_apps_apis_and_installations_apart() -> None:
     assert HERE.names(ONE).entry == "icr-proxy:{app:e91cdb47052c:installation:in-1}:token"
 
 
-NOTICE = Notice(sender="me", installation="in-1", fingerprint="0123456789ab")
-DATA = write_notice(NOTICE, channel="drops", sealing_key=KEY, nonce=NONCE)
+NOTICE = Invalidation(sender="me", installation="in-1", fingerprint="0123456789ab")
+DATA = write_invalidation(NOTICE, channel="drops", sealing_key=KEY, nonce=NONCE)
 
 
 def test_a_notice_is_read_by_whoever_has_the_key() -> None:
-    assert read_notice(DATA, channel="drops", keys=[OTHER, KEY]) == NOTICE
+    assert read_invalidation(DATA, channel="drops", keys=[OTHER, KEY]) == NOTICE
     assert NOTICE.key == TokenKey("in-1")
     assert b"in-1" not in DATA
 
@@ -201,12 +201,12 @@ def test_a_notice_is_read_by_whoever_has_the_key() -> None:
     ],
 )
 def test_nobody_else_makes_us_drop_a_token(data: object, channel: str, keys: list[bytes]) -> None:
-    assert read_notice(data, channel=channel, keys=keys) is None
+    assert read_invalidation(data, channel=channel, keys=keys) is None
 
 
 def test_a_notice_of_an_older_version_is_about_the_same_installation() -> None:
     spelled = "3B0C9F0E-7D4B-4B59-8F0E-2B1F0F6F8C11"
 
-    notice = Notice(sender="one", installation=spelled, fingerprint=None)
+    notice = Invalidation(sender="one", installation=spelled, fingerprint=None)
 
     assert notice.key == TokenKey(spelled.lower())

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from icr_proxy.shared_cache.membership import Presence
+from icr_proxy.shared_cache.membership import RedisHealth
 from tests.support.fake_redis import TinyRedis, tiny_redis
 from tests.support.replicas import ONE, TIMEOUT, Mints, replica, until
 
@@ -110,7 +110,7 @@ async def test_it_stops_at_whatever_moment_it_is_told_to(redis: TinyRedis, mood:
 
 
 class Heard:
-    """A `PresenceWatcher`."""
+    """A `RedisHealthWatcher`."""
 
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []
@@ -124,7 +124,7 @@ class Heard:
 
 def test_it_is_told_once_when_it_goes_and_once_when_it_comes_back() -> None:
     heard = Heard()
-    presence = Presence(random=lambda: 0.0, watcher=heard)
+    presence = RedisHealth(random=lambda: 0.0, watcher=heard)
 
     presence.answered(now=99.0)
     for at in (100.0, 101.0, 102.0):
@@ -138,21 +138,21 @@ def test_it_is_told_once_when_it_goes_and_once_when_it_comes_back() -> None:
 
 
 def test_it_is_left_alone_for_longer_each_time_it_is_tried_in_vain() -> None:
-    presence = Presence(random=lambda: 0.0, watcher=Heard())
+    presence = RedisHealth(random=lambda: 0.0, watcher=Heard())
 
     assert [presence.pause() for _ in range(6)] == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
 
 
 def test_replicas_do_not_try_together() -> None:
-    late = Presence(random=lambda: 0.0, watcher=Heard())
-    early = Presence(random=lambda: 0.999, watcher=Heard())
+    late = RedisHealth(random=lambda: 0.0, watcher=Heard())
+    early = RedisHealth(random=lambda: 0.999, watcher=Heard())
 
     assert late.pause() == 1.0
     assert 0.5 < early.pause() < 0.51
 
 
 def test_what_fails_again_soon_has_never_been_back() -> None:
-    presence = Presence(random=lambda: 0.0, watcher=Heard())
+    presence = RedisHealth(random=lambda: 0.0, watcher=Heard())
     presence.failed("timeout", "TimeoutError", now=100.0)
     first = presence.pause()
     presence.answered(now=101.0)

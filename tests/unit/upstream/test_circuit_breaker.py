@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from icr_proxy.errors import CircuitOpenError
-from icr_proxy.upstream.circuit_breaker import GROWTH_MOST, HEAVY_SHARE, JITTER_SHARE, Circuit
+from icr_proxy.upstream.circuit_breaker import (
+    GROWTH_MOST,
+    HEAVY_SHARE,
+    JITTER_SHARE,
+    CircuitBreaker,
+)
 
 NOW = 1000.0
 PAUSE = 5.0
@@ -16,7 +21,7 @@ class Stage:
 
     def __init__(self, *, failures: int = 3, chance: float = 0.0) -> None:
         self.moves: list[str] = []
-        self.circuit = Circuit(
+        self.circuit = CircuitBreaker(
             failures=failures,
             pause=PAUSE,
             random=lambda: chance,

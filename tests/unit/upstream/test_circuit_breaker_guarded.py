@@ -18,7 +18,12 @@ from icr_proxy.errors import (
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
-from icr_proxy.upstream.circuit_breaker import Breaker, Circuit, is_about_api, is_late
+from icr_proxy.upstream.circuit_breaker import (
+    CircuitBreaker,
+    GuardedUpstream,
+    is_about_api,
+    is_late,
+)
 from icr_proxy.upstream.interface import UpstreamRequest, UpstreamResponse
 from tests.support.app_fixture import Clock, Parts, upstream_request
 
@@ -32,7 +37,7 @@ class Api:
         self.hold: asyncio.Event | None = None
 
     async def send(
-        self, request: UpstreamRequest, breaker: Breaker | None = None
+        self, request: UpstreamRequest, breaker: GuardedUpstream | None = None
     ) -> UpstreamResponse:
         assert breaker is not None
         number = breaker.admit(request)
@@ -53,10 +58,10 @@ class Stage:
     def __init__(self, *, failures: int = 2) -> None:
         self.api = Api()
         self.clock = Clock()
-        self.circuit = Circuit(
+        self.circuit = CircuitBreaker(
             failures=failures, pause=5.0, random=lambda: 0.0, moved=lambda _circuit: None
         )
-        self.breaker = Breaker(self.api, circuit=self.circuit, now=self.clock)
+        self.breaker = GuardedUpstream(self.api, circuit=self.circuit, now=self.clock)
 
     async def send(
         self, fate: BaseException | None, request: UpstreamRequest | None = None

@@ -20,7 +20,7 @@ from icr_proxy.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
-from icr_proxy.upstream.connection import RECEIVED_MOST, Alarm, Connection, encode_head
+from icr_proxy.upstream.connection import RECEIVED_MOST, Connection, DeadlineTimer, encode_head
 from icr_proxy.upstream.response import HIGH_WATER
 from tests.support.app_fixture import (
     Parts,
@@ -267,7 +267,7 @@ def test_a_connection_that_is_closed_leaves_no_timer_behind(
 
     def alarms() -> int:
         gc.collect()
-        return sum(isinstance(each, Alarm) for each in gc.get_objects())
+        return sum(isinstance(each, DeadlineTimer) for each in gc.get_objects())
 
     async def scene() -> None:
         async with scripted_upstream(saying(ok(), ok())) as api:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from icr_proxy.upstream.connection import Alarm
+from icr_proxy.upstream.connection import DeadlineTimer
 
 
 class FakeLoop:
@@ -55,8 +55,8 @@ def loop() -> FakeLoop:
 
 
 @pytest.fixture
-def alarm(loop: FakeLoop) -> Alarm:
-    return Alarm(loop)  # type: ignore[arg-type]  # all of a loop that it uses
+def alarm(loop: FakeLoop) -> DeadlineTimer:
+    return DeadlineTimer(loop)  # type: ignore[arg-type]  # all of a loop that it uses
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ class Rings:
         self.at.append(self._loop.now)
 
 
-def test_it_rings_once_in_time(loop: FakeLoop, alarm: Alarm, rings: Rings) -> None:
+def test_it_rings_once_in_time(loop: FakeLoop, alarm: DeadlineTimer, rings: Rings) -> None:
     alarm.set(5, rings)
     loop.go_to(200)
 
@@ -84,7 +84,7 @@ def test_it_rings_once_in_time(loop: FakeLoop, alarm: Alarm, rings: Rings) -> No
 
 
 def test_a_later_time_takes_the_place_of_an_earlier(
-    loop: FakeLoop, alarm: Alarm, rings: Rings
+    loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
 ) -> None:
     alarm.set(5, rings)
     loop.go_to(104)
@@ -95,7 +95,7 @@ def test_a_later_time_takes_the_place_of_an_earlier(
 
 
 def test_an_earlier_time_takes_the_place_of_a_later(
-    loop: FakeLoop, alarm: Alarm, rings: Rings
+    loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
 ) -> None:
     alarm.set(60, rings)
     alarm.set(5, rings)
@@ -105,7 +105,9 @@ def test_an_earlier_time_takes_the_place_of_a_later(
     assert rings.at == [105]
 
 
-def test_a_thousand_waits_need_few_timers(loop: FakeLoop, alarm: Alarm, rings: Rings) -> None:
+def test_a_thousand_waits_need_few_timers(
+    loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
+) -> None:
     for number in range(1000):
         loop.go_to(100 + number / 100)
         alarm.set(60, rings)
@@ -116,7 +118,7 @@ def test_a_thousand_waits_need_few_timers(loop: FakeLoop, alarm: Alarm, rings: R
 
 
 def test_what_is_cleared_does_not_ring_and_is_forgotten(
-    loop: FakeLoop, alarm: Alarm, rings: Rings
+    loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
 ) -> None:
     alarm.set(5, rings)
     alarm.clear()
@@ -128,7 +130,9 @@ def test_what_is_cleared_does_not_ring_and_is_forgotten(
     assert rings.at == [205]
 
 
-def test_what_is_stopped_leaves_no_timer(loop: FakeLoop, alarm: Alarm, rings: Rings) -> None:
+def test_what_is_stopped_leaves_no_timer(
+    loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
+) -> None:
     alarm.stop()
     alarm.set(5, rings)
     alarm.stop()
@@ -136,7 +140,9 @@ def test_what_is_stopped_leaves_no_timer(loop: FakeLoop, alarm: Alarm, rings: Ri
     assert loop.pending == []
 
 
-def test_it_may_be_set_from_its_own_ring(loop: FakeLoop, alarm: Alarm, rings: Rings) -> None:
+def test_it_may_be_set_from_its_own_ring(
+    loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
+) -> None:
     alarm.set(5, lambda: alarm.set(5, rings))
     loop.go_to(200)
 
@@ -148,7 +154,7 @@ async def test_on_a_real_loop_it_is_not_early_and_not_twice() -> None:
     rung: asyncio.Queue[float] = asyncio.Queue()
     began = loop.time()
 
-    Alarm(loop).set(0.0204, lambda: rung.put_nowait(loop.time()))
+    DeadlineTimer(loop).set(0.0204, lambda: rung.put_nowait(loop.time()))
 
     async with asyncio.timeout(5):
         assert await rung.get() - began >= 0.0184

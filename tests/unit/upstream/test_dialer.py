@@ -31,7 +31,7 @@ from icr_proxy.errors import (
 from icr_proxy.forwarding.forwarder import may_send_again
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.upstream.circuit_breaker import is_about_api
-from icr_proxy.upstream.dialer import OwnPlaces, parse_address
+from icr_proxy.upstream.dialer import OwnAddresses, parse_address
 from icr_proxy.upstream.pool import Pool
 from tests.support.app_fixture import (
     Clock,
@@ -392,7 +392,7 @@ async def test_what_is_not_trusted_and_not_ourselves_is_not_trusted(tmp_path: Pa
     ],
 )
 def test_it_is_its_own_where_it_listens(address: str, host: str, port: int, *, own: bool) -> None:
-    places = OwnPlaces()
+    places = OwnAddresses()
     places.add([address, "127.0.0.1:9999"])
 
     assert places.includes(host, port) is own

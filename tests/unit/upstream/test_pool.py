@@ -16,10 +16,10 @@ from icr_proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
-from icr_proxy.upstream.circuit_breaker import Breaker
+from icr_proxy.upstream.circuit_breaker import GuardedUpstream
 from icr_proxy.upstream.interface import UpstreamRequest
 from icr_proxy.upstream.pool import IDLE_SECONDS, PROVEN_SECONDS
-from icr_proxy.upstream.response import Reply
+from icr_proxy.upstream.response import Http1Response
 from tests.support.app_fixture import (
     Clock,
     Noted,
@@ -165,7 +165,7 @@ async def test_whoever_holds_an_old_answer_cannot_reach_the_next() -> None:
             assert await old.read() == b""
             old.close()
             [connection] = pool._active
-            connection.finish(cast("Reply", old))
+            connection.finish(cast("Http1Response", old))
             go.set()
 
             assert await whole(new) == b"second"
@@ -338,7 +338,7 @@ async def test_who_leaves_when_its_turn_has_come_lets_the_next_have_it() -> None
 # -- what a circuit breaker is asked and told -----------------------------------------------------
 
 
-class Told(Breaker):
+class Told(GuardedUpstream):
     """Lets all pass, and keeps what it is told."""
 
     def __init__(self) -> None:

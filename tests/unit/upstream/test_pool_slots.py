@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from icr_proxy.upstream.pool import Slots
+from icr_proxy.upstream.pool import TimedSemaphore
 
 
-async def waiting(slots: Slots) -> None:
+async def waiting(slots: TimedSemaphore) -> None:
     """Wait for a place, as the pool does."""
     turn = slots.queue()
     try:
@@ -20,7 +20,7 @@ async def waiting(slots: Slots) -> None:
         raise
 
 
-async def entering(slots: Slots) -> asyncio.Task[None]:
+async def entering(slots: TimedSemaphore) -> asyncio.Task[None]:
     """Have somebody begin to wait."""
     task = asyncio.ensure_future(waiting(slots))
     await asyncio.sleep(0)
@@ -28,7 +28,7 @@ async def entering(slots: Slots) -> asyncio.Task[None]:
 
 
 async def test_places_are_taken_at_once_while_there_are_some() -> None:
-    slots = Slots(2, patience=5)
+    slots = TimedSemaphore(2, patience=5)
 
     assert [slots.take() for _ in range(3)] == [True, True, False]
     slots.give_back()
@@ -36,7 +36,7 @@ async def test_places_are_taken_at_once_while_there_are_some() -> None:
 
 
 async def test_first_come_first_served() -> None:
-    slots = Slots(1, patience=5)
+    slots = TimedSemaphore(1, patience=5)
     assert slots.take()
     first, second = await entering(slots), await entering(slots)
     assert slots.waiting == 2
@@ -52,7 +52,7 @@ async def test_first_come_first_served() -> None:
 
 
 async def test_who_waits_too_long_is_told_and_forgotten() -> None:
-    slots = Slots(1, patience=0.01)
+    slots = TimedSemaphore(1, patience=0.01)
     assert slots.take()
 
     with pytest.raises(TimeoutError):
@@ -64,7 +64,7 @@ async def test_who_waits_too_long_is_told_and_forgotten() -> None:
 
 
 async def test_who_leaves_before_the_turn_is_passed_over() -> None:
-    slots = Slots(1, patience=5)
+    slots = TimedSemaphore(1, patience=5)
     assert slots.take()
     first, second = await entering(slots), await entering(slots)
 
@@ -78,7 +78,7 @@ async def test_who_leaves_before_the_turn_is_passed_over() -> None:
 
 
 async def test_who_leaves_at_the_turn_gives_the_place_on() -> None:
-    slots = Slots(1, patience=5)
+    slots = TimedSemaphore(1, patience=5)
     assert slots.take()
     first, second = await entering(slots), await entering(slots)
 
@@ -92,7 +92,7 @@ async def test_who_leaves_at_the_turn_gives_the_place_on() -> None:
 
 
 async def test_who_alone_leaves_in_the_same_moment_loses_no_place() -> None:
-    slots = Slots(1, patience=5)
+    slots = TimedSemaphore(1, patience=5)
     assert slots.take()
     alone = await entering(slots)
 
@@ -104,7 +104,7 @@ async def test_who_alone_leaves_in_the_same_moment_loses_no_place() -> None:
 
 
 async def test_each_has_the_same_patience_and_the_timer_goes_with_the_last() -> None:
-    slots, loop = Slots(1, patience=5), asyncio.get_running_loop()
+    slots, loop = TimedSemaphore(1, patience=5), asyncio.get_running_loop()
     assert slots.take()
     first, second = await entering(slots), await entering(slots)
     slots._waiting[0] = (loop.time(), slots._waiting[0][1])
@@ -124,7 +124,7 @@ async def test_each_has_the_same_patience_and_the_timer_goes_with_the_last() -> 
 
 @pytest.mark.parametrize("patience", [0.001, 0.01, 5])
 async def test_a_storm_loses_no_place(patience: float) -> None:
-    chance, slots, inside = random.Random(7), Slots(3, patience=patience), 0
+    chance, slots, inside = random.Random(7), TimedSemaphore(3, patience=patience), 0
 
     async def one() -> None:
         nonlocal inside

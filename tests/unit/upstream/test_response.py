@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from icr_proxy.errors import UpstreamBrokenError, UpstreamTimeoutError
-from icr_proxy.upstream.connection import Alarm
-from icr_proxy.upstream.response import HEAD_LIMIT, Reply
+from icr_proxy.upstream.connection import DeadlineTimer
+from icr_proxy.upstream.response import HEAD_LIMIT, Http1Response
 
 
 @dataclass
@@ -19,20 +19,22 @@ class FakeSource:
     """A connection that remembers what the answer asked of it."""
 
     taken: int = 0
-    finished: list[Reply] = field(default_factory=list)
+    finished: list[Http1Response] = field(default_factory=list)
 
     def want_more(self) -> None:
         self.taken += 1
 
-    def finish(self, reply: Reply) -> None:
+    def finish(self, reply: Http1Response) -> None:
         self.finished.append(reply)
 
 
-def make(method: str = "GET", *, source: FakeSource | None = None, idle: float = 5.0) -> Reply:
+def make(
+    method: str = "GET", *, source: FakeSource | None = None, idle: float = 5.0
+) -> Http1Response:
     loop = asyncio.get_running_loop()
-    return Reply(
+    return Http1Response(
         source=source or FakeSource(),
-        alarm=Alarm(loop),
+        alarm=DeadlineTimer(loop),
         loop=loop,
         method=method,
         reused=False,
@@ -40,14 +42,14 @@ def make(method: str = "GET", *, source: FakeSource | None = None, idle: float =
     )
 
 
-async def head_of(reply: Reply) -> None:
+async def head_of(reply: Http1Response) -> None:
     """Wait for the head."""
     reply.allow(1)
     while not reply.head_done:
         await reply.arrival()
 
 
-async def whole(reply: Reply) -> bytes:
+async def whole(reply: Http1Response) -> bytes:
     """Read to the end."""
     body = b""
     while data := await reply.read():

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from icr_proxy.emulator.api.auth import bearer
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer, page
+from icr_proxy.emulator.api.calls import ApiResponse, Call, Route, json_answer, page
 from icr_proxy.emulator.api.shapes import Shapes
 from icr_proxy.emulator.api_errors import ApiError, not_found
 
@@ -26,7 +26,7 @@ class _Signup(msgspec.Struct):
     organization: _NewOrganization
 
 
-def mint_for_app(call: Call) -> Answer:
+def mint_for_app(call: Call) -> ApiResponse:
     """Make an app access token; its lifetime is not documented, here it is the same (A)."""
     settings = call.world.settings
     token = call.world.token_book.issue(
@@ -36,7 +36,7 @@ def mint_for_app(call: Call) -> Answer:
     return json_answer(Shapes(settings).token(token), status=settings.mint_status)
 
 
-def mint_for_installation(call: Call) -> Answer:
+def mint_for_installation(call: Call) -> ApiResponse:
     """Make an installation access token; the body may be absent or `{}` (D, V)."""
     settings = call.world.settings
     installation = call.world.installations.get(call.params["installationId"])
@@ -55,13 +55,13 @@ def mint_for_installation(call: Call) -> Answer:
     return json_answer(Shapes(settings).token(token), status=settings.mint_status)
 
 
-def revoke_own_token(call: Call) -> Answer:
+def revoke_own_token(call: Call) -> ApiResponse:
     """Kill the very token in the header (D); the status is not documented (A)."""
     call.world.token_book.revoke(bearer(call.seen) or "")
-    return Answer(status=204)
+    return ApiResponse(status=204)
 
 
-def list_installations(call: Call) -> Answer:
+def list_installations(call: Call) -> ApiResponse:
     """List active installations only (D)."""
     everyone = call.world.installations.values()
     active = [installation for installation in everyone if installation.status == "active"]
@@ -69,7 +69,7 @@ def list_installations(call: Call) -> Answer:
     return json_answer(page(call, items=active, name="installations", shape=shape))
 
 
-def read_installation(call: Call) -> Answer:
+def read_installation(call: Call) -> ApiResponse:
     """Read one installation; a suspended one can be read, an uninstalled one is gone (A)."""
     installation = call.world.installations.get(call.params["installationId"])
     if installation is None or installation.status == "uninstalled":
@@ -77,7 +77,7 @@ def read_installation(call: Call) -> Answer:
     return json_answer(Shapes(call.world.settings).installation(installation))
 
 
-def create_user_and_organization(call: Call) -> Answer:
+def create_user_and_organization(call: Call) -> ApiResponse:
     """Create a pair on which the app is installed already (D-old, V)."""
     wish = call.decode(_Signup)
     installation = call.world.add_installation(name=wish.organization.full_name)

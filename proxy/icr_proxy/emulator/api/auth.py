@@ -17,7 +17,7 @@ from jwt.types import Options
 
 from icr_proxy.emulator.api.calls import Call, Route
 from icr_proxy.emulator.api_errors import TOKEN_INVALID, ApiError, forbidden
-from icr_proxy.emulator.registry.credentials import AccessToken
+from icr_proxy.emulator.registry.credentials import IssuedToken
 from icr_proxy.emulator.registry.world import World
 from icr_proxy.emulator.traffic import SeenRequest
 
@@ -133,7 +133,7 @@ def check_headers(seen: SeenRequest) -> None:
             raise ApiError(400, f"Unsupported API version {version}")
 
 
-def admit(world: World, *, route: Route, seen: SeenRequest) -> AccessToken | None:
+def admit(world: World, *, route: Route, seen: SeenRequest) -> IssuedToken | None:
     """Check the credential that the route demands; give the access token if it is one."""
     if route.credential == "none":
         return None
@@ -184,7 +184,7 @@ def _check_jwt(world: World, seen: SeenRequest) -> None:
         ) from exc
 
 
-def _live_token(world: World, seen: SeenRequest) -> AccessToken:
+def _live_token(world: World, seen: SeenRequest) -> IssuedToken:
     text = bearer(seen)
     if text is None:
         raise _dead_token(world, "missing")

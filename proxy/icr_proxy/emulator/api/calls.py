@@ -1,6 +1,6 @@
 """One call of an endpoint and its answer as plain data: bodies, orders, pages.
 
-An endpoint is a synchronous function from `Call` to `Answer`: nothing can come between its
+An endpoint is a synchronous function from `Call` to `ApiResponse`: nothing can come between its
 checks and its deeds, so two requests that race never both spend the same credit.
 """
 
@@ -12,7 +12,7 @@ import msgspec
 
 from icr_proxy.emulator.api_errors import ApiError, forbidden, invalid
 from icr_proxy.emulator.http_request import check_size
-from icr_proxy.emulator.registry.credentials import AccessToken
+from icr_proxy.emulator.registry.credentials import IssuedToken
 from icr_proxy.emulator.registry.entities import Purpose
 from icr_proxy.emulator.registry.world import World
 from icr_proxy.emulator.traffic import SeenRequest
@@ -38,7 +38,7 @@ class Call:
     body: bytes
     content_type: str
     content_encoding: str = ""
-    token: AccessToken | None = None
+    token: IssuedToken | None = None
 
     def own_organization(self) -> str:
         """Name the organization of the token; 403 for an app token, which has none."""
@@ -69,7 +69,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ApiResponse:
     """What goes back; `stream` is for bodies that must not be held."""
 
     status: int = 200
@@ -80,7 +80,7 @@ class Answer:
     delay: float = 0.0  # seconds before it goes back
 
 
-Act = Callable[[Call], Answer]
+Act = Callable[[Call], ApiResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,11 @@ class Route:
     faults: str | None = field(default="requests", kw_only=True)
 
 
-def json_answer(payload: object, *, status: int = 200) -> Answer:
+def json_answer(payload: object, *, status: int = 200) -> ApiResponse:
     """Answer JSON."""
-    return Answer(status=status, body=_ENCODER.encode(payload), headers=(("Content-Type", _JSON),))
+    return ApiResponse(
+        status=status, body=_ENCODER.encode(payload), headers=(("Content-Type", _JSON),)
+    )
 
 
 class RetirementData(msgspec.Struct, rename="camel"):

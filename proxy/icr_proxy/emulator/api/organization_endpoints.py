@@ -11,7 +11,7 @@ from typing import Final, cast
 import msgspec
 
 from icr_proxy.emulator.api.calls import (
-    Answer,
+    ApiResponse,
     Call,
     RetirementData,
     Route,
@@ -53,13 +53,13 @@ def held_credits(call: Call, *, owner: str) -> list[Json]:
     ]
 
 
-def list_inventory(call: Call) -> Answer:
+def list_inventory(call: Call) -> ApiResponse:
     """List credits held."""
     owner = call.params["id"]
     return json_answer({"credits": held_credits(call, owner=owner), "organizationId": owner})
 
 
-def list_requests(call: Call) -> Answer:
+def list_requests(call: Call) -> ApiResponse:
     """List requests; `limit` and `page` may be absent, since the vendor omits them (V)."""
     own = [
         wish
@@ -70,7 +70,7 @@ def list_requests(call: Call) -> Answer:
     return json_answer(page(call, items=own, name="creditRequests", shape=shape))
 
 
-def create_request(call: Call) -> Answer:
+def create_request(call: Call) -> ApiResponse:
     """Ask for a transfer, a retirement, or both (V); status and body are ours (A)."""
     action = call.params["action"]
     if action not in ACTIONS:
@@ -205,7 +205,7 @@ def find_retirement(call: Call, *, owner: str | None = None) -> Retirement:
     return retirement
 
 
-def certificate(call: Call, *, retirement: Retirement) -> Answer:
+def certificate(call: Call, *, retirement: Retirement) -> ApiResponse:
     """Print a certificate."""
     lines = (
         "Certificate of retirement (ICR emulator, no real credits)",
@@ -218,7 +218,7 @@ def certificate(call: Call, *, retirement: Retirement) -> Answer:
         f"Reason: {retirement.purpose.reason}",
     )
     name = f"retirement-{retirement.id}.pdf"
-    return Answer(
+    return ApiResponse(
         body=render(lines),
         headers=(
             ("Content-Type", "application/pdf"),
@@ -228,13 +228,13 @@ def certificate(call: Call, *, retirement: Retirement) -> Answer:
     )
 
 
-def read_organization(call: Call) -> Answer:
+def read_organization(call: Call) -> ApiResponse:
     """Read the token's own organization."""
     organization = call.world.organizations[call.params["id"]]
     return json_answer(Shapes(call.world.settings).organization(organization))
 
 
-def read_addresses(call: Call) -> Answer:
+def read_addresses(call: Call) -> ApiResponse:
     """Read chain addresses; the documentation shows `Organization` here, evidently by mistake (D).
 
     That schema is kept and the addresses, which it was meant to have, are added (A).
@@ -247,14 +247,14 @@ def read_addresses(call: Call) -> Answer:
     return json_answer({**shape, "addresses": addresses})
 
 
-def list_retirements(call: Call) -> Answer:
+def list_retirements(call: Call) -> ApiResponse:
     """List the organization's retirements, all at once (V)."""
     owner = call.params["id"]
     own = [item for item in call.world.retirements.values() if item.organization_id == owner]
     return json_answer({"retirements": [retirement_shape(call, item) for item in own]})
 
 
-def download_certificate(call: Call) -> Answer:
+def download_certificate(call: Call) -> ApiResponse:
     """Download the PDF of one of the organization's retirements (V)."""
     retirement = find_retirement(call, owner=call.params["id"])
     return certificate(call, retirement=retirement)

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Final
 
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer, page
+from icr_proxy.emulator.api.calls import ApiResponse, Call, Route, json_answer, page
 from icr_proxy.emulator.api.organization_endpoints import (
     certificate,
     find_retirement,
@@ -17,31 +17,31 @@ from icr_proxy.emulator.registry.world import World
 _ICR_ACCOUNTS: Final = ("buffer", "adjustment", "organization")
 
 
-def list_public(call: Call) -> Answer:
+def list_public(call: Call) -> ApiResponse:
     """List public projects."""
     public = [project for project in call.world.projects.values() if project.is_public]
     shape = Shapes(call.world.settings).project
     return json_answer(page(call, items=public, name="projects", shape=shape))
 
 
-def list_internal(call: Call) -> Answer:
+def list_internal(call: Call) -> ApiResponse:
     """List all projects, for examiners."""
     shape = Shapes(call.world.settings).project
     everything = list(call.world.projects.values())
     return json_answer(page(call, items=everything, name="projects", shape=shape))
 
 
-def read_public(call: Call) -> Answer:
+def read_public(call: Call) -> ApiResponse:
     """Read a public project; others do not exist for the reader (A)."""
     return _project_answer(call, _project(call, internal=False))
 
 
-def read_internal(call: Call) -> Answer:
+def read_internal(call: Call) -> ApiResponse:
     """Read any project, for examiners."""
     return _project_answer(call, _project(call, internal=True))
 
 
-def find_project(call: Call) -> Answer:
+def find_project(call: Call) -> ApiResponse:
     """Find the project of a serialization or a credit (D-old); sent unescaped by callers (V)."""
     serials, credit_ids = call.query.get("serialization", []), call.query.get("creditId", [])
     if not serials and not credit_ids:
@@ -52,7 +52,7 @@ def find_project(call: Call) -> Answer:
     raise not_found("Project")
 
 
-def summarize_project(call: Call) -> Answer:
+def summarize_project(call: Call) -> ApiResponse:
     """Sum up a project's credits; fractional numbers occur (D)."""
     project = _project(call, internal=False)
     batches = [b for b in call.world.batches.values() if b.project.id == project.id]
@@ -72,7 +72,7 @@ def summarize_project(call: Call) -> Answer:
     return json_answer(payload)
 
 
-def read_icr_inventory(call: Call) -> Answer:
+def read_icr_inventory(call: Call) -> ApiResponse:
     """Read one of the registry's own inventories, which are empty here but for a remainder."""
     kind = call.params["kind"]
     if kind not in _ICR_ACCOUNTS:
@@ -82,7 +82,7 @@ def read_icr_inventory(call: Call) -> Answer:
     return json_answer({"summary": summary, "organization": organization})
 
 
-def list_retirements(call: Call) -> Answer:
+def list_retirements(call: Call) -> ApiResponse:
     """List everybody's retirements; the two numbers' names are not certain (D)."""
     items = list(call.world.retirements.values())
     listing = page(
@@ -91,7 +91,7 @@ def list_retirements(call: Call) -> Answer:
     return json_answer(listing)
 
 
-def read_retirement(call: Call) -> Answer:
+def read_retirement(call: Call) -> ApiResponse:
     """Read one retirement; the parameter's name was not seen, so any name will do (A)."""
     for values in call.query.values():
         retirement = call.world.retirements.get(values[-1])
@@ -100,7 +100,7 @@ def read_retirement(call: Call) -> Answer:
     raise not_found("Retirement")
 
 
-def download_certificate(call: Call) -> Answer:
+def download_certificate(call: Call) -> ApiResponse:
     """Download the PDF of any retirement."""
     return certificate(call, retirement=find_retirement(call))
 
@@ -112,7 +112,7 @@ def _project(call: Call, *, internal: bool) -> Project:
     return project
 
 
-def _project_answer(call: Call, project: Project) -> Answer:
+def _project_answer(call: Call, project: Project) -> ApiResponse:
     return json_answer(Shapes(call.world.settings).project(project))
 
 

@@ -14,12 +14,12 @@ from icr_proxy.emulator.api import (
     v1_endpoints,
     warehouse_endpoints,
 )
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer
+from icr_proxy.emulator.api.calls import ApiResponse, Call, Route, json_answer
 
 _GENERATIONS: Final = ("v1", "v0.5", "v0")
 
 
-def describe(routes: Iterable[Route]) -> Answer:
+def describe(routes: Iterable[Route]) -> ApiResponse:
     """List the paths of the registry."""
     paths: dict[str, dict[str, object]] = {}
     for route in routes:
@@ -32,7 +32,7 @@ def describe(routes: Iterable[Route]) -> Answer:
 def openapi_routes(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """Serve the description of these routes; nothing says that it needs a token (A)."""
 
-    def read(_call: Call) -> Answer:
+    def read(_call: Call) -> ApiResponse:
         return describe(routes)
 
     return tuple(Route("GET", f"/{generation}/openapi", read) for generation in _GENERATIONS)

@@ -50,7 +50,7 @@ def segments(path: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
-class Router:
+class EndpointRouter:
     """All routes, sorted by method and number of segments."""
 
     def __init__(self, routes: Iterable[Route]) -> None:

@@ -7,7 +7,7 @@ strings of 78 digits, some members are null, and some addresses start with `unde
 from decimal import Decimal
 from typing import Final
 
-from icr_proxy.emulator.registry.credentials import AccessToken
+from icr_proxy.emulator.registry.credentials import IssuedToken
 from icr_proxy.emulator.registry.entities import (
     APP_NAME_ID,
     CreditBatch,
@@ -42,7 +42,7 @@ class Shapes:
         """Write a date with or without milliseconds, as set."""
         return iso_date(timestamp, milliseconds=self._settings.milliseconds)
 
-    def token(self, token: AccessToken) -> Json:
+    def token(self, token: IssuedToken) -> Json:
         """`AppAccessToken`, or `InstallationAccessToken`, which has two more members (D)."""
         made = self.date(token.created_at)
         shape: Json = {

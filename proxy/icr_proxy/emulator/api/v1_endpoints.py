@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from icr_proxy.emulator.api.auth import require_permission
-from icr_proxy.emulator.api.calls import Answer, Call, Route, json_answer, page
+from icr_proxy.emulator.api.calls import ApiResponse, Call, Route, json_answer, page
 from icr_proxy.emulator.api.organization_endpoints import held_credits, retirement_shape
 from icr_proxy.emulator.api.shapes import Json, Shapes
 from icr_proxy.emulator.api_errors import forbidden, invalid, not_found
@@ -58,13 +58,13 @@ class _Retire(msgspec.Struct, rename="camel"):
     receipt_emails: list[str] | None = None
 
 
-def list_projects(call: Call) -> Answer:
+def list_projects(call: Call) -> ApiResponse:
     """List public projects, all at once, filtered by `search` (D)."""
     shape = Shapes(call.world.settings).project
     return json_answer({"projects": [shape(project) for project in _search(call)]})
 
 
-def read_project(call: Call) -> Answer:
+def read_project(call: Call) -> ApiResponse:
     """Read a public project (T)."""
     project = call.world.projects.get(call.params["projectId"])
     if project is None or not project.is_public:
@@ -72,7 +72,7 @@ def read_project(call: Call) -> Answer:
     return json_answer({"project": Shapes(call.world.settings).project(project)})
 
 
-def find_internal(call: Call) -> Answer:
+def find_internal(call: Call) -> ApiResponse:
     """Find one project; what `internal` adds is not documented."""
     found = _search(call)
     if not found:
@@ -80,14 +80,14 @@ def find_internal(call: Call) -> Answer:
     return json_answer({"project": Shapes(call.world.settings).project(found[0])})
 
 
-def list_inventory(call: Call) -> Answer:
+def list_inventory(call: Call) -> ApiResponse:
     """List an entity's credits (D)."""
     owner = call.params["id"]
     entity = {"userId": None, "organizationId": owner, "id": owner}
     return json_answer({"credits": held_credits(call, owner=owner), "entity": entity})
 
 
-def transfer(call: Call) -> Answer:
+def transfer(call: Call) -> ApiResponse:
     """Move credits; at once, and again if asked again (D)."""
     body = call.decode(_Transfer)
     _check_source(call, body.from_id)
@@ -106,7 +106,7 @@ def transfer(call: Call) -> Answer:
     )
 
 
-def retire(call: Call) -> Answer:
+def retire(call: Call) -> ApiResponse:
     """Destroy credits; at once, and again if asked again (D)."""
     body = call.decode(_Retire)
     _check_source(call, body.from_id)
@@ -125,7 +125,7 @@ def retire(call: Call) -> Answer:
     )
 
 
-def list_transactions(call: Call) -> Answer:
+def list_transactions(call: Call) -> ApiResponse:
     """List the transactions of the token's organization, or of the entity that the path names."""
     owner = call.own_organization()
     own = [t for t in call.world.transactions.values() if owner in (t.organization_id, t.target)]
@@ -133,7 +133,7 @@ def list_transactions(call: Call) -> Answer:
     return json_answer(page(call, items=own, name="transactions", shape=shape))
 
 
-def read_transaction(call: Call) -> Answer:
+def read_transaction(call: Call) -> ApiResponse:
     """Read a transaction that the token's organization takes part in."""
     owner = call.own_organization()
     found = call.world.transactions.get(call.params["transactionId"])
@@ -142,7 +142,7 @@ def read_transaction(call: Call) -> Answer:
     return json_answer({"transaction": Shapes(call.world.settings).transaction(found)})
 
 
-def list_retirements(call: Call) -> Answer:
+def list_retirements(call: Call) -> ApiResponse:
     """List the retirements of the token's organization."""
     owner = call.own_organization()
     own = [item for item in call.world.retirements.values() if item.organization_id == owner]
@@ -152,7 +152,7 @@ def list_retirements(call: Call) -> Answer:
     return json_answer(listing)
 
 
-def read_retirement(call: Call) -> Answer:
+def read_retirement(call: Call) -> ApiResponse:
     """Read a retirement of the token's organization."""
     owner = call.own_organization()
     found = call.world.retirements.get(call.params["retirementId"])
@@ -161,7 +161,7 @@ def read_retirement(call: Call) -> Answer:
     return json_answer({"retirement": retirement_shape(call, found)})
 
 
-def _ordered(call: Call, order: Order) -> Answer:
+def _ordered(call: Call, order: Order) -> ApiResponse:
     done = carry_out(call.world, order)
     # 200, though the framework's default is 201: no other response is declared anywhere (D).
     return json_answer({"transactionId": done.transaction.id, "success": True})
@@ -217,7 +217,7 @@ class _NewAccount(msgspec.Struct):
     name: str
 
 
-def list_accounts(call: Call) -> Answer:
+def list_accounts(call: Call) -> ApiResponse:
     """List the default account and the subaccounts."""
     organization = call.world.organizations[call.params["id"]]
     default: Json = {
@@ -232,7 +232,7 @@ def list_accounts(call: Call) -> Answer:
     return json_answer({"accounts": [default, *(shape(account) for account in owned)]})
 
 
-def open_account(call: Call) -> Answer:
+def open_account(call: Call) -> ApiResponse:
     """Open a subaccount."""
     name = call.decode(_NewAccount).name
     if not name:
@@ -249,7 +249,7 @@ def open_account(call: Call) -> Answer:
     return json_answer({"account": Shapes(call.world.settings).subaccount(account)}, status=201)
 
 
-def close_account(call: Call) -> Answer:
+def close_account(call: Call) -> ApiResponse:
     """Close a subaccount: a DELETE that answers 200 with a body (D)."""
     account = call.world.subaccounts.get(call.params["accountId"])
     if account is None or account.owner_id != call.params["id"]:

@@ -10,7 +10,7 @@ from typing import Final, cast
 import msgspec
 
 from icr_proxy.emulator.api.calls import (
-    Answer,
+    ApiResponse,
     Call,
     RetirementData,
     Route,
@@ -51,7 +51,7 @@ def let_go(world: World) -> None:
         _release(world, hold)
 
 
-def list_credits(call: Call) -> Answer:
+def list_credits(call: Call) -> ApiResponse:
     """List what the warehouse holds and nobody has reserved."""
     let_go(call.world)
     owner = call.params["id"]
@@ -66,7 +66,7 @@ def list_credits(call: Call) -> Answer:
     return json_answer({"credits": credits_, "organizationId": owner})
 
 
-def list_reservations(call: Call) -> Answer:
+def list_reservations(call: Call) -> ApiResponse:
     """List reservations, those that are complete included."""
     let_go(call.world)
     owner = call.params["id"]
@@ -75,7 +75,7 @@ def list_reservations(call: Call) -> Answer:
     return json_answer(page(call, items=own, name="reservations", shape=shape))
 
 
-def reserve(call: Call) -> Answer:
+def reserve(call: Call) -> ApiResponse:
     """Hold credits."""
     let_go(call.world)
     world = call.world
@@ -102,7 +102,7 @@ def reserve(call: Call) -> Answer:
     return json_answer(Shapes(world.settings).reservation(hold), status=201)
 
 
-def finish(call: Call) -> Answer:
+def finish(call: Call) -> ApiResponse:
     """Give the held credits to a receiver, retire them in the receiver's name, or both."""
     action = call.params["action"]
     if action not in _ACTIONS:
@@ -127,7 +127,7 @@ def finish(call: Call) -> Answer:
     return json_answer(Shapes(call.world.settings).reservation(hold), status=201)
 
 
-def cancel(call: Call) -> Answer:
+def cancel(call: Call) -> ApiResponse:
     """Let go of held credits."""
     hold = _open_hold(call)
     _release(call.world, hold)

@@ -35,7 +35,7 @@ Death = Literal["revoked", "expired"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccessToken:
+class IssuedToken:
     """A live access token; an app token has no installation and no organization."""
 
     id: str
@@ -51,7 +51,7 @@ class TokenBook:
     """All tokens, by their text."""
 
     def __init__(self) -> None:
-        self.live: dict[str, AccessToken] = {}
+        self.live: dict[str, IssuedToken] = {}
         self._graves: OrderedDict[str, Death] = OrderedDict()
 
     def clear(self) -> None:
@@ -67,10 +67,10 @@ class TokenBook:
         permissions: dict[str, str],
         installation_id: str | None = None,
         organization_id: str | None = None,
-    ) -> AccessToken:
+    ) -> IssuedToken:
         """Make a token and bury those that are past their time."""
         self._bury_expired(now)
-        token = AccessToken(
+        token = IssuedToken(
             id=str(uuid4()),
             token=f"crs_{secrets.token_hex(24)}",
             created_at=now,
@@ -82,7 +82,7 @@ class TokenBook:
         self.live[token.token] = token
         return token
 
-    def find(self, text: str, *, now: float) -> AccessToken | None:
+    def find(self, text: str, *, now: float) -> IssuedToken | None:
         """Look up a token that is neither revoked nor expired."""
         token = self.live.get(text)
         if token is not None and token.expires_at <= now:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
-from icr_proxy.emulator.registry.credentials import AccessToken, AppKeys, TokenBook
+from icr_proxy.emulator.registry.credentials import AppKeys, IssuedToken, TokenBook
 from icr_proxy.emulator.registry.entities import (
     Account,
     CreditBatch,
@@ -184,7 +184,7 @@ class World:
         self.reset()
 
     @property
-    def tokens(self) -> dict[str, AccessToken]:
+    def tokens(self) -> dict[str, IssuedToken]:
         """The live access tokens by their text."""
         return self.token_book.live
 

@@ -3,7 +3,7 @@
 import pytest
 
 from icr_proxy.emulator.api.route_table import ROUTES
-from icr_proxy.emulator.api.routing import Router, split_target
+from icr_proxy.emulator.api.routing import EndpointRouter, split_target
 from tests.support.emulator_client import Client, raw
 
 
@@ -39,7 +39,7 @@ def test_target_is_split_at_the_first_question_mark(target: str, parts: tuple[st
     ],
 )
 def test_disguised_path_means_the_same(path: str) -> None:
-    match = Router(ROUTES).match("DELETE", path)
+    match = EndpointRouter(ROUTES).match("DELETE", path)
 
     assert match is not None
     assert match.route.template == "/app/installations/token"
@@ -58,7 +58,7 @@ def test_disguised_path_means_the_same(path: str) -> None:
     ],
 )
 def test_first_row_that_fits_wins(method: str, path: str, template: str) -> None:
-    match = Router(ROUTES).match(method, path)
+    match = EndpointRouter(ROUTES).match(method, path)
 
     assert match is not None
     assert match.route.template == template
@@ -75,7 +75,7 @@ def test_first_row_that_fits_wins(method: str, path: str, template: str) -> None
     ],
 )
 def test_other_paths_mean_nothing(method: str, path: str) -> None:
-    assert Router(ROUTES).match(method, path) is None
+    assert EndpointRouter(ROUTES).match(method, path) is None
 
 
 async def test_unknown_route_is_answered_like_nestjs_does(client: Client) -> None:
