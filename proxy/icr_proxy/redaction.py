@@ -192,7 +192,7 @@ _LONGEST = 80
 _CREDENTIAL = re.compile(r"\n|PRIVATE KEY|LS0tLS1|\bcrs_|icrp_|\beyJ")
 
 
-def shown(raw: object) -> str:
+def quote_value(raw: object) -> str:
     """Show a refused value as an error quotes it."""
     if isinstance(raw, str):
         return _shown_text(raw)

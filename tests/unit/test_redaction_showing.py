@@ -6,7 +6,7 @@ import pytest
 
 from icr_proxy.config.loader import load
 from icr_proxy.errors import ConfigError
-from icr_proxy.redaction import shown
+from icr_proxy.redaction import quote_value
 
 PLANTED = "PLANTEDvalue"
 
@@ -42,7 +42,7 @@ def complaints(
     ],
 )
 def test_a_value_is_shown_in_one_line(raw: object, text: str) -> None:
-    assert shown(raw) == text
+    assert quote_value(raw) == text
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_value_is_shown_in_one_line(raw: object, text: str) -> None:
     ],
 )
 def test_what_may_be_a_credential_is_hidden(raw: str, text: str) -> None:
-    assert shown(raw) == text
+    assert quote_value(raw) == text
 
 
 # -- everywhere a secret may stray ----------------------------------------------------------------

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
     from icr_proxy.server.request import Request
 
-    Thrown = Callable[[str, str | None, str], None]
+    OnAction = Callable[[str, str | None, str], None]
 
 STATUS = "/status"
 INDEX = "/healthz /startupz /readyz /metrics /status"
@@ -103,7 +103,7 @@ class AdminApi:
             page = text_page(CRASHED, "something went wrong inside the proxy; its log tells more")
         return page if isinstance(page, ResponseWriter) else await send_page(request, page)
 
-    async def refuse(self, request: Request, error: ProxyError) -> ResponseWriter:
+    async def respond_error(self, request: Request, error: ProxyError) -> ResponseWriter:
         """Answer a request that could not even be parsed."""
         return await send_page(request, text_page(BAD_REQUEST, error.detail), closing=True)
 
@@ -112,7 +112,7 @@ class AdminApi:
         self._keep_out(request, path)
         if path in self._pages and not (path == STATUS and self._gate.asks_for_token):
             return self._page(request, path)
-        objection = self._gate.objection(received, peer=peer)
+        objection = self._gate.denial_reason(received, peer=peer)
         if path == STATUS and objection is not None:
             return json_page(FORBIDDEN, {"message": objection})
         thrown = self._control.answer(request.method, path, peer=peer, objection=objection)
@@ -161,7 +161,7 @@ SWITCH = re.compile(r"/(?:tokens/([^/]*)/(drop)|installations/([^/]*)/(block|unb
 class ActionTarget(Protocol):
     """What admin actions act on; `token_cache.TokenCache` is one."""
 
-    def drop(self, key: TokenKey) -> bool:
+    def invalidate(self, key: TokenKey) -> bool:
         """Forget its token; say if there was one."""
 
     def block(self, key: TokenKey) -> bool:
@@ -180,14 +180,14 @@ class AdminActions:
         tokens: ActionTarget,
         stop: Callable[[], bool],
         log: Log,
-        thrown: Thrown = lambda _switch, _installation, _peer: None,
+        on_action: OnAction = lambda _switch, _installation, _peer: None,
     ) -> None:
         """Act on `tokens`; `stop` begins the end of the program, and says if that is new.
 
         `thrown` hears which switch, for which installation, from where.
         """
         self._tokens = tokens
-        self._thrown = thrown
+        self._on_action = on_action
         self._stop = stop
         self._log = log
 
@@ -216,15 +216,15 @@ class AdminActions:
         if not peer.is_local:
             return _refusal(FORBIDDEN, "Only the proxy's own machine may end it: ask on 127.0.0.1.")
         changed = self._stop()
-        self._thrown("quit", None, peer.address)
+        self._on_action("quit", None, peer.address)
         self._log.warning("admin.quit", changed=changed, peer=peer.address)
         return json_page(OK, {"quitting": True, "changed": changed})
 
     def _throw(self, switch: str, installation: str, *, peer: str) -> Page:
         key = TokenKey(installation)
-        self._thrown(switch, installation, peer)
+        self._on_action(switch, installation, peer)
         if switch == "drop":
-            dropped = self._tokens.drop(key)
+            dropped = self._tokens.invalidate(key)
             self._log.warning(
                 "admin.token_dropped", installation=installation, dropped=dropped, peer=peer
             )

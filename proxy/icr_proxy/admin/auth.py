@@ -70,8 +70,8 @@ class AdminAuthorizer:
         # With DNS rebinding a page of the web has our address and our origin, but not our name.
         return self._is_own(host) or self.knows(headers)
 
-    def objection(self, headers: Sequence[Header], *, peer: Peer) -> str | None:
-        """Say why this request may not come closer; `None` if it may."""
+    def denial_reason(self, headers: Sequence[Header], *, peer: Peer) -> str | None:
+        """Return why this request is denied; `None` if it is allowed."""
         if any(name.lower() in BROWSERS_SEND for name, _ in headers) and not self.is_console(
             headers
         ):

@@ -20,8 +20,8 @@ from icr_proxy.admin.console_frames import (
     FrameBuffer,
     InstallationTallies,
     RequestSample,
+    console_row,
     event,
-    shown,
 )
 from icr_proxy.admin.console_timeline import SPAN, Timeline
 from icr_proxy.errors import DrainingError, OverloadedError
@@ -62,8 +62,8 @@ class Subscription:
         await self._news.wait()
         if self._is_over:
             return None
-        data = self._ring.take()
-        frames, requests = self._ring.take_lost()
+        data = self._ring.drain()
+        frames, requests = self._ring.drain_lost()
         if frames:
             # What was counted in the lost frames is told anew, so that no chart has a hole.
             missed = event("missed", {"frames": frames, "requests": requests})
@@ -187,10 +187,10 @@ class ConsoleFeed:
 
     def _flush(self) -> None:
         count = self._sample.count
-        audited = self._recorded.owed()
+        audited = self._recorded.pending()
         if not count and not audited:
             return
-        outcomes, left_out = self._sample.take()
+        outcomes, left_out = self._sample.drain()
         rows = self._rows(outcomes)
         self._recorded.trim(RECORDS_KEPT)
         frame = event(
@@ -221,7 +221,9 @@ class ConsoleFeed:
 
     def _rows(self, outcomes: Sequence[Outcome]) -> list[ConsoleRow]:
         seqs = self._recorded.of(outcomes)
-        return [shown(outcome, audit_seq=seq) for outcome, seq in zip(outcomes, seqs, strict=True)]
+        return [
+            console_row(outcome, audit_seq=seq) for outcome, seq in zip(outcomes, seqs, strict=True)
+        ]
 
     def _numbers(self) -> dict[str, object]:
         now = self._now()

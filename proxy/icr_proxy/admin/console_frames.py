@@ -78,8 +78,8 @@ class ConsoleRow(msgspec.Struct, frozen=True, gc=False):
 NAMES = ConsoleRow.__struct_fields__[:-1]  # an outcome cannot know the last one
 
 
-def shown(outcome: Outcome, *, audit_seq: int | None = None) -> ConsoleRow:
-    """Give the row of a request."""
+def console_row(outcome: Outcome, *, audit_seq: int | None = None) -> ConsoleRow:
+    """Make the row of the console for a request."""
     row = ConsoleRow(*[*(getattr(outcome, name) for name in NAMES), audit_seq])
     if not CREDENTIAL.search(row.path):
         return row
@@ -100,7 +100,7 @@ class RequestSample:
         is_usual = ending_of(outcome) == OK and not outcome.changes_state
         (self._usual if is_usual else self._telling).append((self.count, outcome))
 
-    def take(self) -> tuple[list[Outcome], int]:
+    def drain(self) -> tuple[list[Outcome], int]:
         """Give them in the order in which they ended, and how many there were besides."""
         room = ROWS_MOST - len(self._telling)
         usual = list(self._usual)[-room:] if room else []
@@ -168,7 +168,7 @@ class FrameBuffer:
     def __init__(self) -> None:
         self._frames: deque[tuple[bytes, int]] = deque()
         self.lost = 0
-        """Requests in the frames that were lost since `take_lost`."""
+        """Requests in the frames that were lost since `drain_lost`."""
         self.lost_frames = 0
 
     def put(self, frame: bytes, *, requests: int) -> None:
@@ -179,13 +179,13 @@ class FrameBuffer:
             self.lost_frames += 1
         self._frames.append((frame, requests))
 
-    def take(self) -> bytes:
+    def drain(self) -> bytes:
         """Give all that waits, as one piece."""
         waiting = b"".join(frame for frame, _ in self._frames)
         self._frames.clear()
         return waiting
 
-    def take_lost(self) -> tuple[int, int]:
+    def drain_lost(self) -> tuple[int, int]:
         """Give how many frames were lost, how many requests they told of, and begin anew."""
         lost = self.lost_frames, self.lost
         self.lost = self.lost_frames = 0
@@ -234,7 +234,7 @@ class AuditIndex:
         self._owed.extend(each for each in wanted if id(each) not in index)
         return [index.get(id(each)) for each in wanted]
 
-    def owed(self) -> list[Told]:
+    def pending(self) -> list[Told]:
         """Give the numbers that were owed and have come."""
         if not self._owed:
             return []

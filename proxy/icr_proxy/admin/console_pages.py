@@ -166,7 +166,7 @@ class Console:
 
     async def _read(self, request: Request) -> bytes:
         answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: False)
-        body, _ = open_body(request, limits=self._limits, go_on=answer.go_on)
+        body, _ = open_body(request, limits=self._limits, go_on=answer.send_continue)
         parts = bytearray()
         try:
             async with asyncio.timeout(READ_SECONDS):

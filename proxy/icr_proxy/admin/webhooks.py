@@ -157,18 +157,18 @@ class WebhookReceiver:
         answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: False)
         try:
             body = await receive_body(
-                request, limits=self._limits, go_on=answer.go_on, seconds=self._read_seconds
+                request, limits=self._limits, go_on=answer.send_continue, seconds=self._read_seconds
             )
             self._take(read_event(request.raw_headers, body, secret=self._secret()))
         except ProxyError as error:
             return await self._refuse(answer, error, peer=peer_of(request).address)
         except Exception as error:  # noqa: BLE001  # the one place: the server would not log it
             self._log.error("webhook.crashed", **where(error))
-            await answer.refuse(problem(error, request_id=secrets.token_hex(16)))
+            await answer.send_problem(problem(error, request_id=secrets.token_hex(16)))
             return answer
         return await send_page(request, text_page(ACCEPTED, "accepted"))
 
-    async def refuse(self, request: Request, error: ProxyError) -> ResponseWriter:
+    async def respond_error(self, request: Request, error: ProxyError) -> ResponseWriter:
         """Answer a request that could not even be parsed."""
         answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: True)
         return await self._refuse(answer, error, peer=peer_of(request).address)
@@ -192,5 +192,5 @@ class WebhookReceiver:
         self._log.warning(
             "webhook.refused", code=kind_of(error).code, detail=error.detail, peer=peer
         )
-        await answer.refuse(problem(error, request_id=secrets.token_hex(16)))
+        await answer.send_problem(problem(error, request_id=secrets.token_hex(16)))
         return answer

@@ -71,7 +71,7 @@ class AuditService:
             config=config,
             now=now,
             clock=clock,
-            tell=self._tell,
+            report=self._tell,
         )
         self._handover = WriteBatcher(self._thread.put)
         self.trail = Trail(config=config, put=self._handover.add, watcher=self._reports, now=now)
@@ -84,7 +84,7 @@ class AuditService:
         """
         inspect_trail(self._directory, config=self._config)
 
-    async def open(self, config: Config) -> None:
+    async def start(self, config: Config) -> None:
         """Begin the trail of this process, and come back when the start is recorded.
 
         If it cannot be in time, the proxy starts all the same, and `on_failure` says what requests
@@ -133,7 +133,7 @@ class AuditService:
         """Write what is left and end the trail of this process."""
         if self._is_open:
             self._is_open = False
-            self._handover.hand_over()
+            self._handover.flush()
             await asyncio.to_thread(self._thread.stop)
             await asyncio.sleep(0)  # what the thread said last is heard in the next turn
 
@@ -149,7 +149,7 @@ class AuditService:
 
     def _landed(self, landed: WriteResult) -> None:
         self._reports.landed(landed)
-        self.trail.landed(landed)
+        self.trail.on_write_result(landed)
         self._heard(landed)
 
 

@@ -56,7 +56,7 @@ class WriteBatcher:
         """Take one more; it goes at the end of this turn if somebody waits, else before long."""
         self._gathered.append(entry)
         if len(self._gathered) == HANDED_MOST:
-            self.hand_over()
+            self.flush()
         elif type(entry) is AwaitedEntry:
             if not self._is_due:
                 self._is_due = True
@@ -65,8 +65,8 @@ class WriteBatcher:
             self._is_timed = True
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end_moment)
 
-    def hand_over(self) -> None:
-        """Hand over what has gathered, now."""
+    def flush(self) -> None:
+        """Hand the batch to the writer thread now."""
         if not self._gathered:
             return
         gathered, self._gathered = self._gathered, []
@@ -74,14 +74,14 @@ class WriteBatcher:
 
     def _end_turn(self) -> None:
         self._is_due = False
-        self.hand_over()
+        self.flush()
 
     def _end_moment(self) -> None:
         self._is_timed = False
-        self.hand_over()
+        self.flush()
 
 
-Kept = asyncio.Future[int | None]
+Durable = asyncio.Future[int | None]
 """The sequence number of a record, as soon as it has one; nothing if that took too long."""
 
 
@@ -91,16 +91,16 @@ class DurableWaits:
     def __init__(self, seconds: float) -> None:
         """Let each wait for so long at most."""
         self._seconds = seconds
-        self._waiting: deque[tuple[float, Kept]] = deque()
+        self._waiting: deque[tuple[float, Durable]] = deque()
         self._is_timed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def begin(self) -> Kept:
+    def begin(self) -> Durable:
         """Give what to await."""
         loop = self._loop
         if loop is None:  # to ask for it each time would be a system call each time
             loop = self._loop = asyncio.get_running_loop()
-        kept: Kept = loop.create_future()
+        kept: Durable = loop.create_future()
         self._waiting.append((loop.time() + self._seconds, kept))
         if not self._is_timed:
             self._is_timed = True
@@ -182,8 +182,8 @@ class Trail:
 
     # -- what a request does ----------------------------------------------------------------------
 
-    async def admit(self, journal: Journal) -> None:
-        """Take places for what this request will leave behind.
+    async def reserve(self, journal: Journal) -> None:
+        """Reserve room for the records of this request.
 
         Raises:
             AuditUnavailableError: there is none in time, and nothing may go unrecorded.
@@ -194,7 +194,7 @@ class Trail:
             if not self._has_room(places):  # only if requests go on unrecorded
                 return
         self._reserved += places
-        journal.places = places
+        journal.reserved_records = places
 
     async def announce(self, journal: Journal) -> None:
         """Come back when the intent is as safe as `fsync` says; then the request may be sent.
@@ -202,9 +202,9 @@ class Trail:
         Raises:
             AuditUnavailableError: it is not in time, and nothing may go unrecorded.
         """
-        if not journal.places:
+        if not journal.reserved_records:
             return
-        journal.places -= 1
+        journal.reserved_records -= 1
         self._reserved -= 1
         intent = intent_of(journal, redact=self._redact, now=self._now())
         journal.intent = Announcement()
@@ -214,14 +214,14 @@ class Trail:
         if await kept is None and self._refuses:
             raise AuditUnavailableError("the audit trail cannot be written; nothing was sent")
 
-    def record(self, outcome: Outcome, *, places: int) -> Kept | None:
+    def record(self, outcome: Outcome, *, reserved: int) -> Durable | None:
         """Record how it ended; give what to wait for before the connection is used again.
 
         What can be done in the thread is done there: the outcome is frozen, so it can be handed
         over as it is.
         """
-        self._reserved -= places
-        if not places and self._reserved + self._queued >= self._config.queue:
+        self._reserved -= reserved
+        if not reserved and self._reserved + self._queued >= self._config.queue:
             self._miss(outcome)
             return None
         if outcome.changes_state and outcome.attempts and self._config.fsync == "always":
@@ -230,14 +230,14 @@ class Trail:
         self._send(outcome)
         return None
 
-    def note(self, record: Record) -> Kept:
+    def note(self, record: Record) -> Durable:
         """Record what happened to the proxy itself; there is always room for that."""
         return self._put_and_wait(record)
 
     # -- what the thread says ---------------------------------------------------------------------
 
-    def landed(self, landed: WriteResult) -> None:
-        """Take note of records that were written, or that could not be for now."""
+    def on_write_result(self, landed: WriteResult) -> None:
+        """Note the result of a write: records are durable, or could not be written for now."""
         self._works = landed.error is None
         self._queued -= len(landed.entries)
         first = landed.last - len(landed.entries) + 1
@@ -285,7 +285,7 @@ class Trail:
 
     def _put_and_wait(
         self, what: Record | Outcome, *, announcement: Announcement | None = None
-    ) -> Kept:
+    ) -> Durable:
         kept = self._waits.begin()
         self._put(AwaitedEntry(what, kept, announcement))
         return kept

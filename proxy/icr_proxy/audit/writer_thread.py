@@ -105,7 +105,7 @@ class TrailThread:
     config: AuditConfig
     now: Callable[[], float]
     clock: Callable[[], float]
-    tell: Callable[[WriteResult], None]
+    report: Callable[[WriteResult], None]
     _queue: queue.SimpleQueue[Sequence[Entry]] = field(default_factory=queue.SimpleQueue)
     _halt: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -187,13 +187,13 @@ class TrailThread:
                 records = records or self._records(entries)
                 self._writer.append(records, sync=self.config.fsync == "always")
             except OSError as error:
-                self.tell(self._landed(error=error.strerror or type(error).__name__))
+                self.report(self._landed(error=error.strerror or type(error).__name__))
             except Exception as error:  # noqa: BLE001  # a thread that dies in silence hides all
-                self.tell(self._landed(error=str(where(error))))
+                self.report(self._landed(error=str(where(error))))
             else:
                 seconds = self.clock() - began
                 number_intents(part, last=self._writer.head.seq)
-                self.tell(self._landed(entries=entries, awaited=awaited, seconds=seconds))
+                self.report(self._landed(entries=entries, awaited=awaited, seconds=seconds))
                 if self._owes_rewind:
                     self._owes_rewind = False
                     self._publish(rewound=True)
@@ -236,9 +236,9 @@ class TrailThread:
             self._synced_at = now
             try:
                 self._writer.sync()
-                self.tell(self._landed())
+                self.report(self._landed())
             except OSError as error:
-                self.tell(self._landed(error=error.strerror or type(error).__name__))
+                self.report(self._landed(error=error.strerror or type(error).__name__))
         if now - self._told_at >= config.head_interval:
             self._told_at = now
             self._publish()
@@ -259,7 +259,7 @@ class TrailThread:
             except OSError as error:  # the trail itself is fine
                 anchor_error = error.strerror or type(error).__name__
         landed = self._landed(periodic=True)
-        self.tell(msgspec.structs.replace(landed, anchor_error=anchor_error))
+        self.report(msgspec.structs.replace(landed, anchor_error=anchor_error))
 
 
 def parts_of(batch: Sequence[Entry]) -> Iterator[list[Entry]]:

@@ -27,12 +27,12 @@ from icr_proxy.config.spec import (
     Path,
     broken_rules,
     dotted,
-    find,
     leaves,
+    lookup_key,
     parts,
     variable,
 )
-from icr_proxy.config.value_types import ListOf, SecretText, take
+from icr_proxy.config.value_types import ListOf, SecretText, parse_value
 from icr_proxy.errors import ConfigError
 from icr_proxy.redaction import in_quotes
 
@@ -121,7 +121,7 @@ class LoadedValues(msgspec.Struct):
             if not name.startswith(PREFIX) or name == FILE_VARIABLE or _is_service_link(name, text):
                 continue
             path = tuple(name.removeprefix(PREFIX).lower().split("__"))
-            known = find(self.section, path)
+            known = lookup_key(self.section, path)
             if known and variable(path) == name:
                 self._add_text(path, known[1], text, source=f"environment variable {name}")
             else:
@@ -132,7 +132,7 @@ class LoadedValues(msgspec.Struct):
         """Take what flags say; `listeners[0].bind` and `listeners.0.bind` are the same."""
         for name, text in flags.items():
             path = tuple(name.replace("[", ".").replace("]", "").split("."))
-            known = find(self.section, path)
+            known = lookup_key(self.section, path)
             if known is None:
                 self.problems.append(f"{name}: unknown key (from a flag)")
                 continue
@@ -252,7 +252,7 @@ class _Builder:
             return self._required(key, path) if part.required else part.default
         if given.raw is None and (part.optional or isinstance(key.kind, ListOf)):
             return part.default
-        value, complaints = take(key.kind, "" if given.raw is None else given.raw)
+        value, complaints = parse_value(key.kind, "" if given.raw is None else given.raw)
         for at, text in complaints:
             self._complain(path, text, at=at)
         return _WRONG if complaints else value
@@ -263,7 +263,7 @@ class _Builder:
 
     def _broken(self, path: Path, rule: CrossFieldRule, text: str) -> None:
         first, *_ = origins = [(*path, name) for name in rule.keys]
-        known = find(self._found.section, first)
+        known = lookup_key(self._found.section, first)
         if known and not any(each in self._found.values for each in origins):
             text = f"{text}; {_remedy(known[1], first)}"
         self._complain(first, text, origins=origins)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin
 
 import msgspec
 
-from icr_proxy.config.value_types import quoted, take
+from icr_proxy.config.value_types import parse_value, quoted
 from icr_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def leaves(section: Any, path: Path = ()) -> Iterator[tuple[Path, FieldInfo, Key
             yield from leaves(part.section, here)
 
 
-def find(section: Any, path: Path) -> tuple[FieldInfo, KeySpec] | None:
+def lookup_key(section: Any, path: Path) -> tuple[FieldInfo, KeySpec] | None:
     """Find the key that a path leads to."""
     first = path[:1]
     part = parts(section).get(first[0]) if first else None
@@ -127,8 +127,8 @@ def find(section: Any, path: Path) -> tuple[FieldInfo, KeySpec] | None:
     if part.key:
         return None if rest else (part, part.key)
     if not part.many:
-        return find(part.section, rest)
-    return find(part.section, rest[1:]) if rest and _INDEX.fullmatch(rest[0]) else None
+        return lookup_key(part.section, rest)
+    return lookup_key(part.section, rest[1:]) if rest and _INDEX.fullmatch(rest[0]) else None
 
 
 # -- names ----------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def check(section: Any) -> None:
 def _unsound(part: FieldInfo, value: Any) -> list[str]:
     if part.key is None or (value is None and part.optional):
         return []
-    again, complaints = take(part.key.kind, value)
+    again, complaints = parse_value(part.key.kind, value)
     if not complaints and again != value:
         quote = quoted(part.key.kind, value)
         complaints = [("", f"{quote} is not as reading it would have left it")]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import msgspec
 
 from icr_proxy.net.addresses import REDIS_EXAMPLE, read_store_url
-from icr_proxy.redaction import QUOTED, Secret, in_quotes, parse_secret, shown
+from icr_proxy.redaction import QUOTED, Secret, in_quotes, parse_secret, quote_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -426,14 +426,14 @@ class ListOf(msgspec.Struct, frozen=True):
         return {"type": ["array", "null"], "items": self.item.schema()}
 
 
-def take(kind: ValueType, raw: object) -> tuple[Any, list[tuple[str, str]]]:
+def parse_value(kind: ValueType, raw: object) -> tuple[Any, list[tuple[str, str]]]:
     """Read a value, and instead of raising list what is wrong: where inside it, and a sentence."""
     if isinstance(raw, str) and not raw.strip():
         return None, [("", "is empty; give it a value or leave it out")]
     if isinstance(raw, str) and in_quotes(raw.strip()) and not isinstance(kind, KeyText):
         return None, [("", f"{quoted(kind, raw)} {QUOTED}")]
     if isinstance(kind, ListOf) and isinstance(raw, list | tuple):
-        taken = [take(kind.item, each) for each in raw]
+        taken = [parse_value(kind.item, each) for each in raw]
         wrong = [(f"[{at}]", text) for at, (_, found) in enumerate(taken) for _, text in found]
         return tuple(value for value, _ in taken), wrong
     try:
@@ -445,4 +445,4 @@ def take(kind: ValueType, raw: object) -> tuple[Any, list[tuple[str, str]]]:
 def quoted(kind: ValueType, raw: object) -> str:
     """Quote a value as its kind allows."""
     inner = kind.item if isinstance(kind, ListOf) else kind
-    return "***" if isinstance(inner, SecretText | StoreUrl | KeyHash) else shown(raw)
+    return "***" if isinstance(inner, SecretText | StoreUrl | KeyHash) else quote_value(raw)

@@ -60,7 +60,9 @@ class CachedToken:
         return f"CachedToken({self.token.fingerprint}, generation={self.generation})"
 
 
-def keep(token: AccessToken, *, generation: int, margin: float, chance: float) -> CachedToken:
+def with_deadlines(
+    token: AccessToken, *, generation: int, margin: float, chance: float
+) -> CachedToken:
     """Work out when a token is due and dead.
 
     It is renewed `margin` seconds before its end, but at most a tenth of its lifetime; `chance`,

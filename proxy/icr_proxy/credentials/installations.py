@@ -228,7 +228,7 @@ class InstallationDirectory:
         self._failure: MintError | None = None
         self._fetching: asyncio.Task[Mapping[str, str | None]] | None = None
 
-    async def find(self, organization: str) -> str | None:
+    async def lookup(self, organization: str) -> str | None:
         """Give the ID of the installation on an organization; `None` if there is none.
 
         Raises:

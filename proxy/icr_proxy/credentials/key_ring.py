@@ -304,8 +304,8 @@ class KeyRing:
         """How each key stands, the newest first."""
         return {key.fingerprint: self._state(key.fingerprint) for key in self._keys}
 
-    def look(self) -> None:
-        """Take up what has changed in the files, so that a rotation is seen without a mint."""
+    def refresh(self) -> None:
+        """Take up changes in the files, so that a rotation is seen without a mint."""
         self._read()
 
     def current(self) -> SigningKey:

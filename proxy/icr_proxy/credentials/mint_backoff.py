@@ -77,8 +77,8 @@ class MintFailures:
     def __len__(self) -> int:
         return len(self._of)
 
-    def find(self, key: TokenKey, *, now: float) -> MintFailure | None:
-        """Give the failure that makes asking for this key pointless at present, if there is one."""
+    def lookup(self, key: TokenKey, *, now: float) -> MintFailure | None:
+        """Look up the failure that makes asking for this key pointless now, if there is one."""
         for failure in (self._of_app, self._of.use(key)):
             if failure is not None and failure.holds(now):
                 return failure
@@ -112,13 +112,13 @@ class MintFailures:
         else:
             self._of[key] = failure
 
-    def forget(self, key: TokenKey) -> None:
-        """Believe none any more: a mint has succeeded."""
+    def clear(self, key: TokenKey) -> None:
+        """Clear the failure: a mint has succeeded."""
         self._of.pop(key, None)
         self._of_app = None
 
-    def forgive(self, key: TokenKey) -> None:
-        """Believe a refusal of this installation no more: something about it has changed.
+    def clear_refusal(self, key: TokenKey) -> None:
+        """Clear a refusal of this installation: something about it has changed.
 
         Other failures stay, so that a replayed webhook cannot be used to hammer an API in trouble.
         """
@@ -169,8 +169,8 @@ class TokenBucket(msgspec.Struct, kw_only=True):
         self.at = now
         return self.left >= 1
 
-    def take(self) -> None:
-        """Take one; for what was under way already, there may be less than none left."""
+    def consume(self) -> None:
+        """Consume one; for what was under way already, there may be less than none left."""
         self.left -= 1
 
 
@@ -183,8 +183,8 @@ class RemintLimiter:
     def __len__(self) -> int:
         return len(self._allowances)
 
-    def take(self, key: TokenKey, *, now: float) -> bool:
-        """Take one, if there is one left."""
+    def allow(self, key: TokenKey, *, now: float) -> bool:
+        """Allow one more mint, if the bucket has one left."""
         allowance = self._allowances.use(key)
         if allowance is None:
             allowance = self._allowances[key] = TokenBucket(
@@ -192,7 +192,7 @@ class RemintLimiter:
             )
         if not allowance.has_left(now):
             return False
-        allowance.take()
+        allowance.consume()
         return True
 
 
@@ -229,4 +229,4 @@ class FailureLimiter:
     def failed(self, error: MintError) -> None:
         """Count a mint that failed, if the API's answer may be about the installation."""
         if error.reason not in NOT_ANSWERED:
-            self._allowance.take()
+            self._allowance.consume()

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from icr_proxy.credentials.access_token import CachedToken, keep
+from icr_proxy.credentials.access_token import CachedToken, with_deadlines
 from icr_proxy.credentials.mint_backoff import FailureLimiter, MintFailures, RemintLimiter
 from icr_proxy.errors import (
     InstallationBlockedError,
@@ -55,8 +55,8 @@ class IssuedTokens:
             self._tokens.popitem(last=False)
         self._tokens[token.fingerprint] = token
 
-    def take(self, *, now: float) -> list[AccessToken]:
-        """Hand over those that still live, the newest first, and forget all."""
+    def drain(self, *, now: float) -> list[AccessToken]:
+        """Drain: return those that still live, the newest first, and forget all."""
         living = [token for token in self._tokens.values() if token.expires_at > now]
         self._tokens.clear()
         return living[::-1]
@@ -138,8 +138,8 @@ class TokenCache:
         self.issued = IssuedTokens(max_entries=config.max_entries * ISSUED_SHARE)
         """What may still live at the API; kept only if `tokens.revoke_on_exit` is on."""
 
-    def at_hand(self, key: TokenKey) -> CachedToken | None:
-        """Give a token with which nothing is to be done; as a rule there is one."""
+    def get_fresh(self, key: TokenKey) -> CachedToken | None:
+        """Return a fresh cached token without waiting, or None."""
         cached = self._cached.get(key)
         if cached is None or key in self._blocked:
             return None
@@ -202,7 +202,7 @@ class TokenCache:
         that has lasted for longer than that is told at once: nobody is kept waiting for nothing.
         """
         now, patience = self._now(), self._config.waiter_timeout
-        failure = self._failures.find(key, now=now)
+        failure = self._failures.lookup(key, now=now)
         if failure is None or not failure.may_pass or now - failure.began > patience:
             return None
         if failure.next_try - began >= patience:
@@ -218,13 +218,13 @@ class TokenCache:
             if (
                 state == "due"
                 and key not in self._mints
-                and self._failures.find(key, now=now) is None
+                and self._failures.lookup(key, now=now) is None
             ):
                 self._start(key)
             return cached
         task = self._mints.get(key)
         if task is None:
-            failure = self._failures.find(key, now=now)
+            failure = self._failures.lookup(key, now=now)
             if failure is not None and not (patient and now >= failure.next_try - EARLY_SECONDS):
                 self._watcher.looked_up("negative")
                 raise failure.error.again(retry_after=failure.until - now)
@@ -256,7 +256,7 @@ class TokenCache:
         if cached is None or cached.generation != generation:
             self._watcher.refused(key, generation, "stale")
             return True
-        if not self._rations.take(key, now=self._now()):
+        if not self._rations.allow(key, now=self._now()):
             self._watcher.refused(key, generation, "limited")
             return False
         del self._cached[key]
@@ -267,17 +267,17 @@ class TokenCache:
 
     # -- what an operator or the registry orders --------------------------------------------------
 
-    def drop(self, key: TokenKey) -> bool:
-        """Forget the token of `key`, whatever its generation; say if there was one, or one coming.
+    def invalidate(self, key: TokenKey) -> bool:
+        """Invalidate the token of `key`, whatever its generation; say if there was or will be one.
 
         A mint under way may bring one that was made before this moment, so it is made again for
         those who wait. A request that has its token and is not sent yet gets another.
         """
         self._dropped(key, None)
-        return self.forget(key)
+        return self.invalidate_locally(key)
 
-    def forget(self, key: TokenKey, fingerprint: str | None = None) -> bool:
-        """Drop the token of `key` here, or only that with this fingerprint; tell nobody."""
+    def invalidate_locally(self, key: TokenKey, fingerprint: str | None = None) -> bool:
+        """Invalidate the token of `key` here only, or only that with this fingerprint."""
         cached = self._cached.get(key)
         if fingerprint is not None and (cached is None or cached.token.fingerprint != fingerprint):
             return False
@@ -288,7 +288,7 @@ class TokenCache:
             return True
         if cached is None:  # a request may still hold a token that has left the cache
             self._dropped_up_to[key] = self._generation
-        self._failures.forgive(key)
+        self._failures.clear_refusal(key)
         if key in self._mints:
             self._outdated.add(key)
         return cached is not None or key in self._mints
@@ -297,7 +297,7 @@ class TokenCache:
         """Give `key` no token until it is unblocked; say if that is new."""
         is_new = key not in self._blocked
         self._blocked.add(key)
-        self.drop(key)
+        self.invalidate(key)
         return is_new
 
     def unblock(self, key: TokenKey) -> bool:
@@ -387,7 +387,7 @@ class TokenCache:
         if self._config.revoke_on_exit:
             self.issued.add(token, now=self._now())
         self._generation += 1
-        cached = keep(
+        cached = with_deadlines(
             token,
             generation=self._generation,
             margin=self._config.refresh_margin,
@@ -395,7 +395,7 @@ class TokenCache:
         )
         self._cached[key] = cached
         self._proven[key] = True
-        self._failures.forget(key)
+        self._failures.clear(key)
         return cached
 
     # -- what the admin port shows ----------------------------------------------------------------

@@ -105,11 +105,11 @@ class TokenExchange:
             raise MintTimeoutError("the API took too long to issue a token") from None
         except UpstreamError as exc:
             raise no_answer(exc, wanted="a token") from exc
-        return judge(key, answer, now=self._now())
+        return parse_token_response(key, answer, now=self._now())
 
 
-def judge(key: TokenKey, answer: AppResponse, *, now: float) -> AccessToken:
-    """Find the token in an answer.
+def parse_token_response(key: TokenKey, answer: AppResponse, *, now: float) -> AccessToken:
+    """Parse the token in a response.
 
     Raises:
         MintError: there is none, or none that may be used.

@@ -69,7 +69,7 @@ class DeliveryTracker:
         self._waiting[entry.identity] = (entry, answer, until)
         answer.when_followed(lambda reset: self._heard(entry, reset=reset))
 
-    def look(self, identity: bytes) -> None:
+    def check_connection(self, identity: bytes) -> None:
         """See how a connection is now: its end may have come, and the event loop not looked."""
         found = self._waiting.get(identity)
         if found is not None and was_reset(found[1].transport):
@@ -139,7 +139,7 @@ class DuplicateGuard:
         request = await describe(job, received, journal)
         now = self._clock()
         self._count("expired", self._duplicates.expire(now))
-        self.receipts.look(request.identity)
+        self.receipts.check_connection(request.identity)
         verdict = self._duplicates.claim(
             request, request_id=journal.request_id, now=now, window=terms.window
         )

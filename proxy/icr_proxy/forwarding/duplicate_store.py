@@ -168,7 +168,7 @@ class DuplicateStore:
         self, entry: DuplicateEntry, ending: WriteResultFacts, *, now: float, window: float
     ) -> bool:
         """End a claim; say whether it is left open what became of the write."""
-        outcome = judge(ending, keyed=entry.keyed)
+        outcome = classify_result(ending, keyed=entry.keyed)
         if outcome == "free":
             self._remove(entry)
             return False
@@ -224,8 +224,8 @@ class DuplicateStore:
             self._kept_all -= cost
 
 
-def judge(ending: WriteResultFacts, *, keyed: bool) -> Literal["free", "open", "keep"]:
-    """Say what an ending means for the next request like it.
+def classify_result(ending: WriteResultFacts, *, keyed: bool) -> Literal["free", "open", "keep"]:
+    """Classify a result by what it means for the next request like it.
 
     free: it may be sent. open: it may not, for nobody knows. keep: with a key, the API is not asked
     again though all is known.

@@ -129,7 +129,7 @@ class Arrived:
         self.method = head.method
         self.raw_path = head.target
         self.raw_headers = head.section.headers
-        self.notes: dict[Any, Any] = {}
+        self.derived: dict[Any, Any] = {}
         self.version = HTTP_1_1
         self.content_length = head.section.announced
 
@@ -174,7 +174,7 @@ def _follow(config: Config, explanation: Explanation) -> None:
         explanation.answered = _why_answered(request)
     elif decision.prepared is not None:
         authorization = APP_JWT if isinstance(decision.credential, AppSignature) else TOKEN
-        request_id, _ = given_ids(request.raw_headers, notes=request.notes)
+        request_id, _ = given_ids(request.raw_headers, derived=request.derived)
         sent = decision.prepared.lines(
             authorization, request_id.encode("ascii") if request_id else NEW_ID, NEW_TRACE
         )

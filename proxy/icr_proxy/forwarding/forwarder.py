@@ -166,7 +166,7 @@ class Forwarder:
         self._pause = pause
         self._replayed = replayed
 
-    async def open(self, job: ForwardJob, journal: Journal) -> Opened:
+    async def send_request(self, job: ForwardJob, journal: Journal) -> Opened:
         """Get the API's answer up to its head; whoever gets it must close it.
 
         As far as a request waits, it is all one coroutine: see `circuit_breaker.GuardedUpstream`.
@@ -180,7 +180,7 @@ class Forwarder:
         while True:
             cached = None
             if job.key is not None:
-                cached = self._tokens.at_hand(job.key) or await self._token(job.key, journal)
+                cached = self._tokens.get_fresh(job.key) or await self._token(job.key, journal)
             request = self._begin(job, cached, journal)
             began = journal.sent_at = self._clock()
             if job.announce is not None and job.changes_state:
@@ -197,7 +197,7 @@ class Forwarder:
             journal.first_byte = self._clock() - began
             if response.status < FIRST_REFUSAL and repair is None:
                 return Opened(response=response)
-            opened, refused = await judge(response)
+            opened, refused = await classify_response(response)
             if job.key is None or cached is None:
                 return opened
             repair = self._choose_repair(job, job.key, cached, refused=refused, last=repair)
@@ -359,8 +359,8 @@ def may_send_again(error: UpstreamError, *, changes_state: bool) -> bool:
     return not error.sent or (error.reused and not changes_state)
 
 
-async def judge(response: UpstreamResponse) -> tuple[Opened, bool]:
-    """Read as much of the answer as is needed to say whether it refuses the token.
+async def classify_response(response: UpstreamResponse) -> tuple[Opened, bool]:
+    """Classify a response: read as much as shows whether it rejects the token.
 
     Whatever keeps it from that ends the answer.
     """

@@ -35,7 +35,7 @@ from icr_proxy.server.response import PHRASES, ResponseWriter
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence, Sized
 
-    from icr_proxy.audit.trail import Kept, Trail
+    from icr_proxy.audit.trail import Durable, Trail
     from icr_proxy.errors import CallerReason
     from icr_proxy.forwarding.duplicate_guard import DuplicateGuard, RecordingResponse
     from icr_proxy.forwarding.forwarder import Forwarder
@@ -91,7 +91,7 @@ class Handler:
         self._clock = clock
         self._watchers = watchers
 
-    def refuse(self, request: Request, error: ProxyError) -> Awaitable[ResponseWriter]:
+    def respond_error(self, request: Request, error: ProxyError) -> Awaitable[ResponseWriter]:
         """Answer a request that could not even be parsed."""
         return self(request, error)
 
@@ -110,7 +110,7 @@ class Handler:
         try:
             if broken is not None:
                 raise broken  # noqa: TRY301  # answered like any other error
-            self._in_flight.take(rules.limits.in_flight)
+            self._in_flight.acquire(rules.limits.in_flight)
             try:
                 if rules.total_seconds is None:
                     await (await self._decide(request, rules, journal, answer))
@@ -118,7 +118,7 @@ class Handler:
                     async with asyncio.timeout(rules.total_seconds):
                         await (await self._decide(request, rules, journal, answer))
             finally:
-                self._in_flight.give_back()
+                self._in_flight.release()
         except asyncio.CancelledError:
             journal.status = CALLER_GONE_STATUS
             journal.code = "draining" if self._in_flight.closing else "caller-gone"
@@ -135,7 +135,7 @@ class Handler:
     def _begin(self, request: Request, rules: ListenerRules, *, method: str) -> Journal:
         """Give the request its ids."""
         digits = fresh_digits()
-        request_id, traceparent = given_ids(request.raw_headers, notes=request.notes)
+        request_id, traceparent = given_ids(request.raw_headers, derived=request.derived)
         trace = continue_trace(traceparent, digits=digits, share=rules.trace_share)
         if trace.sampled or SERVING.get() is not None:  # the connection's task goes on
             SERVING.set(trace if trace.sampled else None)
@@ -152,7 +152,7 @@ class Handler:
     def _is_closing(self) -> bool:
         return self._in_flight.closing
 
-    def _close(self, journal: Journal, answer: ResponseWriter) -> Kept | None:
+    def _close(self, journal: Journal, answer: ResponseWriter) -> Durable | None:
         """Hand the outcome to its readers; give what the connection has to wait for, if anything.
 
         The trail comes last: nothing of the story may come after what it has recorded.
@@ -164,7 +164,7 @@ class Handler:
         self._read(outcome)
         if self._trail is None:
             return None
-        return self._trail.record(outcome, places=journal.places)
+        return self._trail.record(outcome, reserved=journal.reserved_records)
 
     async def _decide(
         self,
@@ -183,7 +183,7 @@ class Handler:
         prepared = decision.prepared
         if prepared is None and decision.to_find is not None:
             self._note(decision, journal, answer)  # the look-up may fail, too
-            key = await settle(decision.to_find, find=self._find)
+            key = await settle(decision.to_find, lookup=self._find)
             decide_for(decision, key, request, rules, hops=self._hops)
             prepared = decision.prepared
         self._note(decision, journal, answer)
@@ -197,7 +197,7 @@ class Handler:
         if rules.links is not None:
             answer.edit = rewrite_links(rules.links, request, target=target)
         if self._trail is not None:
-            await self._trail.admit(journal)
+            await self._trail.reserve(journal)
         job = self._make_job(
             request, rules, target=target, prepared=prepared, key=decision.key, answer=answer
         )
@@ -225,7 +225,7 @@ class Handler:
         answer: ResponseWriter,
     ) -> ForwardJob:
         """Say what is to be sent, but for the token."""
-        body, length = open_body(request, limits=rules.limits, go_on=answer.go_on)
+        body, length = open_body(request, limits=rules.limits, go_on=answer.send_continue)
         if body is not None and self._trail is not None:
             body.digest = self._trail.new_digest()
         return ForwardJob(
@@ -271,11 +271,11 @@ class Handler:
     ) -> None:
         """Stream the answer as it comes; once it began, an error breaks the connection."""
         try:
-            opened = await self._forwarder.open(job, journal)
+            opened = await self._forwarder.send_request(job, journal)
             response = opened.response
             try:
                 begin_answer(response.head, journal, answer)
-                data = opened.prefix or response.take()
+                data = opened.prefix or response.read_nowait()
                 if not data:
                     await answer.flush_head()
                     data = await response.read()
@@ -308,7 +308,7 @@ class Handler:
         if isinstance(error, CallerUnauthenticatedError):
             await self._turn_away(journal.peer, error.reason)
         try:
-            await answer.refuse(
+            await answer.send_problem(
                 problem(error, request_id=journal.request_id, trace_id=journal.trace.id)
             )
         except ProxyError:

@@ -64,7 +64,7 @@ class IncomingRequest(Protocol):
         """The header lines as received."""
 
     @property
-    def notes(self) -> dict[Any, Any]:
+    def derived(self) -> dict[Any, Any]:
         """What was derived from the same header lines before."""
 
     @property
@@ -195,10 +195,10 @@ def _route(
             return
     if rules.callers is not None:
         caller = decision.caller = rules.callers.recognise(received, certificate)
-        caller.admit(target.operation, listener=rules.listener)
+        caller.authorize(target.operation, listener=rules.listener)
         for reading in target.others:
-            caller.admit(reading.operation, listener=rules.listener)
-    decision.credential = rules.router.choose_key(target, received, notes=request.notes)
+            caller.authorize(reading.operation, listener=rules.listener)
+    decision.credential = rules.router.choose_key(target, received, derived=request.derived)
 
 
 def _authorize(
@@ -213,11 +213,11 @@ def _authorize(
     if target is None:
         raise RuntimeError("a request was authorized before it was routed")
     if isinstance(key, TokenKey):
-        rules.router.admit(key)
+        rules.router.authorize(key)
         decision.key = key
         decision.installation = key.installation
     if caller is not None and not isinstance(key, OnOrganization):
-        caller.admit_for(decision.installation)
+        caller.authorize_installation(decision.installation)
     verdict = decision.verdict = rules.policy.unconditional or _ask_policy(
         decision, request.method, rules, target
     )
@@ -227,7 +227,7 @@ def _authorize(
         refuse_long_body(request.content_length, limit=rules.limits.body)
     if rules.guard is not None and target.operation.changes_state:
         idempotency_key(request.raw_headers)
-    prepared: Prepared | None = request.notes.get(rules.headers)
+    prepared: Prepared | None = request.derived.get(rules.headers)
     if prepared is None or request.method == "OPTIONS":
         prepared = _prepare(request, rules, hops)
     decision.prepared = prepared
@@ -260,7 +260,7 @@ def _prepare(request: IncomingRequest, rules: ListenerRules, hops: LoopDetector)
     via = hops.via(is_old=request.version < HTTP_1_1)
     if request.method == "OPTIONS":
         return rules.headers.prepare(count_down("OPTIONS", received) or received, via=via)
-    request.notes[rules.headers] = prepared = rules.headers.prepare(received, via=via)
+    request.derived[rules.headers] = prepared = rules.headers.prepare(received, via=via)
     return prepared
 
 
@@ -290,7 +290,7 @@ def look_at_form(
     Raises:
         RefusedError: they are not; its class says why.
     """
-    received, notes = request.raw_headers, request.notes
+    received, notes = request.raw_headers, request.derived
     is_usual = request.raw_path.startswith("/")
     # A reload makes all rules anew, so one of them stands for all.
     known: tuple[bytes | None, Sequence[Header]] | None

@@ -159,14 +159,14 @@ def choose_request_id(received: Iterable[Header], *, fresh: bytes) -> bytes:
 
 
 def given_ids(
-    received: Sequence[Header], *, notes: dict[Any, Any]
+    received: Sequence[Header], *, derived: dict[Any, Any]
 ) -> tuple[str | None, bytes | None]:
     """Give the caller's harmless `X-Request-Id`, and its `traceparent`, if it sent them.
 
-    `notes` is what was made of the same headers before.
+    `derived` is what was made of the same headers before.
     """
-    known: tuple[str | None, bytes | None] | None = notes.get(given_ids)
+    known: tuple[str | None, bytes | None] | None = derived.get(given_ids)
     if known is None:
         chosen = choose_request_id(received, fresh=b"").decode("ascii")
-        known = notes[given_ids] = (chosen or None, single(received, TRACEPARENT))
+        known = derived[given_ids] = (chosen or None, single(received, TRACEPARENT))
     return known

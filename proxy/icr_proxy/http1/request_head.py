@@ -79,18 +79,18 @@ class HeaderBlock:
         "_lines",
         "_options",
         "announced",
+        "derived",
         "expects",
         "headers",
         "is_last",
         "is_old",
         "length",
-        "notes",
         "written",
     )
 
     def __init__(self) -> None:
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.notes: dict[Any, Any] = Derived()
+        self.derived: dict[Any, Any] = Derived()
         """Room for what others derive from the header lines."""
         self.written = b""
         """The lines themselves, with the empty line after them, if they are remembered."""
@@ -307,17 +307,17 @@ class LastHeadCache:
             section.written
         )
 
-    def keep(self, data: bytes, head: RequestHead) -> None:
+    def store(self, data: bytes, head: RequestHead) -> None:
         """Remember the lines of `data`, a whole head, unless another line could change them."""
         if head.target[0] != "/" or head.method not in EVERYDAY_WORDS:
             return
         written = data[data.index(b"\r\n") + 2 :]
         if len(written) > WRITTEN_MOST:
-            self.forget()
+            self.clear()
         else:
             head.section.written = written
             self._section, self._is_shared = head.section, False
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Remember nothing."""
         self._section, self._is_shared = None, False

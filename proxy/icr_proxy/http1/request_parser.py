@@ -169,14 +169,14 @@ class RequestParser:
         """Take what arrived."""
         self.held = self.held + data if self.held else data
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Take nothing for a request any more."""
         self.held, self.framing, self.is_deaf = b"", None, True
-        self.forget()
+        self.clear()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forget what was read of header lines."""
-        self._repeating.forget()
+        self._repeating.clear()
 
     def next_head(self) -> RequestHead | None:
         """Give the head of the next request, once it is whole.
@@ -199,7 +199,7 @@ class RequestParser:
         end += len(END)
         data = held[:end]
         head = read_head(data, self._rules)
-        self._repeating.keep(data, head)
+        self._repeating.store(data, head)
         return self._take(head, end)
 
     def _take(self, head: RequestHead, end: int) -> RequestHead:
@@ -224,7 +224,7 @@ class RequestParser:
         try:
             piece, after = self.framing.feed(self.held)
         except BadRequestError:
-            self.drop()
+            self.discard()
             raise
         self.held = after or b""
         if after is not None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from icr_proxy.config import fields as of
 from icr_proxy.config.loader import load
 from icr_proxy.config.models import Config
-from icr_proxy.config.spec import find, variable
+from icr_proxy.config.spec import lookup_key, variable
 from icr_proxy.config.value_types import Choice, Count, Text
 from icr_proxy.errors import ConfigError
-from icr_proxy.redaction import shown
+from icr_proxy.redaction import quote_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,7 +62,7 @@ class Annotation:
 
 
 def _of(key: str) -> Annotation:
-    found = find(Config, tuple(key.split(".")))
+    found = lookup_key(Config, tuple(key.split(".")))
     if found is None:
         raise LookupError(key)
     return Annotation(found[1].kind, key)
@@ -158,7 +158,7 @@ def _problems(said: Mapping[str, str]) -> Iterator[str]:
         try:
             known.kind.read(text)
         except ValueError as rule:
-            yield f"{PREFIX}{name}: {shown(text)} {rule}"
+            yield f"{PREFIX}{name}: {quote_value(text)} {rule}"
 
 
 def _missing(

@@ -132,7 +132,7 @@ class Injector:
         return Listener(
             bind,
             respond=webhook,
-            refuse=webhook.refuse,
+            refuse=webhook.respond_error,
             limits=LIMITS,
             tag=NO_TAG,
             logger=logging.Logger("injector"),  # noqa: LOG001  # not in the global tree

@@ -73,7 +73,7 @@ class AdmissionWebhook:
             return await self._review(request)
         return await send_page(request, self._page(path, request.method))
 
-    async def refuse(self, request: HttpRequest, error: ProxyError) -> ResponseWriter:
+    async def respond_error(self, request: HttpRequest, error: ProxyError) -> ResponseWriter:
         """Answer a request that could not even be parsed."""
         answer = ResponseWriter(request, timeout=WRITE_SECONDS, closing=lambda: True)
         return await self._refuse(answer, error, peer=peer_of(request).address)
@@ -100,7 +100,7 @@ class AdmissionWebhook:
         try:
             async with self._room(request.content_length):
                 body = await receive_body(
-                    request, limits=LIMITS, go_on=answer.go_on, seconds=READ_SECONDS
+                    request, limits=LIMITS, go_on=answer.send_continue, seconds=READ_SECONDS
                 )
                 asked = read_request(body)
                 verdict = decide(asked, self._defaults)
@@ -108,7 +108,7 @@ class AdmissionWebhook:
             return await self._refuse(answer, error, peer=peer_of(request).address)
         except Exception as error:  # noqa: BLE001  # the one place: the server would not log it
             self._log.error("injector.crashed", **where(error))
-            await answer.refuse(problem(error, request_id=secrets.token_hex(16)))
+            await answer.send_problem(problem(error, request_id=secrets.token_hex(16)))
             return answer
         self._tell(asked, verdict)
         return await send_page(request, json_page(OK, write_verdict(verdict, uid=asked.uid)))
@@ -135,5 +135,5 @@ class AdmissionWebhook:
     ) -> ResponseWriter:
         code = kind_of(error).code
         self._log.warning("injector.bad_request", code=code, detail=error.detail, peer=peer)
-        await answer.refuse(problem(error, request_id=secrets.token_hex(16)))
+        await answer.send_problem(problem(error, request_id=secrets.token_hex(16)))
         return answer

@@ -163,7 +163,7 @@ class Activation:
         self._numbers: list[int] = []
         self._why_none = ""
 
-    def take(self, name: str) -> list[socket.socket]:
+    def claim(self, name: str) -> list[socket.socket]:
         """Give the sockets of that name, or the one of that number, counted from 0.
 
         Raises:

@@ -62,12 +62,12 @@ class OutcomeDispatcher:
         waiting = self._waiting
         waiting.append(outcome)
         if len(waiting) == 1:
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self.hand_on)
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self.flush)
         elif len(waiting) >= GATHERED_MOST:
-            self.hand_on()
+            self.flush()
 
-    def hand_on(self) -> None:
-        """Hand on what waits, now: somebody wants to look, or to say something after it."""
+    def flush(self) -> None:
+        """Flush the batch now: somebody wants to look, or to say something after it."""
         if not self._waiting:
             return
         outcomes, self._waiting = self._waiting, []

@@ -73,12 +73,12 @@ def build_log(
     """Make the one logger of the program; lines that its writer drops are told in its format."""
     log = _build_log(config, lines=lines, threshold=threshold, now=now)
     if lines.writer is not None:
-        kept = Kept(on_terminal=lines.are_for_a_terminal)
+        kept = MemoryStream(on_terminal=lines.are_for_a_terminal)
         notices = _build_log(config, lines=LineBuffer(kept), threshold=threshold, now=now)
 
         def notice(dropped: int) -> bytes:
             notices.warning("log.dropped", lines=dropped)
-            return kept.take()
+            return kept.drain()
 
         lines.writer.notice = notice
     return log
@@ -130,7 +130,7 @@ class JsonLog:
 
     def follow(self, lines: Sequence[msgspec.Struct]) -> None:
         """Keep lines that have their times already, until all that waits is seen off."""
-        self._lines.gather(encode_all(lines))
+        self._lines.append(encode_all(lines))
 
     def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
         if self._threshold.passes(level):
@@ -146,7 +146,7 @@ class LineBuffer:
         self.writer = stream if isinstance(stream, LogWriter) else None
         """The thread that writes them, if there is one."""
         self._gathered: list[bytes] = []
-        self.first: Callable[[], None] = lambda: None
+        self.before_flush: Callable[[], None] = lambda: None
         """Called before a line is written: what happened before it comes first."""
 
     @property
@@ -160,16 +160,16 @@ class LineBuffer:
         return self.writer.drops.lines if self.writer is not None else 0
 
     def write(self, line: bytes) -> None:
-        """Write one line and see it off, after those that wait."""
-        self.first()
+        """Write and flush one line, after those that wait."""
+        self.before_flush()
         self._gathered.append(line + b"\n")
-        self.see_off()
+        self.flush()
 
-    def gather(self, lines: bytes) -> None:
-        """Keep lines, each with its end, until `see_off`, so that many are written as one."""
+    def append(self, lines: bytes) -> None:
+        """Keep lines, each with its end, until `flush`, so that many are written as one."""
         self._gathered.append(lines)
 
-    def see_off(self) -> None:
+    def flush(self) -> None:
         """Write what waits."""
         if not self._gathered:
             return
@@ -181,7 +181,7 @@ class LineBuffer:
     debug = info = warning = error = write
 
 
-class Kept(io.BytesIO):
+class MemoryStream(io.BytesIO):
     """Keeps lines in memory for whoever takes them."""
 
     def __init__(self, *, on_terminal: bool) -> None:
@@ -192,7 +192,7 @@ class Kept(io.BytesIO):
         """Whether they end up on a terminal."""
         return self._on_terminal
 
-    def take(self) -> bytes:
+    def drain(self) -> bytes:
         """Give what was written since the last time."""
         lines = self.getvalue()
         self.seek(0)

@@ -80,7 +80,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.first: Callable[[], None] = lambda: None
+        self.before_scrape: Callable[[], None] = lambda: None
         """Called before they are shown: what happened before counts."""
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -175,6 +175,6 @@ class Metrics:
         # With it come servers and clients of HTTP: half a megabyte where nobody ever scrapes.
         from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
 
-        self.first()
+        self.before_scrape()
         encode, content_type = choose_encoder(accept)
         return encode(WithoutCreated(self.registry)), content_type.encode("ascii")

@@ -172,7 +172,7 @@ class Journal(msgspec.Struct, kw_only=True, gc=False):
     digest_out: str | None = None
     intent: Announcement | None = None
     """What announced it in the audit trail."""
-    places: int = 0
+    reserved_records: int = 0
     """Records that the audit trail has room for on behalf of this request."""
     header_edits: tuple[str, ...] = ()
     """Names of headers that went (`-`), came (`+`) or changed (`~`), if a console was open."""

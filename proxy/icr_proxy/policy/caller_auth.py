@@ -117,7 +117,7 @@ class KnownCaller:
         named = {name for glob in caller.operations for name in names_matching(glob)}
         self._operations = frozenset(named) or None
 
-    def admit(self, operation: Operation, *, listener: str) -> None:
+    def authorize(self, operation: Operation, *, listener: str) -> None:
         """Pass what he may ask for, for whichever installation.
 
         Raises:
@@ -128,7 +128,7 @@ class KnownCaller:
         if self._operations is not None and operation.name not in self._operations:
             raise PolicyDeniedError(f"the caller {self.name} may not do that operation")
 
-    def admit_for(self, installation: str | None) -> None:
+    def authorize_installation(self, installation: str | None) -> None:
         """Pass an installation that he may act for.
 
         Without one a request has the app's own credential, which knows of all of them.
@@ -305,8 +305,8 @@ class AuthThrottle:
         self.held = 0
         """Callers who are waiting for their refusal."""
 
-    async def turn_away(self, peer: str, reason: CallerReason) -> None:
-        """Note that somebody at this address was not let in; return when he may hear it."""
+    async def reject(self, peer: str, reason: CallerReason) -> None:
+        """Count, log and delay a failed authentication from this address."""
         now = self._now()
         failures, seconds = self._lateness.fail(peer, now=now)
         if self.held >= MOST_HELD:

@@ -176,9 +176,9 @@ class Router:
         target: Target,
         headers: Iterable[Header],
         *,
-        notes: dict[Any, Any] | None = None,
+        derived: dict[Any, Any] | None = None,
     ) -> Credential:
-        """Say whose credential this request gets; `notes` is what was made of the same headers.
+        """Say whose credential this request gets; `derived` is what was made of the same headers.
 
         Raises:
             EndpointRefusedError: the target lies under `/app`, however it is written.
@@ -191,11 +191,11 @@ class Router:
             raise EndpointRefusedError(
                 "the endpoints under /app need the app's own signature and are closed here"
             )
-        if notes is None or target.prefix is not None:
+        if derived is None or target.prefix is not None:
             return self._tagged(headers, target.prefix) or self._without_tag(target)
-        if self not in notes:
-            notes[self] = self._tagged(headers, None)
-        credential: Credential | None = notes[self]
+        if self not in derived:
+            derived[self] = self._tagged(headers, None)
+        credential: Credential | None = derived[self]
         return credential or self._without_tag(target)
 
     def _tagged(self, headers: Iterable[Header], prefix: Selector | None) -> Credential | None:
@@ -206,7 +206,7 @@ class Router:
             return OnOrganization(tag.organization)
         return TokenKey(tag.installation)
 
-    def admit(self, key: TokenKey) -> None:
+    def authorize(self, key: TokenKey) -> None:
         """Pass an installation that this listener serves.
 
         Raises:
@@ -300,7 +300,7 @@ def _readings(method: str, text: str) -> dict[PathReading, None]:
 
 
 async def settle(
-    credential: OnOrganization, *, find: Callable[[str], Awaitable[str | None]]
+    credential: OnOrganization, *, lookup: Callable[[str], Awaitable[str | None]]
 ) -> TokenKey:
     """Give the key of the token.
 
@@ -310,7 +310,7 @@ async def settle(
         InstallationRefusedError: the app is not installed on that organization.
         MintError: the list of installations could not be had.
     """
-    installation = await find(credential.organization)
+    installation = await lookup(credential.organization)
     if installation is None:
         raise InstallationRefusedError("the app is not installed on that organization")
     return TokenKey(installation)

@@ -89,7 +89,7 @@ class App:
 
     def _status(self) -> dict[str, object]:
         """Describe what is, with what has just happened."""
-        self.parts.gathering.hand_on()
+        self.parts.gathering.flush()
         return describe_status(
             self.parts,
             self.config,
@@ -126,12 +126,12 @@ class App:
         auditing = self.parts.auditing
         try:
             if auditing is not None:
-                await auditing.open(self.config)
+                await auditing.start(self.config)
             self._admin_token.issue()
             for listener in (*self._sideports, *self.parts.listeners):
                 await listener.open()
             if self.parts.replicas is not None:
-                self.parts.replicas.start(forget=self.parts.tokens.forget)
+                self.parts.replicas.start(forget=self.parts.tokens.invalidate_locally)
         except ProxyError:
             await self.stop()
             raise
@@ -259,7 +259,7 @@ class App:
         parts = self.parts
         await parts.tokens.stop()  # so that none is made after we have looked
         result = await self._revoker.revoke(
-            parts.tokens.issued.take(now=self._now()),
+            parts.tokens.issued.drain(now=self._now()),
             seconds=end - asyncio.get_running_loop().time(),
         )
         say = parts.log.warning if result.failed or result.left else parts.log.info
@@ -278,7 +278,7 @@ class App:
             parts.feed.end("stopped")
         self._admin_token.withdraw()
         await asyncio.gather(*(listener.close() for listener in parts.listeners))
-        parts.gathering.hand_on()
+        parts.gathering.flush()
         with suppress(TimeoutError):  # the process ends soon, and the records are not written yet
             async with asyncio.timeout(SETTLE_SECONDS):
                 await parts.tokens.stop()

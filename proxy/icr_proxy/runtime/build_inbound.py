@@ -62,7 +62,7 @@ def build_admin(
             tokens=parts.tokens,
             stop=stop,
             log=parts.log,
-            thrown=parts.auditing.thrown if parts.auditing is not None else unheard,
+            on_action=parts.auditing.thrown if parts.auditing is not None else unheard,
         ),
         gate=AdminAuthorizer(bind, token=token),
         console=build_console(parts.feed, status=status, current=current),
@@ -79,7 +79,7 @@ def build_admin(
         config,
         parts,
         respond=admin,
-        refuse=admin.refuse,
+        refuse=admin.respond_error,
         exposed=True,
         connections=connections,
     )
@@ -125,7 +125,7 @@ def build_webhooks(config: Config, parts: Parts, *, connections: int) -> Listene
     deliveries = WebhookReceiver(
         path=config.webhooks.path,
         secret=read_webhook_secret(config.webhooks, log=parts.log),
-        drop=parts.tokens.drop,
+        drop=parts.tokens.invalidate,
         count=lambda result: count[result].inc(),
         log=parts.log,
     )
@@ -134,7 +134,7 @@ def build_webhooks(config: Config, parts: Parts, *, connections: int) -> Listene
         config,
         parts,
         respond=deliveries,
-        refuse=deliveries.refuse,
+        refuse=deliveries.respond_error,
         exposed=config.webhooks.exposed,
         connections=connections,
     )
@@ -171,7 +171,7 @@ def _listener(
         logger=parts.logger,
         door=ListenerOptions(
             may_be_reached=exposed,
-            passed=parts.activation.take,
+            passed=parts.activation.claim,
             exhausted=ExhaustionReports(log=parts.log),
         ),
         places=ConnectionLimit(connections),
@@ -208,7 +208,7 @@ def build_listeners(
             Listener(
                 listener.bind,
                 respond=handler,
-                refuse=handler.refuse,
+                refuse=handler.respond_error,
                 limits=config.limits,
                 tag=config.headers.installation,
                 logger=logger,

@@ -94,12 +94,12 @@ def gathering_for(
     ]
     gathering = OutcomeDispatcher(
         readers,
-        handed_on=lines.see_off,
+        handed_on=lines.flush,
         failed=lambda error: observers.logger.error("an outcome was not read", exc_info=error),
     )
-    lines.first = observers.metrics.first = gathering.hand_on
+    lines.before_flush = observers.metrics.before_scrape = gathering.flush
     if feed is not None:
-        feed.first = gathering.hand_on
+        feed.first = gathering.flush
     return gathering
 
 

@@ -195,7 +195,7 @@ def build(config: Config, *, stream: ByteStream, clocks: Clocks) -> Parts:
             log=log,
             logger=observers.logger,
             metrics=metrics,
-            passed=activation.take,
+            passed=activation.claim,
             now=clocks.now,
         ),
     )
@@ -240,7 +240,7 @@ def build_tokens(
         ),
         sleep=asyncio.sleep,
         listing=directory,
-        **({} if replicas is None else {"dropped": replicas.drops.drop}),
+        **({} if replicas is None else {"dropped": replicas.drops.invalidate}),
     )
 
 
@@ -272,10 +272,10 @@ def build_handlers(
             rules=build_rules(config, listener),
             forwarder=forwarder,
             guard=guard,
-            find=directory.find,
+            find=directory.lookup,
             in_flight=in_flight,
             hops=hops,
-            turn_away=doorkeeper.turn_away,
+            turn_away=doorkeeper.reject,
             read=read,
             trail=auditing.trail if auditing is not None else None,
             crashed=lambda error, request_id: log.error(

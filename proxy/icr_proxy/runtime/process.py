@@ -164,7 +164,7 @@ class _Program:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             app.parts.pool.refresh_trust()
-            app.parts.keys.look()
+            app.parts.keys.refresh()
             now = _look(self._file)
             if now != self._seen:
                 self._seen = now

@@ -60,11 +60,11 @@ class Arrival:
         else:
             task.cancel()
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Close what nobody else closes."""
         if not self.is_handed_over:
             self.socket.close()
-            self.place.leave()
+            self.place.release()
 
 
 class Acceptor:
@@ -126,7 +126,7 @@ class Acceptor:
             except OSError as error:
                 self._wait(error)
                 return
-            place = self._places.take(beyond=self._places.is_full and self._makes_room())
+            place = self._places.acquire(beyond=self._places.is_full and self._makes_room())
             if place is None:
                 found.close()
                 continue
@@ -175,11 +175,11 @@ class Acceptor:
         try:
             await self._loop.connect_accepted_socket(serve, found, **self._options)
         except OSError:  # a handshake that fails concerns nobody else
-            place.leave()
+            place.release()
         except BaseException:
-            place.leave()
+            place.release()
             raise
 
     def _entered(self, task: asyncio.Task[None]) -> None:
         """Clean up behind whoever was not let in, a task that never began to run included."""
-        self._entering.pop(task).drop()
+        self._entering.pop(task).close()

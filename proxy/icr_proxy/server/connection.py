@@ -308,9 +308,9 @@ class ClientConnection(SequentialConnection):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Clean up, and see how it ends."""
         if self._place is not None:
-            self._place.leave()
+            self._place.release()
         self._stop_head_timer()
-        self._intake.forget()
+        self._intake.clear()
         super().connection_lost(exc)
         followed, self._followed = self._followed, None
         if followed is not None:
@@ -335,7 +335,7 @@ class ClientConnection(SequentialConnection):
                 self._read_body()
             elif intake.is_deaf or self._close or self._force_close:
                 self._note_discarded(len(intake.held))
-                intake.drop()
+                intake.discard()
             elif len(self._waiting) >= WAITING_MOST:
                 if not self._buffer_paused:
                     self._pause_reading_for_buffer()
@@ -393,13 +393,13 @@ class ClientConnection(SequentialConnection):
 
     def _discard(self) -> None:
         """Take nothing for a request any more, neither what is held here."""
-        self._intake.drop()
+        self._intake.discard()
         self._stop_head_timer()
         super()._discard()
 
     def _end_with(self, error: ProxyError) -> None:
         """Answer so when its turn comes, and hear nothing more."""
-        self._intake.drop()
+        self._intake.discard()
         self._stop_head_timer()
         self._enqueue(unreadable(self, EMPTY_PAYLOAD, error))
 

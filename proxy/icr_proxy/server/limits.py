@@ -19,8 +19,8 @@ class ConnectionSlot:
     def __init__(self, places: ConnectionLimit) -> None:
         self._places: ConnectionLimit | None = places
 
-    def leave(self) -> None:
-        """Leave it to others; doing so twice is harmless."""
+    def release(self) -> None:
+        """Release it; doing so twice is harmless."""
         places, self._places = self._places, None
         if places is not None:
             places.taken -= 1
@@ -40,8 +40,8 @@ class ConnectionLimit:
         """Whether all are taken."""
         return self.taken >= self._limit
 
-    def take(self, *, beyond: bool = False) -> ConnectionSlot | None:
-        """Take a place if there is one, or `beyond` the limit because another is about to leave."""
+    def acquire(self, *, beyond: bool = False) -> ConnectionSlot | None:
+        """Acquire a slot if one is free, or `beyond` the limit if another is about to leave."""
         if self.is_full and not beyond:
             self._arrived("refused")
             return None
@@ -62,8 +62,8 @@ class InFlight:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def take(self, limit: int) -> None:
-        """Take one of `limit` places; whoever gets one gives it back.
+    def acquire(self, limit: int) -> None:
+        """Acquire one of `limit` places; whoever gets one releases it.
 
         Raises:
             OverloadedError: there is none; nothing queues.
@@ -77,8 +77,8 @@ class InFlight:
             self._idle.clear()
         self.count += 1
 
-    def give_back(self) -> None:
-        """Take back a place."""
+    def release(self) -> None:
+        """Release a place."""
         self.count -= 1
         if self.count == 0:
             self._idle.set()

@@ -33,7 +33,7 @@ HANDSHAKE_SECONDS = 10.0  # for TLS, of which a caller has not said who it is
 
 
 def nothing_passed(name: str) -> list[socket.socket]:
-    """Stand in for `activation.Activation.take` where no service manager is asked."""
+    """Stand in for `sockets.Activation.claim` where no service manager is asked."""
     raise BindError(f"cannot listen on systemd:{name}: no socket was passed")
 
 

@@ -38,10 +38,10 @@ class Request:
         "broken",
         "content",
         "content_length",
+        "derived",
         "expects",
         "keep_alive",
         "method",
-        "notes",
         "protocol",
         "raw_headers",
         "raw_path",
@@ -66,7 +66,7 @@ class Request:
         self.version: HttpVersion = HttpVersion10 if section.is_old else HttpVersion11
         self.raw_headers = section.headers
         """The header lines as received. A connection that repeats them gives the same object."""
-        self.notes = section.notes
+        self.derived = section.derived
         """What others derived from the header lines, for as long as the connection repeats them."""
         self.keep_alive = not head.is_last
         self.content = content

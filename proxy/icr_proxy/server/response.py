@@ -161,15 +161,15 @@ class ResponseWriter:
         if self._put(data + LAST_CHUNK if self._chunked else data):
             await self._drain()
 
-    async def refuse(self, problem: Problem) -> None:
-        """Send a refusal as a whole."""
+    async def send_problem(self, problem: Problem) -> None:
+        """Send a problem document as the whole response."""
         status = problem.kind.status
         length = (b"Content-Length", b"%d" % len(problem.body))
         self.begin(status=status, reason=PHRASES[status], headers=(*problem.headers, length))
         await self.end(b"" if self._request.method == "HEAD" else problem.body)
 
-    def go_on(self) -> None:
-        """Tell the caller to send its body (RFC 9110, 10.1.1)."""
+    def send_continue(self) -> None:
+        """Send 100 Continue, so that the client sends its body (RFC 9110, 10.1.1)."""
         transport = self._request.transport
         if transport is not None and not self.started:
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.credentials.access_token import AccessToken, keep
+from icr_proxy.credentials.access_token import AccessToken, with_deadlines
 from icr_proxy.credentials.signing_key import seal, unseal
 from icr_proxy.identifiers import TokenKey, canonical_id
 from icr_proxy.redaction import Secret
@@ -151,7 +151,7 @@ def is_fit(inside: SealedContent, seconds: float) -> bool:
 
 def is_fresh(token: AccessToken, *, margin: float, now: float) -> bool:
     """Whether nobody would renew it yet, not even the earliest of all replicas."""
-    return keep(token, generation=0, margin=margin, chance=0.0).state(now) == "fresh"
+    return with_deadlines(token, generation=0, margin=margin, chance=0.0).state(now) == "fresh"
 
 
 def _sealed_name(place: CacheScope, key: TokenKey, head: bytes) -> bytes:

@@ -25,7 +25,7 @@ ID_BYTES = 16
 class InvalidationStore(Protocol):
     """What drops need of `redis_store.RedisStore`."""
 
-    async def drop(
+    async def invalidate(
         self,
         names: RedisKeys,
         *,
@@ -64,7 +64,7 @@ class Invalidations:
         self._owed: dict[TokenKey, list[str | None]] = {}
         self._tasks: dict[TokenKey, asyncio.Task[None]] = {}
 
-    def drop(self, key: TokenKey, fingerprint: str | None) -> None:
+    def invalidate(self, key: TokenKey, fingerprint: str | None) -> None:
         """Drop everywhere the token with this fingerprint; or, without one, whichever is there."""
         if fingerprint is not None:
             self._distrusted[fingerprint] = True
@@ -127,7 +127,7 @@ class Invalidations:
             sealing_key=self._keys()[0],
             nonce=self._entropy(NONCE_BYTES),
         )
-        return await self._store.drop(
+        return await self._store.invalidate(
             self._place.names(key),
             fingerprint=fingerprint or "",
             epoch=self._entropy(ID_BYTES).hex(),

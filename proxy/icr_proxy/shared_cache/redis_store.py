@@ -79,7 +79,7 @@ class RedisStore:
         self._clock = clock
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
-    async def look(
+    async def lookup(
         self, names: RedisKeys, *, owner: str = "", lease: float = 0.0
     ) -> StoredToken | None:
         """See what is there; with an `owner`, take the lease for so many seconds if it is free."""
@@ -104,7 +104,7 @@ class RedisStore:
         """Turn the lease into word of a failure, if it is still the owner's."""
         await self._run(scripts.GIVE_UP, names, owner, FAILED_MS)
 
-    async def drop(
+    async def invalidate(
         self,
         names: RedisKeys,
         *,

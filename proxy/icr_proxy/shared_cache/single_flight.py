@@ -40,7 +40,7 @@ RESULTS = ("found", "minted", "alone", "unreadable")
 class LeaseStore(Protocol):
     """The part of `redis_store.RedisStore` needed here; `None` always means that Redis is away."""
 
-    async def look(
+    async def lookup(
         self, names: RedisKeys, *, owner: str = "", lease: float = 0.0
     ) -> StoredToken | None:
         """See what is there, and perhaps take the lease."""
@@ -105,7 +105,7 @@ class SingleFlight:
         await self._drops.settled(key)
         names = self._place.names(key)
         asked = self._now()
-        found = await self._store.look(names)
+        found = await self._store.lookup(names)
         token = self._usable(key, found, asked=asked)
         if token is not None:
             return token
@@ -113,7 +113,7 @@ class SingleFlight:
         end, pause = self._clock() + self._wait, POLL_FIRST
         while found is not None:
             asked = self._now()
-            found = await self._store.look(names, owner=owner, lease=LEASE_SECONDS)
+            found = await self._store.lookup(names, owner=owner, lease=LEASE_SECONDS)
             if found is None:
                 break
             is_mine = found.lease == owner.encode()
@@ -158,7 +158,7 @@ class SingleFlight:
             return token
         # It was dropped while it was made, so it may be of before. Once is enough: what matters is
         # that the mint began after the drop.
-        found = await self._store.look(names)
+        found = await self._store.lookup(names)
         token = await self._minted(key, names, owner=owner)
         if found is not None:
             await self._put(key, token, names, owner=owner, epoch=found.epoch)

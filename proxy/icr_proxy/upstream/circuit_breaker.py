@@ -65,8 +65,8 @@ class CircuitBreaker:
         self.pause = 0.0
         """How many seconds the last one was to last."""
 
-    def admit(self, *, now: float, is_light: bool) -> int:
-        """Let a request pass, as a probe if need be; what became of it is told with this number.
+    def allow_request(self, *, now: float, is_light: bool) -> int:
+        """Allow a request, as a probe if need be; its result is told with this number.
 
         Raises:
             CircuitOpenError: the API is not to be asked now.
@@ -148,14 +148,14 @@ class GuardedUpstream:
         """Send once, or raise `CircuitOpenError` without sending."""
         return self._engine.send(request, self)
 
-    def admit(self, request: UpstreamRequest) -> int:
-        """Let it be sent; how it ended is told with this number.
+    def allow_request(self, request: UpstreamRequest) -> int:
+        """Allow a request; its result is told with this number.
 
         Raises:
             CircuitOpenError: it must not.
         """
         is_light = request.body is None and not request.is_write
-        return self._circuit.admit(now=self._now(), is_light=is_light)
+        return self._circuit.allow_request(now=self._now(), is_light=is_light)
 
     def answered(self) -> None:
         """There is an answer."""

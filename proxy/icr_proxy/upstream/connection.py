@@ -41,8 +41,8 @@ class DeadlineTimer:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
-    def set(self, seconds: float, ring: Callable[[], None]) -> None:
-        """Ring in so many seconds, and no longer for what was set before."""
+    def start(self, seconds: float, ring: Callable[[], None]) -> None:
+        """Start the timer for so many seconds, in place of what it was started for before."""
         self._due = due = self._loop.time() + seconds
         self._ring = ring
         if self._timer is None:
@@ -51,7 +51,7 @@ class DeadlineTimer:
             self._timer.cancel()
             self._start(due)
 
-    def clear(self) -> None:
+    def cancel(self) -> None:
         """Do not ring, and forget for whom; the timer stays for the next."""
         self._ring = None
 
@@ -154,7 +154,7 @@ class Connection(asyncio.BufferedProtocol):
         self._write(reply, encode_head(request))
         request.sent = True
         if request.body is None:
-            self._alarm.set(self._timeouts.first_byte, reply.expire)
+            self._alarm.start(self._timeouts.first_byte, reply.expire)
         return reply
 
     async def upload(self, reply: Http1Response, body: UpstreamBody, *, chunked: bool) -> None:
@@ -220,7 +220,7 @@ class Connection(asyncio.BufferedProtocol):
     def _done(self) -> None:
         if self._pump is not None and not self._pump.done():
             self._pump.cancel()
-        self._alarm.clear()
+        self._alarm.cancel()
         if self._reply is not None:
             self._reply = None
             self._released(self)

@@ -83,7 +83,7 @@ class UpstreamResponse(Protocol):
     def is_read(self) -> bool:
         """Whether all of the body came and was taken."""
 
-    def take(self) -> bytes:
+    def read_nowait(self) -> bytes:
         """Give what has arrived of the body without waiting; perhaps nothing yet."""
 
     async def read(self) -> bytes:

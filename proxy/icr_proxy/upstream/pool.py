@@ -53,15 +53,15 @@ class TimedSemaphore:
         self.free = most
         """How many may be taken now."""
 
-    def take(self) -> bool:
-        """Take a place if one is free."""
+    def acquire(self) -> bool:
+        """Acquire a place without waiting, if one is free."""
         if not self.free:
             return False
         self.free -= 1
         return True
 
     def queue(self) -> asyncio.Future[None]:
-        """Give what to await for a place; whoever does not get it to its end says `leave`.
+        """Give what to await for a place; whoever stops waiting calls `cancel`.
 
         It raises what `late` makes when it took longer than there is patience.
         """
@@ -74,16 +74,16 @@ class TimedSemaphore:
         self.waiting += 1
         return turn
 
-    def leave(self, turn: asyncio.Future[None]) -> None:
-        """Wait no longer, whatever the reason; a place that comes too late is given on."""
+    def cancel(self, turn: asyncio.Future[None]) -> None:
+        """Cancel waiting, whatever the reason; a place that comes too late is given on."""
         if turn.cancelled() or turn.cancel():
             self.waiting -= 1
         elif turn.exception() is None:
-            self.give_back()
+            self.release()
         self._pass_over()
 
-    def give_back(self) -> None:
-        """Leave a place to whoever waits for one."""
+    def release(self) -> None:
+        """Release a place: it goes to whoever waits the longest."""
         while self._waiting:
             _, turn = self._waiting.popleft()
             if not turn.done():
@@ -218,11 +218,11 @@ class Pool:
 
         A `breaker` is asked before, and told how it ended.
         """
-        number = breaker.admit(request) if breaker is not None else 0
+        number = breaker.allow_request(request) if breaker is not None else 0
         turn: asyncio.Future[None] | None = None
         connection: Connection | None = None
         try:
-            if not self._slots.take():
+            if not self._slots.acquire():
                 turn = self._slots.queue()  # first come, first served
                 await turn
                 turn = None
@@ -255,10 +255,10 @@ class Pool:
     ) -> None:
         """Clean up behind a request: it still waits in turn, has a place only, or a connection."""
         if turn is not None:
-            self._slots.leave(turn)
+            self._slots.cancel(turn)
             self._watcher.waited("busy" if isinstance(error, UpstreamBusyError) else "left")
         elif connection is None:
-            self._slots.give_back()
+            self._slots.release()
         else:
             connection.abort("error" if isinstance(error, UpstreamError) else "left")
 
@@ -336,7 +336,7 @@ class Pool:
         if connection not in self._active:
             return
         self._active.remove(connection)
-        self._slots.give_back()
+        self._slots.release()
         if not connection.is_open:
             return
         now = self._now()

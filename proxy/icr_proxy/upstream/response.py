@@ -93,12 +93,12 @@ class Http1Response(msgspec.Struct, kw_only=True, eq=False, weakref=True):
             self.allow(self.idle)
             while not self._chunks and not self.complete:
                 await self.arrival()
-        data = self.take() if self._chunks else b""
+        data = self.read_nowait() if self._chunks else b""
         if not data:
             self.close()
         return data
 
-    def take(self) -> bytes:
+    def read_nowait(self) -> bytes:
         """Give what has arrived of the body without waiting; perhaps nothing yet."""
         chunks = self._chunks
         if not chunks:
@@ -141,7 +141,7 @@ class Http1Response(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     def allow(self, seconds: float) -> None:
         """From now on what is waited for may take so long."""
         self._is_late = False
-        self.alarm.set(seconds, self.expire)
+        self.alarm.start(seconds, self.expire)
 
     def arrival(self) -> asyncio.Future[None]:
         """Give what to await until something has changed; raise what ended the exchange before."""

@@ -39,7 +39,7 @@ class Switches:
         self.thrown.append(key)
         return True
 
-    drop = block = unblock = throw
+    invalidate = block = unblock = throw
 
 
 class Unheard:
@@ -90,7 +90,7 @@ async def listening(port: Port, bind: str = "127.0.0.1:0") -> AsyncIterator[None
     listener = Listener(
         bind,
         respond=admin,
-        refuse=admin.refuse,
+        refuse=admin.respond_error,
         limits=LimitsConfig(),
         tag="X-ICR-Installation-Id",
         logger=logger,

@@ -19,7 +19,7 @@ class Switches:
         self.thrown: list[tuple[str, TokenKey]] = []
         self.answer = True
 
-    def drop(self, key: TokenKey) -> bool:
+    def invalidate(self, key: TokenKey) -> bool:
         self.thrown.append(("drop", key))
         return self.answer
 
@@ -55,7 +55,7 @@ class Stage:
             tokens=self.switches,
             stop=self.stop,
             log=self.heard,
-            thrown=lambda *facts: self.thrown.append(facts),
+            on_action=lambda *facts: self.thrown.append(facts),
         )
         self.stops = 0
 

@@ -53,7 +53,7 @@ def gate(bind: str, *, token: bytes | None = None) -> AdminAuthorizer:
     ],
 )
 def test_who_may_come_closer(bind: str, token: bytes | None, headers: Headers, peer: str) -> None:
-    assert gate(bind, token=token).objection(headers, peer=Peer(address=peer)) is None
+    assert gate(bind, token=token).denial_reason(headers, peer=Peer(address=peer)) is None
 
 
 @pytest.mark.parametrize(
@@ -113,17 +113,19 @@ def test_who_may_come_closer(bind: str, token: bytes | None, headers: Headers, p
 def test_who_may_not(
     bind: str, token: bytes | None, headers: Headers, peer: str, sentence: str
 ) -> None:
-    assert sentence in (gate(bind, token=token).objection(headers, peer=Peer(address=peer)) or "")
+    assert sentence in (
+        gate(bind, token=token).denial_reason(headers, peer=Peer(address=peer)) or ""
+    )
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1", "unix:uid=0,pid=7"])
 def test_this_machine_may(peer: str) -> None:
-    assert gate(OPEN).objection(CURL, peer=Peer(address=peer)) is None
+    assert gate(OPEN).denial_reason(CURL, peer=Peer(address=peer)) is None
 
 
 @pytest.mark.parametrize("peer", ["", "fe80::1%eth0", "::ffff:10.0.0.7", "192.0.2.1"])
 def test_another_machine_stays_outside_whatever_its_address_looks_like(peer: str) -> None:
-    assert gate(OPEN).objection(CURL, peer=Peer(address=peer)) is not None
+    assert gate(OPEN).denial_reason(CURL, peer=Peer(address=peer)) is not None
 
 
 def test_no_token_is_no_password() -> None:

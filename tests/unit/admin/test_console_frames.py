@@ -10,14 +10,14 @@ from icr_proxy.admin.console_frames import (
     FrameBuffer,
     InstallationTallies,
     RequestSample,
+    console_row,
     event,
-    shown,
 )
 from tests.support.fakes import outcome
 
 
 def ids(sample: RequestSample) -> tuple[list[str], int]:
-    rows, left_out = sample.take()
+    rows, left_out = sample.drain()
     return [row.request_id for row in rows], left_out
 
 
@@ -85,19 +85,19 @@ def test_a_storm_of_failures_is_bounded_as_well() -> None:
 def test_what_was_taken_is_not_shown_again() -> None:
     sample = RequestSample()
     sample.add(outcome())
-    sample.take()
+    sample.drain()
 
     assert ids(sample) == ([], 0)
 
 
 def test_a_credential_in_a_path_is_not_shown() -> None:
-    row = shown(outcome(path="/projects/crs_planted/x"))
+    row = console_row(outcome(path="/projects/crs_planted/x"))
 
     assert row.path == "/projects/***/x"
 
 
 def test_the_query_which_the_audit_trail_keeps_is_not_shown() -> None:
-    told = event("frame", [shown(outcome(target="/projects?key=planted", path="/projects"))])
+    told = event("frame", [console_row(outcome(target="/projects?key=planted", path="/projects"))])
 
     assert b"/projects" in told
     assert b"planted" not in told
@@ -168,7 +168,7 @@ def test_all_that_waits_is_one_piece() -> None:
     ring.put(b"a", requests=1)
     ring.put(b"b", requests=2)
 
-    assert (ring.take(), ring.take(), ring.take_lost()) == (b"ab", b"", (0, 0))
+    assert (ring.drain(), ring.drain(), ring.drain_lost()) == (b"ab", b"", (0, 0))
 
 
 def test_a_full_ring_loses_its_oldest_frame_and_counts_what_it_told_of() -> None:
@@ -176,6 +176,6 @@ def test_a_full_ring_loses_its_oldest_frame_and_counts_what_it_told_of() -> None
     for number in range(RING + 2):
         ring.put(b"%d," % number, requests=number + 1)
 
-    assert ring.take_lost() == (2, 3)
-    assert ring.take().startswith(b"2,3,")
-    assert ring.take_lost() == (0, 0)
+    assert ring.drain_lost() == (2, 3)
+    assert ring.drain().startswith(b"2,3,")
+    assert ring.drain_lost() == (0, 0)

@@ -14,7 +14,7 @@ def test_without_a_trail_nothing_is_known_and_nothing_owed() -> None:
     recorded = AuditIndex()
 
     assert recorded.of([outcome_of()]) == [None]
-    assert recorded.owed() == []
+    assert recorded.pending() == []
 
 
 def test_the_records_of_a_batch_follow_one_another() -> None:
@@ -35,13 +35,13 @@ def test_what_was_shown_too_early_is_told_later_and_once() -> None:
     early, later = outcome_of(request_id="early"), outcome_of(request_id="later")
 
     assert recorded.of([early, later]) == [None, None]
-    assert recorded.owed() == []
+    assert recorded.pending() == []
     written(recorded, early, last=2)
 
-    assert recorded.owed() == [("early", early.started_at, 2)]
-    assert recorded.owed() == []
+    assert recorded.pending() == [("early", early.started_at, 2)]
+    assert recorded.pending() == []
     written(recorded, later, last=3)
-    assert recorded.owed() == [("later", later.started_at, 3)]
+    assert recorded.pending() == [("later", later.started_at, 3)]
 
 
 def test_two_requests_of_one_id_are_told_apart() -> None:
@@ -68,7 +68,7 @@ def test_an_attempt_that_wrote_nothing_is_no_batch() -> None:
     recorded.add([], last=5, most=RECORDS_KEPT)
 
     assert recorded.of([outcome_of()]) == [None]
-    assert recorded.owed() == []
+    assert recorded.pending() == []
 
 
 def test_what_is_owed_is_bounded_and_forgotten_when_nobody_looks() -> None:
@@ -78,10 +78,10 @@ def test_what_is_owed_is_bounded_and_forgotten_when_nobody_looks() -> None:
     recorded.of(many)
     written(recorded, *many, last=OWED_MOST + 2)
 
-    assert len(recorded.owed()) == OWED_MOST
+    assert len(recorded.pending()) == OWED_MOST
     recorded.of([outcome_of()])
     recorded.rest()
-    assert recorded.owed() == []
+    assert recorded.pending() == []
 
 
 def test_of_a_large_batch_the_newest_are_kept() -> None:

@@ -20,7 +20,7 @@ from tests.support.audit_fixture import records_in
 
 def status_of(proxy: RunningProxy, *, after: float = 0.0) -> dict[str, Any]:
     """Describe the proxy as the admin port does, so many seconds from now."""
-    proxy.app.parts.gathering.hand_on()
+    proxy.app.parts.gathering.flush()
     now = proxy.app.parts.exchange._now() + after
     described = describe_status(
         proxy.app.parts, proxy.app.config, state="ready", started_at=now - 12.3456, now=now
@@ -132,7 +132,7 @@ async def test_an_open_circuit_is_told_as_degraded(proxy: RunningProxy) -> None:
     circuit = proxy.app.parts.circuit
     assert circuit is not None
     for _ in range(proxy.app.config.upstream.circuit.failures):
-        circuit.failed(circuit.admit(now=0, is_light=True), now=0)
+        circuit.failed(circuit.allow_request(now=0, is_light=True), now=0)
 
     status = status_of(proxy)
 

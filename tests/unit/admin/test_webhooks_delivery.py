@@ -71,7 +71,7 @@ async def listening(port: Port) -> AsyncIterator[None]:
     listener = Listener(
         "127.0.0.1:0",
         respond=deliveries,
-        refuse=deliveries.refuse,
+        refuse=deliveries.respond_error,
         limits=LimitsConfig(),
         tag="X-ICR-Installation-Id",
         logger=logging.Logger("test"),  # noqa: LOG001 - not in the global tree

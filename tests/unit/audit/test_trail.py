@@ -40,7 +40,7 @@ class Stage:
         self.written += len(entries)
         number_intents(self.entries, last=self.written)
         self.entries.clear()
-        self.trail.landed(
+        self.trail.on_write_result(
             WriteResult(
                 entries=entries, awaited=awaited, last=self.written, head=ChainHead(), segment=None
             )
@@ -48,7 +48,7 @@ class Stage:
 
     def fail(self) -> None:
         """Let an attempt fail."""
-        self.trail.landed(WriteResult(head=ChainHead(), segment=None, error="disk full"))
+        self.trail.on_write_result(WriteResult(head=ChainHead(), segment=None, error="disk full"))
 
     @property
     def records(self) -> list[Record | Outcome]:
@@ -68,9 +68,9 @@ async def test_a_read_leaves_one_record_and_waits_for_nothing() -> None:
     scene = stage()
     journal = journal_of(changes_state=False)
 
-    await scene.trail.admit(journal)
+    await scene.trail.reserve(journal)
     outcome = outcome_of(changes_state=False)
-    kept = scene.trail.record(outcome, places=journal.places)
+    kept = scene.trail.record(outcome, reserved=journal.reserved_records)
 
     assert kept is None
     assert scene.records == [outcome]
@@ -79,7 +79,7 @@ async def test_a_read_leaves_one_record_and_waits_for_nothing() -> None:
 async def test_an_intent_is_written_before_the_request_is_sent() -> None:
     scene = stage(max_wait=5.0)
     journal = journal_of()
-    await scene.trail.admit(journal)
+    await scene.trail.reserve(journal)
 
     announcing = asyncio.ensure_future(scene.trail.announce(journal))
     await asyncio.sleep(0)
@@ -101,7 +101,7 @@ async def test_a_connection_waits_for_the_outcome_of_what_was_sent_if_that_is_pr
 ) -> None:
     scene = stage(fsync=fsync, max_wait=60.0)
 
-    kept = scene.trail.record(outcome_of(attempts=attempts), places=0)
+    kept = scene.trail.record(outcome_of(attempts=attempts), reserved=0)
     scene.write()
 
     assert (kept is not None) == waits
@@ -111,7 +111,7 @@ async def test_a_connection_waits_for_the_outcome_of_what_was_sent_if_that_is_pr
 async def test_a_connection_does_not_wait_for_ever() -> None:
     scene = stage()
 
-    kept = scene.trail.record(outcome_of(), places=0)
+    kept = scene.trail.record(outcome_of(), reserved=0)
 
     assert kept is not None
     assert await kept is None
@@ -121,7 +121,7 @@ async def test_a_connection_does_not_wait_for_ever() -> None:
 async def test_an_intent_gets_its_number_though_its_caller_has_left() -> None:
     scene = stage(max_wait=60.0)
     journal = journal_of()
-    await scene.trail.admit(journal)
+    await scene.trail.reserve(journal)
     announcing = asyncio.ensure_future(scene.trail.announce(journal))
     await asyncio.sleep(0)
 
@@ -136,36 +136,38 @@ async def test_an_intent_gets_its_number_though_its_caller_has_left() -> None:
 async def test_without_room_a_request_waits_and_then_goes_on() -> None:
     scene = stage(queue=2, max_wait=5.0)
     for _ in range(2):
-        scene.trail.record(outcome_of(), places=0)
+        scene.trail.record(outcome_of(), reserved=0)
     journal = journal_of()
 
-    admitting = asyncio.ensure_future(scene.trail.admit(journal))
+    admitting = asyncio.ensure_future(scene.trail.reserve(journal))
     await asyncio.sleep(0)
     assert not admitting.done()
     scene.write()
     await admitting
 
-    assert journal.places == 2
+    assert journal.reserved_records == 2
 
 
 async def test_without_room_in_time_a_request_is_refused() -> None:
     scene = stage(queue=2)
-    scene.trail.record(outcome_of(), places=0)
+    scene.trail.record(outcome_of(), reserved=0)
 
     with pytest.raises(AuditUnavailableError, match="nothing was sent"):
-        await scene.trail.admit(journal_of())
+        await scene.trail.reserve(journal_of())
 
 
 async def test_places_are_kept_for_what_a_request_will_leave_behind() -> None:
     scene = stage(queue=3)
     journal = journal_of()
-    await scene.trail.admit(journal)
+    await scene.trail.reserve(journal)
 
     with pytest.raises(AuditUnavailableError):
-        await scene.trail.admit(journal_of())
-    scene.trail.record(outcome_of(attempts=0), places=journal.places)  # its intent never came
+        await scene.trail.reserve(journal_of())
+    scene.trail.record(
+        outcome_of(attempts=0), reserved=journal.reserved_records
+    )  # its intent never came
     scene.write()
-    await scene.trail.admit(journal_of())
+    await scene.trail.reserve(journal_of())
 
 
 async def test_while_nothing_can_be_written_every_request_is_refused() -> None:
@@ -173,15 +175,15 @@ async def test_while_nothing_can_be_written_every_request_is_refused() -> None:
     scene.fail()
 
     with pytest.raises(AuditUnavailableError):
-        await scene.trail.admit(journal_of(changes_state=False))
+        await scene.trail.reserve(journal_of(changes_state=False))
     scene.write()
-    await scene.trail.admit(journal_of())
+    await scene.trail.reserve(journal_of())
 
 
 async def test_an_intent_that_is_not_written_in_time_stops_the_request() -> None:
     scene = stage()
     journal = journal_of()
-    await scene.trail.admit(journal)
+    await scene.trail.reserve(journal)
 
     with pytest.raises(AuditUnavailableError):
         await scene.trail.announce(journal)
@@ -193,24 +195,24 @@ async def test_by_choice_requests_go_on_while_nothing_can_be_written() -> None:
     journal = journal_of()
 
     async with asyncio.timeout(5):
-        await scene.trail.admit(journal)
+        await scene.trail.reserve(journal)
         await scene.trail.announce(journal)
 
-    assert journal.places == 1
+    assert journal.reserved_records == 1
 
 
 async def test_what_there_was_no_room_for_is_counted_and_told_in_the_trail() -> None:
     scene = stage(on_failure="continue", queue=2, max_wait=60.0)
     for _ in range(2):
-        scene.trail.record(outcome_of(), places=0)
+        scene.trail.record(outcome_of(), reserved=0)
     scene.fail()
     journal = journal_of()
 
     async with asyncio.timeout(5):
-        await scene.trail.admit(journal)
+        await scene.trail.reserve(journal)
         await scene.trail.announce(journal)
-    scene.trail.record(outcome_of(attempts=1), places=journal.places)
-    scene.trail.record(outcome_of(attempts=0), places=0)
+    scene.trail.record(outcome_of(attempts=1), reserved=journal.reserved_records)
+    scene.trail.record(outcome_of(attempts=0), reserved=0)
     assert scene.missed == [False, True]
     scene.write()
 
@@ -223,18 +225,18 @@ async def test_what_there_was_no_room_for_is_counted_and_told_in_the_trail() -> 
 
 async def test_with_room_that_does_not_come_a_request_goes_on_unrecorded_by_choice() -> None:
     scene = stage(on_failure="continue", queue=2)
-    scene.trail.record(outcome_of(), places=0)
+    scene.trail.record(outcome_of(), reserved=0)
     journal = journal_of()
 
-    await scene.trail.admit(journal)
+    await scene.trail.reserve(journal)
 
-    assert journal.places == 0
+    assert journal.reserved_records == 0
 
 
 async def test_an_intent_that_is_late_does_not_stop_a_request_by_choice() -> None:
     scene = stage(on_failure="continue")
     journal = journal_of()
-    await scene.trail.admit(journal)
+    await scene.trail.reserve(journal)
 
     await scene.trail.announce(journal)
 
@@ -244,7 +246,7 @@ async def test_an_intent_that_is_late_does_not_stop_a_request_by_choice() -> Non
 async def test_there_is_always_room_for_what_happens_to_the_proxy_itself() -> None:
     scene = stage(queue=2)
     for _ in range(2):
-        scene.trail.record(outcome_of(), places=0)
+        scene.trail.record(outcome_of(), reserved=0)
 
     scene.trail.note(StopRecord(time=""))
 

@@ -97,8 +97,8 @@ async def test_at_the_end_all_is_handed_over_at_once() -> None:
     scene = Stage()
     scene.add(alone(1), awaited(2))
 
-    scene.handover.hand_over()
-    scene.handover.hand_over()
+    scene.handover.flush()
+    scene.handover.flush()
     await asyncio.sleep(0)
 
     assert [len(each) for each in scene.handed] == [2]

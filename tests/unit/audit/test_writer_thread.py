@@ -74,7 +74,7 @@ class Stage:
             config=AuditConfig(**settings),
             now=lambda: 0.0,
             clock=self.clock,
-            tell=self.tell,
+            report=self.tell,
         )
 
     def tell(self, landed: WriteResult) -> None:

@@ -358,7 +358,7 @@ def test_a_proxy_that_goes_on_leaves_a_record_that_is_a_finding(cut: Path) -> No
         config=AuditConfig(directory=cut, anchor_file=anchor, on_failure="continue"),
         now=lambda: 0.0,
         clock=lambda: 0.0,
-        tell=lambda _landed: None,
+        report=lambda _landed: None,
     )
     thread.start()
     thread.put([read_of(1)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from icr_proxy.config import fields as of
-from icr_proxy.config.value_types import ValueType, take
+from icr_proxy.config.value_types import ValueType, parse_value
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ from icr_proxy.config.value_types import ValueType, take
     ],
 )
 def test_a_value_of_ours_is_accepted_as_it_stands(kind: ValueType, raw: object) -> None:
-    value, complaints = take(kind, raw)
+    value, complaints = parse_value(kind, raw)
 
     assert not complaints
     assert value == (tuple(raw) if isinstance(raw, list) else raw)
 
 
 def test_a_word_of_an_enumeration_is_accepted_in_any_case() -> None:
-    value, complaints = take(of.TAGS, ["Header", "USERINFO"])
+    value, complaints = parse_value(of.TAGS, ["Header", "USERINFO"])
 
     assert not complaints
     assert value == ("header", "userinfo")
@@ -89,10 +89,13 @@ def test_a_word_of_an_enumeration_is_accepted_in_any_case() -> None:
     ],
 )
 def test_a_value_that_would_harm_is_refused(kind: ValueType, raw: object) -> None:
-    _, complaints = take(kind, raw)
+    _, complaints = parse_value(kind, raw)
 
     assert len(complaints) == 1
 
 
 def test_a_dns_name_in_a_certificate_is_written_as_peers_writes_it() -> None:
-    assert take(of.CERTIFICATE_NAMES, ["dns:A.Example", "cn:A"]) == (("dns:a.example", "cn:A"), [])
+    assert parse_value(of.CERTIFICATE_NAMES, ["dns:A.Example", "cn:A"]) == (
+        ("dns:a.example", "cn:A"),
+        [],
+    )

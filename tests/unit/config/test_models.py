@@ -28,7 +28,7 @@ from icr_proxy.config.models import (
 )
 from icr_proxy.config.spec import FieldInfo, KeySpec, dotted, leaves
 from icr_proxy.config.spec import Path as KeyPath
-from icr_proxy.config.value_types import take
+from icr_proxy.config.value_types import parse_value
 from icr_proxy.errors import ConfigError
 from icr_proxy.redaction import Secret
 
@@ -323,7 +323,7 @@ def test_the_example_of_a_key_is_a_value_of_it(
     path: KeyPath, part: FieldInfo, key: KeySpec
 ) -> None:
     if key.example is not None:
-        assert take(key.kind, key.example)[1] == [], (path, part)
+        assert parse_value(key.kind, key.example)[1] == [], (path, part)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from icr_proxy.config.models import AdminConfig, AppConfig, Config, WebhooksConf
 from icr_proxy.config.reference import _values, describe, in_effect, json_schema, reference_table
 from icr_proxy.config.spec import FieldInfo, KeySpec, dotted, leaves, parts, variable
 from icr_proxy.config.spec import Path as KeyPath
-from icr_proxy.config.value_types import take
+from icr_proxy.config.value_types import parse_value
 from icr_proxy.redaction import Secret
 
 LEAVES = list(leaves(Config))
@@ -85,7 +85,9 @@ def test_a_key_in_the_schema_agrees_with_the_code(
     schema = schema_of(path)
 
     assert key.doc in schema["description"]
-    assert all(fits(schema, each) and not take(key.kind, each)[1] for each in schema["examples"])
+    assert all(
+        fits(schema, each) and not parse_value(key.kind, each)[1] for each in schema["examples"]
+    )
     assert ("default" in schema) is not part.required
 
 

@@ -3,7 +3,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from icr_proxy.config.spec import KeySpec, dotted, find, leaves, parts, variable
+from icr_proxy.config.spec import KeySpec, dotted, leaves, lookup_key, parts, variable
 from icr_proxy.config.value_types import Count
 
 NUMBER = Count(1, 9)
@@ -63,7 +63,7 @@ def test_the_keys_of_a_section_are_walked_in_their_order() -> None:
     ],
 )
 def test_a_path_leads_to_a_key_or_nowhere(path: Any, known: bool) -> None:  # noqa: FBT001
-    assert (find(Outer, path) is not None) is known
+    assert (lookup_key(Outer, path) is not None) is known
 
 
 def test_a_path_has_two_spellings() -> None:

@@ -24,9 +24,9 @@ from icr_proxy.config.value_types import (
     StoreUrl,
     Text,
     ValueType,
+    parse_value,
     read_duration,
     read_size,
-    take,
     write_duration,
     write_size,
 )
@@ -67,7 +67,7 @@ ALL = {name: kind for name, kind in vars(fields).items() if name.isupper() and n
     ],
 )
 def test_a_value_is_read(kind: ValueType, raw: object, value: object) -> None:
-    assert take(kind, raw) == (value, [])
+    assert parse_value(kind, raw) == (value, [])
     assert kind.read(raw) == value
 
 
@@ -123,11 +123,11 @@ def test_a_value_is_read(kind: ValueType, raw: object, value: object) -> None:
 def test_what_is_wrong_with_a_value_is_one_sentence(
     kind: ValueType, raw: object, complaint: str
 ) -> None:
-    assert take(kind, raw) == (None, [("", complaint)])
+    assert parse_value(kind, raw) == (None, [("", complaint)])
 
 
 def test_every_wrong_item_of_a_list_is_told_with_its_place() -> None:
-    _, complaints = take(ListOf(WORD), ["a", "5", None])
+    _, complaints = parse_value(ListOf(WORD), ["a", "5", None])
 
     assert complaints == [
         ("[1]", '"5" is not a word, as in abc'),
@@ -156,7 +156,7 @@ def test_a_value_is_written_as_in_a_file(kind: ValueType, value: Any, written: o
 def test_the_example_of_a_kind_is_fine_and_its_schema_an_object(kind: ValueType) -> None:
     example: Any = [kind.item.example] if isinstance(kind, ListOf) else kind.example
 
-    assert take(kind, example)[1] == []
+    assert parse_value(kind, example)[1] == []
     assert isinstance(kind.schema(), dict)
 
 
@@ -168,7 +168,7 @@ def test_the_example_of_a_list_shows_an_item() -> None:
 @pytest.mark.parametrize("kind", [fields.APP_ID, fields.BASE_URL, fields.FILE, fields.HOSTS])
 def test_quotes_around_a_value_are_named_as_the_mistake(kind: ValueType, quote: str) -> None:
     """`docker --env-file` keeps them, and `app.id` would take them."""
-    _, ((_, complaint),) = take(kind, f"{quote}https://a{quote}")
+    _, ((_, complaint),) = parse_value(kind, f"{quote}https://a{quote}")
 
     assert "is in quotes" in complaint
 
@@ -190,7 +190,7 @@ URL = "rediss://icr:hunter2@redis.example:6380/1"
     ],
 )
 def test_what_is_fine_is_read(kind: ValueType, raw: object, value: object) -> None:
-    assert take(kind, raw) == (value, [])
+    assert parse_value(kind, raw) == (value, [])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_what_is_fine_is_read(kind: ValueType, raw: object, value: object) -> No
     ],
 )
 def test_what_is_not_is_refused_without_being_shown(kind: ValueType, raw: object) -> None:
-    _, ((_, complaint),) = take(kind, raw)
+    _, ((_, complaint),) = parse_value(kind, raw)
 
     assert complaint.startswith("*** is not")
     assert KEY not in complaint
@@ -224,7 +224,7 @@ def test_what_is_not_is_refused_without_being_shown(kind: ValueType, raw: object
     "dress", ["{}\n", "{}\r\n", "\ufeff{}", "\ufeff{}\r\n"], ids=["LF", "CR LF", "mark", "all"]
 )
 def test_a_mark_and_a_line_break_at_the_end_are_not_part_of_it(kind: ValueType, dress: str) -> None:
-    assert take(kind, dress.format(URL)) == (Secret(URL), [])
+    assert parse_value(kind, dress.format(URL)) == (Secret(URL), [])
 
 
 @pytest.mark.parametrize("kind", [SecretText(), StoreUrl()], ids=["secret", "store"])
@@ -242,7 +242,7 @@ def test_a_mark_and_a_line_break_at_the_end_are_not_part_of_it(kind: ValueType, 
     ],
 )
 def test_a_mistake_in_a_secret_is_named_without_it(kind: ValueType, raw: str, words: str) -> None:
-    _, ((_, complaint),) = take(kind, raw)
+    _, ((_, complaint),) = parse_value(kind, raw)
 
     assert words in complaint
     assert "hunter2" not in complaint
@@ -250,13 +250,13 @@ def test_a_mistake_in_a_secret_is_named_without_it(kind: ValueType, raw: str, wo
 
 def test_a_key_as_text_stays_as_it_is() -> None:
     """`keys` finds the PEM in it, whatever is around."""
-    assert take(KeyText(), '"-----BEGIN') == (Secret('"-----BEGIN'), [])
-    assert take(KeyText(), '"-----BEGIN"\n') == (Secret('"-----BEGIN"\n'), [])
+    assert parse_value(KeyText(), '"-----BEGIN') == (Secret('"-----BEGIN'), [])
+    assert parse_value(KeyText(), '"-----BEGIN"\n') == (Secret('"-----BEGIN"\n'), [])
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"\r\n"])
 def test_the_hash_of_a_variable_that_was_not_set_is_refused(text: bytes) -> None:
-    _, ((_, complaint),) = take(KeyHash(), f"sha256:{hashlib.sha256(text).hexdigest()}")
+    _, ((_, complaint),) = parse_value(KeyHash(), f"sha256:{hashlib.sha256(text).hexdigest()}")
 
     assert "of no key" in complaint
 

@@ -63,17 +63,17 @@ class Stage:
             failed=self.failed.append,
         )
 
-    async def find(self, organization: str = "org-1") -> str | None:
-        return await self.directory.find(organization)
+    async def lookup(self, organization: str = "org-1") -> str | None:
+        return await self.directory.lookup(organization)
 
     async def fail(self, organization: str = "org-1") -> MintError:
         with pytest.raises(MintError) as caught:
-            await self.find(organization)
+            await self.lookup(organization)
         return caught.value
 
     def ask(self, number: int, organization: str = "org-1") -> list[asyncio.Task[str | None]]:
         loop = asyncio.get_running_loop()
-        return [loop.create_task(self.find(organization), name="caller") for _ in range(number)]
+        return [loop.create_task(self.lookup(organization), name="caller") for _ in range(number)]
 
     async def rest(self) -> None:
         """Wait until nothing goes on in the background."""
@@ -112,19 +112,19 @@ async def test_nothing_is_asked_before_somebody_asks(stage: Stage) -> None:
 
 
 async def test_an_organization_in_the_list_has_its_installation(stage: Stage) -> None:
-    assert await stage.find() == "in-1"
+    assert await stage.lookup() == "in-1"
     assert stage.renewed == [1]
 
 
 async def test_an_organization_that_is_not_in_the_list_has_none(stage: Stage) -> None:
-    assert await stage.find("org-9") is None
+    assert await stage.lookup("org-9") is None
     assert stage.failed == []
 
 
 async def test_an_app_without_installations_is_no_failure(stage: Stage) -> None:
     stage.api.installations.clear()
 
-    assert await stage.find() is None
+    assert await stage.lookup() is None
     assert stage.renewed == [0]
 
 
@@ -165,7 +165,7 @@ async def test_a_caller_waits_no_longer_than_it_is_willing_to() -> None:
 
 
 async def test_the_way_back_is_known_as_far_as_the_list_is(stage: Stage) -> None:
-    await stage.find()
+    await stage.lookup()
 
     assert stage.directory.knows("in-1")
     assert not stage.directory.knows("in-9")
@@ -180,39 +180,39 @@ async def test_the_way_back_is_known_as_far_as_the_list_is(stage: Stage) -> None
     ids=["new", "young", "old", "a day", "clock set back"],
 )
 async def test_an_old_list_is_renewed(stage: Stage, age: float, asked: int) -> None:
-    await stage.find()
+    await stage.lookup()
 
     stage.clock.at += age
-    await stage.find()
+    await stage.lookup()
     await stage.rest()
 
     assert stage.api.asked == asked
 
 
 async def test_the_old_list_serves_while_a_new_one_is_fetched(stage: Stage) -> None:
-    await stage.find()
+    await stage.lookup()
     stage.api.installations["org-1"] = "in-2"
     stage.api.gate.clear()
 
     stage.clock.at += 300
-    during = [await stage.find() for _ in range(3)]
+    during = [await stage.lookup() for _ in range(3)]
     await stage.api.begun.wait()
     stage.api.gate.set()
     await stage.rest()
 
     assert during == ["in-1"] * 3
-    assert (await stage.find(), stage.api.asked) == ("in-2", 2)
+    assert (await stage.lookup(), stage.api.asked) == ("in-2", 2)
 
 
 async def test_an_organization_that_left_is_not_found_any_more(stage: Stage) -> None:
-    await stage.find()
+    await stage.lookup()
     stage.api.installations = {"org-2": "in-2"}
 
     stage.clock.at += 300
-    await stage.find()
+    await stage.lookup()
     await stage.rest()
 
-    assert await stage.find() is None
+    assert await stage.lookup() is None
     assert not stage.directory.knows("in-1")
 
 
@@ -222,30 +222,30 @@ async def test_an_organization_that_left_is_not_found_any_more(stage: Stage) -> 
     ids=["at once", "soon", "later", "clock set back"],
 )
 async def test_invented_organizations_cause_no_storm(stage: Stage, age: float, asked: int) -> None:
-    await stage.find("org-8")
+    await stage.lookup("org-8")
 
     stage.clock.at += age
-    found = [await stage.find(f"org-{number}") for number in range(10, 15)]
+    found = [await stage.lookup(f"org-{number}") for number in range(10, 15)]
 
     assert found == [None] * 5
     assert stage.api.asked == asked
 
 
 async def test_a_new_organization_is_found_without_waiting_for_the_renewal(stage: Stage) -> None:
-    await stage.find()
+    await stage.lookup()
     stage.api.installations["org-2"] = "in-2"
 
     stage.clock.at += 10
 
-    assert await stage.find("org-2") == "in-2"
+    assert await stage.lookup("org-2") == "in-2"
 
 
 async def test_an_unknown_organization_joins_a_renewal_under_way(stage: Stage) -> None:
-    await stage.find()
+    await stage.lookup()
     stage.api.installations["org-2"] = "in-2"
     stage.api.gate.clear()
     stage.clock.at += 300
-    await stage.find()
+    await stage.lookup()
 
     [caller] = stage.ask(1, "org-2")
     stage.api.gate.set()
@@ -274,43 +274,43 @@ async def test_a_failure_is_remembered_for_as_long_as_nobody_may_ask_again(stage
     stage.clock.at += 10
 
     assert (type(error), error.detail, error.retry_after) == (MintFailedError, "no list", 10)
-    assert (await stage.find(), stage.api.asked) == ("in-1", 2)
+    assert (await stage.lookup(), stage.api.asked) == ("in-1", 2)
 
 
 @FAILURES
 async def test_a_list_that_cannot_be_renewed_stays_in_use(
     stage: Stage, failure: type[Exception]
 ) -> None:
-    await stage.find()
+    await stage.lookup()
     stage.api.failures.append(failure("no list"))
 
     stage.clock.at += 300
-    await stage.find()
+    await stage.lookup()
     await stage.rest()
 
-    assert await stage.find() == "in-1"
+    assert await stage.lookup() == "in-1"
     assert [type(each) for each in stage.failed] == [MintFailedError]
 
 
 async def test_nobody_is_told_that_there_is_none_when_that_is_not_known(stage: Stage) -> None:
     """It may have been installed a moment ago; a tool takes "there is none" for final."""
-    await stage.find()
+    await stage.lookup()
     stage.api.failures.append(MintFailedError("no list"))
     stage.clock.at += 10
 
     errors = [await stage.fail("org-2"), await stage.fail("org-2")]
 
     assert [(type(each), each.detail) for each in errors] == [(MintFailedError, "no list")] * 2
-    assert (await stage.find(), stage.api.asked) == ("in-1", 2)
+    assert (await stage.lookup(), stage.api.asked) == ("in-1", 2)
 
 
 async def test_a_failure_is_forgotten_with_the_next_list(stage: Stage) -> None:
     stage.api.failures.append(MintFailedError("no list"))
     await stage.fail()
     stage.clock.at += 10
-    await stage.find()
+    await stage.lookup()
 
-    assert await stage.find("org-9") is None
+    assert await stage.lookup("org-9") is None
 
 
 async def test_a_mistake_of_ours_is_a_failure_like_others(stage: Stage) -> None:
@@ -334,11 +334,11 @@ async def test_a_time_out_of_the_list_is_not_the_callers(stage: Stage) -> None:
 async def test_a_failure_that_nobody_waits_for_is_not_complained_about(
     stage: Stage, complaints: list[Any], failure: type[Exception]
 ) -> None:
-    await stage.find()
+    await stage.lookup()
     stage.api.failures.append(failure("no list"))
 
     stage.clock.at += 300
-    await stage.find()
+    await stage.lookup()
     await stage.rest()
     await asyncio.sleep(0)
     gc.collect()
@@ -370,17 +370,17 @@ async def test_callers_that_left_before_a_failure_are_not_complained_about(
 
 
 async def test_stopping_leaves_no_task(stage: Stage, complaints: list[Any]) -> None:
-    await stage.find()
+    await stage.lookup()
     stage.api.gate.clear()
     stage.clock.at += 300
-    await stage.find()
+    await stage.lookup()
     await stage.api.begun.wait()
 
     await stage.directory.stop()
     gc.collect()
 
     assert (fetches(), complaints, stage.failed) == ([], [], [])
-    assert await stage.directory.find("org-1") == "in-1"
+    assert await stage.directory.lookup("org-1") == "in-1"
     await stage.directory.stop()
 
 
@@ -410,7 +410,7 @@ async def test_a_list_that_was_stopped_is_not_taken_for_an_empty_one(stage: Stag
 
     stage.api.gate.set()
 
-    assert await stage.find() == "in-1"
+    assert await stage.lookup() == "in-1"
 
 
 # -- installations --------------------------------------------------------------------------------

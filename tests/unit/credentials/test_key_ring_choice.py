@@ -101,9 +101,9 @@ def test_a_look_takes_up_a_changed_file_and_a_second_one_says_nothing(
     put(path, another_pem())
     before = len(heard.events)
 
-    ring.look()
+    ring.refresh()
     told = heard.events[before:]
-    ring.look()
+    ring.refresh()
 
     assert told == [f"loaded {fingerprint_of(another_pem())}"]
     assert len(heard.events) == before + 1

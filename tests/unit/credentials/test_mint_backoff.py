@@ -27,22 +27,22 @@ def failures() -> MintFailures:
 def test_a_refusal_holds_for_its_time(failures: MintFailures, at: float, holds: bool) -> None:  # noqa: FBT001
     failures.remember(ONE, InstallationRefusedError("x"), now=NOW)
 
-    assert (failures.find(ONE, now=NOW + at) is not None) == holds
+    assert (failures.lookup(ONE, now=NOW + at) is not None) == holds
 
 
 def test_a_refused_key_is_found_for_everybody(failures: MintFailures) -> None:
     failures.remember(ONE, AppKeyRefusedError("x"), now=NOW)
 
-    assert failures.find(TWO, now=NOW) is not None
+    assert failures.lookup(TWO, now=NOW) is not None
 
 
 def test_what_succeeded_is_forgotten_and_so_is_a_refused_key(failures: MintFailures) -> None:
     failures.remember(ONE, MintFailedError("x"), now=NOW)
     failures.remember(TWO, AppKeyRefusedError("x"), now=NOW)
 
-    failures.forget(ONE)
+    failures.clear(ONE)
 
-    assert failures.find(ONE, now=NOW) is None
+    assert failures.lookup(ONE, now=NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_only_a_refusal_is_forgiven(
     """A webhook may be replayed; back-off must outlast that."""
     failures.remember(ONE, error, now=NOW)
 
-    failures.forgive(ONE)
+    failures.clear_refusal(ONE)
 
-    assert (failures.find(ONE, now=NOW) is not None) == is_found
+    assert (failures.lookup(ONE, now=NOW) is not None) == is_found
 
 
 def test_forgiving_what_never_failed_is_harmless(failures: MintFailures) -> None:
-    failures.forgive(ONE)
+    failures.clear_refusal(ONE)
 
     assert len(failures) == 0
 
@@ -83,7 +83,7 @@ def test_the_memory_is_bounded(failures: MintFailures) -> None:
 def test_that_our_own_connections_were_busy_is_no_failure(failures: MintFailures) -> None:
     failures.remember(ONE, MintBusyError("x"), now=NOW)
 
-    assert failures.find(ONE, now=NOW) is None
+    assert failures.lookup(ONE, now=NOW) is None
 
 
 def test_an_open_circuit_is_believed_for_as_long_as_it_says_and_delays_no_later_try(
@@ -93,13 +93,13 @@ def test_an_open_circuit_is_believed_for_as_long_as_it_says_and_delays_no_later_
     failures.remember(ONE, MintFailedError("x"), now=NOW)
     for at in (1.0, 2.0, 3.0):
         failures.remember(ONE, MintCircuitOpenError("x", retry_after=0.5), now=NOW + at)
-    found = failures.find(ONE, now=NOW + 3)
+    found = failures.lookup(ONE, now=NOW + 3)
     assert found is not None
     assert (found.until, found.next_try, found.began) == (NOW + 3.5, NOW + 3.5, NOW)
 
     failures.remember(ONE, MintFailedError("x"), now=NOW + 3.5)
 
-    found = failures.find(ONE, now=NOW + 3.5)
+    found = failures.lookup(ONE, now=NOW + 3.5)
     assert found is not None
     assert found.until == NOW + 3.5 + 2.0, "the second failure in a row"
 
@@ -107,6 +107,6 @@ def test_an_open_circuit_is_believed_for_as_long_as_it_says_and_delays_no_later_
 def test_a_probe_under_way_is_waited_for_a_second(failures: MintFailures) -> None:
     failures.remember(ONE, MintCircuitOpenError("x"), now=NOW)
 
-    found = failures.find(ONE, now=NOW)
+    found = failures.lookup(ONE, now=NOW)
     assert found is not None
     assert found.until == NOW + 1.0

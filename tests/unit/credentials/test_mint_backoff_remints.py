@@ -18,7 +18,7 @@ NOW = 1000.0
 
 
 def taken(rations: RemintLimiter, number: int, *, at: float, key: TokenKey = ONE) -> list[bool]:
-    return [rations.take(key, now=at) for _ in range(number)]
+    return [rations.allow(key, now=at) for _ in range(number)]
 
 
 def test_five_may_be_taken_at_once() -> None:
@@ -60,7 +60,7 @@ def test_the_memory_is_bounded() -> None:
     rations = RemintLimiter(max_entries=3)
 
     for number in range(10):
-        rations.take(TokenKey(f"in-{number}"), now=NOW)
+        rations.allow(TokenKey(f"in-{number}"), now=NOW)
 
     assert len(rations) == 3
 

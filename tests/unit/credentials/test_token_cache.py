@@ -768,7 +768,7 @@ async def test_memories_of_failures_and_refusals_are_bounded(stage: Stage) -> No
 async def test_a_dropped_token_is_not_given_again(stage: Stage) -> None:
     cached = await stage.tokens.get(ONE)
 
-    dropped = stage.tokens.drop(ONE)
+    dropped = stage.tokens.invalidate(ONE)
 
     assert dropped
     assert not stage.tokens.may_be_sent(ONE, cached)
@@ -780,7 +780,7 @@ async def test_a_token_of_before_a_drop_may_not_be_sent_and_one_of_after_it_may(
 ) -> None:
     before = await stage.tokens.get(ONE)
     other = await stage.tokens.get(TWO)
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
     after = await stage.tokens.get(ONE)
 
     assert not stage.tokens.may_be_sent(ONE, before)
@@ -813,7 +813,7 @@ async def test_a_dead_token_may_not_be_sent(stage: Stage) -> None:
 async def test_there_may_be_nothing_to_drop(stage: Stage) -> None:
     await stage.get(TWO)
 
-    assert not stage.tokens.drop(ONE)
+    assert not stage.tokens.invalidate(ONE)
     assert await stage.get(TWO) == "crs_1"
 
 
@@ -821,7 +821,7 @@ async def test_dropping_is_no_refusal_of_the_api(stage: Stage) -> None:
     """Refusals are rationed, and an operator is not."""
     for number in range(20):
         assert await stage.get() == f"crs_{number + 1}"
-        assert stage.tokens.drop(ONE)
+        assert stage.tokens.invalidate(ONE)
 
     assert stage.heard.refusals == []
 
@@ -831,7 +831,7 @@ async def test_a_mint_under_way_brings_no_token_from_before_the_drop(stage: Stag
     waiters = stage.ask(5)
     await stage.all_waiting(waiters)
 
-    dropped = stage.tokens.drop(ONE)
+    dropped = stage.tokens.invalidate(ONE)
     stage.mints.gate.set()
     found = await asyncio.gather(*waiters)
 
@@ -846,8 +846,8 @@ async def test_two_drops_during_one_mint_cost_one_more(stage: Stage) -> None:
     waiters = stage.ask(1)
     await stage.all_waiting(waiters)
 
-    stage.tokens.drop(ONE)
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
+    stage.tokens.invalidate(ONE)
     stage.mints.gate.set()
     await asyncio.gather(*waiters)
 
@@ -859,13 +859,13 @@ async def test_a_mint_that_was_made_again_may_be_outdated_as_well(stage: Stage) 
     first.clear()
     waiters = stage.ask(1)
     await stage.all_waiting(waiters)
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
     second = stage.mints.gate = asyncio.Event()
     stage.mints.begun.clear()
     first.set()
     await stage.mints.begun.wait()
 
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
     second.set()
     (found,) = await asyncio.gather(*waiters)
 
@@ -880,7 +880,7 @@ async def test_a_renewal_in_the_background_survives_no_drop(stage: Stage) -> Non
     stage.mints.begun.clear()
     await stage.mints.begun.wait()
 
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
     stage.mints.gate.set()
 
     assert await stage.get() == "crs_3"
@@ -892,7 +892,7 @@ async def test_a_token_dropped_before_its_waiters_went_on_is_given_to_none(stage
     waiters = stage.ask(3)
     await stage.all_waiting(waiters)
     (mint,) = stage.tokens._mints.values()
-    mint.add_done_callback(lambda _mint: stage.tokens.drop(ONE))
+    mint.add_done_callback(lambda _mint: stage.tokens.invalidate(ONE))
 
     stage.mints.gate.set()
     found = await asyncio.gather(*waiters)
@@ -906,7 +906,7 @@ async def test_a_failure_from_before_the_drop_is_told_to_nobody(stage: Stage) ->
     waiters = stage.ask(3)
     await stage.all_waiting(waiters)
 
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
     stage.mints.gate.set()
     found = await asyncio.gather(*waiters)
 
@@ -920,7 +920,7 @@ async def test_a_failure_after_the_drop_is_told(stage: Stage) -> None:
     waiters = stage.ask(1)
     await stage.all_waiting(waiters)
 
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
     stage.mints.gate.set()
     (error,) = await asyncio.gather(*waiters, return_exceptions=True)
 
@@ -932,7 +932,7 @@ async def test_a_drop_ends_the_memory_of_a_refusal(stage: Stage) -> None:
     stage.mints.answers.append(InstallationRefusedError("suspended"))
     await stage.fail()
 
-    dropped = stage.tokens.drop(ONE)
+    dropped = stage.tokens.invalidate(ONE)
 
     assert not dropped
     assert await stage.get() == "crs_2"
@@ -942,14 +942,14 @@ async def test_a_drop_of_one_leaves_the_others(stage: Stage) -> None:
     await stage.get(ONE)
     await stage.get(TWO)
 
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
 
     assert await stage.get(TWO) == "crs_2"
 
 
 async def test_the_api_may_refuse_a_token_that_was_dropped_meanwhile(stage: Stage) -> None:
     old = await stage.tokens.get(ONE)
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
     await stage.get()
 
     assert stage.tokens.refused(ONE, old.generation)
@@ -1034,11 +1034,11 @@ async def test_blocked_and_unblocked_during_a_mint_it_is_made_again(stage: Stage
 async def test_all_that_was_minted_is_kept_to_be_revoked(stage: Stage) -> None:
     stage.make(TokensConfig(revoke_on_exit=True, max_entries=1))
     await stage.get(ONE)
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
     await stage.get(ONE)
     await stage.get(TWO)
 
-    issued = stage.tokens.issued.take(now=NOW)
+    issued = stage.tokens.issued.drain(now=NOW)
 
     assert [token.secret.reveal() for token in issued] == ["crs_3", "crs_2", "crs_1"]
 
@@ -1306,7 +1306,7 @@ async def test_a_refused_token_is_told_of_by_its_fingerprint(stage: Stage) -> No
 
 
 async def test_what_an_operator_drops_is_told_of_whether_it_is_here_or_not(stage: Stage) -> None:
-    stage.tokens.drop(ONE)
+    stage.tokens.invalidate(ONE)
     stage.tokens.block(TWO)
 
     assert stage.dropped == [(ONE, None), (TWO, None)]
@@ -1317,7 +1317,7 @@ async def test_what_another_replica_saw_refused_is_forgotten_and_not_told_again(
 ) -> None:
     cached = await stage.tokens.get(ONE)
 
-    assert stage.tokens.forget(ONE, cached.token.fingerprint)
+    assert stage.tokens.invalidate_locally(ONE, cached.token.fingerprint)
     assert await stage.get() == "crs_2"
     assert stage.dropped == []
 
@@ -1325,8 +1325,8 @@ async def test_what_another_replica_saw_refused_is_forgotten_and_not_told_again(
 async def test_a_newer_token_than_the_one_refused_elsewhere_stays(stage: Stage) -> None:
     await stage.get()
 
-    assert not stage.tokens.forget(ONE, "0123456789ab")
-    assert not stage.tokens.forget(TWO, "0123456789ab")
+    assert not stage.tokens.invalidate_locally(ONE, "0123456789ab")
+    assert not stage.tokens.invalidate_locally(TWO, "0123456789ab")
     assert await stage.get() == "crs_1"
 
 
@@ -1337,7 +1337,7 @@ async def test_what_another_replica_drops_is_minted_anew_even_if_it_is_on_its_wa
     waiters = stage.ask(1)
     await stage.all_waiting(waiters)
 
-    stage.tokens.forget(ONE)
+    stage.tokens.invalidate_locally(ONE)
     stage.mints.gate.set()
     [cached] = await asyncio.gather(*waiters)
 
@@ -1349,26 +1349,26 @@ async def test_what_another_replica_drops_is_minted_anew_even_if_it_is_on_its_wa
 
 
 async def test_a_fresh_token_is_at_hand_and_counts_as_looked_up(stage: Stage) -> None:
-    assert stage.tokens.at_hand(ONE) is None
+    assert stage.tokens.get_fresh(ONE) is None
     cached = await stage.tokens.get(ONE)
 
-    assert stage.tokens.at_hand(ONE) is cached
-    assert stage.tokens.at_hand(TWO) is None
+    assert stage.tokens.get_fresh(ONE) is cached
+    assert stage.tokens.get_fresh(TWO) is None
     assert stage.heard.lookups == ["dead", "fresh"]
 
 
 async def test_what_is_due_dropped_or_blocked_is_not_at_hand(stage: Stage) -> None:
     cached = await stage.tokens.get(ONE)
     stage.clock.at = cached.due_at
-    assert stage.tokens.at_hand(ONE) is None
+    assert stage.tokens.get_fresh(ONE) is None
 
     stage.clock.at = NOW
     stage.tokens.block(ONE)
-    assert stage.tokens.at_hand(ONE) is None
+    assert stage.tokens.get_fresh(ONE) is None
 
     stage.tokens.unblock(ONE)
-    stage.tokens.drop(ONE)
-    assert stage.tokens.at_hand(ONE) is None
+    stage.tokens.invalidate(ONE)
+    assert stage.tokens.get_fresh(ONE) is None
 
 
 async def test_nothing_is_at_hand_when_the_clock_was_set_back(stage: Stage) -> None:
@@ -1376,7 +1376,7 @@ async def test_nothing_is_at_hand_when_the_clock_was_set_back(stage: Stage) -> N
 
     stage.clock.at = NOW - 60
 
-    assert stage.tokens.at_hand(ONE) is None
+    assert stage.tokens.get_fresh(ONE) is None
 
 
 async def test_a_token_that_was_at_hand_was_used(stage: Stage) -> None:
@@ -1384,7 +1384,7 @@ async def test_a_token_that_was_at_hand_was_used(stage: Stage) -> None:
     await stage.get(ONE)
     await stage.get(TWO)
 
-    assert stage.tokens.at_hand(ONE) is not None
+    assert stage.tokens.get_fresh(ONE) is not None
     await stage.get(TokenKey("in-3"))
 
     assert {key.installation for key, _ in stage.tokens} == {"in-1", "in-3"}

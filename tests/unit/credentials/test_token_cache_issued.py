@@ -21,15 +21,15 @@ def test_the_newest_come_first() -> None:
     for number in range(3):
         issued.add(token(number), now=NOW)
 
-    assert texts(issued.take(now=NOW)) == ["crs_2", "crs_1", "crs_0"]
+    assert texts(issued.drain(now=NOW)) == ["crs_2", "crs_1", "crs_0"]
 
 
 def test_what_was_taken_is_gone() -> None:
     issued = IssuedTokens(max_entries=10)
     issued.add(token(1), now=NOW)
-    issued.take(now=NOW)
+    issued.drain(now=NOW)
 
-    assert issued.take(now=NOW) == []
+    assert issued.drain(now=NOW) == []
 
 
 def test_what_has_expired_is_not_handed_over() -> None:
@@ -37,7 +37,7 @@ def test_what_has_expired_is_not_handed_over() -> None:
     issued.add(token(1, expires_at=NOW + 1), now=NOW)
     issued.add(token(2), now=NOW)
 
-    assert texts(issued.take(now=NOW + 1)) == ["crs_2"]
+    assert texts(issued.drain(now=NOW + 1)) == ["crs_2"]
 
 
 def test_what_has_expired_is_let_go_as_others_come() -> None:
@@ -53,7 +53,7 @@ def test_the_oldest_leave_when_there_are_too_many() -> None:
     for number in range(5):
         issued.add(token(number), now=NOW)
 
-    assert texts(issued.take(now=NOW)) == ["crs_4", "crs_3"]
+    assert texts(issued.drain(now=NOW)) == ["crs_4", "crs_3"]
 
 
 def test_no_token_is_shown() -> None:

@@ -17,7 +17,7 @@ from icr_proxy.forwarding.duplicate_store import (
     StoredResponse,
     WriteRequest,
     WriteResultFacts,
-    judge,
+    classify_result,
 )
 from icr_proxy.forwarding.response_classification import Effect
 
@@ -102,7 +102,7 @@ def test_what_an_ending_means(row: tuple[bool, Effect, bool, bool, bool]) -> Non
 
     ending = WriteResultFacts(sent=sent, fate=fate, delivered=delivered, whole=whole)
 
-    assert [judge(ending, keyed=keyed)] == meanings
+    assert [classify_result(ending, keyed=keyed)] == meanings
 
 
 # -- without a key --------------------------------------------------------------------------------

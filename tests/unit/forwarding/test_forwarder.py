@@ -669,7 +669,7 @@ async def test_what_waits_goes_out_with_another_token_if_its_own_is_dropped(
 ) -> None:
     async with queue() as on:
         task = await on.waiting(request_)
-        on.proxy.app.parts.tokens.drop(ONE)
+        on.proxy.app.parts.tokens.invalidate(ONE)
         on.gate.set()
 
         assert (await task).body == b"done"
@@ -682,7 +682,7 @@ async def test_what_waits_with_an_older_token_than_the_one_dropped_gets_another(
         task = await on.waiting(request_head())
         tokens = on.proxy.app.parts.tokens
         tokens._keep(ONE, (await tokens.get(ONE)).token)
-        tokens.drop(ONE)
+        tokens.invalidate(ONE)
         on.gate.set()
 
         assert (await task).body == b"done"
@@ -702,7 +702,7 @@ async def test_what_waits_until_its_token_is_dead_gets_another() -> None:
 async def test_what_is_dropped_and_then_refused_while_a_request_waits_is_told() -> None:
     async with queue() as on:
         task = await on.waiting(request_head())
-        on.proxy.app.parts.tokens.drop(ONE)
+        on.proxy.app.parts.tokens.invalidate(ONE)
         on.proxy.app.parts.tokens.block(ONE)
         on.proxy.app.parts.tokens.unblock(ONE)
         on.gate.set()
@@ -768,7 +768,7 @@ async def test_tokens_that_live_no_time_are_not_minted_without_end(
     ("order", "code", "sent"),
     [
         pytest.param("block", [b"installation-blocked"], [], id="blocked"),
-        pytest.param("drop", [], [3], id="dropped"),
+        pytest.param("invalidate", [], [3], id="dropped"),
     ],
 )
 async def test_what_comes_while_a_write_is_announced_to_the_trail_counts(

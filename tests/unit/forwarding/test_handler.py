@@ -224,11 +224,11 @@ async def test_more_than_may_be_in_flight_is_refused_and_does_not_queue() -> Non
 async def test_there_are_so_many_places_and_no_more() -> None:
     in_flight = InFlight()
 
-    in_flight.take(1)
+    in_flight.acquire(1)
     with pytest.raises(OverloadedError):
-        in_flight.take(1)
+        in_flight.acquire(1)
     counted = in_flight.count
-    in_flight.give_back()
+    in_flight.release()
     await in_flight.until_idle()
 
     assert (counted, in_flight.count) == (1, 0)
@@ -239,7 +239,7 @@ def test_a_proxy_that_is_shut_begins_nothing() -> None:
         in_flight = InFlight()
         in_flight.shut = True
         with pytest.raises(DrainingError):
-            in_flight.take(1)
+            in_flight.acquire(1)
 
     asyncio.run(scene())
 

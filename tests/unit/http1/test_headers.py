@@ -264,12 +264,12 @@ def test_the_lines_for_the_wire_say_the_same_as_one_by_one(received: list[Header
 def test_ids_are_looked_for_once_in_the_same_headers() -> None:
     notes: dict[object, object] = {}
 
-    assert given_ids([(b"X-Request-Id", b"one"), (b"traceparent", TRACE)], notes=notes) == (
+    assert given_ids([(b"X-Request-Id", b"one"), (b"traceparent", TRACE)], derived=notes) == (
         "one",
         TRACE,
     )
-    assert given_ids([], notes=notes) == ("one", TRACE)
-    assert given_ids([(b"X-Request-Id", b"no good")], notes={}) == (None, None)
+    assert given_ids([], derived=notes) == ("one", TRACE)
+    assert given_ids([(b"X-Request-Id", b"no good")], derived={}) == (None, None)
 
 
 @given(received=HEADERS, version=st.lists(st.just(b"2024-01-01"), max_size=2))

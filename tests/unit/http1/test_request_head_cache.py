@@ -142,12 +142,12 @@ def test_lines_that_two_connections_repeat_are_shared_until_both_have_gone() -> 
 
     assert must(one, GET).section is not must(other, GET).section
     assert len(sections) == 0, "what comes once is nobody else's"
-    shared = must(one, GET).section.notes
+    shared = must(one, GET).section.derived
     shared["what"] = "ever"
-    assert must(other, GET).section.notes is shared
-    assert must(other, head_of(b"POST /x HTTP/1.1")).section.notes is shared
+    assert must(other, GET).section.derived is shared
+    assert must(other, head_of(b"POST /x HTTP/1.1")).section.derived is shared
 
-    one.forget()
+    one.clear()
     assert len(sections) == 1
     must(other, head_of(b"GET / HTTP/1.1", HOST + b"X: y\r\n"))
     assert len(sections) == 0
@@ -170,11 +170,11 @@ def test_lines_that_differ_in_a_byte_are_not_shared(differing: bytes) -> None:
         ours, theirs = must(one, GET), must(other, differing)
 
     assert ours.section is not theirs.section
-    assert ours.section.notes is not theirs.section.notes
+    assert ours.section.derived is not theirs.section.derived
 
 
 def test_notes_that_reloads_have_left_behind_are_forgotten() -> None:
-    notes = must(RequestParser(RULES), GET).section.notes
+    notes = must(RequestParser(RULES), GET).section.derived
     for number in range(10 * NOTES_MOST):
         notes[object()] = number
 
@@ -213,9 +213,9 @@ def test_lines_that_are_repeated_are_the_same_object_and_keep_their_notes() -> N
     back = must(intake, GET)
 
     assert again.section.headers is first.section.headers
-    assert again.section.notes is first.section.notes
-    assert another.section.notes is not first.section.notes
-    assert back.section.notes is not first.section.notes
+    assert again.section.derived is first.section.derived
+    assert another.section.derived is not first.section.derived
+    assert back.section.derived is not first.section.derived
 
 
 @pytest.mark.parametrize(("size", "kept"), [(WRITTEN_MOST, True), (WRITTEN_MOST + 1, False)])
@@ -261,6 +261,6 @@ def test_what_follows_repeated_lines_is_not_lost() -> None:
 def test_nothing_is_remembered_when_it_is_over() -> None:
     intake = RequestParser(RULES)
     read(intake, GET)
-    intake.forget()
+    intake.clear()
 
     assert intake._repeating._section is None

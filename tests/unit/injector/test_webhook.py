@@ -56,7 +56,7 @@ async def serving(port: Port) -> AsyncIterator[Port]:
     listener = Listener(
         "127.0.0.1:0",
         respond=webhook,
-        refuse=webhook.refuse,
+        refuse=webhook.respond_error,
         limits=LimitsConfig(),
         tag="X-ICR-Installation-Id",
         logger=logging.Logger("test"),  # noqa: LOG001 - not in the global tree

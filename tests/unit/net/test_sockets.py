@@ -233,7 +233,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def places(activation: Activation, name: str) -> list[tuple[str, int]]:
-    found = activation.take(name)
+    found = activation.claim(name)
     names = [each.getsockname() for each in found]
     for each in found:
         each.close()
@@ -305,7 +305,7 @@ def test_what_is_not_there_is_told(environ: dict[str, str], why: str) -> None:
     activation = Activation(dict(environ), process_id=ME, first=FIRST)
 
     with pytest.raises(BindError, match=f"systemd:other: .*{why}"):
-        activation.take("other")
+        activation.claim("other")
 
 
 def test_a_number_beyond_the_last_is_told(passed: list[tuple[str, int]]) -> None:
@@ -313,7 +313,7 @@ def test_a_number_beyond_the_last_is_told(passed: list[tuple[str, int]]) -> None
     activation = Activation(environment(), process_id=ME, first=FIRST)
 
     with pytest.raises(BindError, match="no socket has that name"):
-        activation.take("3")
+        activation.claim("3")
 
 
 def test_a_file_is_no_socket() -> None:
@@ -321,7 +321,7 @@ def test_a_file_is_no_socket() -> None:
         os.dup2(file.fileno(), FIRST)
     try:
         with pytest.raises(BindError, match="descriptor 200 is no socket"):
-            Activation(environment(), process_id=ME, first=FIRST).take("0")
+            Activation(environment(), process_id=ME, first=FIRST).claim("0")
     finally:
         os.close(FIRST)
 
@@ -332,6 +332,6 @@ def test_a_socket_that_takes_no_connections_is_told(kind: socket.SocketKind) -> 
         os.dup2(found.fileno(), FIRST)
     try:
         with pytest.raises(BindError, match="it takes no connections"):
-            Activation(environment(), process_id=ME, first=FIRST).take("0")
+            Activation(environment(), process_id=ME, first=FIRST).claim("0")
     finally:
         os.close(FIRST)  # still open: it was not ours to close

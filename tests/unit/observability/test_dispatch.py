@@ -48,7 +48,7 @@ async def test_each_reader_gets_what_gathered_in_its_order_and_then_the_end_is_t
         reader.gathering(numbered(number))
 
     assert reader.heard == []
-    reader.gathering.hand_on()
+    reader.gathering.flush()
     assert reader.heard == ["one 1", "one 2", "two 1", "two 2", "end"]
 
 
@@ -63,7 +63,7 @@ async def test_an_outcome_is_handed_on_by_itself_before_long() -> None:
 
 async def test_nothing_waits_for_a_reader_that_asks_now() -> None:
     reader = Reader()
-    reader.gathering.hand_on()
+    reader.gathering.flush()
 
     assert reader.heard == []
 
@@ -80,11 +80,11 @@ async def test_a_reader_that_makes_others_look_at_once_hears_nothing_twice() -> 
     """A log line is written after what waits; the line of a request is a log line."""
     heard: list[Outcome] = []
     gathering = OutcomeDispatcher([], failed=_never)
-    gathering.readers = [Each(lambda _read: gathering.hand_on()), Each(heard.append)]
+    gathering.readers = [Each(lambda _read: gathering.flush()), Each(heard.append)]
     for number in (1, 2):
         gathering(numbered(number))
 
-    gathering.hand_on()
+    gathering.flush()
 
     assert [each.request_id for each in heard] == ["1", "2"]
 
@@ -101,7 +101,7 @@ async def test_a_reader_that_fails_costs_the_others_nothing(bad: int) -> None:
     told: list[Exception] = []
     gathering = OutcomeDispatcher(readers, failed=told.append)
     gathering(numbered(1))
-    gathering.hand_on()
+    gathering.flush()
 
     assert len(heard) == 1
     assert [type(error) for error in told] == [RuntimeError]
@@ -119,7 +119,7 @@ async def test_a_reader_that_fails_with_one_gets_the_others() -> None:
     gathering = OutcomeDispatcher([Each(read)], failed=told.append)
     for number in range(5):
         gathering(numbered(number))
-    gathering.hand_on()
+    gathering.flush()
 
     assert heard == ["0", "2", "4"]
     assert [str(error) for error in told] == ["1", "3"]
@@ -134,7 +134,7 @@ async def test_a_reader_that_always_fails_is_given_up() -> None:
     told: list[Exception] = []
     gathering = OutcomeDispatcher([Broken(), Each(heard.append)], failed=told.append)
     gathering(numbered(1))
-    gathering.hand_on()
+    gathering.flush()
 
     assert len(heard) == 1
     assert told

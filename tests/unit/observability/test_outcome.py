@@ -54,7 +54,7 @@ def test_closing_keeps_what_was_learnt() -> None:
         "token_wait": 0.5,
         "first_byte": 0.25,
         "sent_at": 10.25,
-        "places": 1,
+        "reserved_records": 1,
         "target": "/v1/retire?a",
         "intent": Announcement(4),
         "rule": "default",

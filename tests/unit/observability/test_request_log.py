@@ -175,7 +175,7 @@ def test_a_line_for_machines_says_the_same_as_one_for_people() -> None:
 
     lines, log = log_to(stream)
     RequestLog(log)(outcome(code="mint-failed", first_byte=None))
-    lines.see_off()
+    lines.flush()
     RequestLog(heard)(outcome(code="mint-failed", first_byte=None))
 
     ((level, event, fields),) = heard.lines
@@ -189,7 +189,7 @@ def test_below_the_level_no_line_is_made() -> None:
 
     lines, log = log_to(stream, level="warning")
     RequestLog(log)(outcome())
-    lines.see_off()
+    lines.flush()
 
     assert stream.getvalue() == b""
 
@@ -199,7 +199,7 @@ def test_bytes_that_are_no_text_do_not_break_the_line() -> None:
 
     lines, log = log_to(stream)
     RequestLog(log)(outcome(peer="\udcff"))
-    lines.see_off()
+    lines.flush()
 
     assert lines_of(stream)[0]["peer"] == "?"
 
@@ -209,7 +209,7 @@ def test_a_line_that_is_hard_to_encode_costs_no_other_its_place() -> None:
     lines, log = log_to(stream)
 
     RequestLog(log).read_all([outcome(peer="1"), outcome(peer="\udcff"), outcome(peer="3")])
-    lines.see_off()
+    lines.flush()
 
     assert [line["peer"] for line in lines_of(stream)] == ["1", "?", "3"]
 
@@ -223,7 +223,7 @@ def test_a_request_that_no_line_can_be_made_of_costs_no_other_its_line() -> None
     with pytest.raises(TypeError):
         read(outcomes)
     read(outcomes)
-    lines.see_off()
+    lines.flush()
 
     assert [line["peer"] for line in lines_of(stream)] == ["1", "3"]
 
@@ -239,7 +239,7 @@ def test_of_many_those_that_matter_enough_are_logged(level: str, logged: list[st
     RequestLog(log).read_all(
         [outcome(peer="1"), outcome(peer="2", code="mint-failed"), outcome(peer="3")]
     )
-    lines.see_off()
+    lines.flush()
 
     assert [line["peer"] for line in lines_of(stream)] == logged
 
@@ -250,7 +250,7 @@ def test_of_many_a_share_is_logged() -> None:
     every = [outcome(trace=traced(digits)) for digits in ("10000000", "90000000", "20000000")]
 
     RequestLog(log, sampling=Sampling(0.5)).read_all(every)
-    lines.see_off()
+    lines.flush()
 
     assert [line["trace_id"][-8:] for line in lines_of(stream)] == ["10000000", "20000000"]
 
@@ -265,7 +265,7 @@ def test_a_line_for_machines_has_the_bytes_of_any_other_line(
     one = outcome(started_at=seconds, duration=duration, path='/"\\', first_byte=duration)
 
     RequestLog(log).read_all([one])
-    lines.see_off()
+    lines.flush()
     RequestLog(heard).read_all([one])
 
     ((_, event, fields),) = heard.lines
@@ -296,7 +296,7 @@ def test_what_is_seen_off_together_is_written_as_one() -> None:
     for _ in range(3):
         read(outcome())
     assert stream.writes == 0
-    lines.see_off()
+    lines.flush()
 
     assert len(lines_of(stream)) == 3
     assert stream.writes == 1

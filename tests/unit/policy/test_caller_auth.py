@@ -198,9 +198,9 @@ def known(**limits: Any) -> KnownCaller:
 
 
 def test_without_limits_anything_is() -> None:
-    known().admit(RETIRE, listener="127.0.0.1:1")
-    known().admit_for("in-1")
-    known().admit_for(None)
+    known().authorize(RETIRE, listener="127.0.0.1:1")
+    known().authorize_installation("in-1")
+    known().authorize_installation(None)
 
 
 @pytest.mark.parametrize(
@@ -212,14 +212,14 @@ def test_without_limits_anything_is() -> None:
 )
 def test_what_is_not_his_to_ask(limits: dict[str, Any]) -> None:
     with pytest.raises(PolicyDeniedError, match="the caller one may not"):
-        known(**limits).admit(RETIRE, listener="127.0.0.1:1")
+        known(**limits).authorize(RETIRE, listener="127.0.0.1:1")
 
 
 def test_what_is_his_to_ask() -> None:
     limited = known(operations=("projects.*",), listeners=("127.0.0.1:1",), installations=("in-1",))
 
-    limited.admit(LIST, listener="127.0.0.1:1")
-    limited.admit_for("in-1")
+    limited.authorize(LIST, listener="127.0.0.1:1")
+    limited.authorize_installation("in-1")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_what_is_his_to_ask() -> None:
 )
 def test_for_whom_he_may_not_act(installation: str | None) -> None:
     with pytest.raises(PolicyDeniedError, match="may not act for that installation"):
-        known(installations=("in-1",)).admit_for(installation)
+        known(installations=("in-1",)).authorize_installation(installation)
 
 
 def test_callers_have_names() -> None:
@@ -274,7 +274,7 @@ async def test_the_first_is_answered_at_once_and_the_next_later_and_later() -> N
     door.over.set()
 
     for _ in range(4):
-        await door.keeper.turn_away("10.0.0.1", "unknown")
+        await door.keeper.reject("10.0.0.1", "unknown")
 
     assert door.pauses == [0.1, 0.2, 0.4]
     assert door.counted == {"unknown": 4}
@@ -282,15 +282,14 @@ async def test_the_first_is_answered_at_once_and_the_next_later_and_later() -> N
 
 async def test_only_so_many_wait_at_once() -> None:
     door = Door()
-    await door.keeper.turn_away("10.0.0.1", "missing")
+    await door.keeper.reject("10.0.0.1", "missing")
 
     async with asyncio.TaskGroup() as group:
         waiting = [
-            group.create_task(door.keeper.turn_away("10.0.0.1", "missing"))
-            for _ in range(MOST_HELD)
+            group.create_task(door.keeper.reject("10.0.0.1", "missing")) for _ in range(MOST_HELD)
         ]
         await asyncio.sleep(0)
-        await door.keeper.turn_away("10.0.0.1", "missing")
+        await door.keeper.reject("10.0.0.1", "missing")
 
         assert not any(task.done() for task in waiting)
         assert door.keeper.held == MOST_HELD
@@ -301,8 +300,8 @@ async def test_only_so_many_wait_at_once() -> None:
 
 async def test_whoever_goes_away_gives_up_his_place() -> None:
     door = Door()
-    await door.keeper.turn_away("10.0.0.1", "missing")
-    waiting = asyncio.ensure_future(door.keeper.turn_away("10.0.0.1", "missing"))
+    await door.keeper.reject("10.0.0.1", "missing")
+    waiting = asyncio.ensure_future(door.keeper.reject("10.0.0.1", "missing"))
     await asyncio.sleep(0)
 
     waiting.cancel()
@@ -317,9 +316,9 @@ async def test_the_log_tells_who_and_why_and_now_and_then_how_many() -> None:
     door.over.set()
 
     for _ in range(5):
-        await door.keeper.turn_away("10.0.0.1", "unknown")
+        await door.keeper.reject("10.0.0.1", "unknown")
     door.clock.at += 2
-    await door.keeper.turn_away("10.0.0.2", "certificate")
+    await door.keeper.reject("10.0.0.2", "certificate")
 
     told = [{key: line[key] for key in line if key not in ("ts", "event")} for line in door.lines]
     assert {line["event"] for line in door.lines} == {"caller.refused"}

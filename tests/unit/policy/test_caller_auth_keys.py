@@ -4,7 +4,7 @@ import re
 import pytest
 
 from icr_proxy.config.fields import KEY_HASHES
-from icr_proxy.config.value_types import take
+from icr_proxy.config.value_types import parse_value
 from icr_proxy.policy.caller_auth import (
     ALPHABET,
     CHECKSUM_LENGTH,
@@ -13,7 +13,7 @@ from icr_proxy.policy.caller_auth import (
     hash_of,
     new_key,
 )
-from icr_proxy.redaction import masked_value, shown
+from icr_proxy.redaction import masked_value, quote_value
 
 
 def test_a_key_has_a_prefix_much_chance_and_a_checksum() -> None:
@@ -47,11 +47,11 @@ def test_the_hash_is_what_sha256sum_gives() -> None:
 def test_the_hash_is_what_the_configuration_takes() -> None:
     hashed = hash_of(new_key())
 
-    assert take(KEY_HASHES, [hashed]) == ((hashed,), [])
+    assert parse_value(KEY_HASHES, [hashed]) == ((hashed,), [])
 
 
 def test_a_key_in_a_wrong_place_is_not_shown() -> None:
     key = new_key()
 
-    assert key not in shown(key)
+    assert key not in quote_value(key)
     assert key not in masked_value("X-Whatever", key)

@@ -179,11 +179,11 @@ def test_a_path_without_an_organization_names_nobody() -> None:
 
 def test_a_listener_serves_only_the_installations_it_allows() -> None:
     own = router(allow=("inst-1",))
-    own.admit(TokenKey("inst-1"))
-    own.admit(TokenKey(None))
+    own.authorize(TokenKey("inst-1"))
+    own.authorize(TokenKey(None))
 
     with pytest.raises(PolicyDeniedError):
-        own.admit(TokenKey("inst-2"))
+        own.authorize(TokenKey("inst-2"))
 
 
 # -- the target -----------------------------------------------------------------------------------
@@ -416,16 +416,16 @@ def test_the_tag_is_read_once_from_the_same_headers() -> None:
     own, notes = router(installation="default"), dict[object, object]()
     target = own.read_target("GET", "/projects")
 
-    assert own.choose_key(target, [(TAG, b"one")], notes=notes) == TokenKey("one")
-    assert own.choose_key(target, [(TAG, b"another")], notes=notes) == TokenKey("one")
-    assert own.choose_key(target, [(TAG, b"another")], notes={}) == TokenKey("another")
+    assert own.choose_key(target, [(TAG, b"one")], derived=notes) == TokenKey("one")
+    assert own.choose_key(target, [(TAG, b"another")], derived=notes) == TokenKey("one")
+    assert own.choose_key(target, [(TAG, b"another")], derived={}) == TokenKey("another")
 
 
 def test_having_no_tag_is_remembered_and_a_path_is_not_overruled_by_it() -> None:
     own, notes = router(installation="default", kinds=("header", "path")), dict[object, object]()
 
-    assert own.choose_key(own.read_target("GET", "/x"), [], notes=notes) == TokenKey("default")
-    assert own.choose_key(own.read_target("GET", "/~one/x"), [], notes=notes) == TokenKey("one")
+    assert own.choose_key(own.read_target("GET", "/x"), [], derived=notes) == TokenKey("default")
+    assert own.choose_key(own.read_target("GET", "/~one/x"), [], derived=notes) == TokenKey("one")
 
 
 def test_another_listener_makes_its_own_of_the_same_headers() -> None:
@@ -433,6 +433,6 @@ def test_another_listener_makes_its_own_of_the_same_headers() -> None:
     lax, strict = router(), router(kinds=("path",), installation="default")
     target = lax.read_target("GET", "/projects")
 
-    assert lax.choose_key(target, [(TAG, b"one")], notes=notes) == TokenKey("one")
+    assert lax.choose_key(target, [(TAG, b"one")], derived=notes) == TokenKey("one")
     with pytest.raises(InstallationInvalidError):
-        strict.choose_key(target, [(TAG, b"one")], notes=notes)
+        strict.choose_key(target, [(TAG, b"one")], derived=notes)

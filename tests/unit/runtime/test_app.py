@@ -275,7 +275,7 @@ async def test_a_drain_revokes_what_was_minted(emulator: Emulator) -> None:
     async with proxy_before(emulator, tokens=REVOKING) as proxy:
         for installation in list(emulator.world.installations)[:2]:
             await call(proxy.port, request_head(tag=installation))
-        proxy.app.parts.tokens.drop(TokenKey(first(emulator)))
+        proxy.app.parts.tokens.invalidate(TokenKey(first(emulator)))
         minted = set(emulator.world.tokens)
 
         finished = await proxy.app.drain()

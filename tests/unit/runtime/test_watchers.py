@@ -352,8 +352,8 @@ def test_every_change_of_the_circuit_is_counted_and_told(metrics: Metrics) -> No
     reports = CircuitReports(log=heard, metrics=metrics)
     circuit = CircuitBreaker(failures=1, pause=5.0, random=lambda: 0.0, moved=reports.moved)
 
-    circuit.failed(circuit.admit(now=0.0, is_light=True), now=0.0)
-    circuit.admit(now=5.0, is_light=True)
+    circuit.failed(circuit.allow_request(now=0.0, is_light=True), now=0.0)
+    circuit.allow_request(now=5.0, is_light=True)
     circuit.answered()
 
     assert heard.lines == [

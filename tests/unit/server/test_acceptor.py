@@ -203,7 +203,7 @@ def test_without_descriptors_accepting_waits_and_goes_on(
             transport.close()
 
         def connection_lost(self, _exc: Exception | None) -> None:
-            self._place.leave()
+            self._place.release()
 
     async def scene() -> None:
         places = ConnectionLimit(1)

@@ -488,7 +488,7 @@ async def test_nothing_is_written_to_a_caller_that_left() -> None:
 
     with pytest.raises(CallerGoneError):
         await answer.write(b"x")
-    answer.go_on()
+    answer.send_continue()
     answer.abort()
 
     assert not answer.started
@@ -525,6 +525,6 @@ async def test_the_head_goes_out_once_and_no_go_ahead_follows_it() -> None:
 
     await answer.flush_head()
     await answer.flush_head()
-    answer.go_on()
+    answer.send_continue()
 
     assert sink.data == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

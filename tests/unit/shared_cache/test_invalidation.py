@@ -19,7 +19,7 @@ async def redis() -> AsyncIterator[TinyRedis]:
 async def test_a_refused_token_leaves_redis(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one:
         token = await one.sharing.mint(ONE)
-        one.drops.drop(ONE, token.fingerprint)
+        one.drops.invalidate(ONE, token.fingerprint)
         await one.drops.settled(ONE)
 
         assert redis.names("token") == []
@@ -29,10 +29,10 @@ async def test_a_newer_token_stays_when_an_older_one_was_refused(redis: TinyRedi
     mints = Mints()
     async with replica(redis, mints) as one, replica(redis, mints) as other:
         old = await one.sharing.mint(ONE)
-        other.drops.drop(ONE, None)
+        other.drops.invalidate(ONE, None)
         await other.drops.settled(ONE)
         new = await other.mint()
-        one.drops.drop(ONE, old.fingerprint)
+        one.drops.invalidate(ONE, old.fingerprint)
 
         assert await one.mint() == new
 
@@ -40,14 +40,14 @@ async def test_a_newer_token_stays_when_an_older_one_was_refused(redis: TinyRedi
 async def test_who_drops_one_mints_only_after_that_was_said(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one:
         await one.mint()
-        one.drops.drop(ONE, None)
+        one.drops.invalidate(ONE, None)
 
         assert await one.mint() == "crs_in-1_2"
 
 
 async def test_what_others_drop_is_heard_and_what_we_say_is_not(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one, replica(redis, Mints()) as other:
-        one.drops.drop(ONE, "0123456789ab")
+        one.drops.invalidate(ONE, "0123456789ab")
         await one.drops.settled(ONE)
         notice = other.drops.hear(redis.heard[0])
 
@@ -68,9 +68,9 @@ async def test_what_cannot_be_said_is_said_later(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one:
         await one.mint()
         await redis.kill()
-        one.drops.drop(ONE, None)
-        one.drops.drop(ONE, "0123456789ab")
-        one.drops.drop(TWO, None)
+        one.drops.invalidate(ONE, None)
+        one.drops.invalidate(ONE, "0123456789ab")
+        one.drops.invalidate(TWO, None)
         await one.drops.settled(ONE)
         await one.drops.settled(TWO)
         assert not await one.drops.catch_up()
@@ -85,7 +85,7 @@ async def test_no_more_is_kept_to_be_said_than_there_is_room_for(redis: TinyRedi
     await redis.kill()
     async with replica(redis, Mints()) as one:
         for number in range(10):
-            one.drops.drop(TokenKey(f"in-{number}"), None)
+            one.drops.invalidate(TokenKey(f"in-{number}"), None)
         await asyncio.sleep(0)
         await redis.start()
 

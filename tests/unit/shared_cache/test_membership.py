@@ -18,8 +18,8 @@ async def test_what_one_drops_the_others_forget(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one, replica(redis, Mints()) as other:
         other.listen()
         await until(lambda: "SUBSCRIBE" in redis.asked)
-        one.drops.drop(ONE, None)
-        one.drops.drop(ONE, "0123456789ab")
+        one.drops.invalidate(ONE, None)
+        one.drops.invalidate(ONE, "0123456789ab")
         await until(lambda: len(other.forgotten) == 2)
 
         assert other.forgotten == [(ONE, None), (ONE, "0123456789ab")]
@@ -71,7 +71,7 @@ async def test_what_was_dropped_while_redis_was_away_is_gone_before_it_is_used(
     async with replica(redis, Mints()) as one:
         await one.mint()
         await redis.kill()
-        one.drops.drop(ONE, None)
+        one.drops.invalidate(ONE, None)
         await one.drops.settled(ONE)
         one.listen()
         await redis.start()

@@ -30,7 +30,7 @@ async def test_redis_that_is_unwell_gives_no_answer_and_raises_nothing(
 ) -> None:
     redis.mood = mood
     async with replica(redis, Mints(), patience=TIMEOUT) as one:
-        found = await one.store.look(NAMES)
+        found = await one.store.lookup(NAMES)
 
         assert found is None
         assert [(what, why) for what, why, _ in one.heard.told] == [("lost", reason)] or (
@@ -41,7 +41,7 @@ async def test_redis_that_is_unwell_gives_no_answer_and_raises_nothing(
 async def test_redis_that_is_not_there_gives_no_answer(redis: TinyRedis) -> None:
     await redis.kill()
     async with replica(redis, Mints()) as one:
-        assert await one.store.look(NAMES) is None
+        assert await one.store.lookup(NAMES) is None
         assert await one.store.put(NAMES, b"x", seconds=1, owner="me", epoch=b"") is None
         assert one.heard.told == [("lost", "unreachable", "ConnectionError")]
 
@@ -54,7 +54,7 @@ async def test_a_wrong_password_gives_no_answer_and_is_not_told(url: str) -> Non
         tiny_redis(password="hush") as redis,
         replica(redis, Mints(), url=url.format(port=redis.port)) as one,
     ):
-        assert await one.store.look(NAMES) is None
+        assert await one.store.lookup(NAMES) is None
         assert one.heard.told == [("lost", "credentials", "AuthenticationError")]
 
 
@@ -63,7 +63,7 @@ async def test_the_right_password_opens() -> None:
         tiny_redis(password="hush") as redis,
         replica(redis, Mints(), url=f"redis://:hush@127.0.0.1:{redis.port}/3") as one,
     ):
-        assert await one.store.look(NAMES) is not None
+        assert await one.store.lookup(NAMES) is not None
 
 
 @cache
@@ -103,7 +103,7 @@ async def test_a_redis_is_believed_by_its_certificate(
         tiny_redis(tls=context) as redis,
         replica(redis, Mints(), url=f"rediss://localhost:{redis.port}", ca_file=ca_file) as one,
     ):
-        found = await one.store.look(NAMES)
+        found = await one.store.lookup(NAMES)
 
         assert (found is not None) is believed
 
@@ -111,16 +111,16 @@ async def test_a_redis_is_believed_by_its_certificate(
 async def test_redis_that_is_slow_but_answers_in_time_is_used(redis: TinyRedis) -> None:
     redis.mood = "slow"
     async with replica(redis, Mints()) as one:
-        assert await one.store.look(NAMES) is not None
+        assert await one.store.lookup(NAMES) is not None
 
 
 async def test_one_that_has_failed_is_left_alone(redis: TinyRedis) -> None:
     redis.mood = "hangs"
     async with replica(redis, Mints(), patience=TIMEOUT) as one:
-        await one.store.look(NAMES)
+        await one.store.lookup(NAMES)
         redis.mood, asked = "well", len(redis.asked)
 
-        assert [await one.store.look(NAMES) for _ in range(3)] == [None] * 3
+        assert [await one.store.lookup(NAMES) for _ in range(3)] == [None] * 3
         assert len(redis.asked) == asked
 
 
@@ -129,7 +129,7 @@ async def test_many_who_ask_one_that_hangs_wait_no_longer_than_one(redis: TinyRe
     redis.mood = "hangs"
     async with replica(redis, Mints(), patience=TIMEOUT) as one:
         began = time.monotonic()
-        await asyncio.gather(*(one.store.look(NAMES) for _ in range(500)))
+        await asyncio.gather(*(one.store.lookup(NAMES) for _ in range(500)))
 
         assert time.monotonic() - began < 8 * TIMEOUT
         assert len(one.heard.told) == 1
@@ -144,7 +144,7 @@ async def test_an_answer_that_nobody_waits_for_is_nobody_elses(redis: TinyRedis)
         first.cancel()
         await asyncio.wait({first})
 
-        found = await one.store.look(NAMES)
+        found = await one.store.lookup(NAMES)
 
     assert found is not None
     assert found.lease == b""

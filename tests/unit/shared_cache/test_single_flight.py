@@ -88,7 +88,7 @@ async def test_garbage_is_replaced(redis: TinyRedis, mints: Mints, value: bytes)
 async def test_no_value_holds_a_token_in_the_clear(redis: TinyRedis, mints: Mints) -> None:
     async with replica(redis, mints) as one:
         await one.mint()
-        one.drops.drop(ONE, "0123456789ab")
+        one.drops.invalidate(ONE, "0123456789ab")
         await one.drops.settled(ONE)
 
     kept = [value for value, _ in redis.values.values()] + redis.heard
@@ -211,7 +211,7 @@ async def test_a_token_made_before_a_drop_is_not_kept(redis: TinyRedis, mints: M
     async with replica(redis, mints) as one, replica(redis, mints) as other:
         task = asyncio.ensure_future(one.mint())
         await until_asked(mints)
-        other.drops.drop(ONE, None)
+        other.drops.invalidate(ONE, None)
         await other.drops.settled(ONE)
         mints.gate.set()
 
@@ -225,7 +225,7 @@ async def test_a_token_that_was_refused_here_is_never_picked_up_again(
     async with replica(redis, mints) as one:
         token = await one.sharing.mint(ONE)
         kept, _ = redis.values[ENTRY]
-        one.drops.drop(ONE, token.fingerprint)
+        one.drops.invalidate(ONE, token.fingerprint)
         await one.drops.settled(ONE)
         redis.put(ENTRY, kept)
 
@@ -240,7 +240,7 @@ async def test_after_a_refusal_no_token_is_picked_up_that_may_have_been_revoked_
         await one.mint()
         kept, _ = redis.values[ENTRY]
         redis.put(ENTRY, kept, milliseconds=3_590_000)
-        other.drops.drop(ONE, "0123456789ab")
+        other.drops.invalidate(ONE, "0123456789ab")
 
         assert await other.mint() == "crs_in-1_2"
         assert await one.mint() == "crs_in-1_2"

@@ -30,13 +30,13 @@ class Stage:
 
     def fail(self, times: int = 1, *, at: float = NOW, is_late: bool = False) -> None:
         for _ in range(times):
-            number = self.circuit.admit(now=at, is_light=True)
+            number = self.circuit.allow_request(now=at, is_light=True)
             self.circuit.failed(number, now=at, is_late=is_late)
 
     def wait(self, *, at: float, is_light: bool = True) -> float | None:
         """Give for how long a request is told to wait."""
         with pytest.raises(CircuitOpenError) as caught:
-            self.circuit.admit(now=at, is_light=is_light)
+            self.circuit.allow_request(now=at, is_light=is_light)
         return caught.value.retry_after
 
 
@@ -68,7 +68,7 @@ def test_an_answer_ends_a_run_of_failures(on: Stage) -> None:
 
 def test_a_request_of_which_nothing_was_learnt_changes_nothing(on: Stage) -> None:
     on.fail(2)
-    on.circuit.left(on.circuit.admit(now=NOW, is_light=True), now=NOW)
+    on.circuit.left(on.circuit.allow_request(now=NOW, is_light=True), now=NOW)
     assert on.moves == []
 
     on.fail()
@@ -87,7 +87,7 @@ def test_a_single_late_answer_opens_nothing_but_a_second_one_does() -> None:
 
 
 def test_failures_of_requests_from_before_the_opening_do_not_prolong_it(on: Stage) -> None:
-    old = [on.circuit.admit(now=NOW, is_light=True) for _ in range(5)]
+    old = [on.circuit.allow_request(now=NOW, is_light=True) for _ in range(5)]
     on.fail(3)
     for number in old:
         on.circuit.failed(number, now=NOW + 4)
@@ -103,7 +103,7 @@ def test_an_answer_that_comes_while_it_is_open_closes_it(on: Stage) -> None:
     on.circuit.answered()
 
     assert on.moves == ["open", "closed"]
-    on.circuit.admit(now=NOW, is_light=False)
+    on.circuit.allow_request(now=NOW, is_light=False)
 
 
 # -- probing --------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_an_answer_that_comes_while_it_is_open_closes_it(on: Stage) -> None:
 
 def test_exactly_one_probe_passes_after_the_pause(on: Stage) -> None:
     on.fail(3)
-    on.circuit.admit(now=NOW + PAUSE, is_light=True)
+    on.circuit.allow_request(now=NOW + PAUSE, is_light=True)
 
     assert on.moves == ["open", "half_open"]
     assert on.wait(at=NOW + PAUSE) is None, "how long the probe takes is not known"
@@ -120,7 +120,7 @@ def test_exactly_one_probe_passes_after_the_pause(on: Stage) -> None:
 
 def test_a_probe_that_is_answered_closes_it(on: Stage) -> None:
     on.fail(3)
-    on.circuit.admit(now=NOW + PAUSE, is_light=True)
+    on.circuit.allow_request(now=NOW + PAUSE, is_light=True)
     on.circuit.answered()
 
     assert on.moves == ["open", "half_open", "closed"]
@@ -139,16 +139,16 @@ def test_a_probe_that_fails_opens_it_at_once(on: Stage) -> None:
 def test_a_probe_of_which_nothing_was_learnt_makes_room_for_the_next(on: Stage) -> None:
     on.fail(3)
     at = NOW + PAUSE
-    on.circuit.left(on.circuit.admit(now=at, is_light=True), now=at)
+    on.circuit.left(on.circuit.allow_request(now=at, is_light=True), now=at)
 
-    on.circuit.admit(now=at, is_light=True)
+    on.circuit.allow_request(now=at, is_light=True)
 
     assert on.moves == ["open", "half_open"]
     assert on.wait(at=at) is None
 
 
 def test_who_leaves_after_the_state_has_changed_changes_nothing(on: Stage) -> None:
-    old = on.circuit.admit(now=NOW, is_light=True)
+    old = on.circuit.allow_request(now=NOW, is_light=True)
     on.fail(3)
 
     on.circuit.left(old, now=NOW)
@@ -158,8 +158,8 @@ def test_who_leaves_after_the_state_has_changed_changes_nothing(on: Stage) -> No
 
 def test_a_probe_that_hangs_does_not_shut_everybody_out_for_ever(on: Stage) -> None:
     on.fail(3)
-    hanging = on.circuit.admit(now=NOW + PAUSE, is_light=True)
-    second = on.circuit.admit(now=NOW + PAUSE + GROWTH_MOST * PAUSE, is_light=True)
+    hanging = on.circuit.allow_request(now=NOW + PAUSE, is_light=True)
+    second = on.circuit.allow_request(now=NOW + PAUSE + GROWTH_MOST * PAUSE, is_light=True)
 
     on.circuit.failed(hanging, now=NOW + 60)
     assert on.moves[-1] == "half_open", "the second is the probe now"
@@ -171,7 +171,7 @@ def test_what_is_heavy_probes_only_if_nothing_light_comes(on: Stage) -> None:
     on.fail(3)
 
     assert on.wait(at=NOW + PAUSE, is_light=False) == pytest.approx(HEAVY_SHARE * PAUSE)
-    on.circuit.admit(now=NOW + PAUSE * (1 + HEAVY_SHARE), is_light=False)
+    on.circuit.allow_request(now=NOW + PAUSE * (1 + HEAVY_SHARE), is_light=False)
     assert on.circuit.state == "half_open"
 
 

@@ -40,7 +40,7 @@ class Api:
         self, request: UpstreamRequest, breaker: GuardedUpstream | None = None
     ) -> UpstreamResponse:
         assert breaker is not None
-        number = breaker.admit(request)
+        number = breaker.allow_request(request)
         self.asked += 1
         try:
             if self.hold is not None:

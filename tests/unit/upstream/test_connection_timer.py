@@ -76,7 +76,7 @@ class Rings:
 
 
 def test_it_rings_once_in_time(loop: FakeLoop, alarm: DeadlineTimer, rings: Rings) -> None:
-    alarm.set(5, rings)
+    alarm.start(5, rings)
     loop.go_to(200)
 
     assert rings.at == [105]
@@ -86,9 +86,9 @@ def test_it_rings_once_in_time(loop: FakeLoop, alarm: DeadlineTimer, rings: Ring
 def test_a_later_time_takes_the_place_of_an_earlier(
     loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
 ) -> None:
-    alarm.set(5, rings)
+    alarm.start(5, rings)
     loop.go_to(104)
-    alarm.set(5, rings)
+    alarm.start(5, rings)
     loop.go_to(200)
 
     assert rings.at == [109]
@@ -97,8 +97,8 @@ def test_a_later_time_takes_the_place_of_an_earlier(
 def test_an_earlier_time_takes_the_place_of_a_later(
     loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
 ) -> None:
-    alarm.set(60, rings)
-    alarm.set(5, rings)
+    alarm.start(60, rings)
+    alarm.start(5, rings)
 
     assert loop.pending == [105]
     loop.go_to(300)
@@ -110,8 +110,8 @@ def test_a_thousand_waits_need_few_timers(
 ) -> None:
     for number in range(1000):
         loop.go_to(100 + number / 100)
-        alarm.set(60, rings)
-        alarm.set(30, rings)
+        alarm.start(60, rings)
+        alarm.start(30, rings)
 
     assert loop.made <= 3
     assert rings.at == []
@@ -120,12 +120,12 @@ def test_a_thousand_waits_need_few_timers(
 def test_what_is_cleared_does_not_ring_and_is_forgotten(
     loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
 ) -> None:
-    alarm.set(5, rings)
-    alarm.clear()
+    alarm.start(5, rings)
+    alarm.cancel()
     loop.go_to(200)
     assert rings.at == []
 
-    alarm.set(5, rings)
+    alarm.start(5, rings)
     loop.go_to(300)
     assert rings.at == [205]
 
@@ -134,7 +134,7 @@ def test_what_is_stopped_leaves_no_timer(
     loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
 ) -> None:
     alarm.stop()
-    alarm.set(5, rings)
+    alarm.start(5, rings)
     alarm.stop()
 
     assert loop.pending == []
@@ -143,7 +143,7 @@ def test_what_is_stopped_leaves_no_timer(
 def test_it_may_be_set_from_its_own_ring(
     loop: FakeLoop, alarm: DeadlineTimer, rings: Rings
 ) -> None:
-    alarm.set(5, lambda: alarm.set(5, rings))
+    alarm.start(5, lambda: alarm.start(5, rings))
     loop.go_to(200)
 
     assert rings.at == [110]
@@ -154,7 +154,7 @@ async def test_on_a_real_loop_it_is_not_early_and_not_twice() -> None:
     rung: asyncio.Queue[float] = asyncio.Queue()
     began = loop.time()
 
-    DeadlineTimer(loop).set(0.0204, lambda: rung.put_nowait(loop.time()))
+    DeadlineTimer(loop).start(0.0204, lambda: rung.put_nowait(loop.time()))
 
     async with asyncio.timeout(5):
         assert await rung.get() - began >= 0.0184

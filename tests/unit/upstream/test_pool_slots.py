@@ -16,7 +16,7 @@ async def waiting(slots: TimedSemaphore) -> None:
     try:
         await turn
     except BaseException:
-        slots.leave(turn)
+        slots.cancel(turn)
         raise
 
 
@@ -30,46 +30,46 @@ async def entering(slots: TimedSemaphore) -> asyncio.Task[None]:
 async def test_places_are_taken_at_once_while_there_are_some() -> None:
     slots = TimedSemaphore(2, patience=5)
 
-    assert [slots.take() for _ in range(3)] == [True, True, False]
-    slots.give_back()
-    assert slots.take()
+    assert [slots.acquire() for _ in range(3)] == [True, True, False]
+    slots.release()
+    assert slots.acquire()
 
 
 async def test_first_come_first_served() -> None:
     slots = TimedSemaphore(1, patience=5)
-    assert slots.take()
+    assert slots.acquire()
     first, second = await entering(slots), await entering(slots)
     assert slots.waiting == 2
 
-    slots.give_back()
+    slots.release()
     await first
 
     assert not second.done()
-    assert not slots.take(), "nobody overtakes who waits"
-    slots.give_back()
+    assert not slots.acquire(), "nobody overtakes who waits"
+    slots.release()
     await second
     assert (slots.free, slots.waiting) == (0, 0)
 
 
 async def test_who_waits_too_long_is_told_and_forgotten() -> None:
     slots = TimedSemaphore(1, patience=0.01)
-    assert slots.take()
+    assert slots.acquire()
 
     with pytest.raises(TimeoutError):
         await waiting(slots)
 
     assert slots.waiting == 0
-    slots.give_back()
+    slots.release()
     assert slots.free == 1
 
 
 async def test_who_leaves_before_the_turn_is_passed_over() -> None:
     slots = TimedSemaphore(1, patience=5)
-    assert slots.take()
+    assert slots.acquire()
     first, second = await entering(slots), await entering(slots)
 
     first.cancel()
-    slots.give_back()
+    slots.release()
 
     await second
     await asyncio.wait([first])
@@ -79,25 +79,25 @@ async def test_who_leaves_before_the_turn_is_passed_over() -> None:
 
 async def test_who_leaves_at_the_turn_gives_the_place_on() -> None:
     slots = TimedSemaphore(1, patience=5)
-    assert slots.take()
+    assert slots.acquire()
     first, second = await entering(slots), await entering(slots)
 
-    slots.give_back()
+    slots.release()
     first.cancel()
 
     await second
     await asyncio.wait([first])
-    slots.give_back()
+    slots.release()
     assert slots.free == 1
 
 
 async def test_who_alone_leaves_in_the_same_moment_loses_no_place() -> None:
     slots = TimedSemaphore(1, patience=5)
-    assert slots.take()
+    assert slots.acquire()
     alone = await entering(slots)
 
     alone.cancel()
-    slots.give_back()
+    slots.release()
 
     await asyncio.wait([alone])
     assert (slots.free, slots.waiting) == (1, 0)
@@ -105,7 +105,7 @@ async def test_who_alone_leaves_in_the_same_moment_loses_no_place() -> None:
 
 async def test_each_has_the_same_patience_and_the_timer_goes_with_the_last() -> None:
     slots, loop = TimedSemaphore(1, patience=5), asyncio.get_running_loop()
-    assert slots.take()
+    assert slots.acquire()
     first, second = await entering(slots), await entering(slots)
     slots._waiting[0] = (loop.time(), slots._waiting[0][1])
 
@@ -114,9 +114,9 @@ async def test_each_has_the_same_patience_and_the_timer_goes_with_the_last() -> 
     await asyncio.wait([first])
     assert isinstance(first.exception(), TimeoutError)
     assert not second.done()
-    slots.give_back()
+    slots.release()
     await second
-    slots.give_back()
+    slots.release()
 
     assert slots._timer is None
     assert (slots.free, slots.waiting) == (1, 0)
@@ -128,7 +128,7 @@ async def test_a_storm_loses_no_place(patience: float) -> None:
 
     async def one() -> None:
         nonlocal inside
-        if not slots.take():
+        if not slots.acquire():
             try:
                 await waiting(slots)
             except TimeoutError:
@@ -139,7 +139,7 @@ async def test_a_storm_loses_no_place(patience: float) -> None:
             await asyncio.sleep(chance.random() / 500)
         finally:
             inside -= 1
-            slots.give_back()
+            slots.release()
 
     tasks = [asyncio.ensure_future(one()) for _ in range(200)]
     for task in tasks:
