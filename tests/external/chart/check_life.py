@@ -219,8 +219,9 @@ async def helm_test(running: Pod) -> tuple[int, int, str]:
         [*waiting["args"][:-1], f"127.0.0.1:{running.program.port}"], running.environment
     )
     text = (running.folder / "config" / "icr-proxy.yaml").read_text()
-    # It has the mounts of the gateway, but not the volume of a trail.
-    text = text.replace(str(running.folder / "volume"), str(running.folder / "no-volume"))
+    # It has the mounts of the gateway, but an empty volume in place of that of a trail.
+    (running.folder / "empty-volume").mkdir()
+    text = text.replace(str(running.folder / "volume"), str(running.folder / "empty-volume"))
     of_the_test = running.folder / "of-the-test.yaml"
     of_the_test.write_text(text)
     words = [*doctor["args"][:-1], str(of_the_test)]
