@@ -151,9 +151,10 @@ LINES_KEPT = 64  # then all are forgotten; an API uses few
 INTERIM_STARTS = (b"HTTP/1.1 1", b"HTTP/1.0 1")
 LENGTH_OF_START = len(INTERIM_STARTS[0])
 # Header lines without their CR LF at the end. A bare CR or LF would let another reader see the end
-# of the head elsewhere; a line without a name would hide a status line.
+# of the head elsewhere; a line without a name would hide a status line. A blank before the colon is
+# as wrong here as in a final response (RFC 9112, 5.1).
 INTERIM_LINES = re.compile(
-    rb"(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]*:[^\x00-\x08\x0a-\x1f\x7f]*)*"  # RFC 9110, 5.5
+    rb"(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*)*"  # RFC 9110, 5.5
 )
 BARE = re.compile(rb"(?<!\r)\n|\r[^\n]")
 

@@ -170,6 +170,7 @@ def test_the_final_answer_begins_behind_interim_ones(data: bytes, at: int | None
         pytest.param(b"HTTP/1.1 100 OK\r\nHTTP/1.1 200 OK\r\n\r\n", id="a status line in it"),
         pytest.param(b"HTTP/1.1 100 OK\r\nA: b\0\r\n\r\n", id="NUL"),
         pytest.param(b"HTTP/1.1 100 OK\r\nA: chun\x05ed\r\n\r\n", id="a control in a value"),
+        pytest.param(b"HTTP/1.1 100 OK\r\nContent-Length : 3\r\n\r\n", id="a blank in a name"),
         pytest.param(b"HTTP/1.1 100 OK\r\n: b\r\n\r\n", id="no name"),
     ],
 )
