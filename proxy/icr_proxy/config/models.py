@@ -1,9 +1,5 @@
 """The configuration as a whole: its sections for the app, the API, the log and the audit trail.
 
-A table of keys like `config`: annotations are real objects.
-
-A table of keys like `config`: annotations are real objects.
-
 Every value here has been checked: by `loader.load`, and again by the class itself on construction.
 A key is one line: its type, its `KeySpec` (what it may be, what it means), its default. Reading,
 environment names, schema and documents follow from that line, so annotations must be real objects
