@@ -1,12 +1,6 @@
 """Keys of what clients meet: callers, listeners, policy, limits, tokens, headers, web pages.
 
-A table of keys like `config`: annotations are real objects.
-
-A table of keys like `config`: annotations are real objects.
-
-A table of keys like `config`: annotations are real objects.
-
-A table of keys like `config`: annotations are real objects.
+Tables of keys, as `models` is: annotations are real objects and not text.
 """
 
 from dataclasses import dataclass, field
