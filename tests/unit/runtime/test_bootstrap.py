@@ -22,6 +22,8 @@ from tests.support.program import environment, run_to_end, start
 from tests.unit.cli.test_main import bare_environment, command_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from icr_proxy.emulator.server import Emulator
 
 PROGRAM = [sys.executable, "-m", "icr_proxy"]
@@ -92,6 +94,14 @@ def opened_by(pid: int, numbers: tuple[int, ...]) -> list[str]:
 
 
 # -- signals --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def hangups_as_usual() -> Iterator[None]:
+    """Let children get SIGHUP, also where these tests run under `nohup`, which children inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
