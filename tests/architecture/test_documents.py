@@ -27,8 +27,7 @@ from tests.support.manpage import PAGE, manual
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config" / "icr-proxy.yaml"
-README = ROOT / "README.md"
-TABLE = re.compile(r"<!-- config-table:begin -->\n(.*?)<!-- config-table:end -->", re.DOTALL)
+REFERENCE = ROOT / "docs" / "reference"
 # `#key:`, or in an item of a list `#- key:` and `#  key:`.
 CHOICE_THAT_IS_OFF = re.compile(r"^( *)#((?:- |  )?[a-z_]+:)", re.MULTILINE)
 KEYS = sorted(dotted(path) for path, _, _ in leaves(Config))
@@ -162,24 +161,20 @@ def test_the_chart_knows_which_keys_need_no_restart() -> None:
     assert chart.config_template() == chart.CONFIG_TEMPLATE.read_text(), "run `make docs`"
 
 
-def test_the_readme_has_the_table_of_all_keys() -> None:
-    found = TABLE.findall(README.read_text()) if README.exists() else []
-
-    if not found:
-        pytest.fail("README.md needs the markers config-table:begin and config-table:end")
-    assert found == [reference_table()]
-
-
-def between(marker: str) -> str:
+def between(marker: str, document: Path) -> str:
     found = re.search(
-        rf"<!-- {marker}:begin -->\n(.*?)<!-- {marker}:end -->", README.read_text(), re.DOTALL
+        rf"<!-- {marker}:begin -->\n(.*?)<!-- {marker}:end -->", document.read_text(), re.DOTALL
     )
     assert found is not None, marker
     return found.group(1)
 
 
-def test_the_readme_has_the_table_of_all_refusals() -> None:
-    assert between("refusal-table") == refusal_table()
+def test_the_reference_has_the_table_of_all_keys() -> None:
+    assert between("config-table", REFERENCE / "configuration.md") == reference_table()
+
+
+def test_the_reference_has_the_table_of_all_refusals() -> None:
+    assert between("refusal-table", REFERENCE / "refusals.md") == refusal_table()
 
 
 def command_lines(group: click.Group, prefix: str = "") -> Iterator[str]:
@@ -193,8 +188,9 @@ def command_lines(group: click.Group, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def test_the_readme_names_every_command() -> None:
-    rows = re.findall(r"^\| `icr-proxy ([a-z -]+)` \|", README.read_text(), re.MULTILINE)
+def test_the_reference_names_every_command() -> None:
+    text = (REFERENCE / "commands.md").read_text()
+    rows = re.findall(r"^\| `icr-proxy ([a-z -]+)` \|", text, re.MULTILINE)
 
     assert sorted(rows) == sorted(command_lines(commands))
 

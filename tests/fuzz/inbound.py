@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 TAG = b"x-icr-installation-id"
 ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
-# What a request never takes along, by RFC 9110, 7.6.1 and by our README; written down once more so
-# that a name lost from the proxy's own list is found.
+# What a request never takes along, by RFC 9110, 7.6.1 and by docs/requests.md; written down once
+# more so that a name lost from the proxy's own list is found.
 NOT_FORWARDED = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
     b" transfer-encoding upgrade content-length expect host authorization x-icr-installation-id"

@@ -12,7 +12,8 @@ from tests.support.manpage import PAGE, manual
 
 ROOT = Path(__file__).parents[2]
 TABLES = {
-    ROOT / "README.md": {"config-table": reference_table, "refusal-table": refusal_table},
+    ROOT / "docs" / "reference" / "configuration.md": {"config-table": reference_table},
+    ROOT / "docs" / "reference" / "refusals.md": {"refusal-table": refusal_table},
     ROOT / "docs" / "audit.md": {"audit-records": record_table, "audit-fields": field_table},
 }
 

@@ -40,7 +40,7 @@ NEXT = """
    Debian    cp {folder}/ca.crt /usr/local/share/ca-certificates/icr-proxy.crt
              update-ca-certificates
 
-4. If the tool's address cannot be changed, see "Tools with a hard-wired address" in the README.
+4. If the tool's address cannot be changed, see docs/connect.md.
 """
 
 

@@ -1,4 +1,4 @@
-"""The configuration described: as JSON Schema, as the README's table, as it is right now.
+"""The configuration described: as JSON Schema, as a table for people, as it is right now.
 
 Only `icr-proxy check` and an open console need this; running does not import it.
 """
@@ -69,11 +69,11 @@ def _written(key: KeySpec, value: Any) -> Any:
     return None if value is None else key.kind.write(value)
 
 
-# -- README ---------------------------------------------------------------------------------------
+# -- table ----------------------------------------------------------------------------------------
 
 
 def reference_table() -> str:
-    """Give the table of all keys that stands in the README."""
+    """Give the table of all keys of docs/reference/configuration.md."""
     rows = ["| Key | Environment variable (flag) | Default | Meaning |", "|---|---|---|---|"]
     rows += [_row(path, part, key) for path, part, key in leaves(Config)]
     return "\n".join(rows) + "\n"

@@ -1,7 +1,7 @@
 """What is known about one configuration key, and how a section checks itself.
 
 A `KeySpec` stands beside the field it describes (`config.py`). Reading, environment names, the JSON
-Schema, the README's table and the test of the example file are all derived from these, so a new
+Schema, the table of all keys and the test of the example file are all derived from these, so a new
 key is one line there and nothing elsewhere.
 """
 

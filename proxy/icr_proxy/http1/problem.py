@@ -181,7 +181,7 @@ def refusals() -> dict[ProblemKind, str]:
 
 
 def refusal_table() -> str:
-    """Give the table of all refusals that stands in the README."""
+    """Give the table of all refusals of docs/reference/refusals.md."""
     rows = ["| Code | Status | Meaning |", "|---|---|---|"]
     rows += [f"| `{kind.code}` | {kind.status} | {text} |" for kind, text in refusals().items()]
     return "\n".join(rows) + "\n"
