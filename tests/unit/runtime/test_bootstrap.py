@@ -445,29 +445,32 @@ def test_every_help_is_shown_in_every_encoding(line: str, encoding: str) -> None
     assert b"Usage:" in done.stdout
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8:strict"])
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["run", "--config", b"/no/\xff\xfe.yaml"],
-        ["run", "--app-id", b"\xff", "--private-key-file", b"/no/\xe9"],
-        ["check", "--upstream", "http://…\u2603"],
-        ["explain", "GET", b"/\xff", "-H", b"X: \xff"],
-        ["explain", b"\xff", "/x"],
-        ["audit", "verify", b"/no/\xff"],
-        ["audit", "report", b"/no/\xff"],
-        ["keys", "fingerprint", "/no/\u2603"],
-        ["health", "--admin", b"\xff:1"],
-        ["health", "--admin", "\u2603:1"],
-        ["emulator", "--host", b"\xff"],
-        ["emulator", "--port", "\u2603"],
-        ["injector", "--listen", b"\xff"],
-        ["doctor", "--installation", b"\xff"],
-        [b"\xff"],
-        ["--\u2603"],
-    ],
-    ids=repr,
-)
+COMPLAINTS: list[list[str | bytes]] = [
+    ["run", "--config", b"/no/\xff\xfe.yaml"],
+    ["run", "--app-id", b"\xff", "--private-key-file", b"/no/\xe9"],
+    ["check", "--upstream", "http://…\u2603"],
+    ["explain", "GET", b"/\xff", "-H", b"X: \xff"],
+    ["explain", b"\xff", "/x"],
+    ["audit", "verify", b"/no/\xff"],
+    ["audit", "report", b"/no/\xff"],
+    ["keys", "fingerprint", "/no/\u2603"],
+    ["health", "--admin", b"\xff:1"],
+    ["health", "--admin", "\u2603:1"],
+    ["emulator", "--host", b"\xff"],
+    ["emulator", "--port", "\u2603"],
+    ["injector", "--listen", b"\xff"],
+    ["doctor", "--installation", b"\xff"],
+    [b"\xff"],
+    ["--\u2603"],
+]
+# All of them in the encoding that can do least; those that differ in what they quote in the others.
+SHOWN = [
+    *((words, "ascii") for words in COMPLAINTS),
+    *((words, encoding) for words in COMPLAINTS[:4] for encoding in ("latin-1", "utf-8:strict")),
+]
+
+
+@pytest.mark.parametrize(("words", "encoding"), SHOWN, ids=repr)
 def test_every_complaint_is_shown_in_every_encoding(
     words: list[str | bytes], encoding: str
 ) -> None:
