@@ -27,7 +27,6 @@ _HEX = rb"[0-9a-f]{64}"
 _TAIL = re.compile(rb',"hash":"(' + _HEX + rb')"(?:,"mac":"(' + _HEX + rb')")?\}')
 _PLAIN = len(b',"hash":""}') + 64
 _SEALED = _PLAIN + len(b',"mac":""') + 64
-_BLOCK = 64  # bytes that SHA-256 works on
 
 
 class BrokenRecordError(ValueError):
@@ -73,28 +72,22 @@ class ChainLink(msgspec.Struct, frozen=True, gc=False):
 
 
 class Seals:
-    """Makes MACs with one key.
+    """MACs with one key.
 
-    HMAC as RFC 2104 has it, with the key worked in once: for each record it is three times as fast
-    as `hmac`, and a gigabyte has more than a million records.
+    A copy of the keyed object saves hashing the key for each record: three times as fast, and a
+    gigabyte has more than a million records.
     """
 
-    __slots__ = ("_inner", "_outer")
+    __slots__ = ("_keyed",)
 
     def __init__(self, key: bytes) -> None:
-        if len(key) > _BLOCK:
-            key = hashlib.sha256(key).digest()
-        key = key.ljust(_BLOCK, b"\0")
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
+        self._keyed = hmac.new(key, digestmod="sha256")
 
     def mac(self, digest: bytes) -> bytes:
-        """Give the seal of a record with this hash, in hex."""
-        inner = self._inner.copy()
-        inner.update(digest)
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return hexlify(outer.digest())
+        """Return the MAC of a record with this hash, in hex."""
+        keyed = self._keyed.copy()
+        keyed.update(digest)
+        return hexlify(keyed.digest())
 
 
 def seal_all(

@@ -91,6 +91,34 @@ def test_seals_are_hmac(length: int) -> None:
     assert Seals(key).mac(digest).decode() == hmac.new(key, digest, "sha256").hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("key", "mac"),
+    [
+        pytest.param(
+            b"k" * 64,
+            "cccfe021fb2b12957b4afc8bd3ad440f202709dbe4f19b40aa6bebac9226559b",
+            id="as long as a block",
+        ),
+        pytest.param(
+            b"k" * 100,
+            "426c98c4cd707f3753b5ab7ff9199661dbf9c29b6aa8c5509fcbabb01c151fd1",
+            id="longer than a block",
+        ),
+    ],
+)
+def test_what_is_on_disk_stays_the_same(key: bytes, mac: str) -> None:
+    body = b'{"kind":"start","time":"2026-10-01T00:00:00.000+00:00","version":"1","config":"c"}'
+
+    line, _ = seal(body, after=ChainHead(), seals=Seals(key))
+
+    assert line.decode() == (
+        f'{{"seq":1,"prev":"{GENESIS}","kind":"start","time":"2026-10-01T00:00:00.000+00:00",'
+        '"version":"1","config":"c",'
+        '"hash":"c705013c86e23022f69540b7ec65980b8b2a25fd1bcccfd75df0ce2b04573927",'
+        f'"mac":"{mac}"}}'
+    )
+
+
 @pytest.mark.parametrize("key", [KEY, None], ids=["sealed", "hashes only"])
 def test_only_the_next_record_follows(key: Seals | None) -> None:
     line, head = seal(BODY, after=ChainHead(), seals=key)
