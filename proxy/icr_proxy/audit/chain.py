@@ -74,8 +74,8 @@ class ChainLink(msgspec.Struct, frozen=True, gc=False):
 class Seals:
     """MACs with one key.
 
-    A copy of the keyed object saves hashing the key for each record: three times as fast, and a
-    gigabyte has more than a million records.
+    A copy of the keyed object saves hashing the key for each record; a gigabyte has more than a
+    million records.
     """
 
     __slots__ = ("_keyed",)
