@@ -15,13 +15,8 @@ from icr_proxy.credentials.key_ring import KeyRing
 from icr_proxy.credentials.token_exchange import ANSWER_LIMIT
 from icr_proxy.forwarding.listener_rules import build_rules
 from icr_proxy.observability.metrics import Metrics
-from icr_proxy.runtime.build_outbound import (
-    USER_AGENT,
-    app_headers,
-    build_calls,
-    build_exchange,
-    build_pool,
-)
+from icr_proxy.runtime.build_credentials import build_calls, build_exchange
+from icr_proxy.runtime.build_outbound import USER_AGENT, app_headers, build_pool
 from icr_proxy.upstream.interface import UpstreamRequest
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from typing import TYPE_CHECKING
 
 from icr_proxy.admin.api import AdminActions, AdminApi
@@ -9,10 +11,17 @@ from icr_proxy.admin.auth import AdminAuthorizer
 from icr_proxy.admin.console_pages import Console
 from icr_proxy.admin.webhooks import RESULTS, WebhookReceiver
 from icr_proxy.config.inbound_models import ListenerConfig
+from icr_proxy.forwarding import duplicate_guard
+from icr_proxy.forwarding.duplicate_guard import DuplicateGuard
+from icr_proxy.forwarding.duplicate_store import DuplicateStore
+from icr_proxy.forwarding.handler import Handler
+from icr_proxy.forwarding.listener_rules import build_rules
+from icr_proxy.http1.headers import NAME, LoopDetector
 from icr_proxy.net import addresses
 from icr_proxy.net.sockets import DEFAULT_MODE
 from icr_proxy.observability.log import where
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
+from icr_proxy.policy.caller_auth import AuthThrottle
 from icr_proxy.redaction import Secret, SecretFile
 from icr_proxy.runtime.watchers import ExhaustionReports, FrontReports, TlsReports
 from icr_proxy.server.limits import ConnectionLimit
@@ -21,17 +30,23 @@ from icr_proxy.server.listener import Listener, ListenerOptions
 if TYPE_CHECKING:
     import logging
     import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence, Sized
 
     from icr_proxy.admin.console_feed import ConsoleFeed
+    from icr_proxy.audit.service import AuditService
+    from icr_proxy.clock import Clocks
     from icr_proxy.config.models import Config, WebhooksConfig
+    from icr_proxy.credentials.installations import InstallationDirectory
     from icr_proxy.errors import StartError
-    from icr_proxy.forwarding.handler import Handler
+    from icr_proxy.forwarding.forwarder import Forwarder
     from icr_proxy.net.tls import ReloadingSslContext
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
+    from icr_proxy.observability.outcome import Outcome
+    from icr_proxy.runtime.build_observers import Observers
     from icr_proxy.runtime.composition import Parts
     from icr_proxy.server.connection import Refuse, Respond
+    from icr_proxy.server.limits import InFlight
     from icr_proxy.server.response import Page
 
 
@@ -244,3 +259,58 @@ def build_tls(
 
     watcher = TlsReports(log=log, listener=listener.bind, now=now)
     return ReloadingSslContext(listener.tls, key=key, watcher=watcher)
+
+
+def build_handlers(
+    config: Config,
+    *,
+    forwarder: Forwarder,
+    directory: InstallationDirectory,
+    in_flight: InFlight,
+    observers: Observers,
+    read: Callable[[Outcome], None],
+    auditing: AuditService | None,
+    watchers: Sized,
+    clocks: Clocks,
+) -> list[Handler]:
+    """Make one handler for each listener; what protects all of them together is shared."""
+    log, metrics = observers.log, observers.metrics
+    doorkeeper = AuthThrottle(
+        log=log,
+        count=lambda reason: metrics.caller_failures.labels(reason).inc(),
+        now=clocks.clock,
+        pause=asyncio.sleep,
+    )
+    guard = build_guard(metrics, clocks=clocks)
+    hops = LoopDetector(NAME + b"-" + secrets.token_hex(4).encode())
+    return [
+        Handler(
+            listener=listener.bind,
+            rules=build_rules(config, listener),
+            forwarder=forwarder,
+            guard=guard,
+            find=directory.lookup,
+            in_flight=in_flight,
+            hops=hops,
+            turn_away=doorkeeper.reject,
+            read=read,
+            trail=auditing.trail if auditing is not None else None,
+            crashed=lambda error, request_id: log.error(
+                "request.crashed", request_id=request_id, **where(error)
+            ),
+            now=clocks.now,
+            clock=clocks.clock,
+            watchers=watchers,
+        )
+        for listener in config.listeners
+    ]
+
+
+def build_guard(metrics: Metrics, *, clocks: Clocks) -> DuplicateGuard:
+    """Make the one memory of writes that all listeners share."""
+    count = {result: metrics.duplicates.labels(result) for result in duplicate_guard.RESULTS}
+    return DuplicateGuard(
+        duplicates=DuplicateStore(),
+        counted=lambda result, number: count[result].inc(number),
+        clock=clocks.clock,
+    )

@@ -1,164 +1,25 @@
-"""Builds what leads to the API, and what shares tokens with other replicas."""
+"""Builds what leads to the API: connections and the circuit breaker."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 from icr_proxy import __version__
-from icr_proxy.credentials.app_client import AppClient
-from icr_proxy.credentials.installations import InstallationDirectory, list_installations
-from icr_proxy.credentials.token_exchange import TokenExchange
-from icr_proxy.errors import StartError
 from icr_proxy.forwarding.listener_rules import upstream_host
 from icr_proxy.http1.headers import VERSION
-from icr_proxy.redaction import read_secret
 from icr_proxy.runtime.watchers import CircuitReports, PoolReports
 from icr_proxy.upstream.circuit_breaker import STATES, CircuitBreaker
 from icr_proxy.upstream.dialer import parse_address
 from icr_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable
 
     from icr_proxy.clock import Clocks
-    from icr_proxy.config.inbound_models import TokensConfig
     from icr_proxy.config.models import Config
-    from icr_proxy.credentials.access_token import AccessToken
-    from icr_proxy.credentials.key_ring import KeyRing
-    from icr_proxy.identifiers import TokenKey
-    from icr_proxy.net.addresses import StoreAddress
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
-    from icr_proxy.shared_cache.membership import Replicas
-    from icr_proxy.upstream.interface import Upstream
     from icr_proxy.upstream.trust_store import TrustWatcher
-
-PURPOSE = b"icr-proxy shared tokens 1"
-SECRET_LEAST = 32  # characters: of base64 that is 24 bytes, of hexadecimal digits 16
-WAIT_SHARE = 0.5  # of a caller's patience; the rest is for a mint of its own
-
-
-def build_replicas(
-    config: Config,
-    *,
-    mint: Callable[[TokenKey], Awaitable[AccessToken]],
-    keys: KeyRing,
-    log: Log,
-    metrics: Metrics,
-    clocks: Clocks,
-) -> Replicas | None:
-    """Make what shares the tokens that `mint` gives, if they are to be shared.
-
-    Raises:
-        StartError: the extra that does it is not installed, or a file cannot be used.
-    """
-    tokens = config.tokens
-    if tokens.shared is None and tokens.shared_url_file is None:
-        return None
-    try:
-        from icr_proxy.shared_cache.redis_store import RedisStore  # noqa: PLC0415
-    except ImportError:
-        raise StartError(
-            "tokens.shared needs a client for Redis; install it: pip install 'icr-proxy[redis]'"
-        ) from None
-    from icr_proxy.shared_cache.entries import CacheScope  # noqa: PLC0415
-    from icr_proxy.shared_cache.invalidation import Invalidations  # noqa: PLC0415
-    from icr_proxy.shared_cache.membership import (  # noqa: PLC0415
-        RedisHealth,
-        Replicas,
-        SharingReports,
-    )
-    from icr_proxy.shared_cache.single_flight import SingleFlight  # noqa: PLC0415
-
-    reports = SharingReports(log=log, metrics=metrics)
-    presence = RedisHealth(random=clocks.random, watcher=reports)
-    store = RedisStore(
-        _address(tokens),
-        ca_file=tokens.shared_ca_file,
-        timeout=tokens.shared_timeout,
-        presence=presence,
-        clock=clocks.clock,
-    )
-    place = CacheScope(app=config.app.id, upstream=config.upstream.base_url)
-    sealing = _sealing_keys(tokens, keys)
-    drops = Invalidations(
-        store=store,
-        place=place,
-        keys=sealing,
-        entropy=os.urandom,
-        now=clocks.now,
-        max_entries=tokens.max_entries,
-    )
-    sharing = SingleFlight(
-        mint=mint,
-        store=store,
-        drops=drops,
-        place=place,
-        keys=sealing,
-        margin=tokens.refresh_margin,
-        wait=tokens.waiter_timeout * WAIT_SHARE,
-        count=reports.counted,
-        now=clocks.now,
-        clock=clocks.clock,
-        random=clocks.random,
-        entropy=os.urandom,
-        sleep=asyncio.sleep,
-    )
-    metrics.fact(
-        "shared_up", "Whether Redis shares tokens with others.", value=lambda: presence.is_up
-    )
-    return Replicas(
-        store=store,
-        presence=presence,
-        drops=drops,
-        sharing=sharing,
-        place=place,
-        clock=clocks.clock,
-        sleep=asyncio.sleep,
-    )
-
-
-def _address(tokens: TokensConfig) -> StoreAddress:
-    from icr_proxy.net.addresses import read_store_url  # noqa: PLC0415
-
-    url = tokens.shared
-    if tokens.shared_url_file is not None:
-        url = read_secret(tokens.shared_url_file, key="tokens.shared_url_file")
-    try:
-        return read_store_url(url.reveal() if url is not None else "")
-    except ValueError as error:
-        raise StartError(f"tokens.shared_url_file: what is in it {error}") from None
-
-
-def _sealing_keys(tokens: TokensConfig, keys: KeyRing) -> Callable[[], Sequence[bytes]]:
-    """Give the keys that seal, the first, and open: of a secret, or of the app's private keys."""
-    if tokens.shared_key_file is None:
-        return partial(_derived, keys, {})
-    from icr_proxy.credentials.signing_key import derive  # noqa: PLC0415
-
-    secret = read_secret(tokens.shared_key_file, key="tokens.shared_key_file").reveal()
-    if len(secret) < SECRET_LEAST:
-        raise StartError(
-            f"tokens.shared_key_file: what is in it has fewer than {SECRET_LEAST} characters;"
-            " openssl rand -base64 32 makes a good one"
-        )
-    only = (derive(secret.encode(), purpose=PURPOSE),)
-    return lambda: only
-
-
-def _derived(keys: KeyRing, known: dict[str, bytes]) -> Sequence[bytes]:
-    """Make one of each key of the ring, once; a key that the API refuses is the last to seal."""
-    ring = keys.candidates()
-    for gone in known.keys() - {key.fingerprint for key in ring}:
-        del known[gone]
-    for key in ring:
-        if key.fingerprint not in known:
-            known[key.fingerprint] = key.derive(purpose=PURPOSE)
-    return tuple(known[key.fingerprint] for key in ring)
-
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()
@@ -217,47 +78,6 @@ def build_circuit(
         count=lambda: {state: state == circuit.state for state in STATES},
     )
     return circuit
-
-
-def build_calls(
-    config: Config,
-    *,
-    keys: KeyRing,
-    upstream: Upstream,
-    clocks: Clocks,
-    skewed: Callable[[float], None] = lambda _seconds: None,
-) -> AppClient:
-    """Make what the app itself asks the API with; `skewed` hears how far the clocks are apart."""
-    return AppClient(
-        app_id=config.app.id,
-        signers=keys,
-        upstream=upstream,
-        headers=app_headers(config),
-        now=clocks.now,
-        skewed=skewed,
-    )
-
-
-def build_exchange(config: Config, *, calls: AppClient, clocks: Clocks) -> TokenExchange:
-    """Make what mints tokens."""
-    return TokenExchange(calls=calls, timeout=config.tokens.mint_timeout, now=clocks.now)
-
-
-def build_directory(
-    config: Config, *, calls: AppClient, log: Log, clocks: Clocks
-) -> InstallationDirectory:
-    """Make the map from organizations to installations; nothing is fetched yet."""
-
-    async def fetch() -> dict[str, str | None]:
-        return {each.id: each.organization_id for each in await list_installations(calls)}
-
-    return InstallationDirectory(
-        fetch=fetch,
-        waiter_timeout=config.tokens.waiter_timeout,
-        now=clocks.now,
-        renewed=lambda count: log.info("directory.renewed", installations=count),
-        failed=lambda error: log.warning("directory.failed", detail=error.detail),
-    )
 
 
 def app_headers(config: Config) -> tuple[tuple[bytes, bytes], ...]:

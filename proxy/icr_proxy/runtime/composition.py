@@ -1,30 +1,28 @@
 """Builds the graph of the program from a configuration; nowhere else are services made.
 
-`build_observers` makes what watches, `build_outbound` what leads to the API, `build_inbound` what
-callers reach.
+`build_observers` makes what watches, `build_outbound` what leads to the API, `build_credentials`
+what holds keys and tokens, `build_inbound` what clients reach.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.credentials.key_ring import KeyRing
-from icr_proxy.credentials.token_cache import TokenCache
-from icr_proxy.forwarding.duplicate_guard import RESULTS, DuplicateGuard
-from icr_proxy.forwarding.duplicate_store import DuplicateStore
 from icr_proxy.forwarding.forwarder import Forwarder
-from icr_proxy.forwarding.handler import Handler
-from icr_proxy.forwarding.listener_rules import build_rules
-from icr_proxy.http1.headers import NAME, LoopDetector
 from icr_proxy.net.sockets import Activation
-from icr_proxy.observability.log import where
-from icr_proxy.policy.caller_auth import AuthThrottle
-from icr_proxy.runtime.build_inbound import build_listeners
+from icr_proxy.runtime.build_credentials import (
+    build_calls,
+    build_directory,
+    build_exchange,
+    build_keys,
+    build_replicas,
+    build_tokens,
+)
+from icr_proxy.runtime.build_inbound import build_handlers, build_listeners
 from icr_proxy.runtime.build_observers import (
     add_limits,
     add_states,
@@ -33,22 +31,14 @@ from icr_proxy.runtime.build_observers import (
     build_observers,
     gathering_for,
 )
-from icr_proxy.runtime.build_outbound import (
-    build_calls,
-    build_circuit,
-    build_directory,
-    build_exchange,
-    build_pool,
-    build_replicas,
-)
-from icr_proxy.runtime.watchers import ClockReports, KeyReports, TokenReports, TrustReports
+from icr_proxy.runtime.build_outbound import build_circuit, build_pool
+from icr_proxy.runtime.watchers import ClockReports, TrustReports
 from icr_proxy.server.limits import InFlight
 from icr_proxy.upstream.circuit_breaker import GuardedUpstream
 from icr_proxy.upstream.dialer import OwnAddresses
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Sized
 
     from icr_proxy.admin.console_feed import ConsoleFeed
     from icr_proxy.audit.service import AuditService
@@ -56,14 +46,15 @@ if TYPE_CHECKING:
     from icr_proxy.config.models import Config
     from icr_proxy.credentials.app_client import AppClient
     from icr_proxy.credentials.installations import InstallationDirectory
+    from icr_proxy.credentials.key_ring import KeyRing
+    from icr_proxy.credentials.token_cache import TokenCache
     from icr_proxy.credentials.token_exchange import TokenExchange
+    from icr_proxy.forwarding.handler import Handler
     from icr_proxy.observability.dispatch import OutcomeDispatcher
     from icr_proxy.observability.log import ByteStream, Log, Threshold
     from icr_proxy.observability.metrics import Metrics
-    from icr_proxy.observability.outcome import Outcome
     from icr_proxy.observability.request_log import Sampling
     from icr_proxy.observability.tracing import Spans
-    from icr_proxy.runtime.build_observers import Observers
     from icr_proxy.server.listener import Listener
     from icr_proxy.shared_cache.membership import Replicas
     from icr_proxy.upstream.circuit_breaker import CircuitBreaker
@@ -198,102 +189,4 @@ def build(config: Config, *, stream: ByteStream, clocks: Clocks) -> Parts:
             passed=activation.claim,
             now=clocks.now,
         ),
-    )
-
-
-def build_keys(
-    config: Config, *, observers: Observers, auditing: AuditService | None, clocks: Clocks
-) -> KeyRing:
-    """Make the ring of the app's private keys.
-
-    Raises:
-        KeyUnusableError: there is none that can be used.
-    """
-    watcher = KeyReports(
-        log=observers.log,
-        metrics=observers.metrics,
-        stood=auditing.keys_stand if auditing is not None else lambda _states: None,
-    )
-    return KeyRing(config.app, now=clocks.clock, watcher=watcher)
-
-
-def build_tokens(
-    config: Config,
-    *,
-    exchange: TokenExchange,
-    replicas: Replicas | None,
-    directory: InstallationDirectory,
-    observers: Observers,
-    clocks: Clocks,
-) -> TokenCache:
-    """Make the cache of tokens; nothing is minted yet."""
-    spans = observers.spans
-    return TokenCache(
-        mint=exchange.mint if replicas is None else replicas.sharing.mint,
-        config=config.tokens,
-        now=clocks.now,
-        random=clocks.random,
-        watcher=TokenReports(
-            log=observers.log,
-            metrics=observers.metrics,
-            **({} if spans is None else {"mint_span": spans.minted}),
-        ),
-        sleep=asyncio.sleep,
-        listing=directory,
-        **({} if replicas is None else {"dropped": replicas.drops.invalidate}),
-    )
-
-
-def build_handlers(
-    config: Config,
-    *,
-    forwarder: Forwarder,
-    directory: InstallationDirectory,
-    in_flight: InFlight,
-    observers: Observers,
-    read: Callable[[Outcome], None],
-    auditing: AuditService | None,
-    watchers: Sized,
-    clocks: Clocks,
-) -> list[Handler]:
-    """Make one handler for each listener; what protects all of them together is shared."""
-    log, metrics = observers.log, observers.metrics
-    doorkeeper = AuthThrottle(
-        log=log,
-        count=lambda reason: metrics.caller_failures.labels(reason).inc(),
-        now=clocks.clock,
-        pause=asyncio.sleep,
-    )
-    guard = build_guard(metrics, clocks=clocks)
-    hops = LoopDetector(NAME + b"-" + secrets.token_hex(4).encode())
-    return [
-        Handler(
-            listener=listener.bind,
-            rules=build_rules(config, listener),
-            forwarder=forwarder,
-            guard=guard,
-            find=directory.lookup,
-            in_flight=in_flight,
-            hops=hops,
-            turn_away=doorkeeper.reject,
-            read=read,
-            trail=auditing.trail if auditing is not None else None,
-            crashed=lambda error, request_id: log.error(
-                "request.crashed", request_id=request_id, **where(error)
-            ),
-            now=clocks.now,
-            clock=clocks.clock,
-            watchers=watchers,
-        )
-        for listener in config.listeners
-    ]
-
-
-def build_guard(metrics: Metrics, *, clocks: Clocks) -> DuplicateGuard:
-    """Make the one memory of writes that all listeners share."""
-    count = {result: metrics.duplicates.labels(result) for result in RESULTS}
-    return DuplicateGuard(
-        duplicates=DuplicateStore(),
-        counted=lambda result, number: count[result].inc(number),
-        clock=clocks.clock,
     )

@@ -12,7 +12,7 @@ from icr_proxy.config.models import AppConfig
 from icr_proxy.credentials.key_ring import KeyRing
 from icr_proxy.errors import StartError
 from icr_proxy.redaction import Secret
-from icr_proxy.runtime.build_outbound import _sealing_keys
+from icr_proxy.runtime.build_credentials import _sealing_keys
 from icr_proxy.runtime.composition import build
 from tests.support.app_fixture import app_key_pem, config_for
 from tests.unit.credentials.test_signing_key import another_pem
