@@ -63,7 +63,7 @@ async def _serve(config: Config, *, without: frozenset[str]) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     app = App(config, stream=sys.stdout.buffer)
     gone = tuple(kind for name in without for kind in READERS.get(name, ()))
-    gathering = app.parts.gathering
+    gathering = app.inbound.dispatcher
     gathering.readers = [each for each in gathering.readers if not isinstance(each, gone)]
     async with app:
         gc.freeze()

@@ -12,7 +12,7 @@ import msgspec
 
 from icr_proxy.clock import Clocks
 from icr_proxy.config.models import CircuitConfig
-from icr_proxy.runtime.composition import Parts, build
+from icr_proxy.runtime.composition import Services, build
 from tests.fuzz.simulation import SimulatedLoop, Wire, connect
 from tests.support.app_fixture import config_for
 
@@ -57,17 +57,18 @@ class Caller(asyncio.Protocol):
 class Stage:
     """A running proxy and everything about it that must be as before after each conversation."""
 
-    def __init__(self, loop: SimulatedLoop, parts: Parts, stream: io.BytesIO) -> None:
+    def __init__(self, loop: SimulatedLoop, services: Services, stream: io.BytesIO) -> None:
         self.loop = loop
-        self.parts = parts
+        self.inbound = services.inbound
+        self.pool = services.outbound.pool
         self._stream = stream
-        self._free = parts.pool.free
+        self._free = self.pool.free
         self._tasks = len(asyncio.all_tasks(loop))
 
     def caller(self) -> Caller:
         """Connect a caller."""
         caller = Caller()
-        server = self.parts.listeners[0]._server()
+        server = self.inbound.listeners[0]._server()
         connect(self.loop, caller, server)
         return caller
 
@@ -79,7 +80,7 @@ class Stage:
         await asyncio.wait([caller.over], timeout=PATIENCE)
         await self.loop.settled()
         end = self.loop.time() + PATIENCE
-        while self.parts.listeners[0].connections and self.loop.time() < end:  # noqa: ASYNC110  # it tells nobody
+        while self.inbound.listeners[0].connections and self.loop.time() < end:  # noqa: ASYNC110  # it tells nobody
             await asyncio.sleep(1.0)  # of the simulation
         await self.loop.settled()
         return caller.over.done()
@@ -93,12 +94,11 @@ class Stage:
 
     def remains(self) -> list[str]:
         """Say what a conversation left behind that is over."""
-        parts = self.parts
         counted = {
-            "requests in flight": parts.in_flight.count,
-            "active connections": parts.pool.active,
-            "slots of the pool": self._free - parts.pool.free,
-            "callers' connections": parts.listeners[0].connections,
+            "requests in flight": self.inbound.in_flight.count,
+            "active connections": self.pool.active,
+            "slots of the pool": self._free - self.pool.free,
+            "callers' connections": self.inbound.listeners[0].connections,
             "tasks": len(asyncio.all_tasks(self.loop)) - self._tasks,
         }
         left = [f"left behind: {count} {what}" for what, count in counted.items() if count]
@@ -118,11 +118,11 @@ async def stage(api: Callable[[], asyncio.BaseProtocol]) -> AsyncIterator[Stage]
     host, port = API
     upstream = {"circuit": CircuitConfig(failures=0)}  # or it would protect itself from the cases
     config = config_for(f"http://{host}:{port}", upstream=upstream)
-    parts = build(config, stream=stream, clocks=clocks)
+    services = build(config, stream=stream, clocks=clocks)
     try:
-        yield Stage(loop, parts, stream)
+        yield Stage(loop, services, stream)
     finally:
-        await parts.tokens.stop()
-        await parts.directory.stop()
-        parts.pool.close()
+        await services.credentials.tokens.stop()
+        await services.credentials.directory.stop()
+        services.outbound.pool.close()
         await loop.settled()

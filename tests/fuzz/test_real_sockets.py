@@ -103,12 +103,11 @@ async def test_real_sockets_carry_nothing_but_what_was_meant() -> None:
             heard = await asyncio.gather(
                 *(heard_by(case, port=proxy.port, random=Random(n)) for n, case in enumerate(cases))
             )
-            while proxy.app.parts.listeners[0].connections:  # noqa: ASYNC110  # it tells nobody
+            while proxy.app.inbound.listeners[0].connections:  # noqa: ASYNC110  # it tells nobody
                 await asyncio.sleep(0.01)  # those that left early are noticed a moment later
 
-        parts = proxy.app.parts
-        assert parts.in_flight.count == 0
-        assert parts.pool.active == 0
+        assert proxy.app.inbound.in_flight.count == 0
+        assert proxy.app.outbound.pool.active == 0
         assert [line for line in proxy.log() if line["event"] in UNEXPECTED] == []
     for number, case in enumerate(cases):
         assert judge(number, case, api, heard[number]) == [], f"case {number}: {case}"

@@ -177,7 +177,7 @@ async def test_a_circuit_that_is_off_refuses_nothing() -> None:
 async def test_who_cannot_be_tried_again_is_told_what_happened_the_first_time() -> None:
     """Connecting failed and opened the circuit; that nothing more was tried is not the news."""
     async with stage(failures=1) as on:
-        on.proxy.app.parts.pool._address = parse_address("http://127.0.0.1:9", ca_file=None)
+        on.proxy.app.outbound.pool._address = parse_address("http://127.0.0.1:9", ca_file=None)
 
         assert (await on.call("POST")).problem["code"] == "upstream-unreachable"
         assert (await on.call("POST")).problem["code"] == "circuit-open"

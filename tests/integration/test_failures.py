@@ -49,7 +49,7 @@ from tests.support.failing import (
 )
 async def test_an_api_that_cannot_be_reached_is_told_as_such(url: str, method: str) -> None:
     async with stage(plainly) as (proxy, api):
-        proxy.app.parts.pool._address = parse_address(url, ca_file=None)
+        proxy.app.outbound.pool._address = parse_address(url, ca_file=None)
 
         answer = await call(proxy.port, request_head(method))
 
@@ -59,7 +59,7 @@ async def test_an_api_that_cannot_be_reached_is_told_as_such(url: str, method: s
 
 async def test_without_a_token_it_is_the_same() -> None:
     async with running(config_for("http://127.0.0.1:9")) as proxy:
-        proxy.app.parts.tokens._sleep = None  # nobody waits for the failure to pass
+        proxy.app.credentials.tokens._sleep = None  # nobody waits for the failure to pass
         answer = await call(proxy.port, request_head())
 
         assert (answer.status, answer.problem["code"]) == (502, "upstream-unreachable")
@@ -203,7 +203,7 @@ def test_an_answer_during_the_upload_is_passed_on_and_ends_it(run: Run) -> None:
 
             assert (answer.status, answer.body) == (413, b"no")
             assert answer.values(b"Connection") == [b"close"]
-            assert proxy.app.parts.pool.idle == 0
+            assert proxy.app.outbound.pool.idle == 0
             assert proxy.metric("upstream_closes_total", reason="unsent") == 1
             assert len(api.heads) == 1
             writer.close()

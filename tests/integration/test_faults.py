@@ -136,10 +136,10 @@ async def one(proxy: RunningProxy, api: FaultyApi, run: Run) -> str:
             await api.order(run.fate, doors=0, refuse_token=False)
         await call(proxy.port, request_head(tag=tag, extra="Connection: close\r\n"))
     if not run.is_reused:
-        proxy.app.parts.pool.close()
+        proxy.app.outbound.pool.close()
     await api.order(run.fate, doors=run.doors, refuse_token=run.is_refused)
     told, body = await retire(proxy.port, run)
-    await proxy.app.parts.in_flight.until_idle()
+    await proxy.app.inbound.in_flight.until_idle()
     check(run, api, told, body)
     await api.calm()
     return told
@@ -178,9 +178,9 @@ async def lane(number: int, folder: Path) -> Counter[str]:
             await call(proxy.port, request_head())
             for at in range(RUNS):
                 told[await one(proxy, api, draw(chance, f"{number}-{at}", is_tls=is_tls))] += 1
-            pool = proxy.app.parts.pool
+            pool = proxy.app.outbound.pool
             assert (pool.active, pool.waiting, pool.free) == (0, 0, CONNECTIONS)
-            assert proxy.app.parts.in_flight.count == 0
+            assert proxy.app.inbound.in_flight.count == 0
     return told
 
 

@@ -96,7 +96,7 @@ async def test_the_same_lines_mean_something_else_on_another_listener(emulator: 
     )
     async with running(config) as proxy:
         first, second = (
-            int(listener.address.rpartition(":")[2]) for listener in proxy.app.parts.listeners
+            int(listener.address.rpartition(":")[2]) for listener in proxy.app.inbound.listeners
         )
         async with callers(first) as one, callers(second) as other:
             assert await one(mine, "") == {200: 12}

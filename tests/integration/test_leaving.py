@@ -108,7 +108,7 @@ def test_an_api_that_hangs_while_connecting_is_a_timeout(
         async with stage(plainly, connect=0.1) as (proxy, _):
             with nobody_answers() as port:
                 url = f"{scheme}://127.0.0.1:{port}"
-                proxy.app.parts.pool._address = parse_address(url, ca_file=None)
+                proxy.app.outbound.pool._address = parse_address(url, ca_file=None)
                 answer = await call(proxy.port, request_head(method))
 
             assert (answer.status, answer.problem["code"]) == (504, "upstream-timeout")
@@ -122,7 +122,7 @@ def test_an_api_that_hangs_in_the_handshake_is_a_timeout(run: Run) -> None:
     async def scene() -> None:
         ended = asyncio.Event()
         async with stage(plainly, connect=0.1) as (proxy, _), silent(ended) as url:
-            proxy.app.parts.pool._address = parse_address(url, ca_file=None)
+            proxy.app.outbound.pool._address = parse_address(url, ca_file=None)
             answer = await call(proxy.port, request_head("POST"))
             async with asyncio.timeout(10):
                 await ended.wait()
@@ -169,7 +169,7 @@ def test_a_caller_that_leaves_leaves_nothing_behind(run: Run, phase: str, how: s
             else:
                 writer.close()
             async with asyncio.timeout(10):
-                while proxy.app.parts.in_flight.count > len(others):  # noqa: ASYNC110  # it tells nobody
+                while proxy.app.inbound.in_flight.count > len(others):  # noqa: ASYNC110  # it tells nobody
                     await asyncio.sleep(0.001)
                 for other in others:
                     other.close()
@@ -179,7 +179,7 @@ def test_a_caller_that_leaves_leaves_nothing_behind(run: Run, phase: str, how: s
 
             line = proxy.log("request.done")[1]
             assert (line["status"], line["code"]) == (499, "caller-gone")
-            assert proxy.app.parts.pool.idle <= (phase == "waiting for a token")
+            assert proxy.app.outbound.pool.idle <= (phase == "waiting for a token")
             sent = {"waiting for a token": 0, "connecting": 0, "waiting for a connection": 2}
             assert len(api.heads) == sent.get(phase, 1)
 
@@ -192,16 +192,16 @@ async def prepare(
     """Set the stage; give the other callers who are on it."""
     if phase == "connecting":
         url = await stack.enter_async_context(silent(ended))
-        proxy.app.parts.pool._address = parse_address(url, ca_file=None)
+        proxy.app.outbound.pool._address = parse_address(url, ca_file=None)
     if phase != "waiting for a connection":
         return []
     others = []
-    while proxy.app.parts.pool.free:
+    while proxy.app.outbound.pool.free:
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request_head())
         others.append(writer)
-        free = proxy.app.parts.pool.free
-        while proxy.app.parts.pool.free == free:  # noqa: ASYNC110  # a pool tells nobody
+        free = proxy.app.outbound.pool.free
+        while proxy.app.outbound.pool.free == free:  # noqa: ASYNC110  # a pool tells nobody
             await asyncio.sleep(0.001)
     return others
 
@@ -220,11 +220,11 @@ async def arrived(
     phase: str, proxy: RunningProxy, reader: asyncio.StreamReader, reached: asyncio.Event
 ) -> None:
     """Wait until the request is where the caller shall leave it."""
-    parts = proxy.app.parts
+    tokens, pool = proxy.app.credentials.tokens, proxy.app.outbound.pool
     waits: dict[str, Callable[[], bool]] = {
-        "waiting for a token": lambda: parts.tokens.minting > 0,
-        "waiting for a connection": lambda: parts.pool.waiting > 0,
-        "connecting": lambda: parts.pool.connecting > 0,
+        "waiting for a token": lambda: tokens.minting > 0,
+        "waiting for a connection": lambda: pool.waiting > 0,
+        "connecting": lambda: pool.connecting > 0,
     }
     async with asyncio.timeout(10):
         if phase in waits:

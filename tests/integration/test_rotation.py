@@ -146,7 +146,7 @@ async def proxy_with_keys(emulator: Emulator, directory: Path) -> AsyncIterator[
 
 def states(proxy: RunningProxy, keys: dict[str, str]) -> dict[str, str]:
     """Say how the metrics show each key, by our name for it."""
-    (family,) = proxy.app.parts.metrics.signing_key.collect()
+    (family,) = proxy.app.observers.metrics.signing_key.collect()
     shown = {sample.labels["fingerprint"]: sample.labels["state"] for sample in family.samples}
     names = {
         parse_signing_key(text, source="test").fingerprint: name for name, text in keys.items()

@@ -164,7 +164,7 @@ async def _crash(proxy: RunningProxy) -> None:
     async def open_(*_args: object) -> None:
         raise RuntimeError(f"Authorization: Bearer {TOKEN} {PLANT}")
 
-    proxy.app.parts.handlers[0]._forwarder.send_request = open_  # type: ignore[method-assign,assignment]  # on purpose
+    proxy.app.inbound.handlers[0]._forwarder.send_request = open_  # type: ignore[method-assign,assignment]  # on purpose
     answer = await call(proxy.port, FORWARDED["a read"])
     assert answer.problem["code"] == "internal"
 

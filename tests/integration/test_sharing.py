@@ -84,7 +84,7 @@ async def test_a_token_that_one_replica_drops_is_dropped_by_all(emulator: Emulat
     async with tiny_redis() as redis, replicas_before(emulator, redis.url) as replicas:
         await until(lambda: subscribed(redis))
         await ask_all(emulator, replicas)
-        tokens = replicas[1].app.parts.tokens
+        tokens = replicas[1].app.credentials.tokens
         post = f"POST /tokens/{installation}/drop HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         await call(int(replicas[0].app.admin.address.rpartition(":")[2]), post)
         await until(lambda: installation not in {key.installation for key, _ in tokens})

@@ -69,7 +69,7 @@ def trust(folder: Path) -> Path:
 async def trusting_before(url: str, folder: Path) -> AsyncIterator[RunningProxy]:
     """Run a proxy that trusts the authority, and in which nobody waits for a failure to pass."""
     async with running(config_for(url, upstream={"ca_file": trust(folder)})) as proxy:
-        proxy.app.parts.tokens._sleep = None
+        proxy.app.credentials.tokens._sleep = None
         yield proxy
 
 
@@ -124,7 +124,7 @@ def test_an_api_that_is_no_longer_trusted_gets_no_token(
         async with stage(context, tmp_path) as (proxy, api):
             assert (await call(proxy.port, request_head())).status == 200
             context.load_cert_chain(*certificate().write(tmp_path, "other"))
-            proxy.app.parts.pool.close()
+            proxy.app.outbound.pool.close()
 
             for method in ("GET", "POST"):
                 answer = await call(proxy.port, request_head(method))

@@ -76,14 +76,16 @@ class RunningProxy:
 
     def log(self, event: str | None = None) -> list[dict[str, Any]]:
         """Give the log lines so far, of one kind if asked."""
-        self.app.parts.gathering.flush()
+        self.app.inbound.dispatcher.flush()
         lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
         return [line for line in lines if event in (None, line["event"])]
 
     def metric(self, name: str, **labels: str) -> float:
         """Give one sample of the metrics; 0 if it is not there yet."""
-        self.app.parts.gathering.flush()
-        return self.app.parts.metrics.registry.get_sample_value(f"icr_proxy_{name}", labels) or 0
+        self.app.inbound.dispatcher.flush()
+        return (
+            self.app.observers.metrics.registry.get_sample_value(f"icr_proxy_{name}", labels) or 0
+        )
 
 
 def config_for(base_url: str, *, app_id: str = "app", key: str = "", **sections: Any) -> Config:

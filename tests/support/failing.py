@@ -67,9 +67,9 @@ async def stage(
         running(config_for(api.url, upstream=upstream)) as proxy,
     ):
         assert (await call(proxy.port, request_head(target="/prime"))).status == 200
-        proxy.app.parts.pool.close()
+        proxy.app.outbound.pool.close()
         # Not before: on a busy machine, the token itself may take longer.
-        proxy.app.parts.pool._timeouts = TimeoutsConfig(**timeouts)
+        proxy.app.outbound.pool._timeouts = TimeoutsConfig(**timeouts)
         api.heads.clear()
         yield proxy, api
         await settled(proxy)
@@ -79,7 +79,7 @@ async def settled(proxy: RunningProxy) -> None:
     """Wait until every request is over; nothing of them may be left."""
     try:
         async with asyncio.timeout(10):
-            await proxy.app.parts.in_flight.until_idle()
+            await proxy.app.inbound.in_flight.until_idle()
             while left_over(proxy):  # noqa: ASYNC110  # a mint outlives its caller, but not for long
                 await asyncio.sleep(0.001)
     except TimeoutError:
@@ -88,7 +88,7 @@ async def settled(proxy: RunningProxy) -> None:
 
 def left_over(proxy: RunningProxy) -> dict[str, object]:
     """Give what a request that is over must not leave behind."""
-    pool = proxy.app.parts.pool
+    pool = proxy.app.outbound.pool
     names = [task.get_name() for task in asyncio.all_tasks()]
     found = {
         "active": pool.active,

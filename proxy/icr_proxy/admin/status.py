@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from icr_proxy import __version__
 
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from icr_proxy.audit.service import AuditService
     from icr_proxy.config.inbound_models import PolicyConfig
     from icr_proxy.config.models import Config
-    from icr_proxy.credentials.app_client import AppClient
     from icr_proxy.credentials.key_ring import KeyRing
     from icr_proxy.credentials.token_cache import TokenCache
-    from icr_proxy.server.limits import InFlight
     from icr_proxy.server.listener import Listener
     from icr_proxy.shared_cache.membership import Replicas
     from icr_proxy.upstream.circuit_breaker import CircuitBreaker
@@ -25,44 +23,31 @@ if TYPE_CHECKING:
 TOKENS_SHOWN = 1000  # the page is for people; `tokens` in the metrics counts all
 
 
-class StatusServices(Protocol):
-    """The services that the status tells of."""
-
-    @property
-    def auditing(self) -> AuditService | None: ...  # noqa: D102
-
-    @property
-    def calls(self) -> AppClient: ...  # noqa: D102
-
-    @property
-    def circuit(self) -> CircuitBreaker | None: ...  # noqa: D102
-
-    @property
-    def feed(self) -> ConsoleFeed | None: ...  # noqa: D102
-
-    @property
-    def in_flight(self) -> InFlight: ...  # noqa: D102
-
-    @property
-    def keys(self) -> KeyRing: ...  # noqa: D102
-
-    @property
-    def listeners(self) -> Sequence[Listener]: ...  # noqa: D102
-
-    @property
-    def pool(self) -> Pool: ...  # noqa: D102
-
-    @property
-    def replicas(self) -> Replicas | None: ...  # noqa: D102
-
-    @property
-    def tokens(self) -> TokenCache: ...  # noqa: D102
-
-
 def describe_status(
-    parts: StatusServices, config: Config, *, state: str, started_at: float, now: float
+    config: Config,
+    *,
+    state: str,
+    started_at: float,
+    now: float,
+    listeners: Sequence[Listener],
+    in_flight: int,
+    pool: Pool,
+    circuit: CircuitBreaker | None,
+    keys: KeyRing,
+    clock_skew: float,
+    tokens: TokenCache,
+    replicas: Replicas | None,
+    audit: AuditService | None,
+    feed: ConsoleFeed | None,
 ) -> dict[str, object]:
     """Describe the proxy; times are seconds."""
+    circuit_state = circuit.state if circuit is not None else "off"
+    shared_state = replicas.state if replicas is not None else "off"
+    # What keeps a proxy that is ready from being of full use.
+    degraded = {
+        "circuit-open": circuit_state in {"open", "half_open"},
+        "shared-lost": shared_state == "lost",
+    }
     return {
         "version": __version__,
         "state": state,
@@ -70,38 +55,30 @@ def describe_status(
         "app": config.app.id,
         "upstream": config.upstream.base_url,
         "api_version": config.upstream.api_version,
-        "listeners": [place for listener in parts.listeners for place in listener.addresses],
-        "policy": _policy(parts, config.policy),
-        "circuit": parts.circuit.state if parts.circuit is not None else "off",
-        "shared": parts.replicas.state if parts.replicas is not None else "off",
-        "degraded": list(_degraded(parts)),
-        "audit": parts.auditing.standing() if parts.auditing is not None else None,
-        "key": parts.keys.fingerprint,
-        "keys": parts.keys.states,
-        "clock_skew": round(parts.calls.skew, 3),
-        "in_flight": parts.in_flight.count,
+        "listeners": [place for listener in listeners for place in listener.addresses],
+        "policy": _policy(config.policy, feed=feed),
+        "circuit": circuit_state,
+        "shared": shared_state,
+        "degraded": [name for name, is_so in degraded.items() if is_so],
+        "audit": audit.standing() if audit is not None else None,
+        "key": keys.fingerprint,
+        "keys": keys.states,
+        "clock_skew": round(clock_skew, 3),
+        "in_flight": in_flight,
         "connections": {
-            "callers": sum(listener.connections for listener in parts.listeners),
-            "upstream_idle": parts.pool.idle,
-            "upstream_active": parts.pool.active,
-            "upstream_connecting": parts.pool.connecting,
-            "upstream_waiting": parts.pool.waiting,
+            "callers": sum(listener.connections for listener in listeners),
+            "upstream_idle": pool.idle,
+            "upstream_active": pool.active,
+            "upstream_connecting": pool.connecting,
+            "upstream_waiting": pool.waiting,
         },
-        "mints_under_way": parts.tokens.minting,
-        "blocked": sorted(key.installation or "" for key in parts.tokens.blocked),
-        "tokens": list(_tokens(parts.tokens, now=now)),
+        "mints_under_way": tokens.minting,
+        "blocked": sorted(key.installation or "" for key in tokens.blocked),
+        "tokens": list(_tokens(tokens, now=now)),
     }
 
 
-def _degraded(parts: StatusServices) -> Iterable[str]:
-    """Name what keeps a proxy that is ready from being of full use."""
-    if parts.circuit is not None and parts.circuit.state != "closed":
-        yield "circuit-open"
-    if parts.replicas is not None and parts.replicas.state != "up":
-        yield "shared-lost"
-
-
-def _policy(parts: StatusServices, policy: PolicyConfig) -> dict[str, object]:
+def _policy(policy: PolicyConfig, *, feed: ConsoleFeed | None) -> dict[str, object]:
     """Describe the rules; what each would refuse is counted if there is a console."""
     names = ("name", "action", "operations", "methods", "paths", "installations", "listeners")
     return {
@@ -110,7 +87,7 @@ def _policy(parts: StatusServices, policy: PolicyConfig) -> dict[str, object]:
         "default": policy.default,
         "app_endpoints": policy.app_endpoints,
         "rules": [{name: getattr(rule, name) for name in names} for rule in policy.rules],
-        "would_refuse": dict(parts.feed.would_refuse) if parts.feed is not None else None,
+        "would_refuse": dict(feed.would_refuse) if feed is not None else None,
     }
 
 

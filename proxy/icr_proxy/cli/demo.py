@@ -106,7 +106,7 @@ class Stage:
 
     def log_lines(self) -> list[dict[str, Any]]:
         """What the proxy has logged about requests."""
-        self.app.parts.gathering.flush()
+        self.app.inbound.dispatcher.flush()
         lines = [json.loads(line) for line in self._log.getvalue().splitlines()]
         return [line for line in lines if line["event"] == "request.done"]
 

@@ -134,7 +134,7 @@ async def _dry_run(config: Config) -> tuple[list[str], list[str]]:
 
     app = App(config, stream=io.BytesIO())
     try:
-        return list(app.parts.keys.states), await app.dry_run()
+        return list(app.credentials.keys.states), await app.dry_run()
     finally:
         await app.stop()
 

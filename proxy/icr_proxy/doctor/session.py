@@ -15,7 +15,7 @@ from icr_proxy.credentials.key_ring import KeyRing
 from icr_proxy.credentials.token_exchange import ANSWER_LIMIT
 from icr_proxy.forwarding.listener_rules import build_rules
 from icr_proxy.observability.metrics import Metrics
-from icr_proxy.runtime.build_credentials import build_calls, build_exchange
+from icr_proxy.runtime.build_credentials import build_app_client, build_exchange
 from icr_proxy.runtime.build_outbound import USER_AGENT, app_headers, build_pool
 from icr_proxy.upstream.interface import UpstreamRequest
 
@@ -59,14 +59,16 @@ class AppSession:
     @cached_property
     def calls(self) -> AppClient:
         """What the app itself asks the API with; it begins with the clock as measured by then."""
-        calls = build_calls(self.config, keys=self.keys, upstream=self.pool, clocks=self.clocks)
+        calls = build_app_client(
+            self.config, keys=self.keys, upstream=self.pool, clocks=self.clocks
+        )
         calls.skew = self.skew
         return calls
 
     @cached_property
     def exchange(self) -> TokenExchange:
         """What mints tokens."""
-        return build_exchange(self.config, calls=self.calls, clocks=self.clocks)
+        return build_exchange(self.config, app_client=self.calls, clocks=self.clocks)
 
     async def measure_skew(self) -> float | None:
         """Ask the API for the time, without any credential; `None` if its answer has no date.

@@ -22,7 +22,7 @@ from icr_proxy.net.descriptors import PORT_CONNECTIONS
 from icr_proxy.net.egress_proxy import unused_proxies
 from icr_proxy.runtime.build_inbound import build_admin, build_webhooks
 from icr_proxy.runtime.build_outbound import app_headers
-from icr_proxy.runtime.composition import Parts, build
+from icr_proxy.runtime.composition import build
 from icr_proxy.runtime.file_permissions import exposed_secrets
 
 if TYPE_CHECKING:
@@ -60,7 +60,12 @@ class App:
         """
         self.config = config
         self._environ = environ
-        self.parts: Parts = build(config, stream=stream, clocks=clocks)
+        services = build(config, stream=stream, clocks=clocks)
+        self.observers = services.observers
+        self._log = services.observers.log
+        self.outbound = services.outbound
+        self.credentials = services.credentials
+        self.inbound = services.inbound
         self.state = "starting"
         """One of `starting`, `ready`, `draining`, `stopped`."""
         self._now = clocks.now
@@ -69,7 +74,9 @@ class App:
         self._admin_token = AdminToken(config.admin.token_file)
         self.admin = build_admin(
             config,
-            self.parts,
+            observers=self.observers,
+            tokens=self.credentials.tokens,
+            passed=self.inbound.activation.claim,
             state=lambda: self.state,
             status=self._status,
             token=self._admin_token,
@@ -78,10 +85,14 @@ class App:
             connections=port_connections,
         )
         self.webhooks: Listener | None = build_webhooks(
-            config, self.parts, connections=port_connections
+            config,
+            observers=self.observers,
+            tokens=self.credentials.tokens,
+            passed=self.inbound.activation.claim,
+            connections=port_connections,
         )
         self._revoker = Revoker(
-            upstream=self.parts.pool,
+            upstream=self.outbound.pool,
             headers=app_headers(config),
             timeout=config.tokens.mint_timeout,
             connections=config.upstream.connections,
@@ -89,13 +100,22 @@ class App:
 
     def _status(self) -> dict[str, object]:
         """Describe what is, with what has just happened."""
-        self.parts.gathering.flush()
+        self.inbound.dispatcher.flush()
         return describe_status(
-            self.parts,
             self.config,
             state=self.state,
             started_at=self._started_at,
             now=self._now(),
+            listeners=self.inbound.listeners,
+            in_flight=self.inbound.in_flight.count,
+            pool=self.outbound.pool,
+            circuit=self.outbound.circuit,
+            keys=self.credentials.keys,
+            clock_skew=self.credentials.app_client.skew,
+            tokens=self.credentials.tokens,
+            replicas=self.credentials.replicas,
+            audit=self.observers.audit,
+            feed=self.observers.feed,
         )
 
     @property
@@ -106,14 +126,14 @@ class App:
     def _console_url(self) -> str | None:
         """Where to point a browser, if there is a console that one can reach."""
         place = addresses.host_and_port(self.admin.address)
-        if self.parts.feed is None or place is None:
+        if self.observers.feed is None or place is None:
             return None
         return f"http://{bracketed(EVERYWHERE.get(place[0], place[0]))}:{place[1]}/"
 
     @property
     def address(self) -> str:
         """`host:port` of the first listener, as bound."""
-        return self.parts.listeners[0].address
+        return self.inbound.listeners[0].address
 
     async def start(self) -> None:
         """Open every socket, the admin port first so that probes can watch.
@@ -123,25 +143,25 @@ class App:
             StartError: the directory of the audit trail, or the file for the admin token, cannot be
                 used.
         """
-        auditing = self.parts.auditing
+        audit, listeners = self.observers.audit, self.inbound.listeners
+        tokens, replicas = self.credentials.tokens, self.credentials.replicas
         try:
-            if auditing is not None:
-                await auditing.start(self.config)
+            if audit is not None:
+                await audit.start(self.config)
             self._admin_token.issue()
-            for listener in (*self._sideports, *self.parts.listeners):
+            for listener in (*self._sideports, *listeners):
                 await listener.open()
-            if self.parts.replicas is not None:
-                self.parts.replicas.start(forget=self.parts.tokens.invalidate_locally)
+            if replicas is not None:
+                replicas.start(forget=tokens.invalidate_locally)
         except ProxyError:
             await self.stop()
             raise
-        for listener in self.parts.listeners:
-            self.parts.own_places.add(listener.addresses)
+        for listener in listeners:
+            self.outbound.own_addresses.add(listener.addresses)
         self.state = "ready"
-        parts = self.parts
-        parts.log.info(
+        self._log.info(
             "proxy.ready",
-            listeners=[place for listener in parts.listeners for place in listener.addresses],
+            listeners=[place for listener in listeners for place in listener.addresses],
             admin=self.admin.address,
             console=self._console_url,
             webhooks=self.webhooks.address if self.webhooks is not None else None,
@@ -169,12 +189,12 @@ class App:
 
         self._admin_token.try_to_issue()
         try:
-            if self.parts.auditing is not None:
-                await asyncio.to_thread(self.parts.auditing.inspect)
+            if self.observers.audit is not None:
+                await asyncio.to_thread(self.observers.audit.inspect)
         except DirectoryInUseError as error:
             taken(error)
         with ExitStack() as reserved:
-            for listener in (*self._sideports, *self.parts.listeners):
+            for listener in (*self._sideports, *self.inbound.listeners):
                 if addresses.systemd_name(listener.address) is not None:
                     warnings.append(f"{listener.address} is for systemd to open: not tried")
                     continue
@@ -187,7 +207,7 @@ class App:
 
     def _warn(self) -> None:
         """Tell what serves, but not as it should."""
-        log, config = self.parts.log, self.config
+        config, log = self.config, self._log
         in_the_open = keys_in_the_open(config.listeners, config.callers)
         if in_the_open:
             log.warning("callers.unencrypted", listeners=list(in_the_open))
@@ -205,50 +225,50 @@ class App:
 
     def reload(self, load: Callable[[], Config]) -> None:
         """Take over what can change without a restart; a bad configuration changes nothing."""
-        log = self.parts.log
         try:
             new = load()
             config = effective(self.config, new)
         except ConfigError as error:
-            log.error("config.rejected", problems=list(error.problems))  # noqa: TRY400  # all is said
+            self._log.error("config.rejected", problems=list(error.problems))  # all is said
             return
-        waiting = restart_needed(self.config, new)
+        audit, waiting = self.observers.audit, restart_needed(self.config, new)
         self.config = config
-        self.parts.threshold.level = config.logs.level
-        self.parts.sampling.reads = config.logs.sample_reads
-        for handler, listener in zip(self.parts.handlers, config.listeners, strict=True):
+        self.observers.threshold.level = config.logs.level
+        self.observers.sampling.reads = config.logs.sample_reads
+        for handler, listener in zip(self.inbound.handlers, config.listeners, strict=True):
             handler.rules = build_rules(config, listener)
-        self.parts.calls.headers = self._revoker.headers = app_headers(config)
-        if self.parts.auditing is not None:
-            self.parts.auditing.reloaded(config, waiting=waiting)
-        log.info("config.reloaded", restart_needed_for=list(waiting))
+        self.credentials.app_client.headers = self._revoker.headers = app_headers(config)
+        if audit is not None:
+            audit.reloaded(config, waiting=waiting)
+        self._log.info("config.reloaded", restart_needed_for=list(waiting))
 
     async def drain(self) -> bool:
         """Stop being ready, finish what is in flight, and say whether all of it was finished."""
-        parts, shutdown = self.parts, self.config.shutdown
+        shutdown, feed = self.config.shutdown, self.observers.feed
+        in_flight, listeners = self.inbound.in_flight, self.inbound.listeners
         self.state = "draining"
-        parts.in_flight.closing = True
-        if parts.feed is not None:
-            parts.feed.end("draining")
-        parts.log.info("proxy.draining", in_flight=parts.in_flight.count)
+        in_flight.closing = True
+        if feed is not None:
+            feed.end("draining")
+        self._log.info("proxy.draining", in_flight=in_flight.count)
         await asyncio.sleep(shutdown.min_drain)
-        parts.in_flight.shut = True
-        for listener in parts.listeners:
+        in_flight.shut = True
+        for listener in listeners:
             listener.stop_accepting()
         end = self._drain_end = asyncio.get_running_loop().time() + shutdown.max_drain
         finished = True
         try:
             async with asyncio.timeout_at(end):
-                await parts.in_flight.until_idle()
-                for listener in parts.listeners:
+                await in_flight.until_idle()
+                for listener in listeners:
                     await listener.until_sent()
         except TimeoutError:
-            unsent = sum(listener.unsent for listener in parts.listeners)
-            parts.log.warning("proxy.cut_off", in_flight=parts.in_flight.count or unsent)
+            unsent = sum(listener.unsent for listener in listeners)
+            self._log.warning("proxy.cut_off", in_flight=in_flight.count or unsent)
             finished = False
         with suppress(TimeoutError):  # they have their answers; nothing of them is cut off
             async with asyncio.timeout_at(end):
-                for listener in parts.listeners:
+                for listener in listeners:
                     await listener.until_left()
         if self.config.tokens.revoke_on_exit:
             await self._revoke(end)
@@ -256,13 +276,13 @@ class App:
 
     async def _revoke(self, end: float) -> None:
         """Kill the tokens we made, until the event loop's clock says `end`."""
-        parts = self.parts
-        await parts.tokens.stop()  # so that none is made after we have looked
+        tokens = self.credentials.tokens
+        await tokens.stop()  # so that none is made after we have looked
         result = await self._revoker.revoke(
-            parts.tokens.issued.drain(now=self._now()),
+            tokens.issued.drain(now=self._now()),
             seconds=end - asyncio.get_running_loop().time(),
         )
-        say = parts.log.warning if result.failed or result.left else parts.log.info
+        say = self._log.warning if result.failed or result.left else self._log.info
         say("tokens.revoked", revoked=result.revoked, failed=result.failed, left=result.left)
 
     async def stop(self, *, hurry: bool = False) -> None:
@@ -271,30 +291,31 @@ class App:
         Records of the audit trail are written in any case. Spans get what is left of the longest
         drain, unless there is a hurry.
         """
-        parts, clock = self.parts, asyncio.get_running_loop().time
+        observers, credentials, listeners = self.observers, self.credentials, self.inbound.listeners
+        clock = asyncio.get_running_loop().time
         self.state = "stopped"
-        parts.in_flight.closing = True
-        if parts.feed is not None:
-            parts.feed.end("stopped")
+        self.inbound.in_flight.closing = True
+        if observers.feed is not None:
+            observers.feed.end("stopped")
         self._admin_token.withdraw()
-        await asyncio.gather(*(listener.close() for listener in parts.listeners))
-        parts.gathering.flush()
+        await asyncio.gather(*(listener.close() for listener in listeners))
+        self.inbound.dispatcher.flush()
         with suppress(TimeoutError):  # the process ends soon, and the records are not written yet
             async with asyncio.timeout(SETTLE_SECONDS):
-                await parts.tokens.stop()
-                await parts.directory.stop()
-                if parts.replicas is not None:
-                    await parts.replicas.stop()
-        parts.pool.close()
-        if parts.auditing is not None:
-            await parts.auditing.close()
+                await credentials.tokens.stop()
+                await credentials.directory.stop()
+                if credentials.replicas is not None:
+                    await credentials.replicas.stop()
+        self.outbound.pool.close()
+        if observers.audit is not None:
+            await observers.audit.close()
         await asyncio.gather(*(listener.close() for listener in self._sideports))
-        if parts.spans is not None:  # which blocks while the collector takes what is left
+        if observers.spans is not None:  # which blocks while the collector takes what is left
             until = max(0.0 if hurry else self._drain_end, clock() + SETTLE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
-                    await asyncio.to_thread(parts.spans.close)
-        parts.log.info("proxy.stopped")
+                    await asyncio.to_thread(observers.spans.close)
+        self._log.info("proxy.stopped")
 
     async def __aenter__(self) -> Self:
         await self.start()

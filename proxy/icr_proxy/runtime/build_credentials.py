@@ -7,6 +7,8 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from icr_proxy.credentials.app_client import AppClient
 from icr_proxy.credentials.installations import InstallationDirectory, list_installations
 from icr_proxy.credentials.key_ring import KeyRing
@@ -15,12 +17,11 @@ from icr_proxy.credentials.token_exchange import TokenExchange
 from icr_proxy.errors import StartError
 from icr_proxy.redaction import read_secret
 from icr_proxy.runtime.build_outbound import app_headers
-from icr_proxy.runtime.watchers import KeyReports, TokenReports
+from icr_proxy.runtime.watchers import ClockReports, KeyReports, TokenReports
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from icr_proxy.audit.service import AuditService
     from icr_proxy.clock import Clocks
     from icr_proxy.config.inbound_models import TokensConfig
     from icr_proxy.config.models import Config
@@ -38,23 +39,55 @@ SECRET_LEAST = 32  # characters: of base64 that is 24 bytes, of hexadecimal digi
 WAIT_SHARE = 0.5  # of a caller's patience; the rest is for a mint of its own
 
 
-def build_keys(
-    config: Config, *, observers: Observers, auditing: AuditService | None, clocks: Clocks
-) -> KeyRing:
-    """Make the ring of the app's private keys.
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """What requests are authorized with."""
+
+    keys: KeyRing
+    app_client: AppClient
+    tokens: TokenCache
+    directory: InstallationDirectory
+    replicas: Replicas | None
+    """What shares tokens with others; `None` if nothing does."""
+
+
+def build_credentials(
+    config: Config, *, upstream: Upstream, observers: Observers, clocks: Clocks
+) -> Credentials:
+    """Read the keys and make the cache of tokens; nothing is minted yet.
 
     Raises:
-        KeyUnusableError: there is none that can be used.
+        KeyUnusableError: there is no key that can be used.
+        StartError: an extra is not installed, or another file cannot be used.
     """
+    log, metrics, audit = observers.log, observers.metrics, observers.audit
     watcher = KeyReports(
-        log=observers.log,
-        metrics=observers.metrics,
-        stood=auditing.keys_stand if auditing is not None else lambda _states: None,
+        log=log,
+        metrics=metrics,
+        stood=audit.keys_stand if audit is not None else lambda _states: None,
     )
-    return KeyRing(config.app, now=clocks.clock, watcher=watcher)
+    keys = KeyRing(config.app, now=clocks.clock, watcher=watcher)
+    app_client = build_app_client(
+        config, keys=keys, upstream=upstream, clocks=clocks, skewed=ClockReports(log=log).measured
+    )
+    exchange = build_exchange(config, app_client=app_client, clocks=clocks)
+    replicas = build_replicas(
+        config, mint=exchange.mint, keys=keys, log=log, metrics=metrics, clocks=clocks
+    )
+    directory = build_directory(config, app_client=app_client, log=log, clocks=clocks)
+    tokens = build_tokens(
+        config,
+        mint=exchange.mint,
+        replicas=replicas,
+        directory=directory,
+        observers=observers,
+        clocks=clocks,
+    )
+    return Credentials(
+        keys=keys, app_client=app_client, tokens=tokens, directory=directory, replicas=replicas
+    )
 
 
-def build_calls(
+def build_app_client(
     config: Config,
     *,
     keys: KeyRing,
@@ -73,18 +106,18 @@ def build_calls(
     )
 
 
-def build_exchange(config: Config, *, calls: AppClient, clocks: Clocks) -> TokenExchange:
+def build_exchange(config: Config, *, app_client: AppClient, clocks: Clocks) -> TokenExchange:
     """Make what mints tokens."""
-    return TokenExchange(calls=calls, timeout=config.tokens.mint_timeout, now=clocks.now)
+    return TokenExchange(calls=app_client, timeout=config.tokens.mint_timeout, now=clocks.now)
 
 
 def build_directory(
-    config: Config, *, calls: AppClient, log: Log, clocks: Clocks
+    config: Config, *, app_client: AppClient, log: Log, clocks: Clocks
 ) -> InstallationDirectory:
     """Make the map from organizations to installations; nothing is fetched yet."""
 
     async def fetch() -> dict[str, str | None]:
-        return {each.id: each.organization_id for each in await list_installations(calls)}
+        return {each.id: each.organization_id for each in await list_installations(app_client)}
 
     return InstallationDirectory(
         fetch=fetch,
@@ -98,7 +131,7 @@ def build_directory(
 def build_tokens(
     config: Config,
     *,
-    exchange: TokenExchange,
+    mint: Callable[[TokenKey], Awaitable[AccessToken]],
     replicas: Replicas | None,
     directory: InstallationDirectory,
     observers: Observers,
@@ -107,7 +140,7 @@ def build_tokens(
     """Make the cache of tokens; nothing is minted yet."""
     spans = observers.spans
     return TokenCache(
-        mint=exchange.mint if replicas is None else replicas.sharing.mint,
+        mint=mint if replicas is None else replicas.sharing.mint,
         config=config.tokens,
         now=clocks.now,
         random=clocks.random,

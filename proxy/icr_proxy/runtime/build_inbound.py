@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from icr_proxy.admin.api import AdminActions, AdminApi
 from icr_proxy.admin.auth import AdminAuthorizer
@@ -14,46 +17,107 @@ from icr_proxy.config.inbound_models import ListenerConfig
 from icr_proxy.forwarding import duplicate_guard
 from icr_proxy.forwarding.duplicate_guard import DuplicateGuard
 from icr_proxy.forwarding.duplicate_store import DuplicateStore
+from icr_proxy.forwarding.forwarder import Forwarder
 from icr_proxy.forwarding.handler import Handler
 from icr_proxy.forwarding.listener_rules import build_rules
 from icr_proxy.http1.headers import NAME, LoopDetector
 from icr_proxy.net import addresses
-from icr_proxy.net.sockets import DEFAULT_MODE
+from icr_proxy.net.sockets import DEFAULT_MODE, Activation
 from icr_proxy.observability.log import where
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard
 from icr_proxy.policy.caller_auth import AuthThrottle
 from icr_proxy.redaction import Secret, SecretFile
+from icr_proxy.runtime.build_observers import build_dispatcher
 from icr_proxy.runtime.watchers import ExhaustionReports, FrontReports, TlsReports
 from icr_proxy.server.limits import ConnectionLimit
 from icr_proxy.server.listener import Listener, ListenerOptions
 
 if TYPE_CHECKING:
-    import logging
     import socket
-    from collections.abc import Callable, Mapping, Sequence, Sized
+    from collections.abc import Callable, Mapping, Sequence
 
     from icr_proxy.admin.console_feed import ConsoleFeed
-    from icr_proxy.audit.service import AuditService
     from icr_proxy.clock import Clocks
     from icr_proxy.config.models import Config, WebhooksConfig
     from icr_proxy.credentials.installations import InstallationDirectory
+    from icr_proxy.credentials.token_cache import TokenCache
     from icr_proxy.errors import StartError
-    from icr_proxy.forwarding.forwarder import Forwarder
     from icr_proxy.net.tls import ReloadingSslContext
+    from icr_proxy.observability.dispatch import OutcomeDispatcher
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
     from icr_proxy.observability.outcome import Outcome
+    from icr_proxy.runtime.build_credentials import Credentials
     from icr_proxy.runtime.build_observers import Observers
-    from icr_proxy.runtime.composition import Parts
     from icr_proxy.server.connection import Refuse, Respond
     from icr_proxy.server.limits import InFlight
     from icr_proxy.server.response import Page
+    from icr_proxy.upstream.interface import Upstream
+
+
+class Inbound(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients reach, and where their requests end."""
+
+    in_flight: InFlight
+    dispatcher: OutcomeDispatcher
+    handlers: list[Handler]
+    listeners: list[Listener]
+    activation: Activation
+
+
+def build_inbound(
+    config: Config,
+    *,
+    in_flight: InFlight,
+    upstream: Upstream,
+    credentials: Credentials,
+    observers: Observers,
+    clocks: Clocks,
+) -> Inbound:
+    """Make listeners and all that serves their requests; nothing is opened yet.
+
+    Raises:
+        StartError: a file of a listener's `tls` cannot be used.
+    """
+    metrics = observers.metrics
+    dispatcher = build_dispatcher(observers, config=config, tokens=credentials.tokens)
+    forwarder = Forwarder(
+        tokens=credentials.tokens,
+        upstream=upstream,
+        signature=credentials.app_client.signature,
+        now=clocks.now,
+        clock=clocks.clock,
+        pause=asyncio.sleep,
+        replayed=lambda result: metrics.replays.labels(result).inc(),
+    )
+    handlers = build_handlers(
+        config,
+        forwarder=forwarder,
+        directory=credentials.directory,
+        in_flight=in_flight,
+        observers=observers,
+        read=dispatcher,
+        clocks=clocks,
+    )
+    activation = Activation(os.environ, process_id=os.getpid())
+    listeners = build_listeners(
+        config, handlers, observers=observers, passed=activation.claim, now=clocks.now
+    )
+    return Inbound(
+        in_flight=in_flight,
+        dispatcher=dispatcher,
+        handlers=handlers,
+        listeners=listeners,
+        activation=activation,
+    )
 
 
 def build_admin(
     config: Config,
-    parts: Parts,
     *,
+    observers: Observers,
+    tokens: TokenCache,
+    passed: Callable[[str], list[socket.socket]],
     state: Callable[[], str],
     status: Callable[[], Mapping[str, object]],
     token: Callable[[], Secret | None],
@@ -63,36 +127,38 @@ def build_admin(
 ) -> Listener:
     """Make the admin port, for so many `connections`.
 
-    `state` is one of those of `app.App`, `token` opens the port to other machines, `current` gives
-    the configuration as it is after reloads, `stop` is what is asked for by POST /quit.
+    `passed` gives the sockets that systemd opened for an address, `state` is one of those of
+    `app.App`, `token` opens the port to other machines, `current` gives the configuration as it is
+    after reloads, `stop` is what is asked for by POST /quit.
     """
-    bind = config.admin.bind
-    parts.metrics.blocked.set_function(lambda: len(parts.tokens.blocked))
+    bind, log, audit = config.admin.bind, observers.log, observers.audit
+    observers.metrics.blocked.set_function(lambda: len(tokens.blocked))
     admin = AdminApi(
         started=lambda: state() != "starting",
         ready=lambda: state() == "ready",
-        metrics=parts.metrics.render,
+        metrics=observers.metrics.render,
         status=status,
         control=AdminActions(
-            tokens=parts.tokens,
+            tokens=tokens,
             stop=stop,
-            log=parts.log,
-            on_action=parts.auditing.thrown if parts.auditing is not None else unheard,
+            log=log,
+            on_action=audit.thrown if audit is not None else unheard,
         ),
         gate=AdminAuthorizer(bind, token=token),
-        console=build_console(parts.feed, status=status, current=current),
+        console=build_console(observers.feed, status=status, current=current),
         # No further name than the bound one: here, nobody poses as the API.
         hosts=HostGuard(
             ListenerConfig(bind=bind, exposed=addresses.is_reachable(bind)),
             base_url="http://localhost",
         ),
         origins=OriginGuard(()),
-        crashed=lambda error, path: parts.log.error("admin.crashed", path=path, **where(error)),
+        crashed=lambda error, path: log.error("admin.crashed", path=path, **where(error)),
     )
     return _listener(
         bind,
         config,
-        parts,
+        observers=observers,
+        passed=passed,
         respond=admin,
         refuse=admin.respond_error,
         exposed=True,
@@ -127,7 +193,14 @@ def build_console(
     return Console(feed=feed, facts=facts, explain=explain)
 
 
-def build_webhooks(config: Config, parts: Parts, *, connections: int) -> Listener | None:
+def build_webhooks(
+    config: Config,
+    *,
+    observers: Observers,
+    tokens: TokenCache,
+    passed: Callable[[str], list[socket.socket]],
+    connections: int,
+) -> Listener | None:
     """Make the port for webhooks, if there is to be one, for so many `connections`.
 
     Raises:
@@ -136,18 +209,20 @@ def build_webhooks(config: Config, parts: Parts, *, connections: int) -> Listene
     bind = config.webhooks.bind
     if bind is None:
         return None
-    count = {result: parts.metrics.webhooks.labels(result) for result in RESULTS}
+    log, metrics = observers.log, observers.metrics
+    count = {result: metrics.webhooks.labels(result) for result in RESULTS}
     deliveries = WebhookReceiver(
         path=config.webhooks.path,
-        secret=read_webhook_secret(config.webhooks, log=parts.log),
-        drop=parts.tokens.invalidate,
+        secret=read_webhook_secret(config.webhooks, log=log),
+        drop=tokens.invalidate,
         count=lambda result: count[result].inc(),
-        log=parts.log,
+        log=log,
     )
     return _listener(
         bind,
         config,
-        parts,
+        observers=observers,
+        passed=passed,
         respond=deliveries,
         refuse=deliveries.respond_error,
         exposed=config.webhooks.exposed,
@@ -170,8 +245,9 @@ def read_webhook_secret(config: WebhooksConfig, *, log: Log) -> Callable[[], Sec
 def _listener(
     bind: str,
     config: Config,
-    parts: Parts,
     *,
+    observers: Observers,
+    passed: Callable[[str], list[socket.socket]],
     respond: Respond,
     refuse: Refuse,
     exposed: bool,
@@ -183,11 +259,11 @@ def _listener(
         refuse=refuse,
         limits=config.limits,
         tag=config.headers.installation,
-        logger=parts.logger,
+        logger=observers.logger,
         door=ListenerOptions(
             may_be_reached=exposed,
-            passed=parts.activation.claim,
-            exhausted=ExhaustionReports(log=parts.log),
+            passed=passed,
+            exhausted=ExhaustionReports(log=observers.log),
         ),
         places=ConnectionLimit(connections),
         evicts=True,
@@ -198,9 +274,7 @@ def build_listeners(
     config: Config,
     handlers: Sequence[Handler],
     *,
-    log: Log,
-    logger: logging.Logger,
-    metrics: Metrics,
+    observers: Observers,
     passed: Callable[[str], list[socket.socket]],
     now: Callable[[], float],
 ) -> list[Listener]:
@@ -209,6 +283,7 @@ def build_listeners(
     Raises:
         StartError: a file of one's `tls` cannot be used.
     """
+    log, metrics = observers.log, observers.metrics
     arrivals = {result: metrics.arrivals.labels(result) for result in ("accepted", "refused")}
     places = ConnectionLimit(
         config.limits.connections, arrived=lambda result: arrivals[result].inc()
@@ -226,7 +301,7 @@ def build_listeners(
                 refuse=handler.respond_error,
                 limits=config.limits,
                 tag=config.headers.installation,
-                logger=logger,
+                logger=observers.logger,
                 door=ListenerOptions(
                     mode=int(listener.mode, 8) if listener.mode is not None else DEFAULT_MODE,
                     owner=listener.owner,
@@ -269,13 +344,11 @@ def build_handlers(
     in_flight: InFlight,
     observers: Observers,
     read: Callable[[Outcome], None],
-    auditing: AuditService | None,
-    watchers: Sized,
     clocks: Clocks,
 ) -> list[Handler]:
     """Make one handler for each listener; what protects all of them together is shared."""
-    log, metrics = observers.log, observers.metrics
-    doorkeeper = AuthThrottle(
+    log, metrics, audit = observers.log, observers.metrics, observers.audit
+    throttle = AuthThrottle(
         log=log,
         count=lambda reason: metrics.caller_failures.labels(reason).inc(),
         now=clocks.clock,
@@ -292,15 +365,15 @@ def build_handlers(
             find=directory.lookup,
             in_flight=in_flight,
             hops=hops,
-            turn_away=doorkeeper.reject,
+            turn_away=throttle.reject,
             read=read,
-            trail=auditing.trail if auditing is not None else None,
+            trail=audit.trail if audit is not None else None,
             crashed=lambda error, request_id: log.error(
                 "request.crashed", request_id=request_id, **where(error)
             ),
             now=clocks.now,
             clock=clocks.clock,
-            watchers=watchers,
+            watchers=observers.feed.watchers if observers.feed is not None else (),
         )
         for listener in config.listeners
     ]

@@ -43,13 +43,18 @@ class Observers(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     metrics: Metrics
     spans: Spans | None
+    feed: ConsoleFeed | None
+    """What consoles see; `None` without one."""
+    audit: AuditService | None
 
 
-def build_observers(config: Config, *, stream: ByteStream, clocks: Clocks) -> Observers:
-    """Make log, metrics and, if they are to be sent, spans.
+def build_observers(
+    config: Config, *, in_flight: InFlight, stream: ByteStream, clocks: Clocks
+) -> Observers:
+    """Make log and metrics and, as configured, spans, console feed and audit trail.
 
     Raises:
-        StartError: an extra is not installed.
+        StartError: an extra is not installed, or the key of the audit trail cannot be used.
     """
     threshold = Threshold(config.logs.level)
     lines = LineBuffer(stream)
@@ -60,6 +65,8 @@ def build_observers(config: Config, *, stream: ByteStream, clocks: Clocks) -> Ob
         "Log lines that were not written, because nobody read them or writing failed.",
         count=lambda: lines.dropped,
     )
+    metrics.in_flight.set_function(lambda: in_flight.count)
+    feed = build_feed(config, in_flight=in_flight, clocks=clocks)
     return Observers(
         log=log,
         lines=lines,
@@ -68,11 +75,13 @@ def build_observers(config: Config, *, stream: ByteStream, clocks: Clocks) -> Ob
         sampling=Sampling(config.logs.sample_reads),
         metrics=metrics,
         spans=build_spans(config.tracing, log=log, clocks=clocks),
+        feed=feed,
+        audit=build_auditing(config, log=log, metrics=metrics, feed=feed, clocks=clocks),
     )
 
 
-def gathering_for(
-    observers: Observers, *, config: Config, tokens: TokenCache, feed: ConsoleFeed | None
+def build_dispatcher(
+    observers: Observers, *, config: Config, tokens: TokenCache
 ) -> OutcomeDispatcher:
     """Make what hands outcomes to everything that reads them, in the order in which it does."""
     by_installation = InstallationMetrics(
@@ -84,7 +93,7 @@ def gathering_for(
             if key.installation is not None
         ),
     )
-    lines = observers.lines
+    lines, feed = observers.lines, observers.feed
     readers: list[OutcomeReader] = [
         RequestLog(observers.log, sampling=observers.sampling),
         observers.metrics,
@@ -92,15 +101,15 @@ def gathering_for(
         *([Each(observers.spans)] if observers.spans is not None else ()),
         *([feed] if feed is not None else ()),
     ]
-    gathering = OutcomeDispatcher(
+    dispatcher = OutcomeDispatcher(
         readers,
         handed_on=lines.flush,
         failed=lambda error: observers.logger.error("an outcome was not read", exc_info=error),
     )
-    lines.before_flush = observers.metrics.before_scrape = gathering.flush
+    lines.before_flush = observers.metrics.before_scrape = dispatcher.flush
     if feed is not None:
-        feed.first = gathering.flush
-    return gathering
+        feed.first = dispatcher.flush
+    return dispatcher
 
 
 def build_spans(config: TracingConfig, *, log: Log, clocks: Clocks) -> Spans | None:
@@ -128,9 +137,16 @@ def build_feed(config: Config, *, in_flight: InFlight, clocks: Clocks) -> Consol
 
 
 def add_states(
-    metrics: Metrics, *, tokens: TokenCache, pool: Pool, calls: AppClient, clocks: Clocks
+    metrics: Metrics,
+    *,
+    config: Config,
+    tokens: TokenCache,
+    pool: Pool,
+    app_client: AppClient,
+    in_flight_most: Callable[[], int],
+    clocks: Clocks,
 ) -> None:
-    """Add what is counted when somebody asks."""
+    """Add what is read at each scrape; `in_flight_most` is a limit that a reload can change."""
     metrics.states(
         "tokens",
         "Tokens in the cache.",
@@ -151,7 +167,16 @@ def add_states(
         },
     )
     metrics.waiting.set_function(lambda: pool.waiting)
-    metrics.clock_skew.set_function(lambda: calls.skew)
+    metrics.clock_skew.set_function(lambda: app_client.skew)
+    metrics.states(
+        "limit",
+        "What is configured, to compare with.",
+        label="of",
+        count=lambda: {
+            "in_flight": in_flight_most(),
+            "upstream_connections": config.upstream.connections,
+        },
+    )
 
 
 def library_logger(log: Log) -> logging.Logger:
@@ -159,19 +184,6 @@ def library_logger(log: Log) -> logging.Logger:
     logger = logging.Logger("library")  # noqa: LOG001  # not in the global tree: tests have several
     logger.addHandler(StdlibLogHandler(log))
     return logger
-
-
-def add_limits(metrics: Metrics, *, config: Config, in_flight: Callable[[], int]) -> None:
-    """Add what is configured, to compare with; `in_flight` may change while running."""
-    metrics.states(
-        "limit",
-        "What is configured, to compare with.",
-        label="of",
-        count=lambda: {
-            "in_flight": in_flight(),
-            "upstream_connections": config.upstream.connections,
-        },
-    )
 
 
 def build_auditing(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from icr_proxy import __version__
 from icr_proxy.forwarding.listener_rules import upstream_host
 from icr_proxy.http1.headers import VERSION
-from icr_proxy.runtime.watchers import CircuitReports, PoolReports
-from icr_proxy.upstream.circuit_breaker import STATES, CircuitBreaker
-from icr_proxy.upstream.dialer import parse_address
+from icr_proxy.runtime.watchers import CircuitReports, PoolReports, TrustReports
+from icr_proxy.upstream.circuit_breaker import STATES, CircuitBreaker, GuardedUpstream
+from icr_proxy.upstream.dialer import OwnAddresses, parse_address
 from icr_proxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -19,10 +21,48 @@ if TYPE_CHECKING:
     from icr_proxy.config.models import Config
     from icr_proxy.observability.log import Log
     from icr_proxy.observability.metrics import Metrics
+    from icr_proxy.runtime.build_observers import Observers
+    from icr_proxy.upstream.interface import Upstream
     from icr_proxy.upstream.trust_store import TrustWatcher
 
 # What a mint says of us; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()
+
+
+class Outbound(msgspec.Struct, frozen=True, kw_only=True):
+    """The way to the API."""
+
+    pool: Pool
+    circuit: CircuitBreaker | None
+    upstream: Upstream
+    """The pool, behind the circuit breaker if there is one."""
+    own_addresses: OwnAddresses
+
+
+def build_outbound(config: Config, *, observers: Observers, clocks: Clocks) -> Outbound:
+    """Make what leads to the API; nothing is opened yet.
+
+    Raises:
+        StartError: `upstream.ca_file` cannot be used.
+    """
+    log, metrics = observers.log, observers.metrics
+    own_addresses = OwnAddresses()
+    pool = build_pool(
+        config,
+        metrics=metrics,
+        clocks=clocks,
+        is_own=own_addresses.includes,
+        trust_watcher=TrustReports(log=log, metrics=metrics),
+    )
+    circuit = build_circuit(config, log=log, metrics=metrics, clocks=clocks)
+    return Outbound(
+        pool=pool,
+        circuit=circuit,
+        upstream=pool
+        if circuit is None
+        else GuardedUpstream(pool, circuit=circuit, now=clocks.clock),
+        own_addresses=own_addresses,
+    )
 
 
 def build_pool(

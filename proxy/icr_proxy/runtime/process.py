@@ -163,8 +163,8 @@ class _Program:
         """
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            app.parts.pool.refresh_trust()
-            app.parts.keys.refresh()
+            app.outbound.pool.refresh_trust()
+            app.credentials.keys.refresh()
             now = _look(self._file)
             if now != self._seen:
                 self._seen = now
@@ -175,7 +175,7 @@ def _tell_clamped(app: App, wanted: Config, shares: DescriptorShares, *, open_fi
     """Warn of limits of connections that this process has too few descriptors for."""
     callers, upstream = wanted.limits.connections, wanted.upstream.connections
     if (shares.callers, shares.upstream) != (callers, upstream):
-        app.parts.log.warning(
+        app.observers.log.warning(
             "limits.clamped",
             open_files=open_files,
             connections=shares.callers,

@@ -188,7 +188,7 @@ async def test_a_request_is_told_with_the_numbers_of_its_audit_records(tmp_path:
 async def test_a_number_that_comes_late_is_filled_in(tmp_path: Path) -> None:
     async with stage(trail=tmp_path) as console:
         await console.see("#live", "live")
-        feed = console.proxy.app.parts.feed
+        feed = console.proxy.app.observers.feed
         assert feed is not None
         seen = outcome(started_at=console.emulator.world.now())
         feed.read_all([seen])
@@ -443,7 +443,7 @@ async def test_a_thousand_requests_a_second_are_all_counted_and_none_is_missed(
     console: Stage,
 ) -> None:
     """The page takes every frame, uses the same few elements, and says what it does not list."""
-    feed = console.proxy.app.parts.feed
+    feed = console.proxy.app.observers.feed
     assert feed is not None
     await console.use()
     await console.see(".request", "/projects")

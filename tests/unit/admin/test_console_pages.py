@@ -109,7 +109,7 @@ async def test_a_console_can_be_turned_off() -> None:
     assert page.body.startswith(b"/healthz")
     assert b"console" not in page.body
     assert found == [404, 404, 404]
-    assert proxy.app.parts.feed is None
+    assert proxy.app.observers.feed is None
     assert proxy.log("proxy.ready")[0]["console"] is None
 
 

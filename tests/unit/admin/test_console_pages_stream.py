@@ -139,7 +139,7 @@ async def test_a_console_that_is_open_hears_of_records_that_came_later(
     proxy: RunningProxy, emulator: Emulator
 ) -> None:
     """The trail of this proxy is played by the test, so that it can be slow."""
-    feed = proxy.app.parts.feed
+    feed = proxy.app.observers.feed
     assert feed is not None
     feed.landed(WriteResult(entries=[outcome()], last=1, head=ChainHead(), segment=None))
     async with opened(proxy) as console:
@@ -179,7 +179,7 @@ async def test_header_edits_cost_nothing_while_nobody_looks(
 
 async def test_a_slow_reader_is_told_how_much_it_missed(proxy: RunningProxy) -> None:
     """It stops reading; what does not fit into sockets and ring is lost, for it alone."""
-    feed = proxy.app.parts.feed
+    feed = proxy.app.observers.feed
     assert feed is not None
     async with opened(proxy, buffer=4096) as slow, opened(proxy) as quick:
         await quick.until("snapshot")
@@ -200,7 +200,7 @@ async def test_a_slow_reader_is_told_how_much_it_missed(proxy: RunningProxy) -> 
 
 
 async def test_a_console_that_has_gone_is_forgotten(proxy: RunningProxy) -> None:
-    feed = proxy.app.parts.feed
+    feed = proxy.app.observers.feed
     assert feed is not None
     async with opened(proxy):
         assert feed.watchers
@@ -255,8 +255,8 @@ async def test_head_opens_nothing(proxy: RunningProxy) -> None:
 
     assert answer.status == 200
     assert answer.values(b"Content-Type") == [b"text/event-stream"]
-    assert proxy.app.parts.feed is not None
-    assert not proxy.app.parts.feed.watchers
+    assert proxy.app.observers.feed is not None
+    assert not proxy.app.observers.feed.watchers
 
 
 async def test_http_1_0_gets_its_events_until_the_connection_ends(proxy: RunningProxy) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from icr_proxy import __version__
-from icr_proxy.admin.status import TOKENS_SHOWN, describe_status
+from icr_proxy.admin.status import TOKENS_SHOWN
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.config.inbound_models import PolicyConfig, RuleConfig
 from icr_proxy.config.models import AuditConfig, CircuitConfig
@@ -20,12 +20,10 @@ from tests.support.audit_fixture import records_in
 
 def status_of(proxy: RunningProxy, *, after: float = 0.0) -> dict[str, Any]:
     """Describe the proxy as the admin port does, so many seconds from now."""
-    proxy.app.parts.gathering.flush()
-    now = proxy.app.parts.exchange._now() + after
-    described = describe_status(
-        proxy.app.parts, proxy.app.config, state="ready", started_at=now - 12.3456, now=now
-    )
-    parsed: dict[str, Any] = json.loads(msgspec.json.encode(described))
+    app = proxy.app
+    now = app.credentials.tokens._now() + after
+    app._now, app._started_at = (lambda: now), now - 12.3456
+    parsed: dict[str, Any] = json.loads(msgspec.json.encode(app._status()))
     return parsed
 
 
@@ -50,8 +48,8 @@ async def test_a_new_proxy_describes_itself(proxy: RunningProxy, emulator: Emula
         "api_version": "2023-06-16",
         "listeners": [proxy.app.address],
         "audit": None,
-        "key": proxy.app.parts.keys.fingerprint,
-        "keys": {proxy.app.parts.keys.fingerprint: "active"},
+        "key": proxy.app.credentials.keys.fingerprint,
+        "keys": {proxy.app.credentials.keys.fingerprint: "active"},
         "circuit": "closed",
         "degraded": [],
         "in_flight": 0,
@@ -129,7 +127,7 @@ async def test_connections_are_counted(proxy: RunningProxy, emulator: Emulator) 
 
 
 async def test_an_open_circuit_is_told_as_degraded(proxy: RunningProxy) -> None:
-    circuit = proxy.app.parts.circuit
+    circuit = proxy.app.outbound.circuit
     assert circuit is not None
     for _ in range(proxy.app.config.upstream.circuit.failures):
         circuit.failed(circuit.allow_request(now=0, is_light=True), now=0)
@@ -149,7 +147,7 @@ async def test_a_circuit_that_is_off_is_told_as_such(emulator: Emulator) -> None
 
 async def test_the_blocked_are_listed(proxy: RunningProxy) -> None:
     for identity in ("in-2", "in-1"):
-        proxy.app.parts.tokens.block(TokenKey(identity))
+        proxy.app.credentials.tokens.block(TokenKey(identity))
 
     assert status_of(proxy)["blocked"] == ["in-1", "in-2"]
     assert proxy.metric("blocked_installations") == 2
@@ -169,7 +167,7 @@ async def test_the_policy_is_told_with_what_it_would_refuse(emulator: Emulator) 
 
 
 async def test_the_page_has_a_bound(proxy: RunningProxy) -> None:
-    tokens = proxy.app.parts.tokens
+    tokens = proxy.app.credentials.tokens
     for number in range(TOKENS_SHOWN + 5):
         tokens._keep(TokenKey(f"in-{number}"), token())
 

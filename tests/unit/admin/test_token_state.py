@@ -50,7 +50,7 @@ async def test_a_token_that_is_not_there_is_said(proxy: RunningProxy) -> None:
 
 
 async def test_a_blocked_installation_is_said(proxy: RunningProxy) -> None:
-    proxy.app.parts.tokens.block(TokenKey("i"))
+    proxy.app.credentials.tokens.block(TokenKey("i"))
 
     found = await ask(proxy, "i")
 

@@ -684,7 +684,7 @@ async def test_all_listeners_share_one_memory() -> None:
             listeners=listeners,
         )
         async with running(config) as proxy:
-            ports = [int(each.address.rpartition(":")[2]) for each in proxy.app.parts.listeners]
+            ports = [int(each.address.rpartition(":")[2]) for each in proxy.app.inbound.listeners]
             answers = [await call(port, post()) for port in ports]
 
     assert [answer.status for answer in answers] == [502, 409]

@@ -82,7 +82,7 @@ async def a_reset_that_is_about_a_later_answer() -> None:
     async with stage() as scene:
         caller = await answered(scene, post(), request_head())
         caller.close()
-        await until(lambda: scene.proxy.app.parts.listeners[0].connections == 0)
+        await until(lambda: scene.proxy.app.inbound.listeners[0].connections == 0)
         second = await scene.write()
 
         assert second.status == 200
@@ -96,7 +96,7 @@ async def a_reset_after_the_same_was_done_again() -> None:
         writer.write(post())
         second = await read_answer(reader)
         caller.close()
-        await until(lambda: scene.proxy.app.parts.listeners[0].connections == 1)
+        await until(lambda: scene.proxy.app.inbound.listeners[0].connections == 1)
         third = await call(scene.proxy.port, post())
         writer.close()
 
@@ -124,7 +124,7 @@ def test_only_an_answer_left_unread_reopens_the_question(
 async def test_no_more_is_remembered_than_there_are_connections() -> None:
     async with stage() as scene:
         reader, writer = await asyncio.open_connection("127.0.0.1", scene.proxy.port)
-        receipts = scene.proxy.app.parts.handlers[0].guard.receipts
+        receipts = scene.proxy.app.inbound.handlers[0].guard.receipts
         for number in range(20):
             writer.write(post(b"%d" % number))
             await read_answer(reader)

@@ -302,7 +302,7 @@ async def test_a_403_that_breaks_off_while_it_is_judged_is_a_bad_gateway() -> No
         answer = await call(proxy.port, request_head("POST"))
 
         assert answer.problem["code"] == "upstream-broken"
-        assert proxy.app.parts.pool.active == 0
+        assert proxy.app.outbound.pool.active == 0
         assert len(api.heads) == 1
 
 
@@ -430,7 +430,7 @@ async def test_a_read_with_a_body_is_retried_if_the_body_is_still_there(
 async def test_a_read_on_a_new_connection_is_not_retried() -> None:
     async with racing("answer", "reset") as (proxy, api):
         await call(proxy.port, request_head(extra="Connection: close\r\n"))
-        for connection in list(proxy.app.parts.pool._idle):
+        for connection in list(proxy.app.outbound.pool._idle):
             connection.abort("left")
         answer = await call(proxy.port, request_head())
 
@@ -442,7 +442,7 @@ async def test_a_failed_connect_is_tried_once_more_and_then_told() -> None:
     """Nothing was sent, so this holds for writes as well."""
     async with racing() as (proxy, api):
         await call(proxy.port, request_head())
-        pool = proxy.app.parts.pool
+        pool = proxy.app.outbound.pool
         pool._address = parse_address("http://127.0.0.1:9", ca_file=None)
         pool.close()
 
@@ -494,8 +494,8 @@ async def test_whatever_fails_a_retirement_is_sent_at_most_once(seed: int) -> No
             for start in range(0, 160, 8):
                 numbers = range(start, start + 8)
                 await asyncio.gather(*(_retire(proxy.port, chance, n) for n in numbers))
-            pool = proxy.app.parts.pool
-            await proxy.app.parts.in_flight.until_idle()
+            pool = proxy.app.outbound.pool
+            await proxy.app.inbound.in_flight.until_idle()
 
             assert pool.active == 0
             assert pool.free == 8
@@ -589,7 +589,7 @@ class Queue:
     async def waiting(self, request: bytes) -> asyncio.Task[RawAnswer]:
         """Send a request, and see that it waits for the connection."""
         task = asyncio.ensure_future(call(self.proxy.port, request))
-        while not self.proxy.app.parts.pool.waiting:  # noqa: ASYNC110  # no event tells
+        while not self.proxy.app.outbound.pool.waiting:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(0.001)
         return task
 
@@ -643,7 +643,7 @@ WAITING = [
 async def test_a_block_stops_what_waits_for_a_connection(request_: bytes) -> None:
     async with queue() as on:
         task = await on.waiting(request_)
-        on.proxy.app.parts.tokens.block(ONE)
+        on.proxy.app.credentials.tokens.block(ONE)
         on.gate.set()
         answer = await task
 
@@ -656,7 +656,7 @@ async def test_a_block_stops_what_waits_for_a_connection(request_: bytes) -> Non
 async def test_a_block_of_another_stops_nobody(request_: bytes) -> None:
     async with queue() as on:
         task = await on.waiting(request_)
-        on.proxy.app.parts.tokens.block(TokenKey("inst-3"))
+        on.proxy.app.credentials.tokens.block(TokenKey("inst-3"))
         on.gate.set()
 
         assert (await task).body == b"done"
@@ -669,7 +669,7 @@ async def test_what_waits_goes_out_with_another_token_if_its_own_is_dropped(
 ) -> None:
     async with queue() as on:
         task = await on.waiting(request_)
-        on.proxy.app.parts.tokens.invalidate(ONE)
+        on.proxy.app.credentials.tokens.invalidate(ONE)
         on.gate.set()
 
         assert (await task).body == b"done"
@@ -680,7 +680,7 @@ async def test_what_waits_goes_out_with_another_token_if_its_own_is_dropped(
 async def test_what_waits_with_an_older_token_than_the_one_dropped_gets_another() -> None:
     async with queue() as on:
         task = await on.waiting(request_head())
-        tokens = on.proxy.app.parts.tokens
+        tokens = on.proxy.app.credentials.tokens
         tokens._keep(ONE, (await tokens.get(ONE)).token)
         tokens.invalidate(ONE)
         on.gate.set()
@@ -702,9 +702,9 @@ async def test_what_waits_until_its_token_is_dead_gets_another() -> None:
 async def test_what_is_dropped_and_then_refused_while_a_request_waits_is_told() -> None:
     async with queue() as on:
         task = await on.waiting(request_head())
-        on.proxy.app.parts.tokens.invalidate(ONE)
-        on.proxy.app.parts.tokens.block(ONE)
-        on.proxy.app.parts.tokens.unblock(ONE)
+        on.proxy.app.credentials.tokens.invalidate(ONE)
+        on.proxy.app.credentials.tokens.block(ONE)
+        on.proxy.app.credentials.tokens.unblock(ONE)
         on.gate.set()
 
         assert (await task).body == b"done"
@@ -721,7 +721,7 @@ async def test_a_block_before_a_retry_stops_it() -> None:
         if len(seen) == 1:
             await visit.say(ok(b"done"))
         else:
-            proxies[0].app.parts.tokens.block(ONE)
+            proxies[0].app.credentials.tokens.block(ONE)
             visit.reset()
 
     async with scripted_upstream(script) as api, running(config_for(api.url)) as proxy:
@@ -742,7 +742,7 @@ async def test_a_block_during_the_pause_for_a_young_token_stops_what_waits(
     proxies: list[RunningProxy] = []
 
     def refuse(_token: int) -> bytes:
-        proxies[0].app.parts.tokens.block(ONE)
+        proxies[0].app.credentials.tokens.block(ONE)
         return json_403(INVALID)
 
     async with stage(refuse) as on:
@@ -757,7 +757,9 @@ async def test_tokens_that_live_no_time_are_not_minted_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with stage(lambda _token: ok(b"done")) as on:
-        monkeypatch.setattr(on.proxy.app.parts.tokens, "may_be_sent", lambda _key, _cached: False)
+        monkeypatch.setattr(
+            on.proxy.app.credentials.tokens, "may_be_sent", lambda _key, _cached: False
+        )
 
         answer = await on.call()
 
@@ -781,9 +783,9 @@ async def test_what_comes_while_a_write_is_announced_to_the_trail_counts(
 
         async def announce(journal: Journal) -> None:
             announced.append(journal.request_id)
-            getattr(on.proxy.app.parts.tokens, order)(ONE)
+            getattr(on.proxy.app.credentials.tokens, order)(ONE)
 
-        on.proxy.app.parts.handlers[0]._announce = announce
+        on.proxy.app.inbound.handlers[0]._announce = announce
         answer = await call(on.proxy.port, request_head("DELETE", "/v1/retire"))
 
         assert answer.values(b"X-ICR-Proxy-Error") == code

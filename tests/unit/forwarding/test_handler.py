@@ -183,7 +183,7 @@ async def test_an_unexpected_error_is_a_bland_500_and_its_text_stays_inside(
         raise RuntimeError("crs_secret")
 
     async with stage(plainly) as (proxy, _):
-        monkeypatch.setattr(proxy.app.parts.handlers[0].rules.router, "choose_key", crash)
+        monkeypatch.setattr(proxy.app.inbound.handlers[0].rules.router, "choose_key", crash)
         answer = await call(proxy.port, request_head())
 
         assert answer.status == 500
@@ -192,7 +192,7 @@ async def test_an_unexpected_error_is_a_bland_500_and_its_text_stays_inside(
         [line] = proxy.log("request.crashed")
         assert line["error"] == "RuntimeError"
         assert line["request_id"] == answer.problem["requestId"]
-        assert proxy.app.parts.in_flight.count == 0  # its place is given back
+        assert proxy.app.inbound.in_flight.count == 0  # its place is given back
 
 
 # -- how much at a time ---------------------------------------------------------------------------
@@ -254,7 +254,7 @@ async def test_a_request_that_takes_longer_than_the_total_is_a_timeout() -> None
 
         assert answer.status == 504
         assert answer.problem["code"] == "upstream-timeout"
-        assert proxy.app.parts.pool.active == 0
+        assert proxy.app.outbound.pool.active == 0
 
 
 async def test_a_download_that_takes_longer_than_the_total_breaks_off() -> None:
@@ -306,8 +306,8 @@ def test_a_caller_that_leaves_ends_the_request_to_the_api(
 
             [line] = proxy.log("request.done")
             assert (line["status"], line["code"]) == (499, "caller-gone")
-            assert proxy.app.parts.pool.active <= (phase == "minting")
-            assert proxy.app.parts.in_flight.count == 0
+            assert proxy.app.outbound.pool.active <= (phase == "minting")
+            assert proxy.app.inbound.in_flight.count == 0
             assert len(api.heads) == (phase != "minting")
 
     run(scene())
@@ -320,7 +320,7 @@ async def leave(proxy: RunningProxy, *, phase: str, how: str, reached: asyncio.E
     length = "Content-Length: 1000\r\n" if uploading else ""
     writer.write(request_head("POST", extra=length) + (b"half" if uploading else b""))
     if phase == "minting":
-        while not proxy.app.parts.tokens.minting:  # noqa: ASYNC110  # it tells nobody
+        while not proxy.app.credentials.tokens.minting:  # noqa: ASYNC110  # it tells nobody
             await asyncio.sleep(0)
     await reached.wait()
     if phase == "downloading":
@@ -336,7 +336,7 @@ async def test_a_mint_outlives_the_caller_that_asked_for_it() -> None:
     async with stage(plainly) as (proxy, api):
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request_head())
-        while not proxy.app.parts.tokens.minting:  # noqa: ASYNC110  # it tells nobody
+        while not proxy.app.credentials.tokens.minting:  # noqa: ASYNC110  # it tells nobody
             await asyncio.sleep(0)
         writer.close()
         answer = await call(proxy.port, request_head())
@@ -422,7 +422,7 @@ async def test_a_body_that_breaks_off_is_logged_as_such() -> None:
     async with stage(script) as (proxy, _):
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await call(proxy.port, request_head())
-        await proxy.app.parts.in_flight.until_idle()
+        await proxy.app.inbound.in_flight.until_idle()
 
         [line] = proxy.log("request.done")
         assert (line["status"], line["origin"]) == (200, "upstream")

@@ -150,10 +150,10 @@ async def test_who_looks_does_not_meet_what_a_reader_met_with() -> None:
         await visit.say(ok())
 
     async with scripted_upstream(script) as api, running(config_for(api.url)) as proxy:
-        gathering = proxy.app.parts.gathering
+        gathering = proxy.app.inbound.dispatcher
         gathering.readers = [Each(fail), *gathering.readers]
         await call(proxy.port, request_head())
-        proxy.app.parts.metrics.render()
+        proxy.app.observers.metrics.render()
         counted = proxy.metric("bytes_total", direction="out")
 
     (told,) = proxy.log("library.error")

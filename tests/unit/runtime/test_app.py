@@ -138,7 +138,7 @@ async def test_several_listeners_are_served_by_one_process(emulator: Emulator) -
     config = replace(config, listeners=(config.listeners[0], own))
 
     async with running(config) as proxy:
-        plain, default = proxy.app.parts.listeners
+        plain, default = proxy.app.inbound.listeners
         request = request_head(target="/_emulator/echo/x", tag=None)
         refused = await call(int(plain.address.rpartition(":")[2]), request)
         served = await call(int(default.address.rpartition(":")[2]), request)
@@ -155,7 +155,7 @@ async def test_a_drain_refuses_what_comes_anew_and_finishes_the_rest(emulator: E
     slow = request_head(target="/_emulator/slow?seconds=0.3", tag=first(emulator))
     async with running(config) as proxy:
         under_way = asyncio.ensure_future(call(proxy.port, slow))
-        while proxy.app.parts.in_flight.count == 0:  # noqa: ASYNC110  # the proxy tells nobody
+        while proxy.app.inbound.in_flight.count == 0:  # noqa: ASYNC110  # the proxy tells nobody
             await asyncio.sleep(0.01)
 
         finished = await proxy.app.drain()
@@ -185,9 +185,9 @@ async def callers_who_do_not_read(
         await reader.readuntil(b"\r\n\r\n")
         readers.append(reader)
         async with asyncio.timeout(5):
-            while proxy.app.parts.in_flight.count:  # noqa: ASYNC110  # the proxy tells nobody
+            while proxy.app.inbound.in_flight.count:  # noqa: ASYNC110  # the proxy tells nobody
                 await asyncio.sleep(0.001)
-        if proxy.app.parts.listeners[0].unsent:
+        if proxy.app.inbound.listeners[0].unsent:
             break
     yield readers
     for writer in writers:
@@ -275,7 +275,7 @@ async def test_a_drain_revokes_what_was_minted(emulator: Emulator) -> None:
     async with proxy_before(emulator, tokens=REVOKING) as proxy:
         for installation in list(emulator.world.installations)[:2]:
             await call(proxy.port, request_head(tag=installation))
-        proxy.app.parts.tokens.invalidate(TokenKey(first(emulator)))
+        proxy.app.credentials.tokens.invalidate(TokenKey(first(emulator)))
         minted = set(emulator.world.tokens)
 
         finished = await proxy.app.drain()

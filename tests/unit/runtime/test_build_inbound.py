@@ -190,7 +190,7 @@ async def test_new_permissions_take_effect_with_the_next_request(emulator: Emula
         await deliver(proxy, about("newPermissionsAccepted", installation))
         await use(proxy, installation)
 
-        ((_, cached),) = proxy.app.parts.tokens
+        ((_, cached),) = proxy.app.credentials.tokens
         assert cached.token.permissions == {"organization_info": "VIEW"}
 
 
@@ -211,7 +211,7 @@ async def test_a_forged_webhook_drops_nothing(emulator: Emulator) -> None:
 async def test_the_results_are_there_before_anything_happened(emulator: Emulator) -> None:
     """A rate of a series that is not there yet is no rate."""
     async with proxy_before(emulator, webhooks=WEBHOOKS) as proxy:
-        text = proxy.app.parts.metrics.render()[0].decode()
+        text = proxy.app.observers.metrics.render()[0].decode()
 
     for result in ("dropped", "noted", "refused"):
         assert f'icr_proxy_webhooks_total{{result="{result}"}} 0.0' in text

@@ -240,7 +240,7 @@ async def test_a_log_that_cannot_be_written_costs_no_answer() -> None:
         await visit.say(ok(b"done"))
 
     async with scripted_upstream(script) as api, running(config_for(api.url)) as proxy:
-        proxy.app.parts.handlers[0]._read = full
+        proxy.app.inbound.handlers[0]._read = full
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request_head())
         async with asyncio.timeout(5):
@@ -504,7 +504,7 @@ async def test_a_pipeline_is_not_read_far_ahead() -> None:
         writer.write(request_head(extra="X: " + "x" * 1000 + "\r\n") * 20_000)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(writer.drain(), 0.5)
-        [connection] = proxy.app.parts.listeners[0]._server.connections
+        [connection] = proxy.app.inbound.listeners[0]._server.connections
         assert isinstance(connection, ClientConnection)
         assert len(connection._messages) <= WAITING_MOST
         assert len(connection._intake.held) <= 1 << 19

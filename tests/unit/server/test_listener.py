@@ -46,7 +46,7 @@ async def test_port_0_becomes_the_real_one(bind: str) -> None:
 
 async def test_a_listener_that_stops_accepting_ends_idle_connections() -> None:
     async with running(config_for(NOWHERE)) as proxy:
-        listener = proxy.app.parts.listeners[0]
+        listener = proxy.app.inbound.listeners[0]
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         async with asyncio.timeout(5):
             while listener.connections == 0:  # noqa: ASYNC110  # the listener tells nobody

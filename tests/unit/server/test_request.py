@@ -331,7 +331,7 @@ async def test_a_body_over_the_limit_is_refused(framing: str, sent: bytes) -> No
         assert answer.problem["code"] == "body-too-large"
         assert answer.status == 413
         assert answer.values(b"Connection") == [b"close"]
-        assert proxy.app.parts.pool.active == 0
+        assert proxy.app.outbound.pool.active == 0
 
 
 async def test_a_body_that_comes_too_slowly_is_refused() -> None:
@@ -400,7 +400,7 @@ async def test_a_malformed_body_breaks_the_upload_and_is_told(
         if begun.is_set():
             async with asyncio.timeout(5):
                 await ended.wait()
-        assert proxy.app.parts.pool.active == 0
+        assert proxy.app.outbound.pool.active == 0
 
 
 async def test_a_malformed_chunk_in_the_packet_that_ends_a_good_one_ends_no_body() -> None:

@@ -204,7 +204,7 @@ async def test_a_connection_serves_many_requests() -> None:
             assert (await read_answer(reader)).body == b"{}"
         writer.close()
 
-        assert proxy.app.parts.listeners[0]._server.requests_count == 5
+        assert proxy.app.inbound.listeners[0]._server.requests_count == 5
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
@@ -382,10 +382,10 @@ def test_a_caller_that_stops_reading_is_cut_off(run: Run) -> None:
                 writer.write(request_head())
                 async with asyncio.timeout(10):
                     await ended.wait()
-                    await proxy.app.parts.in_flight.until_idle()
+                    await proxy.app.inbound.in_flight.until_idle()
 
                 assert proxy.log("request.done")[0]["code"] == "request-timeout"
-                assert proxy.app.parts.pool.active == 0
+                assert proxy.app.outbound.pool.active == 0
                 writer.close()
 
     run(scene())
