@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from icr_proxy.backoff import Backoff
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     from icr_proxy.errors import MintError, MintReason
     from icr_proxy.identifiers import TokenKey
 
-BACKOFF_FIRST = 1.0  # seconds until a failed mint is tried again, doubled each time
-BACKOFF_MOST = 30.0
+# Of mints that failed together, not all try again together.
+BACKOFF = Backoff(first=1.0, most=30.0, jitter=0.4)
 PATIENT_SECONDS = 1.0  # between two tries while a caller waits for a short failure to pass
-BACKOFF_JITTER_SHARE = 0.4  # so that those that failed together do not try again together
 RETRY_AFTER_MOST = 300.0  # an API that says "in a day" by mistake must not be believed
 
 
@@ -100,11 +100,10 @@ class MintFailures:
             # Nobody was asked. Those who have patience wait for the circuit, and no longer.
             wait, count = error.retry_after or PATIENT_SECONDS, last.count if last else 0
         else:
-            wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(count - 1, 10))
-            wait *= 1 - BACKOFF_JITTER_SHARE * self._random()
+            wait = BACKOFF.pause(count, chance=self._random())
         wait = max(wait, min(error.retry_after or 0.0, RETRY_AFTER_MOST))
         # A row of failures is one while nobody could have succeeded for long in between.
-        in_a_row = last is not None and last.since <= now < last.until + BACKOFF_MOST
+        in_a_row = last is not None and last.since <= now < last.until + BACKOFF.most
         began = last.began if last is not None and in_a_row else now
         failure = MintFailure(error=error, began=began, since=now, until=now + wait, count=count)
         if about_app:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from icr_proxy.backoff import Backoff
 from icr_proxy.errors import StartError
 from icr_proxy.injector.authority import Authority
 from icr_proxy.injector.webhook import LIMITS, AdmissionWebhook
@@ -189,7 +190,7 @@ def pause(failures: int, *, look_seconds: float) -> float:
     """Give the seconds until the next look, after so many failures in a row."""
     if failures == 0:
         return look_seconds
-    return min(look_seconds, RETRY_SECONDS * 2.0 ** min(failures - 1, 10))
+    return Backoff(first=RETRY_SECONDS, most=look_seconds).pause(failures)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

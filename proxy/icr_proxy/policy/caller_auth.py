@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from icr_proxy.backoff import Backoff
 from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
 from icr_proxy.http1.headers import is_basic, read_basic
 from icr_proxy.lru_cache import Recent
@@ -224,10 +225,9 @@ def _read(value: bytes) -> tuple[bytes | None, bytes | None]:
     return (bearer[1], None) if bearer is not None else (None, None)
 
 
-FIRST_SECONDS = 0.1  # from the second failure on, twice as long each time …
-MOST_SECONDS = 5.0  # … and no longer than a tool waits without giving up
+# From the second failure on, and no longer than a tool waits without giving up.
+DELAY = Backoff(first=0.1, most=5.0)
 FORGET_SECONDS = 60.0  # without a failure, and all is forgotten
-MOST_DOUBLINGS = 10
 
 
 class AddressFailures(msgspec.Struct):
@@ -256,8 +256,7 @@ class FailureDelay:
         failures.at = now
         if failures.count == 1:
             return 1, 0.0
-        doublings = min(failures.count - 2, MOST_DOUBLINGS)
-        return failures.count, min(MOST_SECONDS, FIRST_SECONDS * 2**doublings)
+        return failures.count, DELAY.pause(failures.count - 1)
 
 
 def rate_limit_key(peer: str) -> str:

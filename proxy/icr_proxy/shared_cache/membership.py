@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from icr_proxy.backoff import Backoff
 from icr_proxy.shared_cache.single_flight import RESULTS
 
 if TYPE_CHECKING:
@@ -86,9 +87,8 @@ class Replicas:
                     probe_at = self._clock() + self._probe_every
 
 
-PAUSE_FIRST = 1.0  # seconds until it is tried again, doubled each time
-PAUSE_MOST = 15.0
-JITTER_SHARE = 0.5  # so that a Redis that starts is not met by all replicas at once
+# With chance, so that a Redis that starts is not met by all replicas at once.
+BACKOFF = Backoff(first=1.0, most=15.0, jitter=0.5)
 STEADY_SECONDS = 60.0  # what fails again before that has never really been back
 
 
@@ -108,7 +108,7 @@ class RedisHealth:
     def __init__(self, *, random: Callable[[], float], watcher: RedisHealthWatcher) -> None:
         self._random = random
         self._watcher = watcher
-        self._pause = PAUSE_FIRST
+        self._pauses = 0
         self._since = 0.0
         self.is_up = True
 
@@ -117,7 +117,7 @@ class RedisHealth:
         if not self.is_up:
             return
         if now - self._since >= STEADY_SECONDS:
-            self._pause = PAUSE_FIRST
+            self._pauses = 0
         self.is_up, self._since = False, now
         self._watcher.lost(reason, error)
 
@@ -130,8 +130,8 @@ class RedisHealth:
 
     def pause(self) -> float:
         """Say how long to leave it alone before it is tried again."""
-        pause, self._pause = self._pause, min(2 * self._pause, PAUSE_MOST)
-        return pause * (1 - JITTER_SHARE * self._random())
+        self._pauses += 1
+        return BACKOFF.pause(self._pauses, chance=self._random())
 
 
 class SharingReports:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from icr_proxy.backoff import Backoff
 from icr_proxy.credentials.signing_key import NONCE_BYTES
 from icr_proxy.errors import MintError
 from icr_proxy.shared_cache.entries import is_fresh, pack, unpack
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from icr_proxy.shared_cache.redis_store import StoredToken
 
 LEASE_SECONDS = 3.0  # a mint takes far less; one that does not may be joined by another replica's
-POLL_FIRST = 0.05  # seconds between two looks at a token that another replica mints
-POLL_MOST = 0.5
-POLL_GROWTH = 1.5
+# Between two looks at a token that another replica mints.
+POLL = Backoff(first=0.075, most=0.75, growth=1.5, jitter=2 / 3)
 OWNER_BYTES = 16
 HEARD_SECONDS = 1.0  # by then a refusal that another replica has healed is heard of
 RESULTS = ("found", "minted", "alone", "unreadable")
@@ -110,7 +110,7 @@ class SingleFlight:
         if token is not None:
             return token
         owner = self._entropy(OWNER_BYTES).hex()
-        end, pause = self._clock() + self._wait, POLL_FIRST
+        end, looks = self._clock() + self._wait, 0
         while found is not None:
             asked = self._now()
             found = await self._store.lookup(names, owner=owner, lease=LEASE_SECONDS)
@@ -125,8 +125,8 @@ class SingleFlight:
             if is_mine or found.lease == FAILED or self._clock() >= end:
                 self._count("minted" if is_mine else "alone")
                 return await self._mint_for_all(key, names, owner=owner, epoch=found.epoch)
-            await self._sleep(pause * (0.5 + self._random()))
-            pause = min(pause * POLL_GROWTH, POLL_MOST)
+            looks += 1
+            await self._sleep(POLL.pause(looks, chance=self._random()))
         self._count("alone")
         return await self._mint(key)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from icr_proxy.backoff import Backoff
 from icr_proxy.errors import (
     CircuitOpenError,
     UpstreamBrokenError,
@@ -53,7 +54,7 @@ class CircuitBreaker:
     ) -> None:
         """Open after so many `failures` in a row, for `pause` seconds at first."""
         self._limit = failures
-        self._first_pause = pause
+        self._backoff = Backoff(first=pause, most=GROWTH_MOST * pause, jitter=JITTER_SHARE)
         self._random = random
         self._moved = moved
         self._round = 0
@@ -80,7 +81,7 @@ class CircuitBreaker:
                 retry_after=wait if self.state == "open" else None,
             )
         # One at a time; but one that hangs must not shut everybody out.
-        self._next_probe = now + GROWTH_MOST * self._first_pause
+        self._next_probe = now + self._backoff.most
         self._round += 1
         if self.state == "open":
             self._move("half_open")
@@ -109,10 +110,9 @@ class CircuitBreaker:
             self._next_probe = now
 
     def _open(self, now: float) -> None:
-        growth = min(2**self._openings, GROWTH_MOST)
-        self._openings = min(self._openings + 1, GROWTH_MOST)
+        self._openings += 1
         self._round += 1
-        self.pause = self._first_pause * growth * (1 - JITTER_SHARE * self._random())
+        self.pause = self._backoff.pause(self._openings, chance=self._random())
         self._next_probe = now + self.pause
         self._move("open")
 

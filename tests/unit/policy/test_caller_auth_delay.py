@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.policy.caller_auth import FORGET_SECONDS, MOST_SECONDS, FailureDelay, rate_limit_key
+from icr_proxy.policy.caller_auth import DELAY, FORGET_SECONDS, FailureDelay, rate_limit_key
 
 NOW = 1000.0
 
@@ -16,7 +16,7 @@ def test_the_first_failure_is_free_and_each_further_one_later() -> None:
 
 
 def test_it_never_grows_beyond_the_bound() -> None:
-    assert fail(FailureDelay(), 5000)[-1] == MOST_SECONDS
+    assert fail(FailureDelay(), 5000)[-1] == DELAY.most
 
 
 def test_failures_are_counted() -> None:
