@@ -10,7 +10,9 @@ from typing import Any
 
 from icr_proxy.audit.chain import ChainHead, Seals
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit_tools.checks import TrailVerdict, WitnessedRecord, check_chain, check_segment
+from icr_proxy.audit_tools.check_chain import check_chain
+from icr_proxy.audit_tools.check_segment import check_segment
+from icr_proxy.audit_tools.findings import TrailVerdict, WitnessedRecord
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import Clock
 from tests.support.audit_fixture import KEY, read_of, record_of, seal, writer_in

@@ -6,14 +6,14 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from icr_proxy.audit.recovery import ASIDE
-from icr_proxy.audit_tools.checks import TrailFinding
+from icr_proxy.audit_tools.findings import TrailFinding
 from icr_proxy.files import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from icr_proxy.audit_tools.checks import CheckedSegment, Kind
+    from icr_proxy.audit_tools.findings import CheckedSegment, Kind
 
 _PIECE = 1 << 20
 

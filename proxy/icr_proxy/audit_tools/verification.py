@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from icr_proxy.audit.anchor import read_history
 from icr_proxy.audit.key import read_audit_key
 from icr_proxy.audit.segments import is_in_use, list_segments
-from icr_proxy.audit_tools.checks import WitnessedRecord, check_chain, check_segment
+from icr_proxy.audit_tools.check_chain import check_chain
+from icr_proxy.audit_tools.check_segment import check_segment
+from icr_proxy.audit_tools.findings import WitnessedRecord
 from icr_proxy.audit_tools.set_aside import compare_aside
 from icr_proxy.errors import StartError
 from icr_proxy.files import open_to_read
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from icr_proxy.audit_tools.checks import CheckedSegment, TrailVerdict
+    from icr_proxy.audit_tools.findings import CheckedSegment, TrailVerdict
 
 WORTH_PROCESSES = 32 << 20  # bytes; below, starting them takes longer than they save
 

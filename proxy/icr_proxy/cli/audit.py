@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from icr_proxy.audit_tools.checks import WitnessedRecord
+    from icr_proxy.audit_tools.findings import WitnessedRecord
 
 POLL_SECONDS = 0.2
 LEAST_PREFIX = 12  # hex digits of a hash; what the metric holds
@@ -128,7 +128,7 @@ def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **option
 
 
 def _witness(text: str, *, base: int) -> WitnessedRecord:
-    from icr_proxy.audit_tools.checks import WitnessedRecord  # noqa: PLC0415
+    from icr_proxy.audit_tools.findings import WitnessedRecord  # noqa: PLC0415
 
     seq, _, known = text.partition(":")
     try:

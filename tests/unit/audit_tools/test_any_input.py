@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from icr_proxy.audit.chain import ChainHead, Seals
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit_tools import checks, query
+from icr_proxy.audit_tools import check_segment, query
 from icr_proxy.cli.main import commands
 from icr_proxy.errors import StartError
 from tests.support.audit_fixture import KEY, seal
@@ -190,7 +190,7 @@ def test_no_file_ends_a_command_in_a_traceback(
     make: Callable[[Path], object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(checks, "LINE_MOST", 1 << 20)
+    monkeypatch.setattr(check_segment, "LINE_MOST", 1 << 20)
     monkeypatch.setattr(query, "LINE_MOST", 1 << 20)
     directory, key = place
     given = tmp_path / "given"

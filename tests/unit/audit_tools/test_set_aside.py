@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit_tools.checks import CheckedSegment
+from icr_proxy.audit_tools.findings import CheckedSegment
 from icr_proxy.audit_tools.set_aside import compare_aside
 from icr_proxy.audit_tools.verification import result_of, verify
 from tests.support.audit_trails import KEYS, write_trail

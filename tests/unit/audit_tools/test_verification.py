@@ -9,7 +9,7 @@ import pytest
 from icr_proxy.audit.chain import ChainLink
 from icr_proxy.audit.segments import claim, list_segments
 from icr_proxy.audit_tools import verification
-from icr_proxy.audit_tools.checks import TrailFinding, TrailVerdict, WitnessedRecord
+from icr_proxy.audit_tools.findings import TrailFinding, TrailVerdict, WitnessedRecord
 from icr_proxy.audit_tools.verification import (
     MOST_SHOWN,
     UncheckableError,

@@ -9,13 +9,9 @@ import pytest
 
 from icr_proxy.audit.chain import ChainHead, Seals
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit_tools.checks import (
-    MOST_FINDINGS,
-    TrailVerdict,
-    WitnessedRecord,
-    check_chain,
-    check_segment,
-)
+from icr_proxy.audit_tools.check_chain import check_chain
+from icr_proxy.audit_tools.check_segment import MOST_FINDINGS, check_segment
+from icr_proxy.audit_tools.findings import TrailVerdict, WitnessedRecord
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import Clock
 from tests.support.audit_fixture import KEY, cut_last_line, read_of, seal, writer_in

@@ -1,0 +1,177 @@
+"""The check of one segment of a trail, line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from icr_proxy.audit.chain import CLOSES, OPENS, BrokenRecordError, Seals, follow, unseal
+from icr_proxy.audit_tools.findings import CheckedSegment, TrailFinding
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import BinaryIO
+
+    from icr_proxy.audit.chain import ChainLink
+    from icr_proxy.audit_tools.findings import Kind
+
+USUAL = frozenset({"request", "intent"})
+TOLD = frozenset({"repair", "rewound", "moved", "gap", "pruned"})
+LINE_MOST = 16 << 20  # bytes; a record has the target of a request and little else
+MOST_FINDINGS = 1000  # of one file; a file of another kind would have one for each line
+
+
+def check_segment(
+    name: str, file: BinaryIO, *, keys: Mapping[str, bytes], wanted: frozenset[int] = frozenset()
+) -> CheckedSegment:
+    """Check every line, and that each follows from the one before.
+
+    `keys` are MAC keys by fingerprint; `wanted` are numbers of records whose hash is asked for.
+    """
+    checked = CheckedSegment(name=name, size=file.seek(0, os.SEEK_END))
+    file.seek(0)
+    header = _parsed(file.readline(LINE_MOST))
+    file.seek(0)
+    if header.get("kind") == OPENS:
+        checked.key, checked.trail = _text(header, "key"), _text(header, "trail")
+    key = keys.get(checked.key) if checked.key is not None else None
+    checked.is_checked = key is not None
+    seals = Seals(key) if key is not None else None
+    _Walk(checked, seals=seals, wanted=wanted).go(file)
+    return checked
+
+
+def _text(record: Mapping[str, Any], name: str) -> str | None:
+    value = record.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _parsed(line: bytes) -> Mapping[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+class _Walk:
+    """One way through the lines of a file."""
+
+    def __init__(
+        self, checked: CheckedSegment, *, seals: Seals | None, wanted: frozenset[int]
+    ) -> None:
+        self._checked = checked
+        self._seals = seals
+        self._wanted = wanted
+        self._seen: dict[int, str] = {}
+        self._broken = 0  # lines since the last record
+        self._ended = False
+
+    def go(self, file: BinaryIO) -> None:
+        checked, seen = self._checked, self._seen
+        may_be_next = checked.key is None or self._seals is not None
+        first = line = b""
+        number = 0
+        while read := file.readline(LINE_MOST):
+            number += 1
+            if not read.endswith(b"\n"):
+                self._stop(number, read)
+                break
+            line = read[:-1]
+            first = first or line
+            last = checked.last
+            link = None
+            if last is not None and may_be_next and not self._broken and not self._ended:
+                link = follow(line, after=last, seals=self._seals)
+            if link is not None:  # the usual case, as fast as it can be
+                seen[link.seq] = link.hash
+                checked.last = link
+            else:
+                link = self._look_closer(number, line)
+            if link is not None and (link.kind not in USUAL or link.seq in self._wanted):
+                self._note(number, link, line)
+        checked.records = len(seen)
+        checked.broken_at_end = self._broken
+        self._drop_what_only_moved()
+        checked.since, checked.until = _time(first), _time(line)
+
+    def _stop(self, number: int, read: bytes) -> None:
+        """Stop at what no line break ends: the end of the file, or no file of a trail at all."""
+        self._checked.torn = len(read)
+        if len(read) == LINE_MOST:
+            self._find("changed", number, None, "is longer than any record; the rest was not read")
+
+    def _note(self, number: int, link: ChainLink, line: bytes) -> None:
+        self._ended = self._ended or link.kind == CLOSES
+        if link.kind == OPENS and number > 1:
+            self._find("inserted", number, link.seq, "begins a file: two were put together in one")
+        if link.kind in TOLD:
+            told = {"seq": link.seq, "kind": link.kind, "hash": link.hash}
+            self._checked.events.append({**_parsed(line), **told})
+        if link.seq in self._wanted:
+            self._checked.marks[link.seq] = link.hash
+
+    def _look_closer(self, number: int, line: bytes) -> ChainLink | None:
+        """Say what is wrong with a line that is not simply the next record, if anything is."""
+        try:
+            link = unseal(line, seals=self._seals)
+        except BrokenRecordError as error:
+            self._find("forged" if error.kind == "forged" else "changed", number, None, error)
+            self._broken += 1
+            return None
+        if self._checked.key is not None and not link.sealed:
+            self._find("forged", number, link.seq, "has no MAC, but its file has a key")
+        if self._ended:
+            self._find("inserted", number, link.seq, "stands after the end of the file")
+        self._follow(number, link)
+        return link
+
+    def _follow(self, number: int, link: ChainLink) -> None:
+        """Compare a record with the one before, or with where it would be if that is unreadable."""
+        checked, last = self._checked, self._checked.last
+        broken, self._broken = self._broken, 0
+        if last is None:
+            checked.first = link if not broken else None
+        elif link.seq == last.seq + 1 + broken:
+            if not broken and link.prev != last.hash:
+                self._find("changed", number, link.seq, "does not follow from the record before it")
+        elif link.seq > last.seq:
+            missing = f"{last.seq + 1} to {link.seq - 1}"
+            self._find("removed", number, link.seq, f"records {missing} are not before it")
+        else:
+            self._find(*self._out_of_place(number, link))
+        self._seen.setdefault(link.seq, link.hash)
+        if last is None or link.seq > last.seq:
+            checked.last = link
+
+    def _out_of_place(self, number: int, link: ChainLink) -> tuple[Kind, int, int, str]:
+        there = self._seen.get(link.seq)
+        if there is None:
+            return "reordered", number, link.seq, "stands behind records that came after it"
+        if there == link.hash:
+            return "repeated", number, link.seq, "is there twice"
+        return "inserted", number, link.seq, "has the number of another record"
+
+    def _drop_what_only_moved(self) -> None:
+        """A record that turned up later was not removed; that it moved has been said."""
+        checked, seen = self._checked, self._seen
+        before = 0
+        kept = []
+        for finding in checked.findings:
+            if finding.kind == "removed" and finding.seq is not None:
+                before = int(finding.detail.split()[1])
+                if all(seq in seen for seq in range(before, finding.seq)):
+                    continue
+            kept.append(finding)
+        checked.findings[:] = kept
+
+    def _find(self, kind: Kind, line: int, seq: int | None, detail: object) -> None:
+        if len(self._checked.findings) < MOST_FINDINGS:
+            self._checked.findings.append(
+                TrailFinding(kind, self._checked.name, line, seq, str(detail))
+            )
+
+
+def _time(line: bytes) -> str | None:
+    return _text(_parsed(line), "time")
