@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.audit.anchor import AnchorFile
-from icr_proxy.audit.key import read_audit_key
+from icr_proxy.audit.chain import read_audit_key
 from icr_proxy.audit.recovery import survey
 from icr_proxy.audit.writer import TrailWriter
 from icr_proxy.config.models import AuditConfig

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import Counter, Gauge, GaugeMetricFamily, Histogram
 
 from icr_proxy import __version__
-from icr_proxy.audit.key import read_audit_key
+from icr_proxy.audit.chain import read_audit_key
 from icr_proxy.audit.records import KeyRecord, ReloadRecord, StartRecord, SwitchRecord
 from icr_proxy.audit.trail import Trail, WriteBatcher
 from icr_proxy.audit.writer import TrailWriter, inspect_trail

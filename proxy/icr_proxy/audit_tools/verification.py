@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
 from icr_proxy.audit.anchor import read_history
-from icr_proxy.audit.key import read_audit_key
+from icr_proxy.audit.chain import read_audit_key
 from icr_proxy.audit.segments import is_in_use, list_segments
 from icr_proxy.audit_tools.check_chain import check_chain
 from icr_proxy.audit_tools.check_segment import check_segment

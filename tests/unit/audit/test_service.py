@@ -11,8 +11,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from icr_proxy.audit.chain import ChainHead
-from icr_proxy.audit.key import read_audit_key
+from icr_proxy.audit.chain import ChainHead, read_audit_key
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit.service import TrailReports, config_digest
 from icr_proxy.audit.writer_thread import WriteResult

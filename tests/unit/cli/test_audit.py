@@ -17,8 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from icr_proxy.audit.anchor import AnchorFile
-from icr_proxy.audit.chain import ChainHead
-from icr_proxy.audit.key import read_audit_key
+from icr_proxy.audit.chain import ChainHead, read_audit_key
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit.writer import TrailWriter, inspect_trail
 from icr_proxy.audit.writer_thread import TrailThread
