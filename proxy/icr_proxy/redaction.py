@@ -104,8 +104,8 @@ SENSITIVE = re.compile(
     r"auth|cookie|token|secret|passw|credential|session|signature|api[-_]?key|private[-_]?key",
     re.IGNORECASE,
 )
-# Values that are credentials whatever they are called: tokens of the API, JWTs, keys (also in
-# base64).
+# Values that are credentials whatever they are called: tokens of the API, callers' keys (`icrp_…`),
+# JWTs, private keys (also in base64).
 CREDENTIAL = re.compile(r"cr[a-z]_|eyJ|PRIVATE KEY|LS0tLS1")
 SCHEME = re.compile(r"(?:Basic|Bearer|Digest|Negotiate)(?= )", re.IGNORECASE)
 PREFIX = re.compile(r"cr[a-z]_")
@@ -185,11 +185,12 @@ def read_secret(path: Path, *, key: str, patience: float = PIPE_SECONDS) -> Secr
         raise StartError(f"{key}: {path} {exc}; {NEEDED}") from None
 
 
-_LONGEST = 80
+def printable(text: str, *, instead: str = "") -> str:
+    """Replace the characters that a terminal would obey or could not show."""
+    return "".join(char if char.isprintable() else instead for char in text)
 
-# A key pasted where its path belongs (as it is, in base64), a token where an ID belongs,
-# a caller's key.
-_CREDENTIAL = re.compile(r"\n|PRIVATE KEY|LS0tLS1|\bcrs_|icrp_|\beyJ")
+
+_LONGEST = 80
 
 
 def quote_value(raw: object) -> str:
@@ -208,7 +209,7 @@ def quote_value(raw: object) -> str:
 
 
 def _shown_text(raw: str) -> str:
-    if _CREDENTIAL.search(raw):
+    if "\n" in raw or CREDENTIAL.search(raw):
         return "***"
     safe = re.sub(r"[?#].*", "?***", re.sub(r".*@", "***@", raw))
     if len(safe) > _LONGEST:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed
-from icr_proxy.redaction import read_secret
+from icr_proxy.redaction import printable, read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -149,7 +149,7 @@ def is_proxy(bind: str) -> bool:
 def _legible(data: bytes) -> str:
     """Keep the words: another program may listen there, and a terminal must not obey it."""
     text = data.decode("latin-1")
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    return printable(text, instead=" ").strip()
 
 
 def reach(bind: str) -> str | None:

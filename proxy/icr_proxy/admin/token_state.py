@@ -11,6 +11,7 @@ import msgspec
 from icr_proxy.admin.client import connection_to, token_header
 from icr_proxy.errors import StartError
 from icr_proxy.net import addresses
+from icr_proxy.redaction import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,8 +101,7 @@ def token_state(status: ShownStatus, key: TokenKey, *, where: str) -> TokenState
         f"{token.state} {where}, {token.expires_in / 60:.0f} minutes left,"
         f" generation {token.generation}, fingerprint {token.fingerprint}"
     )
-    shown = "".join(char for char in sentence if char.isprintable())
-    return TokenState(known=True, sentence=shown, token=token)
+    return TokenState(known=True, sentence=printable(sentence), token=token)
 
 
 def _read(connection: http.client.HTTPConnection, *, headers: dict[str, str]) -> bytes:

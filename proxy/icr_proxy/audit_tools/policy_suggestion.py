@@ -15,6 +15,7 @@ from icr_proxy.audit_tools.query import installation_of
 from icr_proxy.policy import operations
 from icr_proxy.policy.paths import decision_path
 from icr_proxy.policy.rules import Policy, PolicyRule, Subject
+from icr_proxy.redaction import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -186,7 +187,7 @@ def as_yaml(suggested: Suggested) -> str:
     lines += [f"#   {count} x {what}" for what, count in suggested.refused] or ["#   nothing"]
     lines.append("# Operations that nobody used, and that would be refused:")
     lines += [f"#   {name}" for name in suggested.unused] or ["#   none"]
-    return "".join(f"{_one_line(line)}\n" for line in lines)
+    return "".join(printable(line, instead="?") + "\n" for line in lines)
 
 
 def _listed(key: str, values: Sequence[Any]) -> list[str]:
@@ -197,7 +198,3 @@ def _listed(key: str, values: Sequence[Any]) -> list[str]:
 
 def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)

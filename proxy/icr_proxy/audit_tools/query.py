@@ -17,6 +17,7 @@ from icr_proxy.audit.records import tagged
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.files import open_to_read
 from icr_proxy.identifiers import canonical_id
+from icr_proxy.redaction import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,7 +147,7 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     names = list(rows[0])
-    cells = [[_printable(row.get(name)) for name in names] for row in rows]
+    cells = [[_cell(row.get(name)) for name in names] for row in rows]
     widths = [max(len(line[at]) for line in [names, *cells]) for at in range(len(names))]
     lines = [names, ["-" * width for width in widths], *cells]
     return "".join(
@@ -175,13 +176,12 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _printable(value: object) -> str:
-    text = "" if value is None else str(value)
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+def _cell(value: object) -> str:
+    return "" if value is None else printable(str(value), instead="\ufffd")
 
 
 def _escaped(value: object) -> str:
-    text = _printable(value)
+    text = _cell(value)
     for char in "\\`*_[]<>|":
         text = text.replace(char, f"\\{char}")
     return text
@@ -260,7 +260,7 @@ def show(record: Entry, *, colours: bool) -> str:
         facts = (f"{name}={value}" for name, value in record.items() if name not in hidden)
         text, colour = f"{kind:<8} {' '.join(facts)}", DIM
     line = f"{record.get('seq', '?'):>8} {record.get('time', '')!s:.23} {text}"
-    line = "".join(char if char.isprintable() else "\ufffd" for char in line)
+    line = printable(line, instead="\ufffd")
     return f"\x1b[{colour}m{line}\x1b[0m" if colours and colour else line
 
 

@@ -15,6 +15,7 @@ from icr_proxy.audit_tools.findings import WitnessedRecord
 from icr_proxy.audit_tools.set_aside import compare_aside
 from icr_proxy.errors import StartError
 from icr_proxy.files import open_to_read
+from icr_proxy.redaction import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -174,12 +175,7 @@ def result_of(verdict: TrailVerdict, *, chain_only: bool) -> str:
 
 def report_verdict(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:
     """Give the lines for a person, each printable; the last says it all."""
-    return map(printable, _lines(verdict, chain_only=chain_only))
-
-
-def printable(text: str) -> str:
-    """Give a line without what a terminal would obey or could not show."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return (printable(line, instead="\ufffd") for line in _lines(verdict, chain_only=chain_only))
 
 
 def _lines(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:

@@ -97,6 +97,7 @@ def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **option
     checked, as with the key of another trail.
     """
     from icr_proxy.audit_tools import verification  # noqa: PLC0415
+    from icr_proxy.redaction import printable  # noqa: PLC0415
 
     try:
         keys = verification.read_keys(options["key_files"])
@@ -117,7 +118,7 @@ def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **option
                 done=done,
             )
     except (verification.UncheckableError, OSError) as error:
-        click.echo(verification.printable(f"NOT CHECKED: {error}"), err=True)
+        click.echo(printable(f"NOT CHECKED: {error}", instead="\ufffd"), err=True)
         sys.exit(FAILED)
     if as_json:
         click.echo(json.dumps(verification.as_json(verdict, chain_only=chain_only), indent=2))

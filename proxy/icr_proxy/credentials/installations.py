@@ -27,6 +27,7 @@ from icr_proxy.errors import (
     UpstreamError,
 )
 from icr_proxy.identifiers import canonical_id, is_id
+from icr_proxy.redaction import printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -179,7 +180,7 @@ def _name(found: object) -> str:
     """Keep a name for people: no control characters, no end of line, no novel."""
     if not isinstance(found, str):
         return ""
-    return "".join(char for char in found if char.isprintable())[:NAME_MOST].strip()
+    return printable(found)[:NAME_MOST].strip()
 
 
 def _permissions(found: Any) -> dict[str, str]:

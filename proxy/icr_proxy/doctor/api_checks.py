@@ -8,6 +8,7 @@ from icr_proxy.credentials.app_client import LIFETIME_SECONDS, SUCCESS
 from icr_proxy.doctor.findings import DoctorFinding
 from icr_proxy.errors import AppKeyRefusedError, InstallationRefusedError, MintError, UpstreamError
 from icr_proxy.identifiers import TokenKey, is_id
+from icr_proxy.redaction import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,13 +141,14 @@ async def _mint(case: Case, installation: str) -> DoctorFinding:
 
 def judge_permissions(token: AccessToken) -> DoctorFinding:
     """Show what was granted."""
-    granted = ", ".join(f"{name} {level}" for name, level in sorted(token.permissions.items()))
+    levels = (f"{name} {level}" for name, level in sorted(token.permissions.items()))
+    granted = printable(", ".join(levels))[:500]
     if MANDATORY in token.permissions:
-        return DoctorFinding("permissions", "ok", printable(granted))
+        return DoctorFinding("permissions", "ok", granted)
     return DoctorFinding(
         "permissions",
         "warn",
-        f"{printable(granted) or 'none'}; {MANDATORY} is missing, which each installation has",
+        f"{granted or 'none'}; {MANDATORY} is missing, which each installation has",
         "look at the app's permissions in the registry, and have new ones accepted",
     )
 
@@ -224,8 +226,3 @@ def authorization(token: AccessToken) -> bytes:
 def count_of(tokens: int) -> str:
     """Say how many."""
     return "1 token" if tokens == 1 else f"{tokens} tokens"
-
-
-def printable(text: str) -> str:
-    """Leave out what would move the cursor."""
-    return "".join(char for char in text if char.isprintable())[:500]

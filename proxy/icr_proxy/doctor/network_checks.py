@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from icr_proxy.doctor.findings import DoctorFinding
 from icr_proxy.errors import StartError
 from icr_proxy.net.addresses import is_loopback
+from icr_proxy.redaction import printable
 from icr_proxy.upstream.dialer import OwnAddresses, parse_address
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _text(name: x509.Name, oid: x509.ObjectIdentifier) -> str | None:
 def _joined(*parts: str | None) -> str:
     """Put the parts of a name into one printable line."""
     text = ", ".join(dict.fromkeys(part for part in parts if part))
-    return "".join(char for char in text if char.isprintable())[:120] or "nobody in particular"
+    return printable(text)[:120] or "nobody in particular"
 
 
 EXPIRES_SOON_DAYS = 14

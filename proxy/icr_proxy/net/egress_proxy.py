@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from icr_proxy.net.addresses import is_loopback
+from icr_proxy.redaction import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,4 +65,4 @@ def _shown(value: str) -> str:
         scheme, separator, rest = "", "", value
     hidden, at, place = rest.rpartition("@")
     text = f"{scheme}{separator}{'***' if hidden else ''}{at}{place.partition('/')[0]}"
-    return "".join(char if char.isprintable() else "?" for char in text)[:200]
+    return printable(text, instead="?")[:200]
