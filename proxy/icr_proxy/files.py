@@ -26,6 +26,9 @@ Signature = tuple[int, ...]
 
 PIPE_SECONDS = 10.0  # at start, for whoever writes into a pipe, as in `--private-key-file <(…)`
 BINARY = "is not UTF-8 text"
+PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
+# Not blocking: opening a pipe would otherwise wait for its other end for ever.
+_SAFE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # The mark of UTF-32 begins with that of UTF-16, so it comes first.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -66,7 +69,8 @@ def read_bytes(path: Path, *, limit: int, patience: float = 0.0) -> bytes:
     except OSError as exc:
         raise ValueError(f"cannot be read: {exc.strerror}") from None
     if len(raw) > limit:
-        raise ValueError(f"is over {_shown(limit)}")
+        size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+        raise ValueError(f"is over {size}")
     return raw
 
 
@@ -127,15 +131,7 @@ def open_regular(path: Path, flags: int, *, mode: int = 0o600, only_name: bool =
     Raises:
         OSError: it cannot be opened, or is something else.
     """
-    # Not blocking: opening a pipe would otherwise wait for its other end for ever.
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(path, flags, mode)
-    try:
-        _check_regular(descriptor, path, only_name=only_name)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return _open(path, flags | os.O_NOFOLLOW, mode=mode, only_name=only_name)
 
 
 def open_to_read(path: Path) -> BinaryIO:
@@ -144,27 +140,26 @@ def open_to_read(path: Path) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, or is something else.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return os.fdopen(_open(path, os.O_RDONLY), "rb")
+
+
+def _open(path: Path, flags: int, *, mode: int = 0o600, only_name: bool = False) -> int:
+    descriptor = os.open(path, flags | _SAFE, mode)
     try:
-        _check_regular(descriptor, path)
+        _check_regular(os.fstat(descriptor), path, only_name=only_name)
     except OSError:
         os.close(descriptor)
         raise
-    return os.fdopen(descriptor, "rb")
+    return descriptor
 
 
-def _check_regular(descriptor: int, path: Path, *, only_name: bool = False) -> None:
-    found = os.fstat(descriptor)
-    _check_mode(found.st_mode, path)
+def _check_regular(found: os.stat_result, path: Path, *, only_name: bool = False) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
     if only_name and found.st_nlink > 1:
         raise OSError(errno.EMLINK, "The file has other names (hard links)", str(path))
-
-
-def _check_mode(mode: int, path: Path) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -183,13 +178,14 @@ def check_replaceable(path: Path) -> None:
         OSError: something else is there.
     """
     with suppress(FileNotFoundError):
-        _check_mode(path.stat().st_mode, path)
+        _check_regular(path.stat(), path)
 
 
-def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int) -> None:
-    """Write a file, whole or not at all; a file or a link that is there gives way to it.
+def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int, is_trial: bool = False) -> None:
+    """Write a file, whole or not at all; it takes the place of a file or a link that is there.
 
-    The draft has a name that nobody can know before, so that none can stand in its way.
+    The draft has a name that nobody can know before, so that none can stand in its way. It never
+    has a wider mode than `mode`. A trial does all but the last step.
 
     Raises:
         OSError: it cannot be written; nothing has changed.
@@ -204,11 +200,11 @@ def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int) -> None:
             os.fsync(file)
         finally:
             os.close(file)
-        draft.replace(path)
-    except BaseException:
-        with suppress(OSError):
+        if not is_trial:
+            draft.replace(path)
+    finally:
+        with suppress(OSError):  # as a rule it has become the file
             draft.unlink()
-        raise
 
 
 def write_output(path: Path, pieces: Iterable[bytes]) -> None:
@@ -236,14 +232,11 @@ def read_at_most(path: Path, size: int, *, patience: float) -> bytes:
     Raises:
         OSError: it cannot be read, or is a directory, or a pipe and there is no patience.
     """
-    # Not blocking: opening a pipe would otherwise wait for a writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.open(path, os.O_RDONLY | _SAFE)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(mode) and not patience:
-            raise OSError(errno.EINVAL, "Not a regular file")
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode) or not patience:
+            _check_regular(found, path)
         return _read_all(descriptor, size, patience=patience)
     finally:
         os.close(descriptor)
@@ -263,27 +256,20 @@ def _read_all(descriptor: int, size: int, *, patience: float) -> bytes:
     return bytes(found)
 
 
-def _shown(limit: int) -> str:
-    return f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
-
-
-PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
-
-
-def write_key(path: Path, pem: bytes, *, mode: int, replace: bool) -> None:
-    """Write a file that nobody else can read before it has its mode, whole or not at all.
+def write_file(path: Path, data: bytes, *, mode: int, replace: bool) -> None:
+    """Write a file, whole or not at all, of which nobody reads more than `mode` allows.
 
     Raises:
         FileExistsError: it is there, and may not be replaced.
         OSError: it cannot be written.
     """
     if replace:
-        replace_file(path, [pem], mode=mode)
+        replace_file(path, [data], mode=mode)
         return
     descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
+            file.write(data)
     except OSError:
         path.unlink(missing_ok=True)
         raise

@@ -18,7 +18,7 @@ PACKAGES = (
 PURE = ("http1", "policy", "config")
 IMPURE = {"config.yaml_file"}
 SHELL = {"aiohttp", "asyncio", "socket", "time"}
-EMULATOR_MAY_KNOW = {"emulator", "errors", "config"}
+EMULATOR_MAY_KNOW = {"emulator", "errors", "files", "config"}
 FOLDER_MOST = 12
 PUBLIC = {"_exit"}  # of `os`, documented as it is
 # Built on a private class of aiohttp until it stands on its own.

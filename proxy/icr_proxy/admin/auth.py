@@ -11,13 +11,12 @@ A token in a log would be kept, shipped and searched; so it goes into a file and
 
 from __future__ import annotations
 
-import os
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from icr_proxy.errors import StartError
-from icr_proxy.files import check_replaceable, read_bytes
+from icr_proxy.files import PRIVATE_MODE, read_bytes, replace_file
 from icr_proxy.http1.headers import single
 from icr_proxy.net import addresses
 from icr_proxy.policy.browser_guard import hostname, is_address
@@ -117,46 +116,25 @@ class AdminToken:
         """Give the token; `None` if there is none."""
         return self._token
 
-    def issue(self) -> None:
-        """Make it, and put it into its file in one step.
+    def issue(self, *, is_trial: bool = False) -> None:
+        """Make the token and write it to its file; a trial only finds out whether that works.
 
         Raises:
             StartError: the file cannot be written.
         """
         if self._path is None:
             return
-        self._token = Secret(secrets.token_urlsafe(TOKEN_BYTES))
-        self._put(self._path, self._token.reveal() + "\n")
-
-    def try_to_issue(self) -> None:
-        """Find out whether `issue` would work; the file stays as it is.
-
-        Raises:
-            StartError: it would not.
-        """
-        if self._path is not None:
-            self._put(self._path, None)
-
-    def _put(self, path: Path, text: str | None) -> None:
-        """Replace the file in one step, or with `None` do all of it but the last step."""
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        token = Secret(secrets.token_urlsafe(TOKEN_BYTES))
+        text = token.reveal().encode() + b"\n"
         try:
-            check_replaceable(path)
-            # Never readable by others, not even for the moment between making and closing it.
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(handle, "w") as file:
-                    file.write(text or "")
-                if text is not None:
-                    fresh.replace(path)
-            finally:
-                with suppress(OSError):
-                    fresh.unlink()
+            replace_file(self._path, [text], mode=PRIVATE_MODE, is_trial=is_trial)
         except OSError as exc:
             raise StartError(
-                f"admin.token_file: {path} cannot be written: {exc.strerror};"
+                f"admin.token_file: {self._path} cannot be written: {exc.strerror};"
                 " name a file in a directory that the proxy may write to"
             ) from None
+        if not is_trial:
+            self._token = token
 
     def withdraw(self) -> None:
         """Take the file away, unless another proxy has put its own there.

@@ -21,7 +21,7 @@ import msgspec
 
 from icr_proxy.audit.chain import BrokenRecordError, ChainHead, ChainLink, unseal
 from icr_proxy.audit.records import RepairRecord
-from icr_proxy.audit.segments import NAME, PRIVATE, list_segments, sync_directory
+from icr_proxy.audit.segments import NAME, list_segments, sync_directory
 from icr_proxy.clock import stamp
 from icr_proxy.errors import StartError
 from icr_proxy.files import open_regular, write_all
@@ -198,8 +198,7 @@ def _new_aside(path: Path) -> Path:
     for number in range(_MOST_ASIDE):
         aside = path.with_name(f"{path.name}.torn{f'.{number}' if number else ''}")
         with suppress(FileExistsError):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(aside, flags, PRIVATE))
+            os.close(open_regular(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             return aside
     raise FileExistsError(errno.EEXIST, "too many files were set aside already", str(path))
 

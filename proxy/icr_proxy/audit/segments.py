@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = 0
 NAME = re.compile(r"audit-([0-9]{16})-[0-9]{8}T[0-9]{6}Z\.jsonl")
 LOCK = "audit.lock"
-PRIVATE, PRIVATE_DIRECTORY = 0o600, 0o700
+PRIVATE_DIRECTORY = 0o700
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -134,7 +134,7 @@ def _open_lock(directory: Path, flags: int) -> int:
     """Open the lock file, and never what a link or a second name would make of it."""
     path = directory / LOCK
     try:
-        return open_regular(path, flags, mode=PRIVATE, only_name=True)
+        return open_regular(path, flags, only_name=True)
     except OSError as exc:
         if exc.errno not in (errno.ELOOP, errno.EMLINK, errno.EINVAL, errno.ENXIO, errno.EISDIR):
             raise
@@ -145,8 +145,7 @@ def _open_lock(directory: Path, flags: int) -> int:
 
 def create(path: Path) -> int:
     """Open a new file to append to; its name lasts a crash."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(path, flags, PRIVATE)
+    file = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
     sync_directory(path.parent)
     return file
 

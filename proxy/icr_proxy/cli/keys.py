@@ -10,7 +10,7 @@ import click
 
 from icr_proxy.cli.options import Command
 from icr_proxy.errors import KeyUnusableError
-from icr_proxy.files import PRIVATE_MODE, PUBLIC_MODE, write_key
+from icr_proxy.files import PRIVATE_MODE, PUBLIC_MODE, write_file
 
 if TYPE_CHECKING:
     from icr_proxy.credentials.key_tools import Made
@@ -95,9 +95,9 @@ def generate(out: Path, public_out: Path | None, bits: str, *, force: bool) -> N
                 raise click.UsageError(f"{path} is there already; --force replaces it")
     pair = key_tools.new_pair(int(bits))
     try:
-        write_key(out, pair.private, mode=PRIVATE_MODE, replace=force)
+        write_file(out, pair.private, mode=PRIVATE_MODE, replace=force)
         if public_out is not None:
-            write_key(public_out, pair.public, mode=PUBLIC_MODE, replace=force)
+            write_file(public_out, pair.public, mode=PUBLIC_MODE, replace=force)
     except OSError as error:
         raise click.ClickException(
             f"{error.filename} cannot be written: {error.strerror}"

@@ -28,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from icr_proxy.credentials.signing_key import fingerprint, parse_signing_key, read_key_file
 from icr_proxy.errors import KeyUnusableError
-from icr_proxy.files import PRIVATE_MODE, PUBLIC_MODE, write_key
+from icr_proxy.files import PRIVATE_MODE, PUBLIC_MODE, write_file
 from icr_proxy.net.addresses import read_host
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _pem(key: Key) -> bytes:
 
 
 def _write(path: Path, pem: bytes, *, mode: int) -> None:
-    write_key(path, pem, mode=mode, replace=True)
+    write_file(path, pem, mode=mode, replace=True)
 
 
 EXPONENT = 65537

@@ -1,9 +1,6 @@
 """`icr-proxy emulator`: runs until it is told to stop and says how to use it."""
 
 import asyncio
-import errno
-import os
-import secrets
 import shlex
 import signal
 import tempfile
@@ -14,10 +11,10 @@ from typing import Final
 
 from icr_proxy.emulator.server import Emulator
 from icr_proxy.emulator.settings import EmulatorSettings
+from icr_proxy.files import PRIVATE_MODE, replace_file
 
 _SHOWN: Final = 10
 _KEY_NAME: Final = "icr_private_key.pem"  # as ICR names its downloads (D)
-_OWNER_ONLY: Final = 0o600
 
 
 async def serve(
@@ -53,29 +50,17 @@ async def _serve(
 @contextmanager
 def _key_on_disk(pem: str, *, wanted: Path | None) -> Iterator[Path]:
     if wanted is not None:
-        _write_secret(wanted, pem)
+        _write_key(wanted, pem)
         yield wanted
         return
     with tempfile.TemporaryDirectory(prefix="icr-emulator-") as folder:
         path = Path(folder) / _KEY_NAME
-        _write_secret(path, pem)
+        _write_key(path, pem)
         yield path
 
 
-def _write_secret(path: Path, text: str) -> None:
-    # A new file takes the place of what is there: that may have a wider mode, or be a link. A
-    # device stays: as root, this would otherwise replace /dev/null for the whole machine.
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+def _write_key(path: Path, pem: str) -> None:
+    replace_file(path, [pem.encode("ascii")], mode=PRIVATE_MODE)
 
 
 @contextmanager

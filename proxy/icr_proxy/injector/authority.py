@@ -30,7 +30,7 @@ from icr_proxy.config.inbound_models import TlsConfig
 from icr_proxy.credentials import key_tools
 from icr_proxy.credentials.key_tools import is_ours
 from icr_proxy.errors import ClusterError, KeyUnusableError, StartError
-from icr_proxy.files import PUBLIC_MODE, write_key
+from icr_proxy.files import PUBLIC_MODE, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +58,7 @@ class Authority:
         """What whoever calls has to believe."""
         if copy is not None:
             try:
-                write_key(copy, self.pem, mode=PUBLIC_MODE, replace=True)
+                write_file(copy, self.pem, mode=PUBLIC_MODE, replace=True)
             except OSError as exc:
                 raise StartError(f"--ca-file: {copy} cannot be written: {exc.strerror}") from None
 

@@ -187,7 +187,7 @@ class App:
                 raise error
             warnings.append(f"{error.detail} (Taken for the proxy's that runs at admin.bind.)")
 
-        self._admin_token.try_to_issue()
+        self._admin_token.issue(is_trial=True)
         try:
             if self.observers.audit is not None:
                 await asyncio.to_thread(self.observers.audit.inspect)

@@ -263,7 +263,11 @@ def test_a_pipe_in_its_place_does_not_keep_the_proxy_from_ending(tmp_path: Path)
     assert (tmp_path / "token").is_fifo()
 
 
-@pytest.mark.parametrize("issue", [AdminToken.issue, AdminToken.try_to_issue])
+def try_to_issue(token: AdminToken) -> None:
+    token.issue(is_trial=True)
+
+
+@pytest.mark.parametrize("issue", [AdminToken.issue, try_to_issue])
 def test_no_file_takes_the_place_of_a_pipe_or_a_device(
     tmp_path: Path, issue: Callable[[AdminToken], None]
 ) -> None:
