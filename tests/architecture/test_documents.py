@@ -24,6 +24,7 @@ from icr_proxy.policy.rules import Policy, Subject
 from tests.external.chart import tables as chart
 from tests.support.log_events import SOMETIMES, Event, events
 from tests.support.manpage import PAGE, manual
+from tests.support.tables import operation_table
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config" / "icr-proxy.yaml"
@@ -175,6 +176,10 @@ def test_the_reference_has_the_table_of_all_keys() -> None:
 
 def test_the_reference_has_the_table_of_all_refusals() -> None:
     assert between("refusal-table", REFERENCE / "refusals.md") == refusal_table()
+
+
+def test_the_reference_has_the_table_of_all_operations() -> None:
+    assert between("operation-table", REFERENCE / "operations.md") == operation_table()
 
 
 def command_lines(group: click.Group, prefix: str = "") -> Iterator[str]:

@@ -12,27 +12,6 @@ from tests.architecture.test_guides import CODE, LINK, anchors, prose
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PLAIN = [
-    README,
-    *(
-        ROOT / "docs" / f"{name}.md"
-        for name in (
-            "browsers",
-            "callers",
-            "connect",
-            "get-started",
-            "listeners",
-            "operate",
-            "reference/commands",
-            "reference/configuration",
-            "reference/refusals",
-            "replicas",
-            "requests",
-        )
-    ),
-]
-"""Documents that were rewritten in plain English; the others follow."""
-
 LONGEST_SENTENCE = 35  # words
 LONGEST_README = 250  # lines
 REPLACED = {
@@ -69,14 +48,14 @@ def sentences(document: Path) -> list[str]:
     return [each for block in blocks(document) for each in SENTENCE.split(block)]
 
 
-@pytest.mark.parametrize("document", PLAIN, ids=lambda path: str(path.name))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.name))
 def test_no_sentence_is_long(document: Path) -> None:
     long = [each for each in sentences(document) if len(each.split()) > LONGEST_SENTENCE]
 
     assert long == []
 
 
-@pytest.mark.parametrize("document", PLAIN, ids=lambda path: str(path.name))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.name))
 def test_words_that_were_replaced_stay_away(document: Path) -> None:
     text = document.read_text(encoding="utf-8").lower()
 

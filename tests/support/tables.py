@@ -8,12 +8,27 @@ from pathlib import Path
 from icr_proxy.audit.records import field_table, record_table
 from icr_proxy.config.reference import reference_table
 from icr_proxy.http1.problem import refusal_table
+from icr_proxy.policy.operations import ROWS, match
 from tests.support.manpage import PAGE, manual
 
 ROOT = Path(__file__).parents[2]
+
+
+def operation_table() -> str:
+    """Give the table of all operations; `/v0.5` means the same as no prefix (see the page)."""
+    lines = ["| Operation | Method | Path | Write |", "|---|---|---|---|"]
+    for method, template, name in sorted(ROWS, key=lambda row: (row[2], row[1])):
+        if not template.startswith("/v0.5/") or template == "/v0.5/openapi":
+            found = match(method, template.replace("{", "").replace("}", ""))
+            write = "yes" if found.changes_state else ""
+            lines.append(f"| `{name}` | {method} | `{template}` | {write} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
     ROOT / "docs" / "reference" / "configuration.md": {"config-table": reference_table},
     ROOT / "docs" / "reference" / "refusals.md": {"refusal-table": refusal_table},
+    ROOT / "docs" / "reference" / "operations.md": {"operation-table": operation_table},
     ROOT / "docs" / "audit.md": {"audit-records": record_table, "audit-fields": field_table},
 }
 
