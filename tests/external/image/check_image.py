@@ -25,6 +25,7 @@ import pytest
 
 from tests.external.image.engine import BASE, CONFINED, PROGRAMS, ROOT, Engine
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for the image to be built
 TAG = "localhost/icr-proxy:test"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icr-proxy"
 MIB = 1 << 20

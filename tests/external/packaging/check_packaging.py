@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.timeout(600)  # pipx and uvx install into new environments
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "config"
 TOOLS = Path(sys.executable).parent
