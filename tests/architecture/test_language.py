@@ -102,3 +102,10 @@ def linked_from(document: Path) -> list[Path]:
     targets = [target.partition("#")[0] for _, target in LINK.findall(prose(document))]
     paths = [(document.parent / each).resolve() for each in targets if "://" not in each]
     return [path for path in paths if path.suffix == ".md"]
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    text = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    pages = [str(each.relative_to(ROOT / "docs")) for each in (ROOT / "docs").rglob("*.md")]
+
+    assert sorted(re.findall(r'= "([a-z/-]+\.md)"', text)) == sorted(pages)
