@@ -18,7 +18,7 @@ from tests.support.app_fixture import Clock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from icr_proxy.audit.chain import ChainHead, Seals
+    from icr_proxy.audit.chain import ChainHead, MacKey
     from icr_proxy.audit.records import RequestRecord
 
 KEY = Secret("k" * 64)
@@ -86,9 +86,9 @@ def records_in(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
-def seal(body: bytes, *, after: ChainHead, seals: Seals | None) -> tuple[bytes, ChainHead]:
+def seal(body: bytes, *, after: ChainHead, mac_key: MacKey | None) -> tuple[bytes, ChainHead]:
     """Make the line of one record and the head after it."""
-    (line,), head = seal_all((body,), after=after, seals=seals)
+    (line,), head = seal_all((body,), after=after, mac_key=mac_key)
     return line, head
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from icr_proxy.audit.chain import ChainHead, Seals
+from icr_proxy.audit.chain import ChainHead, MacKey
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit_tools.check_chain import check_chain
 from icr_proxy.audit_tools.check_segment import check_segment
@@ -19,7 +19,7 @@ from tests.support.audit_fixture import KEY, read_of, record_of, seal, writer_in
 
 Files = list[tuple[str, bytes]]
 KEYS = {KEY.fingerprint: KEY.reveal().encode()}
-STRANGER = Seals(b"somebody else's key, as long as it has to be")
+STRANGER = MacKey(b"somebody else's key, as long as it has to be")
 
 
 def write_trail(
@@ -134,7 +134,7 @@ def insert_a_line(files: Files, chance: random.Random) -> Files:
     return _with_lines(files, chance, change)
 
 
-def _forged(files: Files, chance: random.Random, *, seals: Seals | None) -> Files:
+def _forged(files: Files, chance: random.Random, *, mac_key: MacKey | None) -> Files:
     """Change a record and make the chain anew from there on, as somebody without the key would."""
     at = chance.randrange(len(files))
     place = chance.randrange(len(_lines(files[at][1])))
@@ -150,18 +150,18 @@ def _forged(files: Files, chance: random.Random, *, seals: Seals | None) -> File
                 continue
             if (number, index) == (at, place):
                 body = body[:-1] + b',"more":1}'
-            fresh, head = seal(body, after=head, seals=seals)
+            fresh, head = seal(body, after=head, mac_key=mac_key)
             lines.append(fresh + b"\n")
         made.append((name, b"".join(lines)))
     return made
 
 
 def forge_with_another_key(files: Files, chance: random.Random) -> Files:
-    return _forged(files, chance, seals=STRANGER)
+    return _forged(files, chance, mac_key=STRANGER)
 
 
 def forge_without_a_key(files: Files, chance: random.Random) -> Files:
-    return _forged(files, chance, seals=None)
+    return _forged(files, chance, mac_key=None)
 
 
 def forge_everything_under_another_key(files: Files, chance: random.Random) -> Files:
@@ -172,7 +172,7 @@ def forge_everything_under_another_key(files: Files, chance: random.Random) -> F
         lines = []
         for line in _lines(data):
             body = b"{" + line[line.index(b'"kind"') : line.rindex(b',"hash":"')] + b"}"
-            fresh, head = seal(body, after=head, seals=STRANGER)
+            fresh, head = seal(body, after=head, mac_key=STRANGER)
             lines.append(fresh + b"\n")
         made.append((name, b"".join(lines)))
     del chance

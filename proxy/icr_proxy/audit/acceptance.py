@@ -9,7 +9,7 @@ import msgspec
 
 from icr_proxy.audit.anchor import AnchorFile
 from icr_proxy.audit.chain import read_audit_key
-from icr_proxy.audit.recovery import survey
+from icr_proxy.audit.recovery import find_end
 from icr_proxy.audit.writer import TrailWriter
 from icr_proxy.config.models import AuditConfig
 from icr_proxy.errors import StartError
@@ -47,7 +47,7 @@ def accept_rewind(
             f"audit.directory: {directory} belongs to user {owner}; run this as that user, as whom"
             " the proxy runs"
         )
-    sealed_with = survey(directory).key
+    sealed_with = find_end(directory).key
     if key is None and sealed_with is not None:
         raise StartError(
             f"audit.directory: the trail in {directory} is sealed with key {sealed_with}; name the"

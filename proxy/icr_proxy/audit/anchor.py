@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from icr_proxy.audit.recovery import hash_of, is_pruned, survey
+from icr_proxy.audit.recovery import find_end, find_hash, is_pruned
 from icr_proxy.audit.segments import sync_directory
 from icr_proxy.clock import stamp
 from icr_proxy.files import open_regular, read_bytes, replace_file, write_all
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MODE = 0o644  # there is nothing secret in it, and monitoring may want to read it
 LONGEST = 1 << 20  # bytes; about 5,000 lines. Then every second of the older lines goes
-KEPT_NEWEST = 1000  # lines that are always kept
+NEWEST_KEPT = 1000  # lines that are always kept
 READ_MOST = 64 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
 _SEQ_MOST = 10**18
@@ -45,7 +45,7 @@ class AnchorState(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is that of a `rewound` record."""
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True):
+class AnchorHistory(msgspec.Struct, frozen=True, kw_only=True):
     """What an anchor file knows: the heads since the last one that was accepted as rewound."""
 
     heads: tuple[AnchorState, ...] = ()
@@ -58,7 +58,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.heads, key=lambda known: known.seq, default=None)
 
 
-def read_history(path: Path) -> History:
+def read_history(path: Path) -> AnchorHistory:
     """Read an anchor file; one that is not there, or that a crash left empty, knows nothing.
 
     Raises:
@@ -67,13 +67,13 @@ def read_history(path: Path) -> History:
     try:
         path.lstat()
     except FileNotFoundError:
-        return History()
+        return AnchorHistory()
     except OSError as exc:
         raise ValueError(f"cannot be read: {exc.strerror}") from None
     return parse_history(read_bytes(path, limit=READ_MOST))
 
 
-def knows_anything(path: Path) -> bool:
+def has_heads(path: Path) -> bool:
     """Tell whether an anchor file can be read and holds a head."""
     try:
         return bool(read_history(path).heads)
@@ -81,22 +81,22 @@ def knows_anything(path: Path) -> bool:
         return False
 
 
-def parse_history(raw: bytes) -> History:
+def parse_history(raw: bytes) -> AnchorHistory:
     """Read what an anchor file holds. A line that is no head tells nothing and is passed over.
 
     So does what follows the last line break, if it is no head: a crash may leave that.
     """
     *lines, rest = raw.split(b"\n")
-    heads = [known for line in lines if (known := _parsed(line)) is not None]
-    last = _parsed(rest)
+    heads = [known for line in lines if (known := _parse_head(line)) is not None]
+    last = _parse_head(rest)
     if last is not None:
         heads.append(last)
     is_garbled = not heads and any(line.strip(b"\0 \r\t") for line in lines)
     accepted = max((at for at, known in enumerate(heads) if known.rewound), default=0)
-    return History(heads=tuple(heads[accepted:]), is_garbled=is_garbled)
+    return AnchorHistory(heads=tuple(heads[accepted:]), is_garbled=is_garbled)
 
 
-def _parsed(line: bytes) -> AnchorState | None:
+def _parse_head(line: bytes) -> AnchorState | None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -174,17 +174,17 @@ class AnchorFile:
     def _shorten(self) -> None:
         """Replace the file by one with fewer of the older lines, whole at every moment."""
         lines = read_bytes(self._path, limit=READ_MOST).splitlines(keepends=True)
-        replace_file(self._path, thinned(lines), mode=MODE)
+        replace_file(self._path, thin_out(lines), mode=MODE)
         sync_directory(self._path.parent)
 
 
-def thinned(lines: Sequence[bytes]) -> list[bytes]:
+def thin_out(lines: Sequence[bytes]) -> list[bytes]:
     """Leave out every second of the older lines, but none that tells of a rewound trail."""
     kept = []
     for at, line in enumerate(lines):
         after = lines[at + 1] if at + 1 < len(lines) else b""
         is_turn = b'"rewound"' in line or b'"rewound"' in after
-        if at % 2 == 0 or is_turn or at >= len(lines) - KEPT_NEWEST:
+        if at % 2 == 0 or is_turn or at >= len(lines) - NEWEST_KEPT:
             kept.append(line)
     return kept
 
@@ -212,19 +212,19 @@ def find_rewind(path: Path, *, directory: Path) -> Rewind | None:
     known = history.newest
     if known is None or not known.seq:
         return None
-    left = survey(directory)  # after the anchor, as a proxy that runs writes the trail first
-    detail = _contradiction(known, path=path, directory=directory, left=left)
+    left = find_end(directory)  # after the anchor, as a proxy that runs writes the trail first
+    detail = _find_mismatch(known, path=path, directory=directory, left=left)
     return None if detail is None else Rewind(detail=detail, known=known)
 
 
-def _contradiction(
+def _find_mismatch(
     known: AnchorState, *, path: Path, directory: Path, left: Recovery
 ) -> str | None:
     if None not in (known.trail, left.trail) and known.trail != left.trail:
         return f"{path} is the anchor of trail {known.trail}, but {directory} has {left.trail}"
     if known.seq > left.head.seq:
         return f"the trail ends with record {left.head.seq}, but {path} knows record {known.seq}"
-    digest = left.head.hash if known.seq == left.head.seq else hash_of(directory, known.seq)
+    digest = left.head.hash if known.seq == left.head.seq else find_hash(directory, known.seq)
     if digest == known.hash or (digest is None and is_pruned(directory, known.seq)):
         return None
     return f"record {known.seq} is not the one that {path} knows"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from icr_proxy.redaction import Secret
 
 GENESIS = "0" * 64  # what the first record of all has for `prev`
-OPENS, CLOSES = "segment", "end"  # the kinds of a segment's first and last record
+FIRST_KIND, LAST_KIND = "segment", "end"  # the kinds of a segment's first and last record
 
 _START = re.compile(rb'\{"seq":(0|[1-9][0-9]{0,17}),"prev":"([0-9a-f]{64})","kind":"([a-z]{1,16})"')
 _HEX = rb"[0-9a-f]{64}"
@@ -77,7 +77,7 @@ class ChainLink(msgspec.Struct, frozen=True, gc=False):
     sealed: bool
 
 
-class Seals:
+class MacKey:
     """MACs with one key.
 
     A copy of the keyed object saves hashing the key for each record; a gigabyte has more than a
@@ -97,7 +97,7 @@ class Seals:
 
 
 def seal_all(
-    bodies: Iterable[bytes], *, after: RecordPlace, seals: Seals | None
+    bodies: Iterable[bytes], *, after: RecordPlace, mac_key: MacKey | None
 ) -> tuple[list[bytes], ChainHead]:
     """Give the lines of records that follow `after`, without line breaks, and the new head.
 
@@ -109,34 +109,34 @@ def seal_all(
         line = b'{"seq":%d,"prev":"%b",%b' % (seq, prev, body[1:-1])
         digest = hashlib.sha256(line).digest()
         prev = hexlify(digest)
-        lines.append(line + _tail(digest, text=prev, seals=seals))
+        lines.append(line + _tail(digest, text=prev, mac_key=mac_key))
     return lines, ChainHead(seq, prev.decode("ascii"))
 
 
-def _tail(digest: bytes, *, text: bytes, seals: Seals | None) -> bytes:
-    if seals is None:
+def _tail(digest: bytes, *, text: bytes, mac_key: MacKey | None) -> bytes:
+    if mac_key is None:
         return b',"hash":"%b"}' % text
-    return b',"hash":"%b","mac":"%b"}' % (text, seals.mac(digest))
+    return b',"hash":"%b","mac":"%b"}' % (text, mac_key.mac(digest))
 
 
-def follow(line: bytes, *, after: RecordPlace, seals: Seals | None) -> ChainLink | None:
+def read_next(line: bytes, *, after: RecordPlace, mac_key: MacKey | None) -> ChainLink | None:
     """Give the link of a line if it is, to the last byte, the next record; else see `unseal`."""
     start = b'{"seq":%d,"prev":"%b","kind":"' % (after.seq + 1, after.hash.encode("ascii"))
-    cut = len(line) - (_PLAIN if seals is None else _SEALED)
+    cut = len(line) - (_PLAIN if mac_key is None else _SEALED)
     if cut <= 0 or not line.startswith(start):
         return None
     digest = hashlib.sha256(line[:cut]).digest()
-    if line[cut:] != _tail(digest, text=hexlify(digest), seals=seals):
+    if line[cut:] != _tail(digest, text=hexlify(digest), mac_key=mac_key):
         return None
     kind = line[len(start) : line.index(b'"', len(start))]
     if not kind.isalpha():  # nor what `unseal` takes for one
         return None
     return ChainLink(
-        after.seq + 1, after.hash, kind.decode("ascii"), digest.hex(), seals is not None
+        after.seq + 1, after.hash, kind.decode("ascii"), digest.hex(), mac_key is not None
     )
 
 
-def unseal(line: bytes, *, seals: Seals | None) -> ChainLink:
+def read_link(line: bytes, *, mac_key: MacKey | None) -> ChainLink:
     """Take a line apart and check all that can be checked of it alone; no key, no seal checked.
 
     Raises:
@@ -152,10 +152,10 @@ def unseal(line: bytes, *, seals: Seals | None) -> ChainLink:
     text = digest.hexdigest()
     if text.encode("ascii") != tail[1]:
         raise BrokenRecordError("changed", "does not have the hash that it says")
-    if seals is not None:
+    if mac_key is not None:
         if tail[2] is None:
             raise BrokenRecordError("forged", "has no MAC")
-        if not hmac.compare_digest(seals.mac(digest.digest()), tail[2]):
+        if not hmac.compare_digest(mac_key.mac(digest.digest()), tail[2]):
             raise BrokenRecordError("forged", "was sealed with another key")
     return ChainLink(
         seq=int(start[1]),
@@ -167,9 +167,9 @@ def unseal(line: bytes, *, seals: Seals | None) -> ChainLink:
 
 
 LEAST_KEY = 32  # characters; `openssl rand -hex 32` gives 64
-MAKE_ONE = "make one with: openssl rand -hex 32"
+REMEDY = "make one with: openssl rand -hex 32"
 # What base64 of 64 bytes and more looks like after `openssl rand -base64`.
-_LINES = re.compile(r"[A-Za-z0-9+/=_-]+(?:\r?\n[A-Za-z0-9+/=_-]+)*")
+_BASE64_LINES = re.compile(r"[A-Za-z0-9+/=_-]+(?:\r?\n[A-Za-z0-9+/=_-]+)*")
 
 
 def read_audit_key(path: Path, *, key: str) -> Secret:
@@ -183,19 +183,19 @@ def read_audit_key(path: Path, *, key: str) -> Secret:
         StartError: it cannot be read, or holds no key of an audit trail.
     """
     secret = read_secret(path, key=key)
-    problem = _problem_of(secret.reveal())
+    problem = _key_problem(secret.reveal())
     if problem is not None:
-        raise StartError(f"{key}: {path} {problem}; {MAKE_ONE}")
+        raise StartError(f"{key}: {path} {problem}; {REMEDY}")
     return secret
 
 
-def _problem_of(text: str) -> str | None:
+def _key_problem(text: str) -> str | None:
     if "-----BEGIN" in text or text.startswith("LS0tLS1"):
         return "holds a PEM key or certificate and not the key of an audit trail"
     if text.lstrip().startswith(("{", "[")):
         return "holds JSON and not the key of an audit trail"
     if len(text) < LEAST_KEY:
         return f"holds less than {LEAST_KEY} characters"
-    if not text.isprintable() and not _LINES.fullmatch(text):
+    if not text.isprintable() and not _BASE64_LINES.fullmatch(text):
         return "holds other text than the key of an audit trail"
     return None

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from icr_proxy.audit.chain import BrokenRecordError, ChainHead, ChainLink, unseal
+from icr_proxy.audit.chain import BrokenRecordError, ChainHead, ChainLink, read_link
 from icr_proxy.audit.records import RepairRecord
-from icr_proxy.audit.segments import NAME, list_segments, sync_directory
+from icr_proxy.audit.segments import SEGMENT_NAME, list_segments, sync_directory
 from icr_proxy.clock import stamp
 from icr_proxy.errors import StartError
 from icr_proxy.files import open_regular, write_all
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-ASIDE = re.compile(rf"({NAME.pattern})\.torn(?:\.[0-9]{{1,4}})?")
+ASIDE_NAME = re.compile(rf"({SEGMENT_NAME.pattern})\.torn(?:\.[0-9]{{1,4}})?")
 # More than a header: a file in which a crash prevented the first record is no longer.
-HARDLY_BEGUN = 4096
-_MOST_ASIDE = 1000
+HEADER_MOST = 4096
+_ASIDE_MOST = 1000
 _TRAIL = re.compile(r"[0-9a-f]{32}")
 _KEY = re.compile(r"[0-9a-f]{12}")
-_PIECE = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """What was set aside and is not yet recorded."""
 
 
-class _End(msgspec.Struct, frozen=True, kw_only=True):
+class _SegmentEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one file."""
 
     last: ChainLink | None
@@ -62,27 +62,27 @@ class _End(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes after the last line break."""
 
     @property
-    def is_hardly_begun(self) -> bool:
+    def is_torn_header(self) -> bool:
         """Tell whether a crash may have left this, without a whole record."""
-        return self.torn == self.size <= HARDLY_BEGUN
+        return self.torn == self.size <= HEADER_MOST
 
 
-def survey(directory: Path) -> Recovery:
+def find_end(directory: Path) -> Recovery:
     """Find the end of the chain; change nothing.
 
     Raises:
         StartError: the files cannot be read.
     """
-    with _told(directory):
+    with _start_errors(directory):
         files = list_segments(directory) if directory.exists() else []
         for path in reversed(files):
-            last = _end_of(path).last
+            last = _read_end(path).last
             if last is not None:
                 return Recovery(
                     head=ChainHead(last.seq, last.hash),
                     file=path.name,
-                    trail=_trail_of(files),
-                    key=_named(_header_of(path), "key", _KEY),
+                    trail=_find_trail_id(files),
+                    key=_matching_field(_read_header(path), "key", _KEY),
                 )
     return Recovery()
 
@@ -93,34 +93,34 @@ def recover(directory: Path, *, now: float) -> Recovery:
     Raises:
         StartError: the files cannot be read or changed.
     """
-    found = survey(directory)
-    with _told(directory):
+    found = find_end(directory)
+    with _start_errors(directory):
         for path in reversed(list_segments(directory)):
-            end = _end_of(path)
-            if end.last is None and end.is_hardly_begun:
-                path.rename(_new_aside(path))
+            end = _read_end(path)
+            if end.last is None and end.is_torn_header:
+                path.rename(_create_aside(path))
                 sync_directory(directory)
             elif end.last is not None:
                 if end.torn:
                     _set_aside(path, end)
                 break
-        repairs = tuple(_unrecorded(directory, last=found.file, now=now))
+        repairs = tuple(_find_repairs(directory, last=found.file, now=now))
     return msgspec.structs.replace(found, repairs=repairs)
 
 
-def hash_of(directory: Path, seq: int) -> str | None:
+def find_hash(directory: Path, seq: int) -> str | None:
     """Give the hash of the record with this number; `None` if there is none.
 
     Raises:
         StartError: the files cannot be read.
     """
-    with _told(directory):
+    with _start_errors(directory):
         for path in reversed(list_segments(directory)):
             if int(path.name.split("-")[1]) <= seq:
-                with _mapped(path) as view:
-                    line = _line_of(view, seq)
+                with _map_file(path) as view:
+                    line = _find_line(view, seq)
                 with suppress(BrokenRecordError):
-                    return unseal(line, seals=None).hash
+                    return read_link(line, mac_key=None).hash
     return None
 
 
@@ -130,7 +130,7 @@ def is_pruned(directory: Path, seq: int) -> bool:
     return bool(files) and int(files[0].name.split("-")[1]) > seq
 
 
-def _line_of(view: mmap.mmap | bytes, seq: int) -> bytes:
+def _find_line(view: mmap.mmap | bytes, seq: int) -> bytes:
     start = b'{"seq":%d,' % seq
     at = 0 if view[: len(start)] == start else view.find(b"\n" + start) + 1
     end = view.find(b"\n", at)
@@ -138,7 +138,7 @@ def _line_of(view: mmap.mmap | bytes, seq: int) -> bytes:
 
 
 @contextmanager
-def _told(directory: Path) -> Iterator[None]:
+def _start_errors(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
@@ -146,7 +146,7 @@ def _told(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
+def _map_file(path: Path) -> Iterator[mmap.mmap | bytes]:
     """Give the bytes of a file; mapping an empty one is an error."""
     file = open_regular(path, os.O_RDONLY)
     try:
@@ -159,43 +159,43 @@ def _mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
         os.close(file)
 
 
-def _end_of(path: Path) -> _End:
-    with _mapped(path) as view:
+def _read_end(path: Path) -> _SegmentEnd:
+    with _map_file(path) as view:
         whole = end = view.rfind(b"\n") + 1
         last = None
         while end and last is None:
             start = view.rfind(b"\n", 0, end - 1) + 1
             with suppress(BrokenRecordError):
-                last = unseal(view[start : end - 1], seals=None)
+                last = read_link(view[start : end - 1], mac_key=None)
             end = start
-        return _End(last=last, size=len(view), torn=len(view) - whole)
+        return _SegmentEnd(last=last, size=len(view), torn=len(view) - whole)
 
 
-def _trail_of(files: Sequence[Path]) -> str | None:
+def _find_trail_id(files: Sequence[Path]) -> str | None:
     """Give the ID that the newest header has; an earlier version may have written the last ones."""
-    found = (_named(_header_of(path), "trail", _TRAIL) for path in reversed(files))
+    found = (_matching_field(_read_header(path), "trail", _TRAIL) for path in reversed(files))
     return next((trail for trail in found if trail is not None), None)
 
 
-def _header_of(path: Path) -> Mapping[str, Any]:
+def _read_header(path: Path) -> Mapping[str, Any]:
     """Give the first record of a file, or nothing if it is none."""
-    with _mapped(path) as view:
+    with _map_file(path) as view:
         line = view[: max(view.find(b"\n"), 0)]
     with suppress(BrokenRecordError, ValueError, RecursionError):
-        unseal(line, seals=None)
+        read_link(line, mac_key=None)
         header = json.loads(line)
         return header if isinstance(header, dict) else {}
     return {}
 
 
-def _named(header: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> str | None:
+def _matching_field(header: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> str | None:
     value = header.get(name)
     return value if isinstance(value, str) and pattern.fullmatch(value) else None
 
 
-def _new_aside(path: Path) -> Path:
+def _create_aside(path: Path) -> Path:
     """Make a file that is not there yet, for what is set aside; a name may be taken by a crash."""
-    for number in range(_MOST_ASIDE):
+    for number in range(_ASIDE_MOST):
         aside = path.with_name(f"{path.name}.torn{f'.{number}' if number else ''}")
         with suppress(FileExistsError):
             os.close(open_regular(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
@@ -203,13 +203,13 @@ def _new_aside(path: Path) -> Path:
     raise FileExistsError(errno.EEXIST, "too many files were set aside already", str(path))
 
 
-def _set_aside(path: Path, end: _End) -> None:
-    aside = _new_aside(path)
+def _set_aside(path: Path, end: _SegmentEnd) -> None:
+    aside = _create_aside(path)
     file = open_regular(aside, os.O_WRONLY, only_name=True)
     try:
-        with _mapped(path) as view:
-            for at in range(end.size - end.torn, end.size, _PIECE):
-                write_all(file, view[at : at + _PIECE])
+        with _map_file(path) as view:
+            for at in range(end.size - end.torn, end.size, _PIECE_BYTES):
+                write_all(file, view[at : at + _PIECE_BYTES])
         os.fsync(file)
     finally:
         os.close(file)
@@ -222,18 +222,18 @@ def _set_aside(path: Path, end: _End) -> None:
         os.close(torn)
 
 
-def _unrecorded(directory: Path, *, last: str | None, now: float) -> Iterator[RepairRecord]:
+def _find_repairs(directory: Path, *, last: str | None, now: float) -> Iterator[RepairRecord]:
     """Give what was set aside and not recorded, also by a start that was killed before it could.
 
     It is recorded in the file after the one that it is about.
     """
     for aside in sorted(directory.iterdir()):
-        named = ASIDE.fullmatch(aside.name)
+        named = ASIDE_NAME.fullmatch(aside.name)
         if named is None or not stat.S_ISREG(aside.lstat().st_mode):
             continue
         if last is not None and (named[1] < last or _mentions(directory / last, aside.name)):
             continue
-        with _mapped(aside) as view:
+        with _map_file(aside) as view:
             yield RepairRecord(
                 time=stamp(now),
                 file=named[1],
@@ -244,5 +244,5 @@ def _unrecorded(directory: Path, *, last: str | None, now: float) -> Iterator[Re
 
 
 def _mentions(path: Path, name: str) -> bool:
-    with _mapped(path) as view:
+    with _map_file(path) as view:
         return view.find(b'"torn_file":"%b"' % name.encode()) >= 0

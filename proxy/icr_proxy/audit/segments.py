@@ -21,8 +21,8 @@ from icr_proxy.files import open_regular
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROOT = 0
-NAME = re.compile(r"audit-([0-9]{16})-[0-9]{8}T[0-9]{6}Z\.jsonl")
+ROOT_UID = 0
+SEGMENT_NAME = re.compile(r"audit-([0-9]{16})-[0-9]{8}T[0-9]{6}Z\.jsonl")
 LOCK = "audit.lock"
 PRIVATE_DIRECTORY = 0o700
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -35,10 +35,10 @@ def segment_name(seq: int, *, at: float) -> str:
 
 def list_segments(directory: Path) -> list[Path]:
     """List the files of a trail, oldest first."""
-    return sorted(path for path in directory.iterdir() if NAME.fullmatch(path.name))
+    return sorted(path for path in directory.iterdir() if SEGMENT_NAME.fullmatch(path.name))
 
 
-def claim(directory: Path) -> int:
+def claim_directory(directory: Path) -> int:
     """Make sure that the directory is there, ours alone to write to, and in nobody else's use.
 
     The lock lasts as long as the descriptor that is given, so a crash leaves none behind.
@@ -49,7 +49,7 @@ def claim(directory: Path) -> int:
     try:
         with suppress(FileExistsError):
             directory.mkdir(mode=PRIVATE_DIRECTORY)
-        inspect_directory(directory)
+        check_directory(directory)
         lock = _open_lock(directory, os.O_RDWR | os.O_CREAT)
     except OSError as exc:
         raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
@@ -58,13 +58,13 @@ def claim(directory: Path) -> int:
     except OSError:
         holder = os.read(lock, 20).decode("ascii", "replace")
         os.close(lock)
-        raise _in_use(directory, holder=holder) from None
+        raise _in_use_error(directory, holder=holder) from None
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
     return lock
 
 
-def inspect_directory(directory: Path) -> None:
+def check_directory(directory: Path) -> None:
     """Make sure that nobody but us, and root, can change what is in a directory.
 
     Raises:
@@ -74,7 +74,7 @@ def inspect_directory(directory: Path) -> None:
     found = directory.stat()
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
-    if found.st_uid not in (os.geteuid(), ROOT):
+    if found.st_uid not in (os.geteuid(), ROOT_UID):
         raise StartError(
             f"audit.directory: {directory} belongs to user {found.st_uid}, who could replace the"
             f" files in it; chown it to user {os.geteuid()}, as whom the proxy runs"
@@ -85,7 +85,7 @@ def inspect_directory(directory: Path) -> None:
         )
 
 
-def inspect_lock(directory: Path) -> None:
+def check_lock(directory: Path) -> None:
     """Make sure that a start could claim a directory that is there; nothing is changed.
 
     Raises:
@@ -103,12 +103,14 @@ def inspect_lock(directory: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        raise _in_use(directory, holder=os.read(lock, 20).decode("ascii", "replace")) from None
+        raise _in_use_error(
+            directory, holder=os.read(lock, 20).decode("ascii", "replace")
+        ) from None
     finally:
         os.close(lock)
 
 
-def _in_use(directory: Path, *, holder: str) -> DirectoryInUseError:
+def _in_use_error(directory: Path, *, holder: str) -> DirectoryInUseError:
     return DirectoryInUseError(
         f"audit.directory: {directory} is in use by process {holder.strip() or 'unknown'};"
         " each process needs a directory of its own"
@@ -143,7 +145,7 @@ def _open_lock(directory: Path, flags: int) -> int:
         ) from None
 
 
-def create(path: Path) -> int:
+def create_segment(path: Path) -> int:
     """Open a new file to append to; its name lasts a crash."""
     file = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
     sync_directory(path.parent)

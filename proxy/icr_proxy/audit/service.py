@@ -17,7 +17,7 @@ from icr_proxy import __version__
 from icr_proxy.audit.chain import read_audit_key
 from icr_proxy.audit.records import KeyRecord, ReloadRecord, StartRecord, SwitchRecord
 from icr_proxy.audit.trail import Trail, WriteBatcher
-from icr_proxy.audit.writer import TrailWriter, inspect_trail
+from icr_proxy.audit.writer import TrailWriter, check_trail
 from icr_proxy.audit.writer_thread import TrailThread
 from icr_proxy.clock import stamp
 from icr_proxy.config.reference import describe
@@ -49,7 +49,7 @@ class AuditService:
         registry: CollectorRegistry,
         now: Callable[[], float],
         clock: Callable[[], float],
-        heard: Callable[[WriteResult], None] = lambda _landed: None,
+        on_write: Callable[[WriteResult], None] = lambda _result: None,
     ) -> None:
         """Make everything; nothing is opened yet. `heard` is told of all that is written.
 
@@ -59,10 +59,10 @@ class AuditService:
         self._directory = directory
         self._config = config
         self._now = now
-        self._heard = heard
+        self._on_write = on_write
         key_file = config.key_file
         self._key = None if key_file is None else read_audit_key(key_file, key="audit.key_file")
-        self._states: Mapping[str, str] | None = None
+        self._key_states: Mapping[str, str] | None = None
         self._is_open = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports = TrailReports(log=log, registry=registry)
@@ -71,10 +71,10 @@ class AuditService:
             config=config,
             now=now,
             clock=clock,
-            report=self._tell,
+            report=self._report,
         )
-        self._handover = WriteBatcher(self._thread.put)
-        self.trail = Trail(config=config, put=self._handover.add, watcher=self._reports, now=now)
+        self._batcher = WriteBatcher(self._thread.put)
+        self.trail = Trail(config=config, put=self._batcher.add, watcher=self._reports, now=now)
 
     def inspect(self) -> None:
         """Look at the trail as `open` does, and change nothing.
@@ -82,7 +82,7 @@ class AuditService:
         Raises:
             StartError: `open` would raise it.
         """
-        inspect_trail(self._directory, config=self._config)
+        check_trail(self._directory, config=self._config)
 
     async def start(self, config: Config) -> None:
         """Begin the trail of this process, and come back when the start is recorded.
@@ -95,25 +95,25 @@ class AuditService:
         """
         self._loop = asyncio.get_running_loop()
         self._thread.start()
-        self._reports.opened(rewind=self._thread.rewind, lost_anchor=self._thread.lost_anchor)
+        self._reports.opened(rewind=self._thread.rewind, missing_anchor=self._thread.missing_anchor)
         self._is_open = True
         start = StartRecord(
             time=stamp(self._now()), version=__version__, config=config_digest(config)
         )
-        recorded = self.trail.note(start)
-        if self._states is not None:
-            self.keys_stand(self._states)
+        recorded = self.trail.record_event(start)
+        if self._key_states is not None:
+            self.record_key_states(self._key_states)
         await recorded
 
-    def keys_stand(self, states: Mapping[str, str]) -> None:
+    def record_key_states(self, states: Mapping[str, str]) -> None:
         """Record how the app's keys stand, now or as soon as there is a trail."""
-        self._states = states
+        self._key_states = states
         if self._is_open:
-            self.trail.note(KeyRecord(time=stamp(self._now()), states=dict(states)))
+            self.trail.record_event(KeyRecord(time=stamp(self._now()), states=dict(states)))
 
-    def reloaded(self, config: Config, *, waiting: Sequence[str]) -> None:
+    def record_reload(self, config: Config, *, waiting: Sequence[str]) -> None:
         """Record what is in force from now on."""
-        self.trail.note(
+        self.trail.record_event(
             ReloadRecord(
                 time=stamp(self._now()),
                 config=config_digest(config),
@@ -121,9 +121,9 @@ class AuditService:
             )
         )
 
-    def thrown(self, switch: str, installation: str | None, peer: str) -> None:
+    def record_action(self, switch: str, installation: str | None, peer: str) -> None:
         """Record what somebody did on the admin port."""
-        self.trail.note(
+        self.trail.record_event(
             SwitchRecord(
                 time=stamp(self._now()), action=switch, installation=installation, peer=peer
             )
@@ -133,24 +133,24 @@ class AuditService:
         """Write what is left and end the trail of this process."""
         if self._is_open:
             self._is_open = False
-            self._handover.flush()
+            self._batcher.flush()
             await asyncio.to_thread(self._thread.stop)
             await asyncio.sleep(0)  # what the thread said last is heard in the next turn
 
-    def standing(self) -> dict[str, object]:
+    def describe(self) -> dict[str, object]:
         """Tell how the trail stands, for whoever asks how the proxy is."""
-        return {**self._reports.standing(), "queue": self.trail.queued}
+        return {**self._reports.describe(), "queue": self.trail.queued}
 
-    def _tell(self, landed: WriteResult) -> None:
+    def _report(self, result: WriteResult) -> None:
         """Carry over from the thread into the event loop, which may be gone at the very end."""
         if self._loop is not None:
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._landed, landed)
+                self._loop.call_soon_threadsafe(self._on_result, result)
 
-    def _landed(self, landed: WriteResult) -> None:
-        self._reports.landed(landed)
-        self.trail.on_write_result(landed)
-        self._heard(landed)
+    def _on_result(self, result: WriteResult) -> None:
+        self._reports.on_write_result(result)
+        self.trail.on_write_result(result)
+        self._on_write(result)
 
 
 class TrailReports:
@@ -177,10 +177,10 @@ class TrailReports:
             "Time to write what had gathered, to the disk if audit.fsync is always.",
             registry=registry,
         )
-        self._works = Gauge(
+        self._is_writable = Gauge(
             "icr_proxy_audit_writable", "1 if records can be written, 0 if not.", registry=registry
         )
-        self._works.set(1)
+        self._is_writable.set(1)
         registry.register(self)
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -210,7 +210,7 @@ class TrailReports:
         (self._refused if refused else self._lost).inc()
         self._unrecorded += 1
 
-    def standing(self) -> dict[str, object]:
+    def describe(self) -> dict[str, object]:
         """Tell how the trail stands; the head is what a witness may be asked for."""
         head, file = self._head or (None, None)
         return {
@@ -222,36 +222,36 @@ class TrailReports:
             "unrecorded": self._unrecorded,
         }
 
-    def opened(self, *, rewind: Rewind | None, lost_anchor: Path | None) -> None:
+    def opened(self, *, rewind: Rewind | None, missing_anchor: Path | None) -> None:
         """Tell how the trail compares with its anchor, if it does not agree."""
         if rewind is not None:
             self._log.error("audit.rewound", detail=rewind.detail)
-        if lost_anchor is not None:
-            self._log.warning("audit.anchor_missing", file=str(lost_anchor))
+        if missing_anchor is not None:
+            self._log.warning("audit.anchor_missing", file=str(missing_anchor))
 
-    def landed(self, landed: WriteResult) -> None:
+    def on_write_result(self, result: WriteResult) -> None:
         """Show how an attempt to write went; tell only what changes."""
-        if landed.head.seq:
-            self._head = landed.head, landed.segment
-        if landed.entries:
-            self._written.inc(len(landed.entries))
-            self._seconds.observe(landed.seconds)
-        if landed.error is not None and self._error is None:
-            self._log.error("audit.failed", detail=landed.error, file=landed.segment)
-        if landed.error is None and self._error is not None:
-            self._log.info("audit.recovered", file=landed.segment)
-        if landed.error != self._error:
-            self._error = landed.error
-            self._works.set(landed.error is None)
-        if landed.anchor_error is not None and self._anchor_error is None:
-            self._log.error("audit.anchor_failed", detail=landed.anchor_error)
-        if landed.periodic:
-            self._anchor_error = landed.anchor_error
+        if result.head.seq:
+            self._head = result.head, result.segment
+        if result.entries:
+            self._written.inc(len(result.entries))
+            self._seconds.observe(result.seconds)
+        if result.error is not None and self._error is None:
+            self._log.error("audit.failed", detail=result.error, file=result.segment)
+        if result.error is None and self._error is not None:
+            self._log.info("audit.recovered", file=result.segment)
+        if result.error != self._error:
+            self._error = result.error
+            self._is_writable.set(result.error is None)
+        if result.anchor_error is not None and self._anchor_error is None:
+            self._log.error("audit.anchor_failed", detail=result.anchor_error)
+        if result.periodic:
+            self._anchor_error = result.anchor_error
             self._log.info(
                 "audit.head",
-                seq=landed.head.seq,
-                hash=landed.head.hash,
-                file=landed.segment,
+                seq=result.head.seq,
+                hash=result.head.hash,
+                file=result.segment,
             )
 
 

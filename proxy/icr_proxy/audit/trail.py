@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from icr_proxy.observability.outcome import Digest, Journal, Outcome
 
 LINGER_SECONDS = 0.02  # how long a record for which nobody waits may wait for others
-HANDED_MOST = 512
+BATCH_MOST = 512
 
 
 class WriteBatcher:
@@ -48,35 +48,35 @@ class WriteBatcher:
     def __init__(self, put: Callable[[Sequence[Entry]], None]) -> None:
         """Hand over by `put`, which must not block."""
         self._put = put
-        self._gathered: list[Entry] = []
-        self._is_due = False
+        self._batch: list[Entry] = []
+        self._is_scheduled = False
         self._is_timed = False
 
     def add(self, entry: Entry) -> None:
         """Take one more; it goes at the end of this turn if somebody waits, else before long."""
-        self._gathered.append(entry)
-        if len(self._gathered) == HANDED_MOST:
+        self._batch.append(entry)
+        if len(self._batch) == BATCH_MOST:
             self.flush()
         elif type(entry) is AwaitedEntry:
-            if not self._is_due:
-                self._is_due = True
-                asyncio.get_running_loop().call_soon(self._end_turn)
+            if not self._is_scheduled:
+                self._is_scheduled = True
+                asyncio.get_running_loop().call_soon(self._flush_after_turn)
         elif not self._is_timed:
             self._is_timed = True
-            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end_moment)
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._flush_after_linger)
 
     def flush(self) -> None:
         """Hand the batch to the writer thread now."""
-        if not self._gathered:
+        if not self._batch:
             return
-        gathered, self._gathered = self._gathered, []
-        self._put(gathered)
+        batch, self._batch = self._batch, []
+        self._put(batch)
 
-    def _end_turn(self) -> None:
-        self._is_due = False
+    def _flush_after_turn(self) -> None:
+        self._is_scheduled = False
         self.flush()
 
-    def _end_moment(self) -> None:
+    def _flush_after_linger(self) -> None:
         self._is_timed = False
         self.flush()
 
@@ -95,38 +95,38 @@ class DurableWaits:
         self._is_timed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def begin(self) -> Durable:
+    def start(self) -> Durable:
         """Give what to await."""
         loop = self._loop
         if loop is None:  # to ask for it each time would be a system call each time
             loop = self._loop = asyncio.get_running_loop()
-        kept: Durable = loop.create_future()
-        self._waiting.append((loop.time() + self._seconds, kept))
+        durable: Durable = loop.create_future()
+        self._waiting.append((loop.time() + self._seconds, durable))
         if not self._is_timed:
             self._is_timed = True
-            loop.call_later(self._seconds, self._look)
-        return kept
+            loop.call_later(self._seconds, self._expire)
+        return durable
 
-    def tidy(self) -> None:
+    def drop_resolved(self) -> None:
         """Forget those that wait no longer."""
         while self._waiting and self._waiting[0][1].done():
             self._waiting.popleft()
 
-    def _look(self) -> None:
+    def _expire(self) -> None:
         """Let those go that have waited for too long, and look again when the next one has."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self.tidy()
+        self.drop_resolved()
         while self._waiting and self._waiting[0][0] <= now:
-            _, kept = self._waiting.popleft()
-            if not kept.done():
-                kept.set_result(None)
+            _, durable = self._waiting.popleft()
+            if not durable.done():
+                durable.set_result(None)
         self._is_timed = bool(self._waiting)
         if self._waiting:
-            loop.call_at(self._waiting[0][0], self._look)
+            loop.call_at(self._waiting[0][0], self._expire)
 
 
-READ_PLACES, WRITE_PLACES = 1, 2  # the outcome; for a write the intent, too
+READ_RECORDS, WRITE_RECORDS = 1, 2  # the outcome; for a write the intent, too
 
 
 class TrailWatcher(Protocol):
@@ -140,7 +140,7 @@ class TrailWatcher(Protocol):
 
 
 @dataclass(slots=True)
-class _Missed:
+class _Unrecorded:
     since: float
     lost: int = 0
     refused: int = 0
@@ -168,12 +168,12 @@ class Trail:
         self._send = put
         self._watcher = watcher
         self._now = now
-        self._changed: asyncio.Event | None = None
+        self._room_changed: asyncio.Event | None = None
         self._waits = DurableWaits(config.max_wait)
         self._reserved = 0
         self._queued = 0
-        self._missed: _Missed | None = None
-        self._works = True
+        self._unrecorded: _Unrecorded | None = None
+        self._is_writable = True
 
     @property
     def queued(self) -> int:
@@ -188,13 +188,13 @@ class Trail:
         Raises:
             AuditUnavailableError: there is none in time, and nothing may go unrecorded.
         """
-        places = WRITE_PLACES if journal.changes_state else READ_PLACES
-        if not self._has_room(places):
-            await self._wait_for_room(places)
-            if not self._has_room(places):  # only if requests go on unrecorded
+        count = WRITE_RECORDS if journal.changes_state else READ_RECORDS
+        if not self._has_room(count):
+            await self._wait_for_room(count)
+            if not self._has_room(count):  # only if requests go on unrecorded
                 return
-        self._reserved += places
-        journal.reserved_records = places
+        self._reserved += count
+        journal.reserved_records = count
 
     async def announce(self, journal: Journal) -> None:
         """Come back when the intent is as safe as `fsync` says; then the request may be sent.
@@ -208,10 +208,10 @@ class Trail:
         self._reserved -= 1
         intent = intent_of(journal, redact=self._redact, now=self._now())
         journal.intent = Announcement()
-        kept = self._put_and_wait(intent, announcement=journal.intent)
-        if not self._refuses and not self._works:
+        durable = self._put_and_wait(intent, announcement=journal.intent)
+        if not self._refuses and not self._is_writable:
             return
-        if await kept is None and self._refuses:
+        if await durable is None and self._refuses:
             raise AuditUnavailableError("the audit trail cannot be written; nothing was sent")
 
     def record(self, outcome: Outcome, *, reserved: int) -> Durable | None:
@@ -222,7 +222,7 @@ class Trail:
         """
         self._reserved -= reserved
         if not reserved and self._reserved + self._queued >= self._config.queue:
-            self._miss(outcome)
+            self._count_unrecorded(outcome)
             return None
         if outcome.changes_state and outcome.attempts and self._config.fsync == "always":
             return self._put_and_wait(outcome)
@@ -230,49 +230,49 @@ class Trail:
         self._send(outcome)
         return None
 
-    def note(self, record: Record) -> Durable:
+    def record_event(self, record: Record) -> Durable:
         """Record what happened to the proxy itself; there is always room for that."""
         return self._put_and_wait(record)
 
     # -- what the thread says ---------------------------------------------------------------------
 
-    def on_write_result(self, landed: WriteResult) -> None:
+    def on_write_result(self, result: WriteResult) -> None:
         """Note the result of a write: records are durable, or could not be written for now."""
-        self._works = landed.error is None
-        self._queued -= len(landed.entries)
-        first = landed.last - len(landed.entries) + 1
-        for place, kept in landed.awaited:
-            if not kept.done():
-                kept.set_result(first + place)
-        self._waits.tidy()
+        self._is_writable = result.error is None
+        self._queued -= len(result.entries)
+        first = result.last - len(result.entries) + 1
+        for place, durable in result.awaited:
+            if not durable.done():
+                durable.set_result(first + place)
+        self._waits.drop_resolved()
         self._watcher.queued(self._queued)
-        missed = self._missed
-        if missed is not None and self._works:
-            self._missed = None
+        unrecorded = self._unrecorded
+        if unrecorded is not None and self._is_writable:
+            self._unrecorded = None
             gap = GapRecord(
                 time=stamp(self._now()),
-                since=stamp(missed.since),
-                lost=missed.lost,
-                refused=missed.refused,
+                since=stamp(unrecorded.since),
+                lost=unrecorded.lost,
+                refused=unrecorded.refused,
             )
             self._put(gap)
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        if self._room_changed is not None:
+            self._room_changed.set()
+            self._room_changed = None
 
     # -- places -----------------------------------------------------------------------------------
 
-    def _has_room(self, places: int) -> bool:
-        if not self._works and self._refuses:
+    def _has_room(self, count: int) -> bool:
+        if not self._is_writable and self._refuses:
             return False
-        return self._reserved + self._queued + places <= self._config.queue
+        return self._reserved + self._queued + count <= self._config.queue
 
-    async def _wait_for_room(self, places: int) -> None:
+    async def _wait_for_room(self, count: int) -> None:
         try:
             async with asyncio.timeout(self._config.max_wait):
-                while not self._has_room(places) and (self._refuses or self._works):
-                    self._changed = self._changed or asyncio.Event()
-                    await self._changed.wait()
+                while not self._has_room(count) and (self._refuses or self._is_writable):
+                    self._room_changed = self._room_changed or asyncio.Event()
+                    await self._room_changed.wait()
         except TimeoutError:
             if self._refuses:
                 raise AuditUnavailableError(
@@ -286,14 +286,14 @@ class Trail:
     def _put_and_wait(
         self, what: Record | Outcome, *, announcement: Announcement | None = None
     ) -> Durable:
-        kept = self._waits.begin()
-        self._put(AwaitedEntry(what, kept, announcement))
-        return kept
+        durable = self._waits.start()
+        self._put(AwaitedEntry(what, durable, announcement))
+        return durable
 
-    def _miss(self, outcome: Outcome) -> None:
+    def _count_unrecorded(self, outcome: Outcome) -> None:
         ended = outcome.started_at + outcome.duration
-        missed = self._missed = self._missed or _Missed(since=ended)
+        unrecorded = self._unrecorded = self._unrecorded or _Unrecorded(since=ended)
         refused = not outcome.attempts
-        missed.refused += refused
-        missed.lost += not refused
+        unrecorded.refused += refused
+        unrecorded.lost += not refused
         self._watcher.unrecorded(refused=refused)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.audit.anchor import find_rewind, knows_anything
-from icr_proxy.audit.chain import ChainHead, Seals, seal_all
+from icr_proxy.audit.anchor import find_rewind, has_heads
+from icr_proxy.audit.chain import ChainHead, MacKey, seal_all
 from icr_proxy.audit.records import (
     FORMAT,
     EndRecord,
@@ -26,12 +26,12 @@ from icr_proxy.audit.records import (
     RewoundRecord,
     SegmentRecord,
 )
-from icr_proxy.audit.recovery import recover, survey
+from icr_proxy.audit.recovery import find_end, recover
 from icr_proxy.audit.segments import (
-    claim,
-    create,
-    inspect_directory,
-    inspect_lock,
+    check_directory,
+    check_lock,
+    claim_directory,
+    create_segment,
     list_segments,
     segment_name,
     sync_directory,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from icr_proxy.redaction import Secret
 
 DAY_SECONDS = 86_400.0
-TRAIL_BYTES = 16
+TRAIL_ID_BYTES = 16
 ENCODE = msgspec.json.Encoder().encode
 
 
@@ -74,31 +74,33 @@ class TrailWriter:
         """
         self._directory = directory
         self._config = config
-        self._seals = Seals(key.reveal().encode()) if key is not None else None
+        self._mac_key = MacKey(key.reveal().encode()) if key is not None else None
         self._key_name = key.fingerprint if key is not None else None
         self._now = now
-        self._lock = claim(directory)
+        self._lock = claim_directory(directory)
         try:
-            self.rewind = refused_rewind(config, directory=directory, reason=reason)
+            self.rewind = check_anchor(config, directory=directory, reason=reason)
             """How the trail contradicts its anchor; recorded before anything else."""
-            left = recover(directory, now=now())
+            recovered = recover(directory, now=now())
         except StartError:
             os.close(self._lock)
             raise
-        self.trail = left.trail or secrets.token_hex(TRAIL_BYTES)
+        self.trail = recovered.trail or secrets.token_hex(TRAIL_ID_BYTES)
         """ID of the trail."""
         anchor = config.anchor_file
-        is_lost = anchor is not None and bool(left.head.seq) and not knows_anything(anchor)
-        self.lost_anchor = anchor if is_lost and self.rewind is None else None
+        is_lost = anchor is not None and bool(recovered.head.seq) and not has_heads(anchor)
+        self.missing_anchor = anchor if is_lost and self.rewind is None else None
         """The anchor file, if it is not there though the trail is."""
-        self.head: ChainHead = left.head
+        self.head: ChainHead = recovered.head
         """The newest record that was written."""
-        self.synced: ChainHead = left.head
+        self.synced: ChainHead = recovered.head
         """The newest that is known to be on the disk."""
-        self._notes: list[Record] = list(left.repairs)  # to be recorded before anything else
+        self._pending: list[Record] = list(recovered.repairs)  # to be recorded before anything else
         if self.rewind is not None:
-            self._notes.append(_rewound(self.rewind, last=left.head.seq, reason=reason, now=now()))
-        self._previous = left.file
+            self._pending.append(
+                _rewound_record(self.rewind, last=recovered.head.seq, reason=reason, now=now())
+            )
+        self._previous = recovered.file
         self._file: int | None = None
         self._inode = (0, 0)
         self._path = directory
@@ -118,13 +120,13 @@ class TrailWriter:
         Raises:
             OSError: nothing of it counts as written.
         """
-        self._look_after_file()
-        if self._file is not None and self._is_due():
-            self._finish()
+        self._check_file()
+        if self._file is not None and self._is_rotation_due():
+            self._end_segment()
         if self._file is None:
-            self._begin()
-        self._write((*self._notes, *records), sync=sync)
-        self._notes.clear()
+            self._open_segment()
+        self._write((*self._pending, *records), sync=sync)
+        self._pending.clear()
 
     def sync(self) -> None:
         """Force to the disk what was written."""
@@ -136,9 +138,9 @@ class TrailWriter:
         """End the file and let go of the directory."""
         try:
             with suppress(OSError):
-                self._look_after_file()
+                self._check_file()
                 if self._file is not None:
-                    self._finish()
+                    self._end_segment()
         finally:
             if self._file is not None:
                 os.close(self._file)
@@ -147,10 +149,10 @@ class TrailWriter:
 
     # -- files ------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _open_segment(self) -> None:
         now = self._now()
         path = self._directory / segment_name(self.head.seq + 1, at=now)
-        self._file = create(path)
+        self._file = create_segment(path)
         self._path, self._size, self._records, self._opened_at = path, 0, 0, now
         made = os.fstat(self._file)
         self._inode = (made.st_ino, made.st_dev)
@@ -166,21 +168,21 @@ class TrailWriter:
         try:
             self._write((header,), sync=True)
         except OSError:
-            self._abandon()
+            self._remove_segment()
             raise
         self._prune()
 
-    def _finish(self) -> None:
+    def _end_segment(self) -> None:
         """End the file with its last record."""
         self._write((EndRecord(time=stamp(self._now()), records=self._records + 1),), sync=True)
-        self._let_go()
+        self._close_segment()
 
-    def _let_go(self) -> None:
+    def _close_segment(self) -> None:
         if self._file is not None:
             os.close(self._file)
         self._previous, self._file = self._path.name, None
 
-    def _abandon(self) -> None:
+    def _remove_segment(self) -> None:
         """Take back a file that could not even be begun."""
         with suppress(OSError):
             self._path.unlink()
@@ -188,29 +190,31 @@ class TrailWriter:
             os.close(self._file)
         self._file = None
 
-    def _is_due(self) -> bool:
+    def _is_rotation_due(self) -> bool:
         config = self._config
         return (
             self._size >= config.segment_size or self._now() - self._opened_at >= config.segment_age
         )
 
-    def _look_after_file(self) -> None:
+    def _check_file(self) -> None:
         """Notice that the open file is not what we left; if so, go on in a new one."""
         if self._file is None:
             return
         if self._is_dirty:
-            self._clean()
+            self._discard_partial_write()
         with suppress(OSError):
             theirs = os.stat(self._path)  # noqa: PTH116 - once for each batch
             # No other file can get the number of ours while it is open.
             if (theirs.st_ino, theirs.st_dev) == self._inode and theirs.st_size == self._size:
                 return
-        found = _what_happened(os.fstat(self._file), size=self._size)
+        found = _classify_change(os.fstat(self._file), size=self._size)
         if found == "renamed":
-            self._finish()
+            self._end_segment()
         else:
-            self._let_go()
-        self._notes.append(MovedRecord(time=stamp(self._now()), file=self._path.name, found=found))
+            self._close_segment()
+        self._pending.append(
+            MovedRecord(time=stamp(self._now()), file=self._path.name, found=found)
+        )
 
     def _prune(self) -> None:
         """Delete what need not be kept, after that has been recorded."""
@@ -239,7 +243,7 @@ class TrailWriter:
     # -- bytes ------------------------------------------------------------------------------------
 
     def _write(self, records: Sequence[Record], *, sync: bool) -> None:
-        lines, head = seal_all(map(ENCODE, records), after=self.head, seals=self._seals)
+        lines, head = seal_all(map(ENCODE, records), after=self.head, mac_key=self._mac_key)
         lines.append(b"")
         data = b"\n".join(lines)
         if self._file is None:
@@ -249,7 +253,7 @@ class TrailWriter:
             if sync:
                 os.fsync(self._file)
         except OSError:
-            self._clean()
+            self._discard_partial_write()
             raise
         self._size += len(data)
         self._records += len(records)
@@ -257,7 +261,7 @@ class TrailWriter:
         if sync:
             self.synced = head
 
-    def _clean(self) -> None:
+    def _discard_partial_write(self) -> None:
         """Take back what is half there: the next attempt would make it look like tampering."""
         self._is_dirty = True
         if self._file is not None:
@@ -265,7 +269,7 @@ class TrailWriter:
         self._is_dirty = False
 
 
-def _what_happened(file: os.stat_result, *, size: int) -> str:
+def _classify_change(file: os.stat_result, *, size: int) -> str:
     if not file.st_nlink:
         return "removed"
     if file.st_size == size:
@@ -273,7 +277,7 @@ def _what_happened(file: os.stat_result, *, size: int) -> str:
     return "truncated" if file.st_size < size else "appended"
 
 
-def _rewound(rewind: Rewind, *, last: int, reason: str | None, now: float) -> RewoundRecord:
+def _rewound_record(rewind: Rewind, *, last: int, reason: str | None, now: float) -> RewoundRecord:
     known = rewind.known
     return RewoundRecord(
         time=stamp(now),
@@ -284,14 +288,14 @@ def _rewound(rewind: Rewind, *, last: int, reason: str | None, now: float) -> Re
     )
 
 
-def inspect_trail(directory: Path, *, config: AuditConfig) -> None:
+def check_trail(directory: Path, *, config: AuditConfig) -> None:
     """Look at a trail as a start does, and change nothing.
 
     Raises:
         StartError: the proxy would not start with it.
     """
     try:
-        inspect_directory(directory)
+        check_directory(directory)
     except FileNotFoundError as exc:
         if not directory.parent.is_dir():
             raise StartError(
@@ -305,12 +309,12 @@ def inspect_trail(directory: Path, *, config: AuditConfig) -> None:
     except OSError as exc:
         raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
     else:
-        inspect_lock(directory)
-    survey(directory)
-    refused_rewind(config, directory=directory)
+        check_lock(directory)
+    find_end(directory)
+    check_anchor(config, directory=directory)
 
 
-def refused_rewind(
+def check_anchor(
     config: AuditConfig, *, directory: Path, reason: str | None = None
 ) -> Rewind | None:
     """Compare a trail with its anchor; give how they differ if that is to be recorded.

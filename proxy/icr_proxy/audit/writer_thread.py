@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from icr_proxy.audit.chain import ChainHead
     from icr_proxy.config.models import AuditConfig
 
-    Waiting = tuple[int, asyncio.Future[int | None]]  # a place in a batch, and who waits for it
+    Waiter = tuple[int, asyncio.Future[int | None]]  # a place in a batch, and who waits for it
 
-ENOUGH_AT_ONCE = 512  # at least so many are written as one, if they are there
+BATCH_LEAST = 512  # at least so many are written as one, if they are there
 RETRY_SECONDS = 0.5
 IDLE_SECONDS = 1.0
 
@@ -46,7 +46,7 @@ class AwaitedEntry(msgspec.Struct, frozen=True, gc=False):
     """
 
     what: Record | Outcome
-    kept: asyncio.Future[int | None]
+    durable: asyncio.Future[int | None]
     announcement: Announcement | None = None
     """Of an intent: gets its number as soon as it is written, whoever still waits."""
 
@@ -62,7 +62,7 @@ class WriteResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one attempt to write; without entries, only of `error` or `head`."""
 
     entries: Sequence[Record | Outcome] = ()
-    awaited: Sequence[Waiting] = ()
+    awaited: Sequence[Waiter] = ()
     last: int = 0
     """Sequence number of the last of them; they follow one another."""
     head: ChainHead
@@ -81,7 +81,7 @@ class Writer(Protocol):
     synced: ChainHead
     trail: str
     rewind: Rewind | None
-    lost_anchor: Path | None
+    missing_anchor: Path | None
 
     @property
     def segment(self) -> str | None:
@@ -116,9 +116,9 @@ class TrailThread:
         return self._writer.rewind
 
     @property
-    def lost_anchor(self) -> Path | None:
+    def missing_anchor(self) -> Path | None:
         """The anchor file, if it is not there though the trail is."""
-        return self._writer.lost_anchor
+        return self._writer.missing_anchor
 
     def start(self) -> None:
         """Begin to write.
@@ -127,11 +127,11 @@ class TrailThread:
             StartError: there is nowhere to, or the trail contradicts its anchor.
         """
         self._writer = self.open_writer()
-        self._owes_rewind = self._writer.rewind is not None
+        self._must_publish_rewind = self._writer.rewind is not None
         anchor = self.config.anchor_file
         self._anchor = AnchorFile(anchor) if anchor is not None else None
         self._redact = QueryRedaction(self.config.redact_query)
-        self._synced_at = self._told_at = self.clock()
+        self._synced_at = self._published_at = self.clock()
         self._thread = threading.Thread(target=self._run, name="audit-trail", daemon=True)
         self._thread.start()
 
@@ -152,34 +152,34 @@ class TrailThread:
         try:
             while not (self._halt.is_set() and self._queue.empty()):
                 # No name here: it would hold all of them until the next ones come.
-                self._write(self._gather())
-                self._now_and_then()
+                self._write(self._next_batch())
+                self._sync_and_publish()
             with suppress(OSError):
                 self._writer.append((StopRecord(time=stamp(self.now())),), sync=True)
         finally:
             self._writer.close()
             self._publish()
 
-    def _gather(self) -> list[Entry]:
+    def _next_batch(self) -> list[Entry]:
         """Wait for entries, and take those that came meanwhile as well."""
         interval = self.config.fsync == "interval"
         patience = self.config.fsync_interval if interval else IDLE_SECONDS
         batch: list[Entry] = []
         with suppress(queue.Empty):
             batch += self._queue.get(timeout=min(patience, IDLE_SECONDS))
-        while len(batch) < ENOUGH_AT_ONCE and not self._queue.empty():  # nobody else takes any
+        while len(batch) < BATCH_LEAST and not self._queue.empty():  # nobody else takes any
             batch += self._queue.get_nowait()
         return batch
 
     def _write(self, batch: list[Entry]) -> None:
         """Write a batch, each outcome after its intent, whose number it tells."""
-        for part in parts_of(batch):
+        for part in split_batch(batch):
             if not self._write_part(part):
                 return
 
     def _write_part(self, part: list[Entry]) -> bool:
         """Write, and go on trying; only a stop makes it give up."""
-        entries, awaited = unwrapped(part)
+        entries, awaited = split_awaited(part)
         records: list[Record] = []
         while entries:
             began = self.clock()
@@ -187,15 +187,15 @@ class TrailThread:
                 records = records or self._records(entries)
                 self._writer.append(records, sync=self.config.fsync == "always")
             except OSError as error:
-                self.report(self._landed(error=error.strerror or type(error).__name__))
+                self.report(self._result(error=error.strerror or type(error).__name__))
             except Exception as error:  # noqa: BLE001  # a thread that dies in silence hides all
-                self.report(self._landed(error=str(where(error))))
+                self.report(self._result(error=str(where(error))))
             else:
                 seconds = self.clock() - began
                 number_intents(part, last=self._writer.head.seq)
-                self.report(self._landed(entries=entries, awaited=awaited, seconds=seconds))
-                if self._owes_rewind:
-                    self._owes_rewind = False
+                self.report(self._result(entries=entries, awaited=awaited, seconds=seconds))
+                if self._must_publish_rewind:
+                    self._must_publish_rewind = False
                     self._publish(rewound=True)
                 return True
             if self._halt.wait(RETRY_SECONDS):
@@ -209,11 +209,11 @@ class TrailThread:
             for each in entries
         ]
 
-    def _landed(
+    def _result(
         self,
         *,
         entries: Sequence[Record | Outcome] = (),
-        awaited: Sequence[Waiting] = (),
+        awaited: Sequence[Waiter] = (),
         seconds: float = 0.0,
         error: str | None = None,
         periodic: bool = False,
@@ -229,18 +229,18 @@ class TrailThread:
             periodic=periodic,
         )
 
-    def _now_and_then(self) -> None:
+    def _sync_and_publish(self) -> None:
         """Force to the disk and publish the head, each at its own pace."""
         now, config = self.clock(), self.config
         if config.fsync == "interval" and now - self._synced_at >= config.fsync_interval:
             self._synced_at = now
             try:
                 self._writer.sync()
-                self.report(self._landed())
+                self.report(self._result())
             except OSError as error:
-                self.report(self._landed(error=error.strerror or type(error).__name__))
-        if now - self._told_at >= config.head_interval:
-            self._told_at = now
+                self.report(self._result(error=error.strerror or type(error).__name__))
+        if now - self._published_at >= config.head_interval:
+            self._published_at = now
             self._publish()
 
     def _publish(self, *, rewound: bool = False) -> None:
@@ -258,11 +258,11 @@ class TrailThread:
                 )
             except OSError as error:  # the trail itself is fine
                 anchor_error = error.strerror or type(error).__name__
-        landed = self._landed(periodic=True)
-        self.report(msgspec.structs.replace(landed, anchor_error=anchor_error))
+        result = self._result(periodic=True)
+        self.report(msgspec.structs.replace(result, anchor_error=anchor_error))
 
 
-def parts_of(batch: Sequence[Entry]) -> Iterator[list[Entry]]:
+def split_batch(batch: Sequence[Entry]) -> Iterator[list[Entry]]:
     """Split a batch before each outcome whose intent has no number yet.
 
     As a rule there is none: an intent is written before its request is sent. But somebody who
@@ -286,15 +286,15 @@ def number_intents(part: Sequence[Entry], *, last: int) -> None:
             entry.announcement.seq = seq
 
 
-def unwrapped(
+def split_awaited(
     batch: Sequence[Entry],
-) -> tuple[list[Record | Outcome], list[Waiting]]:
+) -> tuple[list[Record | Outcome], list[Waiter]]:
     """Tell what was awaited from who waits: what is written is held for longer, for consoles."""
     entries: list[Record | Outcome] = []
-    awaited: list[Waiting] = []
+    awaited: list[Waiter] = []
     for entry in batch:
         if type(entry) is AwaitedEntry:
-            awaited.append((len(entries), entry.kept))
+            awaited.append((len(entries), entry.durable))
             entries.append(entry.what)
         else:
             entries.append(entry)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from icr_proxy.audit.chain import GENESIS, OPENS
-from icr_proxy.audit.segments import NAME
+from icr_proxy.audit.chain import FIRST_KIND, GENESIS
+from icr_proxy.audit.segments import SEGMENT_NAME
 from icr_proxy.audit_tools.findings import TrailFinding, TrailVerdict
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def check_chain(
         *(finding for each in ordered for finding in _by_itself(each)),
         *_joints(ordered),
         *_ends(ordered, is_live=is_live),
-        *_seals(ordered, keys=keys),
+        *_mac_key(ordered, keys=keys),
         *_trails(ordered),
         *_rewinds(ordered, accepted),
         *aside,
@@ -63,7 +63,7 @@ def check_chain(
 
 
 def _place(checked: CheckedSegment) -> tuple[int, str]:
-    named = NAME.fullmatch(checked.name)
+    named = SEGMENT_NAME.fullmatch(checked.name)
     if checked.first is not None:
         return checked.first.seq, checked.name
     return int(named[1]) if named else 0, checked.name
@@ -71,13 +71,13 @@ def _place(checked: CheckedSegment) -> tuple[int, str]:
 
 def _by_itself(checked: CheckedSegment) -> Iterator[TrailFinding]:
     yield from checked.findings
-    named = NAME.fullmatch(checked.name)
+    named = SEGMENT_NAME.fullmatch(checked.name)
     first = checked.first
     if first is None:
         if not checked.findings:
             yield TrailFinding("cut", checked.name, None, None, "has no record")
         return
-    if first.kind != OPENS:
+    if first.kind != FIRST_KIND:
         yield TrailFinding("removed", checked.name, 1, first.seq, "the header before it is missing")
     elif named is not None and int(named[1]) != first.seq:
         yield TrailFinding("reordered", checked.name, 1, first.seq, "is not the file of this name")
@@ -145,7 +145,7 @@ def _ends(files: Sequence[CheckedSegment], *, is_live: bool) -> Iterator[TrailFi
             yield TrailFinding("cut", each.name, each.records + 1, None, detail)
 
 
-def _seals(files: Sequence[CheckedSegment], *, keys: Collection[str]) -> Iterator[TrailFinding]:
+def _mac_key(files: Sequence[CheckedSegment], *, keys: Collection[str]) -> Iterator[TrailFinding]:
     """Find files without a seal at the end of a sealed trail.
 
     What a sealed file follows from is as good as sealed; nothing vouches for what comes last. With

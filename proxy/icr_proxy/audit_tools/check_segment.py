@@ -6,7 +6,14 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from icr_proxy.audit.chain import CLOSES, OPENS, BrokenRecordError, Seals, follow, unseal
+from icr_proxy.audit.chain import (
+    FIRST_KIND,
+    LAST_KIND,
+    BrokenRecordError,
+    MacKey,
+    read_link,
+    read_next,
+)
 from icr_proxy.audit_tools.findings import CheckedSegment, TrailFinding
 
 if TYPE_CHECKING:
@@ -31,14 +38,14 @@ def check_segment(
     """
     checked = CheckedSegment(name=name, size=file.seek(0, os.SEEK_END))
     file.seek(0)
-    header = _parsed(file.readline(LINE_MOST))
+    header = _parse_record(file.readline(LINE_MOST))
     file.seek(0)
-    if header.get("kind") == OPENS:
+    if header.get("kind") == FIRST_KIND:
         checked.key, checked.trail = _text(header, "key"), _text(header, "trail")
     key = keys.get(checked.key) if checked.key is not None else None
     checked.is_checked = key is not None
-    seals = Seals(key) if key is not None else None
-    _Walk(checked, seals=seals, wanted=wanted).go(file)
+    mac_key = MacKey(key) if key is not None else None
+    _Walk(checked, mac_key=mac_key, wanted=wanted).go(file)
     return checked
 
 
@@ -47,7 +54,7 @@ def _text(record: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _parsed(line: bytes) -> Mapping[str, Any]:
+def _parse_record(line: bytes) -> Mapping[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -59,10 +66,10 @@ class _Walk:
     """One way through the lines of a file."""
 
     def __init__(
-        self, checked: CheckedSegment, *, seals: Seals | None, wanted: frozenset[int]
+        self, checked: CheckedSegment, *, mac_key: MacKey | None, wanted: frozenset[int]
     ) -> None:
         self._checked = checked
-        self._seals = seals
+        self._mac_key = mac_key
         self._wanted = wanted
         self._seen: dict[int, str] = {}
         self._broken = 0  # lines since the last record
@@ -70,7 +77,7 @@ class _Walk:
 
     def go(self, file: BinaryIO) -> None:
         checked, seen = self._checked, self._seen
-        may_be_next = checked.key is None or self._seals is not None
+        may_be_next = checked.key is None or self._mac_key is not None
         first = line = b""
         number = 0
         while read := file.readline(LINE_MOST):
@@ -83,7 +90,7 @@ class _Walk:
             last = checked.last
             link = None
             if last is not None and may_be_next and not self._broken and not self._ended:
-                link = follow(line, after=last, seals=self._seals)
+                link = read_next(line, after=last, mac_key=self._mac_key)
             if link is not None:  # the usual case, as fast as it can be
                 seen[link.seq] = link.hash
                 checked.last = link
@@ -103,19 +110,19 @@ class _Walk:
             self._find("changed", number, None, "is longer than any record; the rest was not read")
 
     def _note(self, number: int, link: ChainLink, line: bytes) -> None:
-        self._ended = self._ended or link.kind == CLOSES
-        if link.kind == OPENS and number > 1:
+        self._ended = self._ended or link.kind == LAST_KIND
+        if link.kind == FIRST_KIND and number > 1:
             self._find("inserted", number, link.seq, "begins a file: two were put together in one")
         if link.kind in TOLD:
             told = {"seq": link.seq, "kind": link.kind, "hash": link.hash}
-            self._checked.events.append({**_parsed(line), **told})
+            self._checked.events.append({**_parse_record(line), **told})
         if link.seq in self._wanted:
             self._checked.marks[link.seq] = link.hash
 
     def _look_closer(self, number: int, line: bytes) -> ChainLink | None:
         """Say what is wrong with a line that is not simply the next record, if anything is."""
         try:
-            link = unseal(line, seals=self._seals)
+            link = read_link(line, mac_key=self._mac_key)
         except BrokenRecordError as error:
             self._find("forged" if error.kind == "forged" else "changed", number, None, error)
             self._broken += 1
@@ -174,4 +181,4 @@ class _Walk:
 
 
 def _time(line: bytes) -> str | None:
-    return _text(_parsed(line), "time")
+    return _text(_parse_record(line), "time")

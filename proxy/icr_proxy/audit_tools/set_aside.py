@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from icr_proxy.audit.recovery import ASIDE
+from icr_proxy.audit.recovery import ASIDE_NAME
 from icr_proxy.audit_tools.findings import TrailFinding
 from icr_proxy.files import open_to_read
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.audit_tools.findings import CheckedSegment, Kind
 
-_PIECE = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 
 def compare_aside(
@@ -38,7 +38,7 @@ def _compare(
     name: str, repairs: list[tuple[str, Mapping[str, Any]]], *, places: Collection[Path]
 ) -> Iterator[TrailFinding]:
     path = next((place / name for place in places if (place / name).is_file()), None)
-    if ASIDE.fullmatch(name) is None or path is None:
+    if ASIDE_NAME.fullmatch(name) is None or path is None:
         for file, event in repairs:
             yield _finding("removed", file, event, f"{name}, which it set aside, is not there")
         return
@@ -54,7 +54,7 @@ def _compare(
             digest = hashlib.sha256()
             wanted = event.get("torn_bytes")
             left = wanted if isinstance(wanted, int) else 0
-            while left > 0 and (piece := aside.read(min(left, _PIECE))):
+            while left > 0 and (piece := aside.read(min(left, _PIECE_BYTES))):
                 digest.update(piece)
                 left -= len(piece)
             if left or digest.hexdigest() != event.get("torn_sha256"):

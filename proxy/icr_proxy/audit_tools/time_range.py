@@ -41,13 +41,13 @@ def read_moment(text: str, *, now: float) -> str:
     words = " ".join(text.lower().split())
     try:
         today = datetime.fromtimestamp(now, UTC)
-        found = _named(words, today) or _ago(words, today) or _absolute(words)
+        found = _matching_field(words, today) or _ago(words, today) or _absolute(words)
         return found.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
         raise ValueError(f"is no time; {EXAMPLES}") from None
 
 
-def _named(words: str, now: datetime) -> datetime | None:
+def _matching_field(words: str, now: datetime) -> datetime | None:
     """Read `now`, and a day by its name, perhaps with a time of day."""
     if words == "now":
         return now

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from icr_proxy.audit.writer import inspect_trail
+from icr_proxy.audit.writer import check_trail
 from icr_proxy.credentials.key_ring import load_keys
 from icr_proxy.credentials.key_tools import encoding_of
 from icr_proxy.credentials.signing_key import read_key_file
@@ -83,7 +83,7 @@ async def audit_trail(case: Case) -> AsyncIterator[DoctorFinding]:
     if audit.directory is None:
         return
     try:
-        await asyncio.to_thread(inspect_trail, audit.directory, config=audit)
+        await asyncio.to_thread(check_trail, audit.directory, config=audit)
     except DirectoryInUseError as error:
         yield DoctorFinding("audit trail", "ok", f"{error.detail.partition('; ')[0]}")
     except StartError as error:

@@ -239,7 +239,7 @@ class App:
             handler.rules = build_rules(config, listener)
         self.credentials.app_client.headers = self._revoker.headers = app_headers(config)
         if audit is not None:
-            audit.reloaded(config, waiting=waiting)
+            audit.record_reload(config, waiting=waiting)
         self._log.info("config.reloaded", restart_needed_for=list(waiting))
 
     async def drain(self) -> bool:

@@ -63,7 +63,7 @@ def build_credentials(
     watcher = KeyReports(
         log=log,
         metrics=metrics,
-        stood=audit.keys_stand if audit is not None else lambda _states: None,
+        stood=audit.record_key_states if audit is not None else lambda _states: None,
     )
     keys = KeyRing(config.app, now=clocks.clock, watcher=watcher)
     app_client = build_app_client(

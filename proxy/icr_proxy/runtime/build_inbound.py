@@ -142,7 +142,7 @@ def build_admin(
             tokens=tokens,
             stop=stop,
             log=log,
-            on_action=audit.thrown if audit is not None else unheard,
+            on_action=audit.record_action if audit is not None else unheard,
         ),
         gate=AdminAuthorizer(bind, token=token),
         console=build_console(observers.feed, status=status, current=current),

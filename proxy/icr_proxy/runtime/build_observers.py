@@ -205,5 +205,5 @@ def build_auditing(
         registry=metrics.registry,
         now=clocks.now,
         clock=clocks.clock,
-        **({} if feed is None else {"heard": feed.landed}),
+        **({} if feed is None else {"on_write": feed.landed}),
     )

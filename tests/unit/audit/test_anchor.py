@@ -12,13 +12,13 @@ import pytest
 
 from icr_proxy.audit import anchor as auditanchor
 from icr_proxy.audit.anchor import (
-    KEPT_NEWEST,
+    NEWEST_KEPT,
     AnchorFile,
     find_rewind,
-    knows_anything,
+    has_heads,
     parse_history,
     read_history,
-    thinned,
+    thin_out,
 )
 from icr_proxy.audit.chain import ChainHead
 from icr_proxy.audit.segments import list_segments
@@ -109,7 +109,7 @@ def test_a_long_history_is_thinned_and_forgets_no_rewind(
         b"".join(line(seq) for seq in range(1, 4000))
         + line(5000)
         + line(17, rewound=True)
-        + b"".join(line(seq) for seq in range(18, 18 + KEPT_NEWEST))
+        + b"".join(line(seq) for seq in range(18, 18 + NEWEST_KEPT))
     )
 
     publish(path, ChainHead(9000, B), ChainHead(9001, B))
@@ -117,15 +117,15 @@ def test_a_long_history_is_thinned_and_forgets_no_rewind(
     text = path.read_bytes()
     seqs = [json.loads(each)["seq"] for each in text.splitlines()]
     assert text.count(b"\n") < 4000
-    assert seqs[-KEPT_NEWEST:] == [*range(20, 18 + KEPT_NEWEST), 9000, 9001]
+    assert seqs[-NEWEST_KEPT:] == [*range(20, 18 + NEWEST_KEPT), 9000, 9001]
     assert line(5000) + line(17, rewound=True) in text
     assert [each.name for each in tmp_path.iterdir()] == ["anchor"]
 
 
 def test_the_newest_lines_are_never_thinned() -> None:
-    lines = [line(seq) for seq in range(KEPT_NEWEST)]
+    lines = [line(seq) for seq in range(NEWEST_KEPT)]
 
-    assert thinned(lines) == lines
+    assert thin_out(lines) == lines
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_an_anchor_that_is_not_there_tells_nothing(tmp_path: Path) -> None:
     anchor.unlink()
 
     assert find_rewind(anchor, directory=directory) is None
-    assert not knows_anything(anchor)
+    assert not has_heads(anchor)
 
 
 def last_of(directory: Path) -> Path:

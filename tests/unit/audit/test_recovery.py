@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icr_proxy.audit import recovery
-from icr_proxy.audit.recovery import HARDLY_BEGUN, hash_of, recover, survey
+from icr_proxy.audit.recovery import HEADER_MOST, find_end, find_hash, recover
 from icr_proxy.audit.segments import list_segments, segment_name
 from icr_proxy.errors import StartError
 from tests.support.audit_fixture import kinds_in, read_of, records_in, writer_in
@@ -29,7 +29,7 @@ def test_to_survey_changes_nothing(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"torn")
     before = path.read_bytes()
 
-    left = survey(tmp_path)
+    left = find_end(tmp_path)
 
     assert (left.head.seq, left.file, left.repairs) == (4, path.name, ())
     assert path.read_bytes() == before
@@ -59,7 +59,7 @@ def test_whole_lines_that_are_no_records_stay(tmp_path: Path, changed: bytes) ->
 def test_a_file_without_any_record_stays_unless_a_crash_left_it(tmp_path: Path) -> None:
     first = begun(tmp_path)
     zeros = tmp_path / segment_name(5, at=0.0)
-    zeros.write_bytes(b"\0" * (HARDLY_BEGUN + 1))
+    zeros.write_bytes(b"\0" * (HEADER_MOST + 1))
     lines = tmp_path / segment_name(6, at=0.0)
     lines.write_bytes(b"no record\n")
 
@@ -134,8 +134,8 @@ def test_the_hash_of_any_record_is_found(tmp_path: Path) -> None:
     writer.close()
 
     for record in records_in(tmp_path):
-        assert hash_of(tmp_path, record["seq"]) == record["hash"]
-    assert hash_of(tmp_path, 99) is None
+        assert find_hash(tmp_path, record["seq"]) == record["hash"]
+    assert find_hash(tmp_path, 99) is None
 
 
 def test_there_is_an_end_to_what_is_set_aside(

@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from icr_proxy.audit.recovery import recover
-from icr_proxy.audit.segments import LOCK, claim, create, is_in_use, list_segments, segment_name
-from icr_proxy.audit.writer import inspect_trail
+from icr_proxy.audit.segments import (
+    LOCK,
+    claim_directory,
+    create_segment,
+    is_in_use,
+    list_segments,
+    segment_name,
+)
+from icr_proxy.audit.writer import check_trail
 from icr_proxy.config.models import AuditConfig
 from icr_proxy.errors import StartError
 from tests.support.audit_fixture import read_of, writer_in
@@ -30,7 +37,7 @@ def test_files_are_named_so_that_they_sort() -> None:
 def test_a_directory_that_is_not_there_is_made_for_us_alone(tmp_path: Path) -> None:
     directory = tmp_path / "trail"
 
-    os.close(claim(directory))
+    os.close(claim_directory(directory))
 
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
@@ -39,7 +46,7 @@ def test_a_directory_in_which_others_may_write_is_refused(tmp_path: Path) -> Non
     tmp_path.chmod(0o770)
 
     with pytest.raises(StartError, match=r"others may write to .*; chmod go-w"):
-        claim(tmp_path)
+        claim_directory(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -47,9 +54,9 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, -1)
 
     with pytest.raises(StartError, match=r"belongs to user 12345, .*; chown it to user 0"):
-        claim(tmp_path)
+        claim_directory(tmp_path)
     with pytest.raises(StartError, match="belongs to user 12345"):
-        inspect_trail(tmp_path, config=AuditConfig(directory=tmp_path))
+        check_trail(tmp_path, config=AuditConfig(directory=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_a_lock_that_is_no_plain_file_is_refused_and_left_alone(
     place(directory / LOCK)
 
     with pytest.raises(StartError, match=r"audit\.lock is a link or no regular file; remove it"):
-        claim(directory)
+        claim_directory(directory)
 
     assert not is_in_use(directory)
     assert precious.read_text() == "precious"
@@ -81,7 +88,7 @@ def test_a_lock_that_is_no_plain_file_is_refused_and_left_alone(
 def test_a_lock_that_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("4711\n")
 
-    os.close(claim(tmp_path))
+    os.close(claim_directory(tmp_path))
 
     assert (tmp_path / LOCK).read_text() == f"{os.getpid()}\n"
 
@@ -91,16 +98,16 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> 
     (tmp_path / "file").touch()
 
     with pytest.raises(StartError, match=r"audit\.directory: .* cannot be used"):
-        claim(tmp_path / name)
+        claim_directory(tmp_path / name)
 
 
 def test_a_directory_has_one_writer(tmp_path: Path) -> None:
     assert not is_in_use(tmp_path)
-    lock = claim(tmp_path)
+    lock = claim_directory(tmp_path)
     assert is_in_use(tmp_path)
 
     with pytest.raises(StartError, match=f"in use by process {os.getpid()}"):
-        claim(tmp_path)
+        claim_directory(tmp_path)
     os.close(lock)
 
     assert not is_in_use(tmp_path)
@@ -108,11 +115,11 @@ def test_a_directory_has_one_writer(tmp_path: Path) -> None:
 
 def test_a_file_is_ours_alone_and_never_one_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    os.close(create(path))
+    os.close(create_segment(path))
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(FileExistsError):
-        create(path)
+        create_segment(path)
 
 
 def test_an_empty_directory_is_the_beginning(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def told(*landed: WriteResult) -> tuple[list[str], CollectorRegistry]:
     )
     reports = TrailReports(log=log, registry=registry)
     for each in landed:
-        reports.landed(each)
+        reports.on_write_result(each)
     reports.unrecorded(refused=True)
     reports.unrecorded(refused=False)
     return [json.loads(line)["event"] for line in stream.getvalue().splitlines()], registry

@@ -9,7 +9,7 @@ import pytest
 from icr_proxy.audit.chain import ChainHead
 from icr_proxy.audit.records import GapRecord, IntentRecord, Record, StopRecord
 from icr_proxy.audit.trail import DurableWaits, Trail
-from icr_proxy.audit.writer_thread import Entry, WriteResult, number_intents, unwrapped
+from icr_proxy.audit.writer_thread import Entry, WriteResult, number_intents, split_awaited
 from icr_proxy.config.models import AuditConfig
 from icr_proxy.errors import AuditUnavailableError
 from icr_proxy.observability.outcome import Outcome
@@ -36,7 +36,7 @@ class Stage:
 
     def write(self) -> None:
         """Let what has gathered be written."""
-        entries, awaited = unwrapped(self.entries)
+        entries, awaited = split_awaited(self.entries)
         self.written += len(entries)
         number_intents(self.entries, last=self.written)
         self.entries.clear()
@@ -52,7 +52,7 @@ class Stage:
 
     @property
     def records(self) -> list[Record | Outcome]:
-        return unwrapped(self.entries)[0]
+        return split_awaited(self.entries)[0]
 
 
 def stage(**settings: Any) -> Stage:
@@ -70,9 +70,9 @@ async def test_a_read_leaves_one_record_and_waits_for_nothing() -> None:
 
     await scene.trail.reserve(journal)
     outcome = outcome_of(changes_state=False)
-    kept = scene.trail.record(outcome, reserved=journal.reserved_records)
+    durable = scene.trail.record(outcome, reserved=journal.reserved_records)
 
-    assert kept is None
+    assert durable is None
     assert scene.records == [outcome]
 
 
@@ -101,20 +101,20 @@ async def test_a_connection_waits_for_the_outcome_of_what_was_sent_if_that_is_pr
 ) -> None:
     scene = stage(fsync=fsync, max_wait=60.0)
 
-    kept = scene.trail.record(outcome_of(attempts=attempts), reserved=0)
+    durable = scene.trail.record(outcome_of(attempts=attempts), reserved=0)
     scene.write()
 
-    assert (kept is not None) == waits
-    assert kept is None or await kept == 1
+    assert (durable is not None) == waits
+    assert durable is None or await durable == 1
 
 
 async def test_a_connection_does_not_wait_for_ever() -> None:
     scene = stage()
 
-    kept = scene.trail.record(outcome_of(), reserved=0)
+    durable = scene.trail.record(outcome_of(), reserved=0)
 
-    assert kept is not None
-    assert await kept is None
+    assert durable is not None
+    assert await durable is None
     scene.write()  # which is too late, and harms nothing
 
 
@@ -248,7 +248,7 @@ async def test_there_is_always_room_for_what_happens_to_the_proxy_itself() -> No
     for _ in range(2):
         scene.trail.record(outcome_of(), reserved=0)
 
-    scene.trail.note(StopRecord(time=""))
+    scene.trail.record_event(StopRecord(time=""))
 
     assert len(scene.entries) == 3
     scene.write()
@@ -267,7 +267,7 @@ GUARD_SECONDS = 20.0
 
 async def test_what_takes_too_long_is_given_up_in_order() -> None:
     waits = DurableWaits(0.01)
-    first, second = waits.begin(), waits.begin()
+    first, second = waits.start(), waits.start()
 
     async with asyncio.timeout(GUARD_SECONDS):
         assert await second is None
@@ -276,19 +276,19 @@ async def test_what_takes_too_long_is_given_up_in_order() -> None:
 
 async def test_what_is_there_in_time_gets_its_number() -> None:
     waits = DurableWaits(60.0)
-    kept = waits.begin()
+    durable = waits.start()
 
-    kept.set_result(7)
-    waits.tidy()
+    durable.set_result(7)
+    waits.drop_resolved()
 
-    assert await kept == 7
+    assert await durable == 7
 
 
 async def test_one_timer_serves_all_and_goes_on_with_those_that_came_later() -> None:
     waits = DurableWaits(0.05)
-    early = waits.begin()
+    early = waits.start()
     await asyncio.sleep(0.02)
-    late = waits.begin()
+    late = waits.start()
     early.set_result(1)
 
     async with asyncio.timeout(GUARD_SECONDS):
@@ -297,7 +297,7 @@ async def test_one_timer_serves_all_and_goes_on_with_those_that_came_later() -> 
 
 async def test_whoever_has_left_is_passed_over() -> None:
     waits = DurableWaits(0.01)
-    first, gone, last = waits.begin(), waits.begin(), waits.begin()
+    first, gone, last = waits.start(), waits.start(), waits.start()
     gone.cancel()
 
     async with asyncio.timeout(GUARD_SECONDS):

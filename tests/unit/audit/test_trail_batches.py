@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from icr_proxy.audit.trail import HANDED_MOST, WriteBatcher
+from icr_proxy.audit.trail import BATCH_MOST, WriteBatcher
 from icr_proxy.audit.writer_thread import AwaitedEntry
 from tests.support.audit_fixture import read_of
 
@@ -88,9 +88,9 @@ async def test_what_somebody_waits_for_waits_for_no_later_turn() -> None:
 async def test_no_more_than_so_many_gather() -> None:
     scene = Stage()
 
-    scene.add(*(alone(number) for number in range(HANDED_MOST + 1)))
+    scene.add(*(alone(number) for number in range(BATCH_MOST + 1)))
 
-    assert [len(each) for each in scene.handed] == [HANDED_MOST]
+    assert [len(each) for each in scene.handed] == [BATCH_MOST]
 
 
 async def test_at_the_end_all_is_handed_over_at_once() -> None:

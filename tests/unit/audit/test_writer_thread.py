@@ -33,7 +33,7 @@ class FakeWriter:
         self.segment: str | None = "audit-1"
         self.trail = "7" * 32
         self.rewind: Rewind | None = None
-        self.lost_anchor: Path | None = None
+        self.missing_anchor: Path | None = None
         self.batches: list[list[Record]] = []
         self.failures: list[Exception] = []
         self.sync_failures: list[OSError] = []
@@ -235,10 +235,10 @@ def test_to_stop_what_was_never_started_is_fine() -> None:
 
 async def test_who_waits_is_not_touched_by_the_thread() -> None:
     """Futures belong to the event loop; the thread only hands them back."""
-    kept = asyncio.get_running_loop().create_future()
+    durable = asyncio.get_running_loop().create_future()
     scene = Stage()
     scene.thread.start()
-    scene.thread.put([read_of(1), AwaitedEntry(read_of(2), kept)])
+    scene.thread.put([read_of(1), AwaitedEntry(read_of(2), durable)])
 
     landed = await asyncio.to_thread(scene.until, lambda landed: landed.entries)
     await asyncio.to_thread(scene.thread.stop)
@@ -246,5 +246,5 @@ async def test_who_waits_is_not_touched_by_the_thread() -> None:
     assert landed.entries == [read_of(1), read_of(2)]
     [(place, who)] = landed.awaited
     assert place == 1
-    assert who is kept
-    assert not kept.done()
+    assert who is durable
+    assert not durable.done()

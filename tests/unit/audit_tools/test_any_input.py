@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from icr_proxy.audit.chain import ChainHead, Seals
+from icr_proxy.audit.chain import ChainHead, MacKey
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit_tools import check_segment, query
 from icr_proxy.cli.main import commands
@@ -132,11 +132,11 @@ def test_records_of_any_kind_with_good_hashes_end_no_command_in_a_traceback(
 
 
 def resealed(lines: list[bytes]) -> bytes:
-    head, seals, made = ChainHead(), Seals(KEY.reveal().encode()), []
+    head, mac_key, made = ChainHead(), MacKey(KEY.reveal().encode()), []
     for line in lines:
         start, end = line.find(b'"kind"'), line.rfind(b',"hash":"')
         body = line[start:end] if 0 <= start < end else b'"kind":"odd"'
-        fresh, head = seal(b"{%b}" % body, after=head, seals=seals)
+        fresh, head = seal(b"{%b}" % body, after=head, mac_key=mac_key)
         made.append(fresh + b"\n")
     return b"".join(made)
 

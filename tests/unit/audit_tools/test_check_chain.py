@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icr_proxy.audit.chain import ChainHead, Seals
+from icr_proxy.audit.chain import ChainHead, MacKey
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit_tools.check_chain import check_chain
 from icr_proxy.audit_tools.check_segment import MOST_FINDINGS, check_segment
@@ -241,7 +241,7 @@ def without_ids(files: Files) -> Files:
         for line in data.splitlines():
             body = re.sub(rb',"trail":"[0-9a-f]{32}"', b"", line[line.index(b'"kind"') :])
             body = b"{" + body[: body.rindex(b',"hash":"')] + b"}"
-            fresh, head = seal(body, after=head, seals=Seals(KEY.reveal().encode()))
+            fresh, head = seal(body, after=head, mac_key=MacKey(KEY.reveal().encode()))
             lines.append(fresh + b"\n")
         made.append((name, b"".join(lines)))
     return made

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from icr_proxy.audit.chain import ChainLink
-from icr_proxy.audit.segments import claim, list_segments
+from icr_proxy.audit.segments import claim_directory, list_segments
 from icr_proxy.audit_tools import verification
 from icr_proxy.audit_tools.findings import TrailFinding, TrailVerdict, WitnessedRecord
 from icr_proxy.audit_tools.verification import (
@@ -63,7 +63,7 @@ def test_while_somebody_writes_the_last_record_may_be_half_there(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:-9])
 
     torn = [each.kind for each in verify([tmp_path], keys=KEYS).findings]
-    lock = claim(tmp_path)
+    lock = claim_directory(tmp_path)
     live = verify([tmp_path], keys=KEYS).findings
     os.close(lock)
 

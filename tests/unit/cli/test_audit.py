@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from icr_proxy.audit.anchor import AnchorFile
 from icr_proxy.audit.chain import ChainHead, read_audit_key
 from icr_proxy.audit.segments import list_segments
-from icr_proxy.audit.writer import TrailWriter, inspect_trail
+from icr_proxy.audit.writer import TrailWriter, check_trail
 from icr_proxy.audit.writer_thread import TrailThread
 from icr_proxy.cli.main import commands
 from icr_proxy.config.models import AuditConfig
@@ -319,11 +319,11 @@ def test_the_command_is_named_as_it_must_be_typed(cut: Path) -> None:
     )
 
     with pytest.raises(StartError) as refused:
-        inspect_trail(cut, config=config)
+        check_trail(cut, config=config)
 
     command = str(refused.value).partition("run: icr-proxy audit ")[2]
     assert run(*shlex.split(command)).exit_code == 0
-    inspect_trail(cut, config=config)
+    check_trail(cut, config=config)
 
 
 def test_what_cannot_be_recorded_is_not_accepted(cut: Path) -> None:
