@@ -60,7 +60,7 @@ def describe_status(
         "circuit": circuit_state,
         "shared": shared_state,
         "degraded": [name for name, is_so in degraded.items() if is_so],
-        "audit": audit.describe() if audit is not None else None,
+        "audit": audit.status() if audit is not None else None,
         "key": keys.fingerprint,
         "keys": keys.states,
         "clock_skew": round(clock_skew, 3),

@@ -137,9 +137,9 @@ class AuditService:
             await asyncio.to_thread(self._thread.stop)
             await asyncio.sleep(0)  # what the thread said last is heard in the next turn
 
-    def describe(self) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
         """Tell how the trail stands, for whoever asks how the proxy is."""
-        return {**self._reports.describe(), "queue": self.trail.queued}
+        return {**self._reports.status(), "queue": self.trail.queued}
 
     def _report(self, result: WriteResult) -> None:
         """Carry over from the thread into the event loop, which may be gone at the very end."""
@@ -210,7 +210,7 @@ class TrailReports:
         (self._refused if refused else self._lost).inc()
         self._unrecorded += 1
 
-    def describe(self) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
         """Tell how the trail stands; the head is what a witness may be asked for."""
         head, file = self._head or (None, None)
         return {

@@ -30,19 +30,19 @@ def check_chain(
     `is_partial`: the oldest files are known to be elsewhere; `accepted` are `rewound` records that
     the auditor knows of; `aside` is what was found about bytes that were set aside.
     """
-    ordered = sorted(files, key=_place)
+    ordered = sorted(files, key=_order_of)
     if is_live and ordered and ordered[-1].first is None and not ordered[-1].findings:
         ordered.pop()  # was made this moment
     findings = [
-        *_beginning(ordered, is_partial=is_partial),
-        *(finding for each in ordered for finding in _by_itself(each)),
-        *_joints(ordered),
-        *_ends(ordered, is_live=is_live),
-        *_mac_key(ordered, keys=keys),
-        *_trails(ordered),
-        *_rewinds(ordered, accepted),
+        *_check_beginning(ordered, is_partial=is_partial),
+        *(finding for each in ordered for finding in _check_alone(each)),
+        *_check_joints(ordered),
+        *_check_ends(ordered, is_live=is_live),
+        *_check_macs(ordered, keys=keys),
+        *_check_trail_ids(ordered),
+        *_check_rewinds(ordered, accepted),
         *aside,
-        *_memories(ordered, witnesses),
+        *_check_witnesses(ordered, witnesses),
     ]
     last = next((each.last for each in reversed(ordered) if each.last is not None), None)
     return TrailVerdict(
@@ -54,7 +54,7 @@ def check_chain(
         until=next((each.until for each in reversed(ordered) if each.until), None),
         keys=tuple(sorted({each.key for each in ordered if each.is_checked and each.key})),
         unchecked=tuple(each.name for each in ordered if each.key and not each.is_checked),
-        unbound=tuple(_unbound(ordered)),
+        unbound=tuple(_find_unbound(ordered)),
         trail=next((each.trail for each in reversed(ordered) if each.trail), None),
         findings=tuple(findings),
         events=tuple(event for each in ordered for event in each.events),
@@ -62,14 +62,14 @@ def check_chain(
     )
 
 
-def _place(checked: CheckedSegment) -> tuple[int, str]:
+def _order_of(checked: CheckedSegment) -> tuple[int, str]:
     named = SEGMENT_NAME.fullmatch(checked.name)
     if checked.first is not None:
         return checked.first.seq, checked.name
     return int(named[1]) if named else 0, checked.name
 
 
-def _by_itself(checked: CheckedSegment) -> Iterator[TrailFinding]:
+def _check_alone(checked: CheckedSegment) -> Iterator[TrailFinding]:
     yield from checked.findings
     named = SEGMENT_NAME.fullmatch(checked.name)
     first = checked.first
@@ -83,7 +83,9 @@ def _by_itself(checked: CheckedSegment) -> Iterator[TrailFinding]:
         yield TrailFinding("reordered", checked.name, 1, first.seq, "is not the file of this name")
 
 
-def _beginning(files: Sequence[CheckedSegment], *, is_partial: bool) -> Iterator[TrailFinding]:
+def _check_beginning(
+    files: Sequence[CheckedSegment], *, is_partial: bool
+) -> Iterator[TrailFinding]:
     first = files[0] if files else None
     if first is None or first.first is None:  # what is unreadable is told elsewhere
         return
@@ -99,7 +101,7 @@ def _beginning(files: Sequence[CheckedSegment], *, is_partial: bool) -> Iterator
         yield TrailFinding("removed", first.name, 1, seq, detail)
 
 
-def _joints(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
+def _check_joints(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
     """Compare the first record of each file with the last of the one before."""
     before: CheckedSegment | None = None
     for each in files:
@@ -107,14 +109,14 @@ def _joints(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
             before = None if each.findings else before  # what is unreadable was told
             continue
         if before is not None and before.last is not None:
-            yield from _joint(before, each)
+            yield from _check_joint(before, each)
         if each.last is not None and (
             before is None or before.last is None or each.last.seq > before.last.seq
         ):
             before = each
 
 
-def _joint(before: CheckedSegment, after: CheckedSegment) -> Iterator[TrailFinding]:
+def _check_joint(before: CheckedSegment, after: CheckedSegment) -> Iterator[TrailFinding]:
     last, first = before.last, after.first
     if last is None or first is None:
         return
@@ -135,7 +137,7 @@ def _joint(before: CheckedSegment, after: CheckedSegment) -> Iterator[TrailFindi
         )
 
 
-def _ends(files: Sequence[CheckedSegment], *, is_live: bool) -> Iterator[TrailFinding]:
+def _check_ends(files: Sequence[CheckedSegment], *, is_live: bool) -> Iterator[TrailFinding]:
     for each in files:
         if each.torn and not (is_live and each is files[-1]):
             detail = (
@@ -145,7 +147,9 @@ def _ends(files: Sequence[CheckedSegment], *, is_live: bool) -> Iterator[TrailFi
             yield TrailFinding("cut", each.name, each.records + 1, None, detail)
 
 
-def _mac_key(files: Sequence[CheckedSegment], *, keys: Collection[str]) -> Iterator[TrailFinding]:
+def _check_macs(
+    files: Sequence[CheckedSegment], *, keys: Collection[str]
+) -> Iterator[TrailFinding]:
     """Find files without a seal at the end of a sealed trail.
 
     What a sealed file follows from is as good as sealed; nothing vouches for what comes last. With
@@ -162,7 +166,7 @@ def _mac_key(files: Sequence[CheckedSegment], *, keys: Collection[str]) -> Itera
             yield TrailFinding("forged", each.name, None, None, detail)
 
 
-def _unbound(files: Sequence[CheckedSegment]) -> Iterator[str]:
+def _find_unbound(files: Sequence[CheckedSegment]) -> Iterator[str]:
     for each in reversed(files):
         if each.is_checked:
             return
@@ -170,7 +174,7 @@ def _unbound(files: Sequence[CheckedSegment]) -> Iterator[str]:
             yield each.name
 
 
-def _trails(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
+def _check_trail_ids(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
     """Compare the IDs of the trail; files from before there were any have none."""
     named = [each for each in files if each.trail is not None]
     for each in named[1:]:
@@ -180,7 +184,7 @@ def _trails(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
             yield TrailFinding("inserted", each.name, 1, seq, detail)
 
 
-def _rewinds(
+def _check_rewinds(
     files: Sequence[CheckedSegment], accepted: Sequence[WitnessedRecord]
 ) -> Iterator[TrailFinding]:
     """Tell where the trail went on though its anchor knew that its end was missing."""
@@ -202,26 +206,28 @@ def _rewinds(
             yield TrailFinding("rewound", each.name, None, seq, detail)
 
 
-def _memories(
+def _check_witnesses(
     files: Sequence[CheckedSegment], witnesses: Sequence[WitnessedRecord]
 ) -> Iterator[TrailFinding]:
     last = max((each.last.seq for each in files if each.last is not None), default=0)
     first = min((each.first.seq for each in files if each.first is not None), default=1)
-    marks = {seq: text for each in files for seq, text in each.marks.items()}
+    hashes = {seq: text for each in files for seq, text in each.hashes.items()}
     name = files[-1].name if files else "-"
     for witness in witnesses:
         if witness.seq > last:
             detail = f"the trail ends with record {last}, but {witness.source} knows {witness.seq}"
             yield TrailFinding("cut", name, None, witness.seq, detail)
-        elif witness.seq in marks:
-            if not marks[witness.seq].startswith(witness.prefix):
-                detail = f"is not the record that {witness.source} knows{_of(witness, files)}"
+        elif witness.seq in hashes:
+            if not hashes[witness.seq].startswith(witness.prefix):
+                detail = (
+                    f"is not the record that {witness.source} knows{_foreign_trail(witness, files)}"
+                )
                 yield TrailFinding("changed", name, None, witness.seq, detail)
         elif witness.seq >= first:
             detail = f"is missing, but {witness.source} knows it"
             yield TrailFinding("removed", name, None, witness.seq, detail)
 
 
-def _of(witness: WitnessedRecord, files: Sequence[CheckedSegment]) -> str:
+def _foreign_trail(witness: WitnessedRecord, files: Sequence[CheckedSegment]) -> str:
     trails = {each.trail for each in files}
     return f", which is of trail {witness.trail}" if witness.trail not in {None, *trails} else ""

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from icr_proxy.audit_tools.findings import Kind
 
 USUAL = frozenset({"request", "intent"})
-TOLD = frozenset({"repair", "rewound", "moved", "gap", "pruned"})
+EVENTS = frozenset({"repair", "rewound", "moved", "gap", "pruned"})
 LINE_MOST = 16 << 20  # bytes; a record has the target of a request and little else
-MOST_FINDINGS = 1000  # of one file; a file of another kind would have one for each line
+FINDINGS_MOST = 1000  # of one file; a file of another kind would have one for each line
 
 
 def check_segment(
@@ -41,15 +41,15 @@ def check_segment(
     header = _parse_record(file.readline(LINE_MOST))
     file.seek(0)
     if header.get("kind") == FIRST_KIND:
-        checked.key, checked.trail = _text(header, "key"), _text(header, "trail")
+        checked.key, checked.trail = _text_field(header, "key"), _text_field(header, "trail")
     key = keys.get(checked.key) if checked.key is not None else None
     checked.is_checked = key is not None
     mac_key = MacKey(key) if key is not None else None
-    _Walk(checked, mac_key=mac_key, wanted=wanted).go(file)
+    _SegmentCheck(checked, mac_key=mac_key, wanted=wanted).run(file)
     return checked
 
 
-def _text(record: Mapping[str, Any], name: str) -> str | None:
+def _text_field(record: Mapping[str, Any], name: str) -> str | None:
     value = record.get(name)
     return value if isinstance(value, str) else None
 
@@ -62,7 +62,7 @@ def _parse_record(line: bytes) -> Mapping[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-class _Walk:
+class _SegmentCheck:
     """One way through the lines of a file."""
 
     def __init__(
@@ -75,7 +75,7 @@ class _Walk:
         self._broken = 0  # lines since the last record
         self._ended = False
 
-    def go(self, file: BinaryIO) -> None:
+    def run(self, file: BinaryIO) -> None:
         checked, seen = self._checked, self._seen
         may_be_next = checked.key is None or self._mac_key is not None
         first = line = b""
@@ -83,7 +83,7 @@ class _Walk:
         while read := file.readline(LINE_MOST):
             number += 1
             if not read.endswith(b"\n"):
-                self._stop(number, read)
+                self._add_torn(number, read)
                 break
             line = read[:-1]
             first = first or line
@@ -95,46 +95,52 @@ class _Walk:
                 seen[link.seq] = link.hash
                 checked.last = link
             else:
-                link = self._look_closer(number, line)
+                link = self._check_line(number, line)
             if link is not None and (link.kind not in USUAL or link.seq in self._wanted):
-                self._note(number, link, line)
+                self._add_event(number, link, line)
         checked.records = len(seen)
         checked.broken_at_end = self._broken
-        self._drop_what_only_moved()
+        self._drop_moved()
         checked.since, checked.until = _time(first), _time(line)
 
-    def _stop(self, number: int, read: bytes) -> None:
+    def _add_torn(self, number: int, read: bytes) -> None:
         """Stop at what no line break ends: the end of the file, or no file of a trail at all."""
         self._checked.torn = len(read)
         if len(read) == LINE_MOST:
-            self._find("changed", number, None, "is longer than any record; the rest was not read")
+            self._add_finding(
+                "changed", number, None, "is longer than any record; the rest was not read"
+            )
 
-    def _note(self, number: int, link: ChainLink, line: bytes) -> None:
+    def _add_event(self, number: int, link: ChainLink, line: bytes) -> None:
         self._ended = self._ended or link.kind == LAST_KIND
         if link.kind == FIRST_KIND and number > 1:
-            self._find("inserted", number, link.seq, "begins a file: two were put together in one")
-        if link.kind in TOLD:
+            self._add_finding(
+                "inserted", number, link.seq, "begins a file: two were put together in one"
+            )
+        if link.kind in EVENTS:
             told = {"seq": link.seq, "kind": link.kind, "hash": link.hash}
             self._checked.events.append({**_parse_record(line), **told})
         if link.seq in self._wanted:
-            self._checked.marks[link.seq] = link.hash
+            self._checked.hashes[link.seq] = link.hash
 
-    def _look_closer(self, number: int, line: bytes) -> ChainLink | None:
+    def _check_line(self, number: int, line: bytes) -> ChainLink | None:
         """Say what is wrong with a line that is not simply the next record, if anything is."""
         try:
             link = read_link(line, mac_key=self._mac_key)
         except BrokenRecordError as error:
-            self._find("forged" if error.kind == "forged" else "changed", number, None, error)
+            self._add_finding(
+                "forged" if error.kind == "forged" else "changed", number, None, error
+            )
             self._broken += 1
             return None
         if self._checked.key is not None and not link.sealed:
-            self._find("forged", number, link.seq, "has no MAC, but its file has a key")
+            self._add_finding("forged", number, link.seq, "has no MAC, but its file has a key")
         if self._ended:
-            self._find("inserted", number, link.seq, "stands after the end of the file")
-        self._follow(number, link)
+            self._add_finding("inserted", number, link.seq, "stands after the end of the file")
+        self._check_order(number, link)
         return link
 
-    def _follow(self, number: int, link: ChainLink) -> None:
+    def _check_order(self, number: int, link: ChainLink) -> None:
         """Compare a record with the one before, or with where it would be if that is unreadable."""
         checked, last = self._checked, self._checked.last
         broken, self._broken = self._broken, 0
@@ -142,17 +148,19 @@ class _Walk:
             checked.first = link if not broken else None
         elif link.seq == last.seq + 1 + broken:
             if not broken and link.prev != last.hash:
-                self._find("changed", number, link.seq, "does not follow from the record before it")
+                self._add_finding(
+                    "changed", number, link.seq, "does not follow from the record before it"
+                )
         elif link.seq > last.seq:
             missing = f"{last.seq + 1} to {link.seq - 1}"
-            self._find("removed", number, link.seq, f"records {missing} are not before it")
+            self._add_finding("removed", number, link.seq, f"records {missing} are not before it")
         else:
-            self._find(*self._out_of_place(number, link))
+            self._add_finding(*self._classify_misplaced(number, link))
         self._seen.setdefault(link.seq, link.hash)
         if last is None or link.seq > last.seq:
             checked.last = link
 
-    def _out_of_place(self, number: int, link: ChainLink) -> tuple[Kind, int, int, str]:
+    def _classify_misplaced(self, number: int, link: ChainLink) -> tuple[Kind, int, int, str]:
         there = self._seen.get(link.seq)
         if there is None:
             return "reordered", number, link.seq, "stands behind records that came after it"
@@ -160,7 +168,7 @@ class _Walk:
             return "repeated", number, link.seq, "is there twice"
         return "inserted", number, link.seq, "has the number of another record"
 
-    def _drop_what_only_moved(self) -> None:
+    def _drop_moved(self) -> None:
         """A record that turned up later was not removed; that it moved has been said."""
         checked, seen = self._checked, self._seen
         before = 0
@@ -173,12 +181,12 @@ class _Walk:
             kept.append(finding)
         checked.findings[:] = kept
 
-    def _find(self, kind: Kind, line: int, seq: int | None, detail: object) -> None:
-        if len(self._checked.findings) < MOST_FINDINGS:
+    def _add_finding(self, kind: Kind, line: int, seq: int | None, detail: object) -> None:
+        if len(self._checked.findings) < FINDINGS_MOST:
             self._checked.findings.append(
                 TrailFinding(kind, self._checked.name, line, seq, str(detail))
             )
 
 
 def _time(line: bytes) -> str | None:
-    return _text(_parse_record(line), "time")
+    return _text_field(_parse_record(line), "time")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.audit_tools.query import Entry
 
-HOW_TO_GET_IT = "this needs DuckDB: pip install 'icr-proxy[audit]'"
+REMEDY = "this needs DuckDB: pip install 'icr-proxy[audit]'"
 _TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 _NULL = type(None)
 
@@ -50,7 +50,7 @@ def _sql_type(hint: Any) -> str:
     return _TYPES.get(plain[0], "JSON") if get_origin(hint) is not dict else "JSON"
 
 
-def connect(files: Sequence[Path]) -> DuckDBPyConnection:
+def open_database(files: Sequence[Path]) -> DuckDBPyConnection:
     """Make a database with the view `audit` over these files.
 
     Raises:
@@ -60,14 +60,14 @@ def connect(files: Sequence[Path]) -> DuckDBPyConnection:
     try:
         import duckdb  # noqa: PLC0415
     except ImportError:
-        raise StartError(HOW_TO_GET_IT) from None
+        raise StartError(REMEDY) from None
     try:
-        return _connect(duckdb, files)
+        return _open_database(duckdb, files)
     except duckdb.Error as exc:
         raise SqlError(str(exc)) from None
 
 
-def _connect(duckdb: Any, files: Sequence[Path]) -> DuckDBPyConnection:
+def _open_database(duckdb: Any, files: Sequence[Path]) -> DuckDBPyConnection:
     database: DuckDBPyConnection = duckdb.connect(
         ":memory:", config={"autoinstall_known_extensions": "false"}
     )
@@ -82,7 +82,7 @@ def _connect(duckdb: Any, files: Sequence[Path]) -> DuckDBPyConnection:
     return database
 
 
-def ask(database: DuckDBPyConnection, sql: str) -> list[Entry]:
+def run_sql(database: DuckDBPyConnection, sql: str) -> list[Entry]:
     """Give the rows of an answer.
 
     Raises:
@@ -110,7 +110,7 @@ def write_parquet(records: Iterable[Entry], target: Path, *, scratch: Path) -> N
     with scratch.open("wb") as lines:
         for record in records:
             lines.write(encode(record) + b"\n")
-    database = connect([scratch])
+    database = open_database([scratch])
     database.execute(
         f"COPY (SELECT * FROM audit ORDER BY seq) TO {_quoted(str(target))} (FORMAT parquet)"  # noqa: S608
     )
@@ -200,7 +200,7 @@ def _response(record: Entry) -> dict[str, Any]:
     }
 
 
-def hidden(record: Entry) -> Entry:
+def redact_record(record: Entry) -> Entry:
     """Give a record less what `as_har` hides, for other forms of export."""
     shown = dict(record)
     if shown.get("query") is not None:

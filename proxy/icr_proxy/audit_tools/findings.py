@@ -64,7 +64,7 @@ class CheckedSegment:
     findings: list[TrailFinding] = field(default_factory=list)
     events: list[Mapping[str, Any]] = field(default_factory=list)
     """Records that a reader of the verdict should know of."""
-    marks: dict[int, str] = field(default_factory=dict)
+    hashes: dict[int, str] = field(default_factory=dict)
     """Hashes of the records that were asked for."""
     since: str | None = None
     until: str | None = None

@@ -28,7 +28,7 @@ _MOST_REFUSED = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suggestion:
+class SuggestedRule:
     """A rule, and how much of the traffic it lets pass."""
 
     rule: PolicyRule
@@ -38,10 +38,10 @@ class Suggestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suggested:
+class PolicySuggestion:
     """All rules, and what is left for the default to refuse."""
 
-    suggestions: tuple[Suggestion, ...]
+    suggestions: tuple[SuggestedRule, ...]
     refused: tuple[tuple[str, int], ...]
     unused: tuple[str, ...]
     total: int
@@ -49,22 +49,22 @@ class Suggested:
     until: str | None
 
 
-def suggest(records: Iterable[Entry], *, per_installation: bool = True) -> Suggested:
+def suggest_rules(records: Iterable[Entry], *, per_installation: bool = True) -> PolicySuggestion:
     """Suggest rules for the requests among these records."""
-    asked = [record for record in records if record.get("kind") == "request"]
+    requests = [record for record in records if record.get("kind") == "request"]
     users: dict[tuple[str, str | None], set[str]] = {}
-    for record in filter(_is_needed, asked):
-        users.setdefault(_what(record), set()).add(installation_of(record))
+    for record in filter(_is_needed, requests):
+        users.setdefault(_rule_key(record), set()).add(installation_of(record))
     grouped: dict[frozenset[str], list[tuple[str, str | None]]] = {}
-    for what, who in users.items():
-        grouped.setdefault(frozenset(who) if per_installation else frozenset(), []).append(what)
+    for key, group in users.items():
+        grouped.setdefault(frozenset(group) if per_installation else frozenset(), []).append(key)
     rules = tuple(_rules(grouped))
-    return _weigh(rules, asked)
+    return _evaluate(rules, requests)
 
 
 def _is_needed(record: Entry) -> bool:
     succeeded = _SUCCESS <= record.get("status", 0) < _FAILURE
-    return record.get("origin") == "upstream" and succeeded and _is_possible(_what(record)[1])
+    return record.get("origin") == "upstream" and succeeded and _is_possible(_rule_key(record)[1])
 
 
 def _is_possible(path: str | None) -> bool:
@@ -72,25 +72,27 @@ def _is_possible(path: str | None) -> bool:
     return path is None or decision_path(path) == (path.casefold().rstrip("/") or "/")
 
 
-def _what(record: Entry) -> tuple[str, str | None]:
+def _rule_key(record: Entry) -> tuple[str, str | None]:
     """Give the operation or, of what has none that this version knows, method and path."""
     operation = str(record.get("operation"))
     if operation in operations.NAMES and operation != operations.UNKNOWN_READ.name:
         return operation, None
     method = "GET" if record.get("method") == "HEAD" else str(record.get("method"))
-    return method, _generalised(decision_path(str(record.get("path", "/"))))
+    return method, _generalize(decision_path(str(record.get("path", "/"))))
 
 
-def _generalised(path: str) -> str:
+def _generalize(path: str) -> str:
     return "/".join("*" if _ID.fullmatch(segment) else segment for segment in path.split("/"))
 
 
 def _rules(grouped: dict[frozenset[str], list[tuple[str, str | None]]]) -> Iterable[PolicyRule]:
     everyone = len(grouped) == 1
-    for number, who in enumerate(sorted(grouped, key=lambda who: (-len(who), sorted(who))), 1):
+    for number, group in enumerate(
+        sorted(grouped, key=lambda group: (-len(group), sorted(group))), 1
+    ):
         # A request without an installation matches no list of them.
-        installations = () if everyone or "" in who else tuple(sorted(who))
-        named = tuple(sorted(what for what, path in grouped[who] if path is None))
+        installations = () if everyone or "" in group else tuple(sorted(group))
+        named = tuple(sorted(key for key, path in grouped[group] if path is None))
         if named:
             yield PolicyRule(
                 name=f"seen-{number}",
@@ -99,7 +101,7 @@ def _rules(grouped: dict[frozenset[str], list[tuple[str, str | None]]]) -> Itera
                 installations=installations,
             )
         by_method: dict[str, set[str]] = {}
-        for method, path in grouped[who]:
+        for method, path in grouped[group]:
             if path is not None:
                 by_method.setdefault(method, set()).add(path)
         for method, paths in sorted(by_method.items()):
@@ -112,24 +114,26 @@ def _rules(grouped: dict[frozenset[str], list[tuple[str, str | None]]]) -> Itera
             )
 
 
-def _weigh(rules: Sequence[PolicyRule], asked: Sequence[Entry]) -> Suggested:
+def _evaluate(rules: Sequence[PolicyRule], requests: Sequence[Entry]) -> PolicySuggestion:
     """Ask the suggested policy about everything that was asked."""
     policy = Policy(rules=tuple(rules), default="deny")
     seen, writes = Counter[str](), Counter[str]()
     last: dict[str, str] = {}
     refused = Counter[str]()
-    for record in asked:
+    for record in requests:
         decision = policy.decide(_subject(record))
         if not decision.allowed:
-            refused[f"{record.get('method')} {record.get('operation')} {_ended(record)}"] += 1
+            refused[
+                f"{record.get('method')} {record.get('operation')} {_describe_answer(record)}"
+            ] += 1
             continue
         seen[decision.rule] += 1
         writes[decision.rule] += record.get("changes_state") is True
         last[decision.rule] = str(record.get("time", ""))
-    used = {str(record.get("operation")) for record in asked}
-    return Suggested(
+    used = {str(record.get("operation")) for record in requests}
+    return PolicySuggestion(
         suggestions=tuple(
-            Suggestion(
+            SuggestedRule(
                 rule=rule,
                 seen=seen[rule.name],
                 writes=writes[rule.name],
@@ -139,9 +143,9 @@ def _weigh(rules: Sequence[PolicyRule], asked: Sequence[Entry]) -> Suggested:
         ),
         refused=tuple(refused.most_common(_MOST_REFUSED)),
         unused=tuple(sorted(operations.NAMES - used - {operations.UNKNOWN_READ.name})),
-        total=len(asked),
-        since=str(asked[0].get("time")) if asked else None,
-        until=str(asked[-1].get("time")) if asked else None,
+        total=len(requests),
+        since=str(requests[0].get("time")) if requests else None,
+        until=str(requests[-1].get("time")) if requests else None,
     )
 
 
@@ -157,12 +161,12 @@ def _subject(record: Entry) -> Subject:
     )
 
 
-def _ended(record: Entry) -> str:
+def _describe_answer(record: Entry) -> str:
     code = record.get("code")
     return f"-> {record.get('status')}{f' {code}' if code else ''}"
 
 
-def as_yaml(suggested: Suggested) -> str:
+def as_yaml(suggested: PolicySuggestion) -> str:
     """Write it to be pasted into the configuration, with what it means in comments."""
     lines = [
         f"# Suggested by `icr-proxy audit suggest-policy` from {suggested.total} requests,",
@@ -178,10 +182,10 @@ def as_yaml(suggested: Suggested) -> str:
             f"    # {each.seen} requests, {each.writes} of them changes; the last {each.last}",
             f"    - name: {rule.name}",
             f"      action: {rule.action}",
-            *_listed("operations", rule.operations),
-            *_listed("methods", rule.methods),
-            *_listed("paths", rule.paths),
-            *_listed("installations", rule.installations),
+            *_yaml_list("operations", rule.operations),
+            *_yaml_list("methods", rule.methods),
+            *_yaml_list("paths", rule.paths),
+            *_yaml_list("installations", rule.installations),
         ]
     lines.append("# Of what was recorded, this would refuse (nothing of it had succeeded):")
     lines += [f"#   {count} x {what}" for what, count in suggested.refused] or ["#   nothing"]
@@ -190,11 +194,11 @@ def as_yaml(suggested: Suggested) -> str:
     return "".join(printable(line, instead="?") + "\n" for line in lines)
 
 
-def _listed(key: str, values: Sequence[Any]) -> list[str]:
+def _yaml_list(key: str, values: Sequence[Any]) -> list[str]:
     if not values:
         return []
-    return [f"      {key}:", *(f"        - {_quoted(value)}" for value in values)]
+    return [f"      {key}:", *(f"        - {_yaml_string(value)}" for value in values)]
 
 
-def _quoted(value: str) -> str:
+def _yaml_string(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

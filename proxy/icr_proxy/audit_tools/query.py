@@ -45,12 +45,12 @@ def read_records(files: Sequence[Path]) -> Iterator[Entry]:
     for path in files:
         try:
             with open_to_read(path) as file:
-                yield from records_of(file)
+                yield from read_open_file(file)
         except OSError as exc:
             raise UnreadableError(f"{path} cannot be read: {exc.strerror}") from None
 
 
-def records_of(file: BinaryIO) -> Iterator[Entry]:
+def read_open_file(file: BinaryIO) -> Iterator[Entry]:
     """Give the records from here to the end of an open file, or to what is no line of a trail."""
     while line := file.readline(LINE_MOST):
         if len(line) == LINE_MOST:
@@ -123,7 +123,7 @@ class RecordFilter:
             )
         )
 
-    def among(self, records: Iterable[Entry]) -> Iterator[Entry]:
+    def select(self, records: Iterable[Entry]) -> Iterator[Entry]:
         """Give those of them that are."""
         return (record for record in records if self.matches(record))
 
@@ -162,7 +162,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _harmless(row.get(name)) for name in names} for row in rows)
+    writer.writerows({name: _without_formula(row.get(name)) for name in names} for row in rows)
     return out.getvalue()
 
 
@@ -187,13 +187,13 @@ def _escaped(value: object) -> str:
     return text
 
 
-def _harmless(value: object) -> object:
+def _without_formula(value: object) -> object:
     text = value if isinstance(value, str) else None
     return f"'{text}" if text is not None and text.startswith(_FORMULA) else value
 
 
-FILES_LOOKED_BACK = 2  # for the newest records; all of them may be gigabytes
-CALLERS_FAULT, OURS = 400, 500
+FILES_READ_BACK = 2  # for the newest records; all of them may be gigabytes
+CLIENT_ERROR, SERVER_ERROR = 400, 500
 PLAIN, GREEN, YELLOW, RED, DIM = "", "32", "33", "31", "2"
 
 
@@ -208,7 +208,7 @@ class Tail:
 
     def start(self, count: int) -> list[Entry]:
         """Give the newest records, `count` of them, and go on from there."""
-        earlier = list_segments(self._directory)[:-FILES_LOOKED_BACK]
+        earlier = list_segments(self._directory)[:-FILES_READ_BACK]
         if earlier:
             self._name = earlier[-1].name
         newest: deque[Entry] = deque(maxlen=count)
@@ -219,20 +219,20 @@ class Tail:
         """Give what is new."""
         while True:
             # Looked for first: whatever the file before got, it got before this one was there.
-            later = self._later()
+            later = self._next_file()
             if self._file is not None:
-                yield from self._lines(self._file)
+                yield from self._read_lines(self._file)
             if later is None:
                 return
             self.close()
             self._name, self._rest = later.name, b""
             self._file = open_to_read(later)
 
-    def _later(self) -> Path | None:
+    def _next_file(self) -> Path | None:
         files = list_segments(self._directory)
         return next((path for path in files if path.name > self._name), None)
 
-    def _lines(self, file: BinaryIO) -> Iterator[Entry]:
+    def _read_lines(self, file: BinaryIO) -> Iterator[Entry]:
         while data := file.read(1 << 20):
             *lines, self._rest = (self._rest + data).split(b"\n")
             if len(self._rest) > LINE_MOST:  # no file of a trail
@@ -250,11 +250,11 @@ class Tail:
             self._file = None
 
 
-def show(record: Entry, *, colours: bool) -> str:
+def format_record(record: Entry, *, colours: bool) -> str:
     """Write a record as one line for a person."""
     kind = record.get("kind", "?")
     if kind in ("request", "intent"):
-        text, colour = _request(record), _colour(record)
+        text, colour = _format_request(record), _colour(record)
     else:
         hidden = {"seq", "prev", "kind", "hash", "mac", "time"}
         facts = (f"{name}={value}" for name, value in record.items() if name not in hidden)
@@ -264,7 +264,7 @@ def show(record: Entry, *, colours: bool) -> str:
     return f"\x1b[{colour}m{line}\x1b[0m" if colours and colour else line
 
 
-def _request(record: Entry) -> str:
+def _format_request(record: Entry) -> str:
     query = record.get("query")
     target = f"{record.get('path', '')}{'' if query is None else f'?{query}'}"
     ended = record.get("status", "…")
@@ -279,8 +279,8 @@ def _request(record: Entry) -> str:
 
 def _colour(record: Entry) -> str:
     status = record.get("status", 0)
-    if status >= OURS:
+    if status >= SERVER_ERROR:
         return RED
-    if status >= CALLERS_FAULT:
+    if status >= CLIENT_ERROR:
         return YELLOW
     return GREEN if record.get("changes_state") else PLAIN

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from icr_proxy.audit_tools.query import Entry
 
-Fate = Literal["done", "rejected", "not sent", "unknown"]
-FATES: tuple[Fate, ...] = ("done", "rejected", "not sent", "unknown")
+ChangeResult = Literal["done", "rejected", "not sent", "unknown"]
+RESULTS: tuple[ChangeResult, ...] = ("done", "rejected", "not sent", "unknown")
 MEANINGS = {
     "done": "The API answered that it did it.",
     "rejected": "The API answered that it did not.",
     "not sent": "The proxy refused it, or could not send it.",
     "unknown": "It was sent, and no answer tells what became of it: ask the registry.",
 }
-COLUMNS = (
+CHANGE_COLUMNS = (
     "time", "installation", "organization", "operation", "method", "path", "who", "fate", "status",
     "request_id", "sha256_in", "seq",
 )  # fmt: skip
@@ -52,7 +52,7 @@ _KNOWN_BEFORE = (
     "request_id", "trace_id", "listener", "peer", "caller", "method", "path", "query", "operation",
     "rule", "installation",
 )  # fmt: skip
-_BY_STATUS: dict[response_classification.Effect, Fate] = {
+_BY_STATUS: dict[response_classification.Effect, ChangeResult] = {
     response_classification.Effect.APPLIED: "done",
     response_classification.Effect.REJECTED: "rejected",
     response_classification.Effect.NOT_APPLIED: "rejected",
@@ -61,11 +61,11 @@ _BY_STATUS: dict[response_classification.Effect, Fate] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Movement:
+class Change:
     """A request that changes state, and what became of it."""
 
     record: Entry
-    fate: Fate
+    result: ChangeResult
 
     @property
     def day(self) -> str:
@@ -88,7 +88,7 @@ class Movement:
             "method": get("method", ""),
             "path": get("path", ""),
             "who": self.who,
-            "fate": self.fate,
+            "fate": self.result,
             "status": get("status", ""),
             "request_id": get("request_id", ""),
             "sha256_in": get("sha256_in") or "",
@@ -96,7 +96,7 @@ class Movement:
         }
 
 
-def fate_of(record: Entry) -> Fate:
+def classify_result(record: Entry) -> ChangeResult:
     """Say what became of a request that has ended."""
     if not record.get("attempts"):
         return "not sent"
@@ -105,27 +105,27 @@ def fate_of(record: Entry) -> Fate:
     return "not sent" if record.get("code") in _NOT_SENT else "unknown"
 
 
-def find_movements(
+def find_changes(
     records: Iterable[Entry], *, wanted: Callable[[Entry], bool] = lambda _record: True
-) -> list[Movement]:
+) -> list[Change]:
     """Pair intents with outcomes; give every change that is wanted, in the order of the trail.
 
     Needs all records of the trail, whatever is wanted: the outcome of an intent may be outside.
     """
-    pairs = _Pairs()
-    found: list[Movement] = []
+    pairs = _IntentPairs()
+    found: list[Change] = []
     for record in records:
         if record.get("kind") == "request" and record.get("changes_state") is True:
-            pairs.ended(record)
+            pairs.add_outcome(record)
             if wanted(record):
-                found.append(Movement(record, fate_of(record)))
+                found.append(Change(record, classify_result(record)))
         else:
-            pairs.heard(record)
-    found += (Movement(intent, "unknown") for intent in pairs.left() if wanted(intent))
-    return sorted(found, key=lambda movement: movement.record.get("seq", 0))
+            pairs.add(record)
+    found += (Change(intent, "unknown") for intent in pairs.unanswered() if wanted(intent))
+    return sorted(found, key=lambda change: change.record.get("seq", 0))
 
 
-class _Pairs:
+class _IntentPairs:
     """Which intents have an outcome.
 
     A pair is known by the trail and the number of the intent, which the outcome tells: ids are
@@ -136,62 +136,62 @@ class _Pairs:
     def __init__(self) -> None:
         self._trail: Any = None
         self._intents: dict[tuple[Any, Any], Entry] = {}
-        self._ended: set[tuple[Any, Any]] = set()
+        self._answered: set[tuple[Any, Any]] = set()
         self._old: dict[tuple[Any, ...], list[Entry]] = {}
-        self._old_left: list[Entry] = []
+        self._old_unanswered: list[Entry] = []
 
-    def heard(self, record: Entry) -> None:
+    def add(self, record: Entry) -> None:
         """Take note of any record that is no outcome."""
         kind = record.get("kind")
         if kind == "segment":
             self._trail = record.get("trail")
         elif kind == "start":
-            self._old_left += self._take_old()
+            self._old_unanswered += self._end_old()
         elif kind == "intent" and self._trail is not None:
             self._intents[self._trail, record.get("seq")] = record
         elif kind == "intent":
             self._old.setdefault(_known_before(record), []).append(record)
 
-    def ended(self, outcome: Entry) -> None:
+    def add_outcome(self, outcome: Entry) -> None:
         """Take note of an outcome."""
         if outcome.get("intent") is not None:
-            self._ended.add((self._trail, outcome["intent"]))
+            self._answered.add((self._trail, outcome["intent"]))
         elif self._trail is None and (outcome.get("attempts") or outcome.get("token")):
             waiting = self._old.get(_known_before(outcome))
             if waiting:
                 waiting.pop(0)
 
-    def left(self) -> Iterator[Entry]:
+    def unanswered(self) -> Iterator[Entry]:
         """Give the intents without an outcome."""
-        yield from (self._intents[key] for key in self._intents if key not in self._ended)
-        yield from self._old_left
-        yield from self._take_old()
+        yield from (self._intents[key] for key in self._intents if key not in self._answered)
+        yield from self._old_unanswered
+        yield from self._end_old()
 
-    def _take_old(self) -> list[Entry]:
-        left = [intent for waiting in self._old.values() for intent in waiting]
+    def _end_old(self) -> list[Entry]:
+        unanswered = [intent for waiting in self._old.values() for intent in waiting]
         self._old.clear()
-        return left
+        return unanswered
 
 
 def _known_before(record: Entry) -> tuple[Any, ...]:
     return tuple(record.get(name) for name in _KNOWN_BEFORE)
 
 
-def sum_up(movements: Iterable[Movement]) -> list[dict[str, Any]]:
+def count_changes(changes: Iterable[Change]) -> list[dict[str, Any]]:
     """Count them by day, installation and operation."""
     counts: dict[tuple[str, str, str, str], Counter[str]] = {}
-    for movement in movements:
-        record = movement.record
+    for change in changes:
+        record = change.record
         key = (
-            movement.day,
+            change.day,
             installation_of(record),
             record.get("organization") or "",
             record.get("operation", ""),
         )
-        counts.setdefault(key, Counter())[movement.fate] += 1
+        counts.setdefault(key, Counter())[change.result] += 1
     return [
         {"day": day, "installation": installation, "organization": organization, "operation": what}
-        | {fate: counts[day, installation, organization, what][fate] for fate in FATES}
+        | {result: counts[day, installation, organization, what][result] for result in RESULTS}
         for day, installation, organization, what in sorted(counts)
     ]
 
@@ -211,8 +211,8 @@ BAR, GAP, HEIGHT, LEFT, BOTTOM = 26, 8, 140, 46, 34
 MOST_BARS = 62  # two months; of a longer time the newest days
 
 
-def render(
-    movements: Sequence[Movement], sums: Sequence[Mapping[str, Any]], *, title: str, made: str
+def render_page(
+    changes: Sequence[Change], sums: Sequence[Mapping[str, Any]], *, title: str, made: str
 ) -> str:
     """Write the page."""
     installations = sorted({str(row["installation"]) for row in sums})
@@ -220,9 +220,10 @@ def render(
         _chart(f"Installation {name or '(none)'}", [s for s in sums if s["installation"] == name])
         for name in installations
     ]
-    counts = Counter(movement.fate for movement in movements)
+    counts = Counter(change.result for change in changes)
     facts = "".join(
-        f"<li><b>{counts[fate]}</b> {fate}: {escape(MEANINGS[fate])}</li>" for fate in FATES
+        f"<li><b>{counts[result]}</b> {result}: {escape(MEANINGS[result])}</li>"
+        for result in RESULTS
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -233,12 +234,15 @@ def render(
         " not prove that the trail is whole; <code>icr-proxy audit verify</code> does.</p>"
         f"<ul>{facts}</ul>{_legend()}{''.join(charts)}"
         f"<h2>By day, installation and operation</h2>{_table(sums)}"
-        f"<h2>Every change</h2>{_table([m.row() for m in movements])}</body></html>\n"
+        f"<h2>Every change</h2>{_table([m.row() for m in changes])}</body></html>\n"
     )
 
 
 def _legend() -> str:
-    keys = (f'<span class="key" style="background:{COLOURS[fate]}"></span>{fate}' for fate in FATES)
+    keys = (
+        f'<span class="key" style="background:{COLOURS[result]}"></span>{result}'
+        for result in RESULTS
+    )
     return f"<p>{''.join(keys)}</p>"
 
 
@@ -262,7 +266,9 @@ def _row(row: Mapping[str, Any]) -> str:
 def _chart(caption: str, sums: Iterable[Mapping[str, Any]]) -> str:
     days: dict[str, Counter[str]] = {}
     for row in sums:
-        days.setdefault(str(row["day"]), Counter()).update({fate: row[fate] for fate in FATES})
+        days.setdefault(str(row["day"]), Counter()).update(
+            {result: row[result] for result in RESULTS}
+        )
     shown = sorted(days)[-MOST_BARS:]
     most = max((days[day].total() for day in shown), default=1) or 1
     width = LEFT + len(shown) * (BAR + GAP) + GAP
@@ -283,14 +289,14 @@ def _chart(caption: str, sums: Iterable[Mapping[str, Any]]) -> str:
 
 def _bar(counts: Mapping[str, int], *, day: str, x: int, most: int) -> str:
     pieces, y = [], float(HEIGHT)
-    for fate in FATES:
-        if counts[fate]:
-            tall = counts[fate] / most * (HEIGHT - 6)
+    for result in RESULTS:
+        if counts[result]:
+            tall = counts[result] / most * (HEIGHT - 6)
             y -= tall
             pieces.append(
                 f'<rect x="{x}" y="{y:.1f}" width="{BAR}" height="{tall:.1f}"'
-                f' fill="{COLOURS[fate]}">'
-                f"<title>{escape(day)}: {counts[fate]} {fate}</title></rect>"
+                f' fill="{COLOURS[result]}">'
+                f"<title>{escape(day)}: {counts[result]} {result}</title></rect>"
             )
     label = (
         f'<text x="{x + BAR / 2}" y="{HEIGHT + 14}" text-anchor="middle">{escape(day[5:])}</text>'

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.audit_tools.findings import CheckedSegment, TrailVerdict
 
-WORTH_PROCESSES = 32 << 20  # bytes; below, starting them takes longer than they save
+PARALLEL_LEAST = 32 << 20  # bytes; below, starting them takes longer than they save
 
 
 class UncheckableError(Exception):
@@ -91,7 +91,7 @@ def verify(
     witnesses: Sequence[WitnessedRecord] = (),
     is_partial: bool = False,
     accepted: Sequence[WitnessedRecord] = (),
-    done: Callable[[int], None] = lambda _size: None,
+    on_progress: Callable[[int], None] = lambda _size: None,
 ) -> TrailVerdict:
     """Verify all files; `done` hears how many bytes more have been looked at.
 
@@ -105,7 +105,7 @@ def verify(
     files = find_files(paths, may_be_none=bool(witnesses))
     wanted = frozenset(witness.seq for witness in witnesses)
     try:
-        checked = _examine_all(files, keys=keys, wanted=wanted, done=done)
+        checked = _check_files(files, keys=keys, wanted=wanted, on_progress=on_progress)
     except OSError as exc:
         raise UncheckableError(f"{exc.filename} cannot be read: {exc.strerror}") from None
     return check_chain(
@@ -119,28 +119,28 @@ def verify(
     )
 
 
-def _examine_all(
+def _check_files(
     files: Sequence[Path],
     *,
     keys: Mapping[str, bytes],
     wanted: frozenset[int],
-    done: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> list[CheckedSegment]:
     workers = min(len(files), os.cpu_count() or 1)
-    if workers <= 1 or sum(path.stat().st_size for path in files) < WORTH_PROCESSES:
+    if workers <= 1 or sum(path.stat().st_size for path in files) < PARALLEL_LEAST:
         checked = []
         for path in files:
-            checked.append(_examine_file(path, keys, wanted))
-            done(checked[-1].size)
+            checked.append(_check_file(path, keys, wanted))
+            on_progress(checked[-1].size)
         return checked
     with ProcessPoolExecutor(workers) as pool:
-        tasks = [pool.submit(_examine_file, path, keys, wanted) for path in files]
+        tasks = [pool.submit(_check_file, path, keys, wanted) for path in files]
         for task in as_completed(tasks):
-            done(task.result().size)
+            on_progress(task.result().size)
         return [task.result() for task in tasks]
 
 
-def _examine_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int]) -> CheckedSegment:
+def _check_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int]) -> CheckedSegment:
     try:
         with open_to_read(path) as file:
             return check_segment(path.name, file, keys=keys, wanted=wanted)
@@ -149,8 +149,8 @@ def _examine_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int])
 
 
 CLEAN, UNCHECKED, TAMPERED = 0, 1, 2
-MOST_SHOWN = 20
-KNOWN = {"seq", "prev", "kind", "hash", "mac", "time"}
+FINDINGS_SHOWN = 20
+ENVELOPE = {"seq", "prev", "kind", "hash", "mac", "time"}
 
 
 def exit_code(verdict: TrailVerdict, *, chain_only: bool) -> int:
@@ -175,24 +175,26 @@ def result_of(verdict: TrailVerdict, *, chain_only: bool) -> str:
 
 def report_verdict(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:
     """Give the lines for a person, each printable; the last says it all."""
-    return (printable(line, instead="\ufffd") for line in _lines(verdict, chain_only=chain_only))
+    return (
+        printable(line, instead="\ufffd") for line in _verdict_lines(verdict, chain_only=chain_only)
+    )
 
 
-def _lines(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:
+def _verdict_lines(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:
     last = verdict.last
     newest = f"newest {last.seq}:{last.hash[:12]}" if last is not None else "no record"
     trail = f"trail {verdict.trail}, " if verdict.trail is not None else ""
     yield (
-        f"{trail}{_many(verdict.files, 'file')}, {_many(verdict.records, 'record')},"
+        f"{trail}{_counted(verdict.files, 'file')}, {_counted(verdict.records, 'record')},"
         f" {verdict.since or '?'} to {verdict.until or '?'}, {newest}"
     )
-    yield _about_seals(verdict)
-    yield from _about_witnesses(verdict)
+    yield _describe_macs(verdict)
+    yield from _describe_witnesses(verdict)
     for event in verdict.events:
-        yield f"Recorded in the trail: {_about_event(event)}"
-    for finding in verdict.findings[:MOST_SHOWN]:
+        yield f"Recorded in the trail: {_describe_event(event)}"
+    for finding in verdict.findings[:FINDINGS_SHOWN]:
         yield str(finding)
-    more = len(verdict.findings) - MOST_SHOWN
+    more = len(verdict.findings) - FINDINGS_SHOWN
     if more > 0:
         yield f"… and {more} more"
     yield {
@@ -203,17 +205,17 @@ def _lines(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:
         " accept.",
         "not-checked": "NOT CHECKED: the chain is whole, but whoever can write the files could have"
         " made it anew; give the key (--key-file), or say that this is enough (--chain-only).",
-        "tampered": f"TAMPERED: {_many(len(verdict.findings), 'finding')}.",
+        "tampered": f"TAMPERED: {_counted(len(verdict.findings), 'finding')}.",
     }[result_of(verdict, chain_only=chain_only)]
 
 
-def _about_witnesses(verdict: TrailVerdict) -> Iterator[str]:
+def _describe_witnesses(verdict: TrailVerdict) -> Iterator[str]:
     """Tell what was compared: of an anchor file, which knows many records, how many."""
     by_source: dict[str, list[int]] = {}
     for witness in verdict.witnesses:
         by_source.setdefault(witness.source, []).append(witness.seq)
     for source, known in by_source.items():
-        more = f" and {_many(len(known) - 1, 'other')}" if len(known) > 1 else ""
+        more = f" and {_counted(len(known) - 1, 'other')}" if len(known) > 1 else ""
         yield f"Compared with record {max(known)}{more}, as {source} knows it."
     if not by_source:
         yield "No head was given: a cut at the very end would not be seen (--head, --anchor-file)."
@@ -251,20 +253,21 @@ def as_json(verdict: TrailVerdict, *, chain_only: bool) -> dict[str, Any]:
     }
 
 
-def _many(count: int, what: str) -> str:
+def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _about_seals(verdict: TrailVerdict) -> str:
+def _describe_macs(verdict: TrailVerdict) -> str:
     if verdict.unbound:
         return (
-            f"MACs of {_many(len(verdict.unbound), 'file')} not checked: the key was not given; its"
-            " fingerprint is in the first line of each."
+            f"MACs of {_counted(len(verdict.unbound), 'file')} not checked: the key was not given;"
+            " its fingerprint is in the first line of each."
         )
     if verdict.keys and verdict.unchecked:
         return (
             f"MACs checked with key {', '.join(verdict.keys)}; of"
-            f" {_many(len(verdict.unchecked), 'older file')} only that the later ones follow them."
+            f" {_counted(len(verdict.unchecked), 'older file')} only that the later ones follow"
+            " them."
         )
     if verdict.keys:
         return f"MACs checked with key {', '.join(verdict.keys)}."
@@ -273,6 +276,6 @@ def _about_seals(verdict: TrailVerdict) -> str:
     )
 
 
-def _about_event(event: Mapping[str, Any]) -> str:
-    facts = ", ".join(f"{name} {value}" for name, value in event.items() if name not in KNOWN)
+def _describe_event(event: Mapping[str, Any]) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in event.items() if name not in ENVELOPE)
     return f"{event.get('kind')} (record {event.get('seq')}, {event.get('time')}): {facts}"

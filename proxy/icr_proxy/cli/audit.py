@@ -115,7 +115,7 @@ def verify(paths: tuple[Path, ...], *, chain_only: bool, as_json: bool, **option
                 witnesses=witnesses,
                 is_partial=options["partial"],
                 accepted=accepted,
-                done=done,
+                on_progress=done,
             )
     except (verification.UncheckableError, OSError) as error:
         click.echo(printable(f"NOT CHECKED: {error}", instead="\ufffd"), err=True)
@@ -232,12 +232,12 @@ def _now() -> float:
 @click.option("--json", "as_json", is_flag=True, help="Show records as they are.")
 def tail(directory: Path, *, lines: int, no_follow: bool, as_json: bool) -> None:
     """Show the newest records, and further ones as they come, across the change of files."""
-    from icr_proxy.audit_tools.query import Tail, show  # noqa: PLC0415
+    from icr_proxy.audit_tools.query import Tail, format_record  # noqa: PLC0415
 
     colours = sys.stdout.isatty()
 
     def echo(record: dict[str, Any]) -> None:
-        click.echo(json.dumps(record) if as_json else show(record, colours=colours))
+        click.echo(json.dumps(record) if as_json else format_record(record, colours=colours))
 
     try:
         with closing(Tail(directory)) as following:

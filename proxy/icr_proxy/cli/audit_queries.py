@@ -96,7 +96,7 @@ def _moment(name: str, text: str | None) -> str | None:
 
 
 def _records(paths: Sequence[Path], wanted: RecordFilter) -> Iterator[Entry]:
-    return wanted.among(_all_records(paths))
+    return wanted.select(_all_records(paths))
 
 
 def _all_records(paths: Sequence[Path]) -> Iterator[Entry]:
@@ -156,15 +156,15 @@ def query(
 
 
 def _sql(paths: Sequence[Path], sql: str) -> list[Entry]:
-    from icr_proxy.audit_tools import export as duck  # noqa: PLC0415
+    from icr_proxy.audit_tools.export import SqlError, open_database, run_sql  # noqa: PLC0415
     from icr_proxy.files import open_to_read  # noqa: PLC0415
 
     files = _files(paths)
     try:
         for path in files:
             open_to_read(path).close()
-        return duck.ask(duck.connect(files), sql)
-    except duck.SqlError as error:
+        return run_sql(open_database(files), sql)
+    except SqlError as error:
         raise click.ClickException(str(error)) from None
     except OSError as exc:
         raise click.ClickException(f"{exc.filename} cannot be read: {exc.strerror}") from None
@@ -230,23 +230,27 @@ def report(paths: tuple[Path, ...], *, form: str, out: Path | None, **options: A
 
     Everything that changes state is in it, also what was sent and never answered.
     """
-    from icr_proxy.audit_tools import query as tables  # noqa: PLC0415
-    from icr_proxy.audit_tools import report as movements  # noqa: PLC0415
-    from icr_proxy.audit_tools import report as page  # noqa: PLC0415
+    from icr_proxy.audit_tools.query import as_csv, as_markdown, as_text  # noqa: PLC0415
+    from icr_proxy.audit_tools.report import (  # noqa: PLC0415
+        CHANGE_COLUMNS,
+        count_changes,
+        find_changes,
+        render_page,
+    )
     from icr_proxy.clock import stamp  # noqa: PLC0415
 
     options["writes"] = True
     wanted = _wanted(options, kinds=("request", "intent"))
-    found = movements.find_movements(_all_records(paths), wanted=wanted.matches)
-    sums, rows = movements.sum_up(found), [movement.row() for movement in found]
+    found = find_changes(_all_records(paths), wanted=wanted.matches)
+    sums, rows = count_changes(found), [change.row() for change in found]
     if form == "csv":
-        text = tables.as_csv(rows, movements.COLUMNS)
+        text = as_csv(rows, CHANGE_COLUMNS)
     elif form == "markdown":
-        text = f"# Changes\n\n{tables.as_markdown(sums)}\n## Each\n\n{tables.as_markdown(rows)}"
+        text = f"# Changes\n\n{as_markdown(sums)}\n## Each\n\n{as_markdown(rows)}"
     elif form == "html":
-        text = page.render(found, sums, title="Changes through icr-proxy", made=stamp(_now()))
+        text = render_page(found, sums, title="Changes through icr-proxy", made=stamp(_now()))
     else:
-        text = f"{tables.as_text(sums)}\n{tables.as_text(rows)}" if found else "No changes.\n"
+        text = f"{as_text(sums)}\n{as_text(rows)}" if found else "No changes.\n"
     _write(text, out)
 
 
@@ -291,26 +295,24 @@ def export(
 ) -> None:
     """Write requests in a form that other tools read."""
     from icr_proxy.audit.records import RequestRecord  # noqa: PLC0415
-    from icr_proxy.audit_tools import export as har  # noqa: PLC0415
-    from icr_proxy.audit_tools import query as tables  # noqa: PLC0415
+    from icr_proxy.audit_tools.export import as_har, redact_record, write_parquet  # noqa: PLC0415
+    from icr_proxy.audit_tools.query import as_csv  # noqa: PLC0415
 
     records = _records(paths, _wanted(options))
     if form == "har":
-        archive = har.as_har(records, base_url=base_url.rstrip("/"), redact=redact)
+        archive = as_har(records, base_url=base_url.rstrip("/"), redact=redact)
         _write(json.dumps(archive, indent=1) + "\n", out)
         return
-    shown = (har.hidden(record) if redact else record for record in records)
+    shown = (redact_record(record) if redact else record for record in records)
     if form == "csv":
         names = ["seq", "kind", *RequestRecord.__struct_fields__, "hash"]
-        _write(tables.as_csv(list(shown), names), out)
+        _write(as_csv(list(shown), names), out)
         return
     if out is None:
         raise click.UsageError("--out FILE is needed for Parquet")
-    from icr_proxy.audit_tools import export as duck  # noqa: PLC0415
-
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "records.parquet"
-        duck.write_parquet(shown, made, scratch=Path(scratch) / "records.jsonl")
+        write_parquet(shown, made, scratch=Path(scratch) / "records.jsonl")
         with made.open("rb") as file:
             _write_pieces(iter(lambda: file.read(1 << 20), b""), out)
 
@@ -335,10 +337,10 @@ def suggest_policy(
     With it, in comments: how much each rule lets pass, what of the recorded traffic would be
     refused, and which operations nobody used.
     """
-    from icr_proxy.audit_tools import policy_suggestion  # noqa: PLC0415
+    from icr_proxy.audit_tools.policy_suggestion import as_yaml, suggest_rules  # noqa: PLC0415
 
     records = _records(paths, _wanted(options))
-    suggested = policy_suggestion.suggest(records, per_installation=not together)
+    suggested = suggest_rules(records, per_installation=not together)
     if not suggested.total:
         raise click.ClickException("there are no such requests in this trail")
-    _write(policy_suggestion.as_yaml(suggested), out)
+    _write(as_yaml(suggested), out)

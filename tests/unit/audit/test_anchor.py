@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from icr_proxy.audit import anchor as auditanchor
+from icr_proxy.audit import anchor as anchor_module
 from icr_proxy.audit.anchor import (
     NEWEST_KEPT,
     AnchorFile,
@@ -103,7 +103,7 @@ def test_a_crash_within_a_line_spoils_no_later_one(tmp_path: Path) -> None:
 def test_a_long_history_is_thinned_and_forgets_no_rewind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditanchor, "LONGEST", 200_000)
+    monkeypatch.setattr(anchor_module, "LONGEST", 200_000)
     path = tmp_path / "anchor"
     path.write_bytes(
         b"".join(line(seq) for seq in range(1, 4000))

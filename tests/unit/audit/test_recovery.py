@@ -141,7 +141,7 @@ def test_the_hash_of_any_record_is_found(tmp_path: Path) -> None:
 def test_there_is_an_end_to_what_is_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "_MOST_ASIDE", 1)
+    monkeypatch.setattr(recovery, "_ASIDE_MOST", 1)
     path = begun(tmp_path)
     (tmp_path / f"{path.name}.torn").touch()
     path.write_bytes(path.read_bytes() + b"torn")

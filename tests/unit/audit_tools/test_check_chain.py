@@ -10,7 +10,7 @@ import pytest
 from icr_proxy.audit.chain import ChainHead, MacKey
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit_tools.check_chain import check_chain
-from icr_proxy.audit_tools.check_segment import MOST_FINDINGS, check_segment
+from icr_proxy.audit_tools.check_segment import FINDINGS_MOST, check_segment
 from icr_proxy.audit_tools.findings import TrailVerdict, WitnessedRecord
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import Clock
@@ -359,14 +359,14 @@ def test_a_record_without_its_mac_is_forged_even_if_no_key_is_at_hand(
 def test_the_hash_of_a_record_that_is_asked_for_is_told(lines: list[bytes]) -> None:
     checked = check_segment("f", io.BytesIO(b"".join(lines)), keys=KEYS, wanted=frozenset({3, 99}))
 
-    assert list(checked.marks) == [3]
-    assert checked.marks[3].encode() in lines[2]
+    assert list(checked.hashes) == [3]
+    assert checked.hashes[3].encode() in lines[2]
 
 
 def test_a_file_of_another_kind_is_not_told_line_by_line_for_ever() -> None:
-    checked = check_segment("f", io.BytesIO(b"x\n" * (MOST_FINDINGS + 5)), keys=KEYS)
+    checked = check_segment("f", io.BytesIO(b"x\n" * (FINDINGS_MOST + 5)), keys=KEYS)
 
-    assert len(checked.findings) == MOST_FINDINGS
+    assert len(checked.findings) == FINDINGS_MOST
     assert (checked.first, checked.records) == (None, 0)
 
 

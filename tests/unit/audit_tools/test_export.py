@@ -9,7 +9,7 @@ import pytest
 
 from icr_proxy.audit.segments import list_segments
 from icr_proxy.audit_tools import export
-from icr_proxy.audit_tools.export import as_har, hidden
+from icr_proxy.audit_tools.export import as_har, redact_record
 from icr_proxy.audit_tools.query import read_records
 from icr_proxy.errors import StartError
 from tests.support.audit_fixture import record_of
@@ -29,10 +29,10 @@ def test_every_field_is_a_column() -> None:
 
 def test_sql_sees_all_files(tmp_path: Path) -> None:
     head = write_trail(tmp_path / "it's here")
-    database = export.connect(list_segments(tmp_path / "it's here"))
+    database = export.open_database(list_segments(tmp_path / "it's here"))
 
-    [row] = export.ask(database, "SELECT count(*) AS n, max(seq) AS last FROM audit")
-    kinds = export.ask(database, "SELECT DISTINCT kind FROM requests")
+    [row] = export.run_sql(database, "SELECT count(*) AS n, max(seq) AS last FROM audit")
+    kinds = export.run_sql(database, "SELECT DISTINCT kind FROM requests")
 
     assert row == {"n": head.seq, "last": head.seq}
     assert kinds == [{"kind": "request"}]
@@ -42,7 +42,7 @@ def test_what_is_no_sql_is_said(tmp_path: Path) -> None:
     write_trail(tmp_path)
 
     with pytest.raises(export.SqlError, match="syntax error"):
-        export.ask(export.connect(list_segments(tmp_path)), "selec")
+        export.run_sql(export.open_database(list_segments(tmp_path)), "selec")
 
 
 def test_parquet_holds_the_records(tmp_path: Path) -> None:
@@ -52,7 +52,9 @@ def test_parquet_holds_the_records(tmp_path: Path) -> None:
 
     export.write_parquet(read_records(files), target, scratch=tmp_path / "scratch")
 
-    found = export.ask(export.connect(files), f"SELECT count(*) AS n FROM read_parquet('{target}')")
+    found = export.run_sql(
+        export.open_database(files), f"SELECT count(*) AS n FROM read_parquet('{target}')"
+    )
     assert found == [{"n": len(list(read_records(files)))}]
     assert target.read_bytes()[:4] == b"PAR1"
 
@@ -61,7 +63,7 @@ def test_without_duckdb_one_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "duckdb", None)
 
     with pytest.raises(StartError, match=r"pip install 'icr-proxy\[audit\]'"):
-        export.connect([])
+        export.open_database([])
 
 
 BASE = "https://api.example"
@@ -105,7 +107,7 @@ def test_values_of_the_query_and_addresses_are_hidden_by_default() -> None:
 def test_other_forms_hide_the_same() -> None:
     record = msgspec.to_builtins(record_of(target="/v1/retire?name=Me", caller="erp"))
 
-    shown = hidden(record)
+    shown = redact_record(record)
 
     assert (shown["query"], shown["peer"], shown["caller"]) == ("name=***", "***", "***")
     assert shown["operation"] == "v1.retire"

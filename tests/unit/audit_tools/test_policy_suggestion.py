@@ -4,14 +4,14 @@ from typing import Any
 
 import yaml
 
-from icr_proxy.audit_tools.policy_suggestion import as_yaml, suggest
+from icr_proxy.audit_tools.policy_suggestion import as_yaml, suggest_rules
 from icr_proxy.config.loader import load
 from icr_proxy.config.rules import compiled
 from icr_proxy.policy.operations import match
 from icr_proxy.policy.rules import Policy, Subject
 
 
-def asked(
+def recorded(
     method: str, path: str, *, installation: str | None = "inst-1", **facts: Any
 ) -> dict[str, Any]:
     operation = match(method, path.lower())
@@ -30,13 +30,13 @@ def asked(
 
 
 TRAFFIC = [
-    asked("GET", "/projects"),
-    asked("GET", "/projects", installation="inst-2"),
-    asked("POST", "/v1/retire"),
-    asked("HEAD", "/new/thing/12345/parts"),
-    asked("GET", "/new/thing/6f9619ff-8b86-d011-b42d-00cf4fc964ff/parts"),
-    asked("POST", "/v1/transfer", status=403, origin="proxy", code="policy-denied"),
-    asked("GET", "/retirements", status=404),
+    recorded("GET", "/projects"),
+    recorded("GET", "/projects", installation="inst-2"),
+    recorded("POST", "/v1/retire"),
+    recorded("HEAD", "/new/thing/12345/parts"),
+    recorded("GET", "/new/thing/6f9619ff-8b86-d011-b42d-00cf4fc964ff/parts"),
+    recorded("POST", "/v1/transfer", status=403, origin="proxy", code="policy-denied"),
+    recorded("GET", "/retirements", status=404),
     {"kind": "intent"},
 ]
 
@@ -58,19 +58,19 @@ def decide(rules: Any, record: dict[str, Any]) -> bool:
 
 
 def test_what_succeeded_is_allowed_and_nothing_else() -> None:
-    rules = tuple(each.rule for each in suggest(TRAFFIC).suggestions)
+    rules = tuple(each.rule for each in suggest_rules(TRAFFIC).suggestions)
 
     for record in TRAFFIC[:5]:
         assert decide(rules, record)
     for record in TRAFFIC[5:7]:
         assert not decide(rules, record)
-    assert not decide(rules, asked("POST", "/v1/retire", installation="inst-2"))
-    assert not decide(rules, asked("DELETE", "/new/thing/12345/parts"))
-    assert not decide(rules, asked("GET", "/new/thing/12345/parts/more"))
+    assert not decide(rules, recorded("POST", "/v1/retire", installation="inst-2"))
+    assert not decide(rules, recorded("DELETE", "/new/thing/12345/parts"))
+    assert not decide(rules, recorded("GET", "/new/thing/12345/parts/more"))
 
 
 def test_operations_that_the_same_installations_use_share_a_rule() -> None:
-    rules = [each.rule for each in suggest(TRAFFIC).suggestions]
+    rules = [each.rule for each in suggest_rules(TRAFFIC).suggestions]
 
     assert [(rule.operations, rule.installations) for rule in rules if rule.operations] == [
         (("projects.list",), ("inst-1", "inst-2")),
@@ -81,14 +81,14 @@ def test_operations_that_the_same_installations_use_share_a_rule() -> None:
 
 
 def test_installations_may_be_taken_together() -> None:
-    suggestions = suggest(TRAFFIC, per_installation=False).suggestions
+    suggestions = suggest_rules(TRAFFIC, per_installation=False).suggestions
 
     assert {each.rule.installations for each in suggestions} == {()}
     assert suggestions[0].rule.operations == ("projects.list", "v1.retire")
 
 
 def test_it_is_told_what_each_rule_lets_pass_and_what_is_refused() -> None:
-    suggested = suggest(TRAFFIC)
+    suggested = suggest_rules(TRAFFIC)
 
     assert [(each.seen, each.writes) for each in suggested.suggestions] == [(2, 0), (1, 1), (2, 0)]
     assert suggested.refused == (
@@ -101,7 +101,7 @@ def test_it_is_told_what_each_rule_lets_pass_and_what_is_refused() -> None:
 
 
 def test_what_is_written_is_what_the_configuration_takes(tmp_path: Any) -> None:
-    text = as_yaml(suggest(TRAFFIC))
+    text = as_yaml(suggest_rules(TRAFFIC))
     file = tmp_path / "c.yaml"
     file.write_text("app: {id: a, private_key_file: /k.pem}\n" + text)
 
@@ -109,36 +109,36 @@ def test_what_is_written_is_what_the_configuration_takes(tmp_path: Any) -> None:
 
     assert (config.policy.default, config.policy.mode) == ("deny", "report")
     rules = compiled(config.policy.rules)
-    assert rules == tuple(each.rule for each in suggest(TRAFFIC).suggestions)
+    assert rules == tuple(each.rule for each in suggest_rules(TRAFFIC).suggestions)
     assert "#   1 x POST v1.transfer -> 403 policy-denied" in text
 
 
 def test_a_path_that_would_break_the_file_does_not() -> None:
-    text = as_yaml(suggest([asked("GET", '/a"b')]))
+    text = as_yaml(suggest_rules([recorded("GET", '/a"b')]))
 
     [rule] = yaml.safe_load(text)["policy"]["rules"]
     assert rule["paths"] == ['/a"b']
 
 
 def test_the_apps_own_requests_are_bound_to_no_installation() -> None:
-    suggested = suggest([asked("GET", "/projects", installation=None), TRAFFIC[2]])
+    suggested = suggest_rules([recorded("GET", "/projects", installation=None), TRAFFIC[2]])
 
     assert [each.rule.installations for each in suggested.suggestions] == [(), ("inst-1",)]
 
 
 def test_of_nothing_nothing_is_suggested() -> None:
-    suggested = suggest([])
+    suggested = suggest_rules([])
 
     assert suggested.suggestions == ()
     assert yaml.safe_load(as_yaml(suggested))["policy"]["rules"] == []
 
 
 def test_operations_of_other_versions_and_garbled_paths_are_no_obstacle() -> None:
-    suggested = suggest(
+    suggested = suggest_rules(
         [
-            asked("GET", "/projects", operation="projects.of-a-later-version"),
-            asked("GET", "/a/../b", operation="unknown"),
-            asked("GET", "", operation=None),
+            recorded("GET", "/projects", operation="projects.of-a-later-version"),
+            recorded("GET", "/a/../b", operation="unknown"),
+            recorded("GET", "", operation=None),
         ]
     )
 

@@ -12,9 +12,9 @@ from icr_proxy.audit_tools.query import (
     as_csv,
     as_markdown,
     as_text,
+    format_record,
     read_records,
     read_status,
-    show,
 )
 from icr_proxy.audit_tools.time_range import read_moment
 from tests.support.app_fixture import Clock
@@ -67,7 +67,7 @@ def test_records_are_read_oldest_first_and_what_is_none_is_passed_over(tmp_path:
     ],
 )
 def test_records_are_found_by_what_is_asked(wanted: dict[str, Any], yes: bool) -> None:  # noqa: FBT001
-    assert list(RecordFilter(**wanted).among([RECORD])) == ([RECORD] if yes else [])
+    assert list(RecordFilter(**wanted).select([RECORD])) == ([RECORD] if yes else [])
 
 
 def test_a_read_is_no_change() -> None:
@@ -191,14 +191,14 @@ def test_a_record_that_is_half_written_waits_for_its_rest(tmp_path: Path) -> Non
 def test_lines_are_coloured_by_what_they_mean(
     record: dict[str, object], colour: int | None
 ) -> None:
-    line = show(record, colours=True)
+    line = format_record(record, colours=True)
 
     assert line.startswith(f"\x1b[{colour}m") == (colour is not None)
-    assert "\x1b" not in show(record, colours=False)
+    assert "\x1b" not in format_record(record, colours=False)
 
 
 def test_a_line_says_who_did_what_and_obeys_nothing() -> None:
-    line = show(
+    line = format_record(
         {
             "kind": "request", "seq": 7, "status": 403, "method": "POST", "path": "/v1/\x1b[2J",
             "query": "a=b", "code": "policy-denied", "caller": "erp", "request_id": "r-1",

@@ -7,14 +7,14 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from icr_proxy.audit_tools.report import (
-    COLUMNS,
-    FATES,
+    CHANGE_COLUMNS,
     MEANINGS,
     MOST_BARS,
-    fate_of,
-    find_movements,
-    render,
-    sum_up,
+    RESULTS,
+    classify_result,
+    count_changes,
+    find_changes,
+    render_page,
 )
 
 
@@ -35,7 +35,7 @@ def change(seq: int, **facts: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("facts", "fate"),
+    ("facts", "result"),
     [
         pytest.param({}, "done", id="2xx"),
         pytest.param({"code": "upstream-broken"}, "done", id="2xx that broke off"),
@@ -60,8 +60,8 @@ def change(seq: int, **facts: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_it_is_told_what_became_of_a_change(facts: dict[str, Any], fate: str) -> None:
-    assert fate_of(change(1, **facts)) == fate
+def test_it_is_told_what_became_of_a_change(facts: dict[str, Any], result: str) -> None:
+    assert classify_result(change(1, **facts)) == result
 
 
 def test_an_intent_without_an_outcome_is_of_unknown_fate() -> None:
@@ -74,9 +74,9 @@ def test_an_intent_without_an_outcome_is_of_unknown_fate() -> None:
         {"kind": "start", "seq": 6},
     ]
 
-    found = find_movements(records)
+    found = find_changes(records)
 
-    assert [(each.record["seq"], each.fate) for each in found] == [
+    assert [(each.record["seq"], each.result) for each in found] == [
         (2, "unknown"),
         (3, "done"),
         (4, "unknown"),
@@ -96,7 +96,7 @@ def outcome(seq: int, of: int | None, **facts: Any) -> dict[str, Any]:
 
 
 def fates(*records: dict[str, Any], **options: Any) -> list[tuple[int, str]]:
-    return [(each.record["seq"], each.fate) for each in find_movements(records, **options)]
+    return [(each.record["seq"], each.result) for each in find_changes(records, **options)]
 
 
 def test_an_outcome_is_that_of_the_intent_whose_number_it_has() -> None:
@@ -138,11 +138,11 @@ def test_in_files_of_earlier_versions_a_refused_request_hides_no_write() -> None
 
 
 def test_changes_are_summed_up_by_day_and_installation() -> None:
-    movements = find_movements(
+    changes = find_changes(
         [change(1), change(2), change(2, installation="inst-2"), change(2, status=400)]
     )
 
-    sums = sum_up(movements)
+    sums = count_changes(changes)
 
     assert [(row["day"], row["installation"], row["done"], row["rejected"]) for row in sums] == [
         ("2026-11-01", "inst-1", 1, 0),
@@ -152,19 +152,19 @@ def test_changes_are_summed_up_by_day_and_installation() -> None:
 
 
 def test_a_row_names_the_caller_or_its_address() -> None:
-    one, other = find_movements([change(1), change(2, caller="erp")])
+    one, other = find_changes([change(1), change(2, caller="erp")])
 
     assert (one.row()["who"], other.row()["who"]) == ("10.0.0.7", "erp")
-    assert tuple(one.row()) == COLUMNS
+    assert tuple(one.row()) == CHANGE_COLUMNS
 
 
 def test_every_fate_is_explained() -> None:
-    assert tuple(MEANINGS) == FATES
+    assert tuple(MEANINGS) == RESULTS
 
 
 def page(*records: dict[str, Any]) -> str:
-    found = find_movements(records)
-    return render(found, sum_up(found), title="T <1>", made="now")
+    found = find_changes(records)
+    return render_page(found, count_changes(found), title="T <1>", made="now")
 
 
 def test_a_page_has_a_chart_for_each_installation_and_every_change() -> None:

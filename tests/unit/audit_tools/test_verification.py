@@ -11,7 +11,7 @@ from icr_proxy.audit.segments import claim_directory, list_segments
 from icr_proxy.audit_tools import verification
 from icr_proxy.audit_tools.findings import TrailFinding, TrailVerdict, WitnessedRecord
 from icr_proxy.audit_tools.verification import (
-    MOST_SHOWN,
+    FINDINGS_SHOWN,
     UncheckableError,
     as_json,
     exit_code,
@@ -33,7 +33,7 @@ def test_a_directory_of_files_is_verified(tmp_path: Path) -> None:
         [tmp_path],
         keys=KEYS,
         witnesses=[WitnessedRecord(head.seq, head.hash, "the log")],
-        done=heard.append,
+        on_progress=heard.append,
     )
 
     assert verdict.findings == ()
@@ -45,7 +45,7 @@ def test_a_directory_of_files_is_verified(tmp_path: Path) -> None:
 def test_many_files_are_looked_at_by_several_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(verification, "PARALLEL_LEAST", 1)
     head = write_trail(tmp_path)
     path = list_segments(tmp_path)[1]
     path.write_bytes(path.read_bytes().replace(b"projects", b"Projects", 1))
@@ -193,7 +193,7 @@ def test_what_a_verdict_rests_on_is_said(verdict: TrailVerdict, said: str) -> No
 def test_of_many_findings_some_are_shown() -> None:
     lines = list(report_verdict(replace(VERDICT, findings=(FOUND,) * 25), chain_only=False))
 
-    assert lines.count(str(FOUND)) == MOST_SHOWN
+    assert lines.count(str(FOUND)) == FINDINGS_SHOWN
     assert lines[-2:] == ["… and 5 more", "TAMPERED: 25 findings."]
 
 
