@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from cachetools import LRUCache
 
 from icr_proxy.backoff import Backoff
 from icr_proxy.errors import (
@@ -21,7 +22,6 @@ from icr_proxy.errors import (
     MintCircuitOpenError,
     MintRationedError,
 )
-from icr_proxy.lru_cache import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ class MintFailures:
         self, *, max_entries: int, negative_ttl: float, random: Callable[[], float]
     ) -> None:
         # Apart from the tokens, so that invented installations push none of them out.
-        self._of: Recent[TokenKey, MintFailure] = Recent(max_entries)
+        self._of: LRUCache[TokenKey, MintFailure] = LRUCache(max_entries)
         self._of_app: MintFailure | None = None
         self._negative_ttl = negative_ttl
         self._random = random
@@ -79,7 +79,7 @@ class MintFailures:
 
     def lookup(self, key: TokenKey, *, now: float) -> MintFailure | None:
         """Look up the failure that makes asking for this key pointless now, if there is one."""
-        for failure in (self._of_app, self._of.use(key)):
+        for failure in (self._of_app, self._of.get(key)):
             if failure is not None and failure.holds(now):
                 return failure
         return None
@@ -92,7 +92,7 @@ class MintFailures:
         if isinstance(error, MintBusyError | MintRationedError):
             return
         about_app = isinstance(error, AppKeyRefusedError)
-        last = self._of_app if about_app else self._of.use(key)
+        last = self._of_app if about_app else self._of.get(key)
         count = next_round(last, now)
         if isinstance(error, InstallationRefusedError):
             wait, count = self._negative_ttl, 0
@@ -121,7 +121,7 @@ class MintFailures:
 
         Other failures stay, so that a replayed webhook cannot be used to hammer an API in trouble.
         """
-        failure = self._of.use(key)
+        failure = self._of.get(key)
         if failure is not None and isinstance(failure.error, InstallationRefusedError):
             del self._of[key]
 
@@ -177,14 +177,14 @@ class RemintLimiter:
     """Limits how often refused tokens are minted anew, by installation; bounded, LRU."""
 
     def __init__(self, *, max_entries: int) -> None:
-        self._allowances: Recent[TokenKey, TokenBucket] = Recent(max_entries)
+        self._allowances: LRUCache[TokenKey, TokenBucket] = LRUCache(max_entries)
 
     def __len__(self) -> int:
         return len(self._allowances)
 
     def allow(self, key: TokenKey, *, now: float) -> bool:
         """Allow one more mint, if the bucket has one left."""
-        allowance = self._allowances.use(key)
+        allowance = self._allowances.get(key)
         if allowance is None:
             allowance = self._allowances[key] = TokenBucket(
                 most=REFUSALS_BURST, per_second=REFUSALS_PER_SECOND, left=REFUSALS_BURST, at=now

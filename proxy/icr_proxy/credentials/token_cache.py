@@ -17,6 +17,8 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from cachetools import Cache, LRUCache
+
 from icr_proxy.credentials.access_token import CachedToken, with_deadlines
 from icr_proxy.credentials.mint_backoff import FailureLimiter, MintFailures, RemintLimiter
 from icr_proxy.errors import (
@@ -27,7 +29,6 @@ from icr_proxy.errors import (
     MintFailedError,
     MintTimeoutError,
 )
-from icr_proxy.lru_cache import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -120,7 +121,7 @@ class TokenCache:
         self._now = now
         self._random = random
         self._watcher = watcher
-        self._cached: Recent[TokenKey, CachedToken] = Recent(config.max_entries)
+        self._cached: LRUCache[TokenKey, CachedToken] = LRUCache(config.max_entries)
         self._failures = MintFailures(
             max_entries=config.max_entries, negative_ttl=config.negative_ttl, random=random
         )
@@ -128,12 +129,12 @@ class TokenCache:
         self._listing = listing
         self._failure_ration = FailureLimiter(now=now())
         self._turns_of_unknown = asyncio.Semaphore(UNKNOWN_AT_ONCE)
-        self._proven: Recent[TokenKey, bool] = Recent(config.max_entries)
+        self._proven: LRUCache[TokenKey, bool] = LRUCache(config.max_entries)
         self._blocked: set[TokenKey] = set()
         self._mints: dict[TokenKey, asyncio.Task[CachedToken]] = {}
         self._outdated: set[TokenKey] = set()  # whose mint under way began before a drop
         # The generation up to which no token may be sent any more.
-        self._dropped_up_to: Recent[TokenKey, int] = Recent(config.max_entries)
+        self._dropped_up_to: LRUCache[TokenKey, int] = LRUCache(config.max_entries)
         self._generation = 0
         self.issued = IssuedTokens(max_entries=config.max_entries * ISSUED_SHARE)
         """What may still live at the API; kept only if `tokens.revoke_on_exit` is on."""
@@ -145,7 +146,6 @@ class TokenCache:
             return None
         if not cached.fresh_from <= self._now() < cached.due_at:
             return None
-        self._cached.move_to_end(key)
         self._watcher.looked_up("fresh")
         return cached
 
@@ -211,7 +211,7 @@ class TokenCache:
 
     async def _find(self, key: TokenKey, *, patient: bool) -> CachedToken:
         now = self._now()
-        cached = self._cached.use(key)
+        cached = self._cached.get(key)
         state = cached.state(now) if cached is not None else "dead"
         if cached is not None and state != "dead":
             self._watcher.looked_up(state)
@@ -401,7 +401,10 @@ class TokenCache:
     # -- what the admin port shows ----------------------------------------------------------------
 
     def __iter__(self) -> Iterator[tuple[TokenKey, CachedToken]]:
-        return iter(list(self._cached.items()))
+        # Whoever looks at all tokens, such as a scrape of the metrics, uses none of them:
+        # `LRUCache.__getitem__` would count each as used.
+        look_up = Cache.__getitem__
+        return iter([(key, look_up(self._cached, key)) for key in self._cached])
 
     @property
     def minting(self) -> int:

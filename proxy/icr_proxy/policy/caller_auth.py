@@ -24,11 +24,11 @@ import zlib
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+from cachetools import LRUCache
 
 from icr_proxy.backoff import Backoff
 from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
 from icr_proxy.http1.headers import is_basic, read_basic
-from icr_proxy.lru_cache import Recent
 from icr_proxy.policy.rules import names_matching
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class FailureDelay:
     """Delays answers to repeated failures of an address; bounded, LRU."""
 
     def __init__(self, *, max_entries: int = 4096) -> None:
-        self._failures: Recent[str, AddressFailures] = Recent(max_entries)
+        self._failures: LRUCache[str, AddressFailures] = LRUCache(max_entries)
 
     def __len__(self) -> int:
         return len(self._failures)
@@ -249,7 +249,7 @@ class FailureDelay:
     def fail(self, peer: str, *, now: float) -> tuple[int, float]:
         """Count a failure; give how many there were, and how many seconds to wait."""
         place = rate_limit_key(peer)
-        failures = self._failures.use(place)
+        failures = self._failures.get(place)
         if failures is None or now - failures.at > FORGET_SECONDS:
             failures = self._failures[place] = AddressFailures(0, now)
         failures.count += 1

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from cachetools import LRUCache
+
 from icr_proxy.credentials.signing_key import NONCE_BYTES
-from icr_proxy.lru_cache import Recent
 from icr_proxy.shared_cache.entries import Invalidation, read_invalidation, write_invalidation
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class Invalidations:
         self._entropy = entropy
         self._now = now
         self._most = max_entries
-        self._refused_at: Recent[TokenKey, float] = Recent(max_entries)
+        self._refused_at: LRUCache[TokenKey, float] = LRUCache(max_entries)
         self._me = entropy(ID_BYTES).hex()
-        self._distrusted: Recent[str, bool] = Recent(max_entries)
+        self._distrusted: LRUCache[str, bool] = LRUCache(max_entries)
         self._owed: dict[TokenKey, list[str | None]] = {}
         self._tasks: dict[TokenKey, asyncio.Task[None]] = {}
 
@@ -84,7 +85,7 @@ class Invalidations:
 
     def refused_at(self, key: TokenKey) -> float:
         """When the API last refused a token of this replica's."""
-        return self._refused_at.use(key) or 0.0
+        return self._refused_at.get(key, 0.0)
 
     async def settled(self, key: TokenKey) -> None:
         """Wait until what is being said of this token has been, or Redis has gone."""

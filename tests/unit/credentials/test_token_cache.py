@@ -726,19 +726,6 @@ async def test_the_least_recently_used_token_leaves_first(stage: Stage) -> None:
     assert {key.installation for key, _ in stage.tokens} == {"in-1", "in-3"}
 
 
-async def test_looking_at_the_tokens_is_not_using_them(stage: Stage) -> None:
-    """Metrics and status look at all of them every few seconds."""
-    stage.make(TokensConfig(max_entries=2))
-    await stage.get(ONE)
-    await stage.get(TWO)
-    await stage.get(ONE)
-
-    list(stage.tokens)
-    await stage.get(TokenKey("in-3"))
-
-    assert {key.installation for key, _ in stage.tokens} == {"in-1", "in-3"}
-
-
 async def test_invented_installations_push_out_no_token(stage: Stage) -> None:
     stage.make(TokensConfig(max_entries=2))
     await stage.get(ONE)
@@ -748,6 +735,19 @@ async def test_invented_installations_push_out_no_token(stage: Stage) -> None:
         await stage.fail(TokenKey(f"invented-{number}"))
 
     assert await stage.get(ONE) == "crs_1"
+
+
+async def test_looking_at_the_tokens_is_not_using_them(stage: Stage) -> None:
+    """Metrics and status do so every few seconds; `LRUCache` counts each look as a use."""
+    stage.make(TokensConfig(max_entries=3))
+    for key in (ONE, TWO, TokenKey(None)):
+        await stage.get(key)
+    await stage.get(ONE)
+
+    assert [key for key, _ in stage.tokens] == [ONE, TWO, TokenKey(None)]
+    await stage.get(TokenKey("three"))
+
+    assert {key for key, _ in stage.tokens} == {ONE, TokenKey(None), TokenKey("three")}
 
 
 async def test_memories_of_failures_and_refusals_are_bounded(stage: Stage) -> None:

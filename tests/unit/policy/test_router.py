@@ -406,10 +406,11 @@ def test_what_is_kept_of_targets_is_bounded() -> None:
     own = router()
     for number in range(3 * TARGETS_KEPT):
         own.read_target("GET", f"/projects?page={number}")
+    asked = own._read_known.cache_info().misses
     own.read_target("GET", "/" + "x" * LONGEST_KEPT)
 
-    assert len(own._known) <= TARGETS_KEPT
-    assert max(len(target) for _, target in own._known) <= LONGEST_KEPT
+    kept = own._read_known.cache_info()
+    assert (kept.currsize, kept.misses) == (TARGETS_KEPT, asked)
 
 
 def test_the_tag_is_read_once_from_the_same_headers() -> None:
