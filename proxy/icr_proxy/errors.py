@@ -217,7 +217,11 @@ class CallerTimeoutError(CallerError):
 
 
 class MintError(ProxyError):
-    """No access token could be had."""
+    """No access token could be had.
+
+    `reason` says why. A subclass exists only for what has a refusal code of its own; a failure of
+    the API has the code of the upstream error that caused it (see `problem`).
+    """
 
     default_reason: MintReason = "failed"
 
@@ -265,56 +269,16 @@ class AppKeyRefusedError(MintError):
     default_reason = "app-key-refused"
 
 
-class MintFailedError(MintError):
-    """The API failed, or its answer holds no usable token."""
-
-
-class MintUnreachableError(MintFailedError):
-    """No connection could be made to ask for a token."""
-
-    default_reason: MintReason = "unreachable"
-
-
-class MintLoopError(MintUnreachableError):
-    """A token would have been asked of this proxy itself."""
-
-    default_reason = "loop"
-
-
-class MintTlsError(MintFailedError):
-    """The API that a token would be asked of cannot be trusted."""
-
-    default_reason = "tls"
-
-
-class MintBrokenError(MintFailedError):
-    """The connection broke off when a token was asked for."""
-
-    default_reason = "broken"
-
-
 class MintTimeoutError(MintError):
     """No token arrived in the time a caller is willing to wait."""
 
     default_reason = "timeout"
 
 
-class MintBusyError(MintError):
-    """No connection to the API came free to ask for a token."""
-
-    default_reason = "busy"
-
-
-class MintCircuitOpenError(MintError):
-    """No token was asked for: the API is left alone for a moment."""
-
-    default_reason = "circuit-open"
-
-
 class MintRationedError(MintError):
     """No token was asked for: too many unknown installations were asked for in vain."""
 
-    default_reason: MintReason = "rationed"
+    default_reason = "rationed"
 
     def __init__(
         self,
@@ -334,7 +298,7 @@ class MintRationedError(MintError):
 
 
 class UpstreamError(ProxyError):
-    """The API did not give an answer we can pass on.
+    """The API gave no answer that can be passed on; as a rule, the connection broke off.
 
     `sent` tells whether any byte of the request was handed to the connection, `answered` whether
     any byte of an answer came back, `reused` whether the connection had served a request before:

@@ -72,8 +72,8 @@ def test_the_tree_imports_nothing_of_ours() -> None:
         (errors.InstallationRefusedError, "installation-refused"),
         (errors.AppKeyRefusedError, "app-key-refused"),
         (errors.MintTimeoutError, "timeout"),
-        (errors.MintBusyError, "busy"),
-        (errors.MintFailedError, "failed"),
+        (errors.MintRationedError, "rationed"),
+        (errors.MintError, "failed"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -84,9 +84,9 @@ def test_a_failed_mint_has_a_reason(kind: type[errors.MintError], reason: str) -
 @pytest.mark.parametrize(
     "error",
     [
-        errors.MintFailedError("why", reason="tls", retry_after=1.0),
+        errors.MintError("why", reason="tls", retry_after=1.0),
         errors.MintTimeoutError("why"),
-        errors.MintBusyError("why"),
+        errors.MintError("why", reason="busy"),
         errors.AppKeyRefusedError("why"),
         errors.InstallationRefusedError("why"),
     ],

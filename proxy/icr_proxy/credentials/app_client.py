@@ -19,15 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 from icr_proxy.errors import (
     CircuitOpenError,
     ContentCodingError,
-    MintBrokenError,
-    MintBusyError,
-    MintCircuitOpenError,
     MintError,
-    MintFailedError,
-    MintLoopError,
     MintTimeoutError,
-    MintTlsError,
-    MintUnreachableError,
     UpstreamBusyError,
     UpstreamCertificateError,
     UpstreamError,
@@ -44,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from icr_proxy.credentials.signing_key import Signer
+    from icr_proxy.errors import MintReason
     from icr_proxy.upstream.interface import Upstream, UpstreamResponse
 
 Header = tuple[bytes, bytes]
@@ -120,19 +114,36 @@ JWT_REUSE_SECONDS = 60.0  # one signature serves a burst of calls; well inside i
 SKEW_WORTH_RETRYING = 5.0  # a 401 is put down to the clock if that was off by more than this
 OWN_MARK = b"x-icr-proxy-error"  # on what an icr-proxy answers itself, and on nothing else
 NO_JWT = ("", 0.0, b"")  # fingerprint of its key, when signed by the API's clock, header value
-# Why nothing came of a call, and whether that passes; what is in no other row broke off.
-NO_ANSWER: tuple[tuple[type[UpstreamError], type[MintError], str, bool], ...] = (
+NOT_ASKED = "the API could not be asked for {wanted}: "
+UNDECODABLE = "the API's answer has a content coding that cannot be undone: "
+# What a call that got no answer means for a mint: the reason, the sentence for the client, and
+# whether the failure passes, where the reason does not tell. The first row that fits counts.
+FAILED_CALLS: tuple[tuple[type[UpstreamError], MintReason, str, bool | None], ...] = (
+    (UpstreamTimeoutError, "timeout", "the API took too long when asked for {wanted}", None),
+    (UpstreamBusyError, "busy", "{detail}; {wanted} was not asked for", None),
+    (
+        CircuitOpenError,
+        "circuit-open",
+        "the API has failed many times in a row; {wanted} is not asked for at the moment",
+        None,
+    ),
+    (
+        ContentCodingError,
+        "malformed",
+        UNDECODABLE + "{detail}; it was asked for {wanted}",
+        None,
+    ),
     (
         UpstreamLoopError,
-        MintLoopError,
-        "its name leads back to an icr-proxy (upstream.address)",
-        False,
+        "loop",
+        NOT_ASKED + "its name leads back to an icr-proxy (upstream.address)",
+        None,
     ),
-    (UpstreamUnreachableError, MintUnreachableError, "it cannot be reached", True),
-    (UpstreamCertificateError, MintTlsError, "its certificate is not trusted", False),
-    (UpstreamTlsError, MintTlsError, "its certificate or the TLS handshake failed", True),
-    (UpstreamMalformedError, MintBrokenError, "its answer is not valid HTTP", False),
-    (UpstreamError, MintBrokenError, "the connection broke off", True),
+    (UpstreamUnreachableError, "unreachable", NOT_ASKED + "it cannot be reached", None),
+    (UpstreamCertificateError, "tls", NOT_ASKED + "its certificate is not trusted", False),
+    (UpstreamTlsError, "tls", NOT_ASKED + "its certificate or the TLS handshake failed", None),
+    (UpstreamMalformedError, "broken", NOT_ASKED + "its answer is not valid HTTP", False),
+    (UpstreamError, "broken", NOT_ASKED + "the connection broke off", None),
 )
 
 
@@ -296,20 +307,18 @@ async def read_limited(response: UpstreamResponse, *, limit: int) -> bytes | Non
     return bytes(parts)
 
 
-def no_answer(error: UpstreamError, *, wanted: str) -> MintError:
-    """Say why there is no answer to a call that asked for `wanted`, as in "a token"."""
-    if isinstance(error, UpstreamTimeoutError):
-        return MintTimeoutError(f"the API took too long when asked for {wanted}")
-    if isinstance(error, UpstreamBusyError):
-        return MintBusyError(f"{error.detail}; {wanted} was not asked for")
-    if isinstance(error, CircuitOpenError):
-        detail = f"the API has failed many times in a row; {wanted} is not asked for at the moment"
-        return MintCircuitOpenError(detail, retry_after=error.retry_after)
-    if isinstance(error, ContentCodingError):
-        detail = f"the API's answer has a content coding that cannot be undone: {error.detail}"
-        return MintFailedError(f"{detail}; it was asked for {wanted}", reason="malformed")
-    kind, why, passes = next(row[1:] for row in NO_ANSWER if isinstance(error, row[0]))
-    return kind(f"the API could not be asked for {wanted}: {why}", is_transient=passes)
+def mint_error(error: UpstreamError, *, wanted: str) -> MintError:
+    """Give the mint error that `error` causes, for a call that asked for `wanted`: "a token"."""
+    reason, sentence, is_transient = next(
+        row[1:] for row in FAILED_CALLS if isinstance(error, row[0])
+    )
+    kind = MintTimeoutError if reason == "timeout" else MintError
+    return kind(
+        sentence.format(wanted=wanted, detail=error.detail),
+        reason=reason,
+        retry_after=error.retry_after,
+        is_transient=is_transient,
+    )
 
 
 async def send_repeatable(upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from icr_proxy.credentials.app_client import PERHAPS_REFUSED, SUCCESS, no_answer
+from icr_proxy.credentials.app_client import PERHAPS_REFUSED, SUCCESS, mint_error
 from icr_proxy.errors import (
     AppKeyRefusedError,
     MintError,
-    MintFailedError,
     MintTimeoutError,
     UpstreamError,
 )
@@ -86,15 +85,14 @@ async def list_installations(calls: AppClient) -> list[ListedInstallation]:
     Raises:
         AppKeyRefusedError: 401 or 403, about our key or clock.
         MintTimeoutError: the API took too long.
-        MintBusyError: no connection came free.
-        MintFailedError: any other status, no answer, or one that cannot be understood.
+        MintError: any other status, no answer, or one that cannot be understood.
     """
 
     async def ask(target: bytes) -> ListResponse:
         try:
             return await calls.send("GET", target, limit=PAGE_LIMIT, refusals=PERHAPS_REFUSED)
         except UpstreamError as exc:
-            raise no_answer(exc, wanted="the list of installations") from exc
+            raise mint_error(exc, wanted="the list of installations") from exc
 
     return await collect(ask)
 
@@ -104,7 +102,7 @@ async def collect(ask: Callable[[bytes], Awaitable[ListResponse]]) -> list[Liste
 
     Raises:
         AppKeyRefusedError: 401 or 403.
-        MintFailedError: another status, an answer that cannot be understood, or no end of pages.
+        MintError: another status, an answer that cannot be understood, or no end of pages.
     """
     found: dict[str, ListedInstallation] = {}
     size = PAGE_SIZE
@@ -126,7 +124,7 @@ async def collect(ask: Callable[[bytes], Awaitable[ListResponse]]) -> list[Liste
         more = _count(page, "total") > len(found) and number < pages
         if not page.installations or (not new and not more):
             return list(found.values())
-    raise MintFailedError("the API's list of installations does not end")
+    raise MintError("the API's list of installations does not end")
 
 
 def page_target(number: int, *, size: int) -> bytes:
@@ -139,23 +137,23 @@ def read_page(answer: ListResponse) -> _Page:
 
     Raises:
         AppKeyRefusedError: 401 or 403.
-        MintFailedError: another status, or an answer that cannot be understood.
+        MintError: another status, or an answer that cannot be understood.
     """
     if answer.status in PERHAPS_REFUSED:  # no installation is asked for, so it is about the key
         raise AppKeyRefusedError(
             "the API refused the app's signature; check app.id, the private key and the clock"
         )
     if answer.status not in SUCCESS:
-        raise MintFailedError(
+        raise MintError(
             f"the API answered {answer.status} instead of the installations",
             reason="status-4xx" if answer.status == BAD_REQUEST else None,
         )
     if answer.body is None:
-        raise MintFailedError("the API's list of installations is far too large")
+        raise MintError("the API's list of installations is far too large")
     try:
         return msgspec.json.decode(answer.body, type=_Page)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise MintFailedError("the API's list of installations cannot be understood") from None
+        raise MintError("the API's list of installations cannot be understood") from None
 
 
 def read_entry(raw: bytes | msgspec.Raw) -> ListedInstallation | None:
@@ -299,7 +297,7 @@ class InstallationDirectory:
         if not task.done():
             raise MintTimeoutError("the list of installations did not arrive in time; try again")
         if task.cancelled():
-            raise MintFailedError("the proxy is stopping")
+            raise MintError("the proxy is stopping")
 
     async def stop(self) -> None:
         """Cancel a renewal under way and wait until it is gone."""
@@ -313,6 +311,6 @@ def _as_mint_error(error: BaseException) -> MintError:
     """Say of a mistake of ours no more than that there is no list; its cause is for the log."""
     if isinstance(error, MintError):
         return error
-    failure = MintFailedError("the list of installations could not be had")
+    failure = MintError("the list of installations could not be had")
     failure.__cause__ = error
     return failure

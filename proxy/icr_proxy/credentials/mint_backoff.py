@@ -18,8 +18,6 @@ from icr_proxy.backoff import Backoff
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
-    MintBusyError,
-    MintCircuitOpenError,
     MintRationedError,
 )
 
@@ -89,14 +87,14 @@ class MintFailures:
 
         That our own connections were all in use, or that nobody was asked, says nothing at all.
         """
-        if isinstance(error, MintBusyError | MintRationedError):
+        if error.reason in ("busy", "rationed"):
             return
         about_app = isinstance(error, AppKeyRefusedError)
         last = self._of_app if about_app else self._of.get(key)
         count = next_round(last, now)
         if isinstance(error, InstallationRefusedError):
             wait, count = self._negative_ttl, 0
-        elif isinstance(error, MintCircuitOpenError):
+        elif error.reason == "circuit-open":
             # Nobody was asked. Those who have patience wait for the circuit, and no longer.
             wait, count = error.retry_after or PATIENT_SECONDS, last.count if last else 0
         else:

@@ -24,9 +24,7 @@ from icr_proxy.credentials.mint_backoff import FailureLimiter, MintFailures, Rem
 from icr_proxy.errors import (
     InstallationBlockedError,
     InstallationRefusedError,
-    MintCircuitOpenError,
     MintError,
-    MintFailedError,
     MintTimeoutError,
 )
 
@@ -166,7 +164,7 @@ class TokenCache:
                 cached = await self._find(key, patient=patient)
             except MintError as error:
                 # Whoever waits already goes on; who comes while the API is left alone is told so.
-                if isinstance(error, MintCircuitOpenError) and not patient:
+                if error.reason == "circuit-open" and not patient:
                     raise
                 pause = self._pause(key, began=began)
                 if pause is None or self._sleep is None:
@@ -240,7 +238,7 @@ class TokenCache:
         if not task.done():
             raise MintTimeoutError("no token arrived in time; try again")
         if task.cancelled():
-            raise MintFailedError("the proxy is stopping")
+            raise MintError("the proxy is stopping")
         error = task.exception()
         if isinstance(error, MintError):
             raise error.again(retry_after=error.retry_after) from error

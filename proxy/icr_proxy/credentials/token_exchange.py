@@ -23,7 +23,7 @@ from icr_proxy.credentials.app_client import (
     SUCCESS,
     UNAUTHORIZED,
     http_date,
-    no_answer,
+    mint_error,
     send_repeatable,
     server_date,
 )
@@ -31,7 +31,6 @@ from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
     MintError,
-    MintFailedError,
     MintReason,
     MintTimeoutError,
     UpstreamError,
@@ -92,9 +91,8 @@ class TokenExchange:
         Raises:
             InstallationRefusedError: 403 or 404, about this installation.
             AppKeyRefusedError: 401, about our key or clock.
-            MintFailedError: any other status, or an answer without a usable token.
+            MintError: any other status, no answer, or one without a usable token.
             MintTimeoutError: `tokens.mint_timeout` passed.
-            MintBusyError: no connection came free.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -104,7 +102,7 @@ class TokenExchange:
         except TimeoutError:
             raise MintTimeoutError("the API took too long to issue a token") from None
         except UpstreamError as exc:
-            raise no_answer(exc, wanted="a token") from exc
+            raise mint_error(exc, wanted="a token") from exc
         return parse_token_response(key, answer, now=self._now())
 
 
@@ -117,13 +115,11 @@ def parse_token_response(key: TokenKey, answer: AppResponse, *, now: float) -> A
     if answer.status not in SUCCESS:
         raise refusal(key, answer, server_now=server_date(answer.headers) or now + answer.skew)
     if answer.body is None:
-        raise MintFailedError(
-            "the API's answer to a token request is far too large", reason="too-large"
-        )
+        raise MintError("the API's answer to a token request is far too large", reason="too-large")
     found = parse_answer(answer.body)
     secret = Secret(usable(found))
     if found.installation_id is not None and not is_same(found.installation_id, key.installation):
-        raise MintFailedError(
+        raise MintError(
             "the API issued a token for another installation", reason="wrong-installation"
         )
     told = parse_time(found.expires_at)
@@ -132,7 +128,7 @@ def parse_token_response(key: TokenKey, answer: AppResponse, *, now: float) -> A
     else:
         expires_at = min(told - answer.skew, answer.asked_at + LONGEST_LIFETIME)
     if expires_at <= now:
-        raise MintFailedError("the API issued a token that has expired already", reason="expired")
+        raise MintError("the API issued a token that has expired already", reason="expired")
     return AccessToken(
         secret=secret,
         minted_at=now,
@@ -165,12 +161,12 @@ def refusal(key: TokenKey, answer: AppResponse, *, server_now: float) -> MintErr
         )
     reason = BY_HUNDREDS.get(status // 100, "malformed")
     if status == BAD_REQUEST:  # what an unsupported version gets (D-old)
-        return MintFailedError(
+        return MintError(
             "the API took the request for a token for a bad one; check upstream.api_version",
             reason=reason,
             retry_after=wait,
         )
-    return MintFailedError(
+    return MintError(
         "the API failed to issue a token",
         reason=reason,
         retry_after=wait,
@@ -182,12 +178,12 @@ def parse_answer(body: bytes) -> TokenResponse:
     """Read the token answer.
 
     Raises:
-        MintFailedError: it is not JSON of the expected shape.
+        MintError: it is not JSON of the expected shape.
     """
     try:
         return msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=TokenResponse)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise MintFailedError(
+        raise MintError(
             "the API's answer to a token request cannot be understood", reason="malformed"
         ) from None
 
@@ -196,13 +192,13 @@ def usable(found: TokenResponse) -> str:
     """Give the token of an answer, if it is fit for a header and active.
 
     Raises:
-        MintFailedError: it is not.
+        MintError: it is not.
     """
     token = found.token
     if not token or not token.isascii() or not all("!" <= char <= "~" for char in token):
-        raise MintFailedError("the API's answer holds no usable token", reason="no-token")
+        raise MintError("the API's answer holds no usable token", reason="no-token")
     if found.is_active is False:
-        raise MintFailedError("the API issued a token that is not active", reason="no-token")
+        raise MintError("the API issued a token that is not active", reason="no-token")
     return token
 
 

@@ -14,7 +14,7 @@ import msgspec
 from icr_proxy.errors import (
     CircuitOpenError,
     InstallationBlockedError,
-    MintFailedError,
+    MintError,
     UpstreamBrokenError,
     UpstreamError,
     UpstreamTlsError,
@@ -323,11 +323,11 @@ def check_organization(job: ForwardJob, cached: CachedToken) -> None:
     one organization's token would go out with another's request.
 
     Raises:
-        MintFailedError: the token is another organization's.
+        MintError: the token is another organization's.
     """
     named, told = job.organization, cached.token.organization
     if named is not None and told is not None and named != told:
-        raise MintFailedError(
+        raise MintError(
             "the API issued a token for another organization than the request names",
             reason="wrong-installation",
         )
@@ -340,7 +340,7 @@ def take_back(job: ForwardJob, journal: Journal, error: Exception) -> None:
         raise error
     job.outdated += 1
     if job.outdated > OUTDATED_MOST:  # else tokens that live no time at all would be minted on
-        raise MintFailedError(
+        raise MintError(
             "tokens were dropped or expired before the request could be sent", reason="expired"
         ) from None
 

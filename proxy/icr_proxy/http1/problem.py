@@ -79,14 +79,8 @@ TABLE: dict[type[errors.ProxyError], ProblemKind] = {
         "installation-blocked", 403, "Installation blocked"
     ),
     errors.AppKeyRefusedError: ProblemKind("app-key-refused", 502, "App key refused"),
-    errors.MintUnreachableError: ProblemKind("upstream-unreachable", 502, "API unreachable"),
-    errors.MintLoopError: ProblemKind("upstream-loop", 502, "API leads back here"),
-    errors.MintTlsError: ProblemKind("upstream-tls", 502, "API not trusted"),
-    errors.MintBrokenError: ProblemKind("upstream-broken", 502, "API connection broken"),
     errors.MintTimeoutError: ProblemKind("mint-timeout", 504, "Access token timed out"),
-    errors.MintBusyError: ProblemKind("overloaded", 503, "Overloaded"),
     errors.MintRationedError: ProblemKind("overloaded", 503, "Overloaded"),
-    errors.MintCircuitOpenError: ProblemKind("circuit-open", 503, "API left alone for a moment"),
     errors.UpstreamError: ProblemKind("upstream-broken", 502, "API connection broken"),
     errors.UpstreamUnreachableError: ProblemKind("upstream-unreachable", 502, "API unreachable"),
     errors.UpstreamLoopError: ProblemKind("upstream-loop", 502, "API leads back here"),
@@ -95,6 +89,17 @@ TABLE: dict[type[errors.ProxyError], ProblemKind] = {
     errors.UpstreamBusyError: ProblemKind("overloaded", 503, "Overloaded"),
     errors.UpstreamExhaustedError: ProblemKind("overloaded", 503, "Overloaded"),
     errors.CircuitOpenError: ProblemKind("circuit-open", 503, "API left alone for a moment"),
+}
+
+# A mint that failed at the API has the row of the cause. By the reason, because an error that is
+# raised again for another waiter has no cause of its own any more.
+CAUSES: dict[errors.MintReason, type[errors.UpstreamError]] = {
+    "unreachable": errors.UpstreamUnreachableError,
+    "loop": errors.UpstreamLoopError,
+    "tls": errors.UpstreamTlsError,
+    "broken": errors.UpstreamError,
+    "busy": errors.UpstreamBusyError,
+    "circuit-open": errors.CircuitOpenError,
 }
 
 # RFC 9110, 15.5.2 asks for one. Never Basic: a browser would ask for a password, keep it, and send
@@ -125,8 +130,9 @@ class ProblemBody(msgspec.Struct):
 
 
 def kind_of(error: BaseException) -> ProblemKind:
-    """Find the row of an error, or of the nearest parent that has one."""
-    for parent in type(error).__mro__:
+    """Find the row of an error, of its cause if it is a failed mint, or of the nearest parent."""
+    cause = CAUSES.get(error.reason) if isinstance(error, errors.MintError) else None
+    for parent in (cause or type(error)).__mro__:
         kind = TABLE.get(parent)
         if kind is not None:
             return kind

@@ -12,20 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from icr_proxy.config.models import TimeoutsConfig
-from icr_proxy.credentials.app_client import PERHAPS_REFUSED, AppClient, AppResponse, no_answer
+from icr_proxy.credentials.app_client import PERHAPS_REFUSED, AppClient, AppResponse, mint_error
 from icr_proxy.credentials.signing_key import SigningKey, parse_signing_key
 from icr_proxy.errors import (
     CircuitOpenError,
     ContentCodingError,
-    MintBrokenError,
-    MintBusyError,
-    MintCircuitOpenError,
     MintError,
-    MintFailedError,
-    MintLoopError,
     MintTimeoutError,
-    MintTlsError,
-    MintUnreachableError,
     UpstreamBrokenError,
     UpstreamBusyError,
     UpstreamCertificateError,
@@ -36,6 +29,7 @@ from icr_proxy.errors import (
     UpstreamTlsError,
     UpstreamUnreachableError,
 )
+from icr_proxy.http1.problem import kind_of
 from icr_proxy.upstream.dialer import parse_address
 from icr_proxy.upstream.interface import UpstreamRequest
 from icr_proxy.upstream.pool import Pool
@@ -704,31 +698,33 @@ async def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "reason", "passes"),
+    ("error", "kind", "reason", "passes", "code"),
     [
-        (UpstreamTimeoutError("x"), MintTimeoutError, "timeout", True),
-        (UpstreamBusyError("x"), MintBusyError, "busy", True),
-        (CircuitOpenError("x"), MintCircuitOpenError, "circuit-open", True),
-        (UpstreamUnreachableError("x"), MintUnreachableError, "unreachable", True),
-        (UpstreamLoopError("x"), MintLoopError, "loop", False),
-        (UpstreamTlsError("x"), MintTlsError, "tls", True),
-        (UpstreamCertificateError("x"), MintTlsError, "tls", False),
-        (UpstreamBrokenError("x"), MintBrokenError, "broken", True),
-        (UpstreamMalformedError("x"), MintBrokenError, "broken", False),
-        (ContentCodingError("x"), MintFailedError, "malformed", False),
-        (UpstreamError("x"), MintBrokenError, "broken", True),
+        (UpstreamTimeoutError("x"), MintTimeoutError, "timeout", True, "mint-timeout"),
+        (UpstreamBusyError("x"), MintError, "busy", True, "overloaded"),
+        (CircuitOpenError("x"), MintError, "circuit-open", True, "circuit-open"),
+        (UpstreamUnreachableError("x"), MintError, "unreachable", True, "upstream-unreachable"),
+        (UpstreamLoopError("x"), MintError, "loop", False, "upstream-loop"),
+        (UpstreamTlsError("x"), MintError, "tls", True, "upstream-tls"),
+        (UpstreamCertificateError("x"), MintError, "tls", False, "upstream-tls"),
+        (UpstreamBrokenError("x"), MintError, "broken", True, "upstream-broken"),
+        (UpstreamMalformedError("x"), MintError, "broken", False, "upstream-broken"),
+        (ContentCodingError("x"), MintError, "malformed", False, "mint-failed"),
+        (UpstreamError("x"), MintError, "broken", True, "upstream-broken"),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_no_answer_has_one_reason(
+def test_an_upstream_error_gives_a_mint_its_reason_and_its_code(
     error: UpstreamError,
     kind: type[MintError],
     reason: str,
     passes: bool,  # noqa: FBT001
+    code: str,
 ) -> None:
-    found = no_answer(error, wanted="a token")
+    found = mint_error(error, wanted="a token")
 
     assert (type(found), found.reason, found.is_transient) == (kind, reason, passes)
+    assert kind_of(found).code == kind_of(found.again(retry_after=1.0)).code == code
     assert "a token" in found.detail
 
 
@@ -763,6 +759,6 @@ async def test_a_refusal_of_an_icr_proxy_is_not_taken_for_the_apis() -> None:
         with pytest.raises(UpstreamLoopError) as caught:
             await scene.get()
 
-    error = no_answer(caught.value, wanted="a token")
-    assert (type(error), error.reason) == (MintLoopError, "loop")
+    error = mint_error(caught.value, wanted="a token")
+    assert (type(error), error.reason) == (MintError, "loop")
     assert "leads back to an icr-proxy" in error.detail

@@ -19,7 +19,7 @@ from icr_proxy.credentials.installations import (
     list_installations,
     read_entry,
 )
-from icr_proxy.errors import AppKeyRefusedError, MintFailedError, MintTimeoutError, ProxyError
+from icr_proxy.errors import AppKeyRefusedError, MintError, MintTimeoutError, ProxyError
 from icr_proxy.upstream.dialer import parse_address
 from icr_proxy.upstream.pool import Pool
 from tests.support.app_fixture import Noted, Visit, ok, scripted_upstream
@@ -92,7 +92,7 @@ async def test_an_error_past_the_last_page_is_the_end() -> None:
 
 
 async def test_an_error_before_the_last_page_is_an_error() -> None:
-    with pytest.raises(MintFailedError, match="404"):
+    with pytest.raises(MintError, match="404"):
         await ids_from(page("a", pageCount=2), Reply(404))
 
 
@@ -111,7 +111,7 @@ async def test_a_list_without_end_is_given_up() -> None:
         count += 1
         return page(f"i{count}")
 
-    with pytest.raises(MintFailedError, match="does not end"):
+    with pytest.raises(MintError, match="does not end"):
         await collect(ask)
     assert count == installations.PAGES_MOST
 
@@ -121,14 +121,14 @@ async def test_a_list_without_end_is_given_up() -> None:
     [
         pytest.param(Reply(401), AppKeyRefusedError, id="401"),
         pytest.param(Reply(403), AppKeyRefusedError, id="403"),
-        pytest.param(Reply(500), MintFailedError, id="500"),
-        pytest.param(Reply(302), MintFailedError, id="redirect"),
-        pytest.param(Reply(body=None), MintFailedError, id="too large"),
-        pytest.param(Reply(body=b"<html>"), MintFailedError, id="no JSON"),
-        pytest.param(Reply(body=b"\xff"), MintFailedError, id="no UTF-8"),
-        pytest.param(Reply(body=b"[" * 100_000), MintFailedError, id="a tower"),
-        pytest.param(Reply(body=b'{"installations": 3}'), MintFailedError, id="no list"),
-        pytest.param(Reply(body=b"[]"), MintFailedError, id="no object"),
+        pytest.param(Reply(500), MintError, id="500"),
+        pytest.param(Reply(302), MintError, id="redirect"),
+        pytest.param(Reply(body=None), MintError, id="too large"),
+        pytest.param(Reply(body=b"<html>"), MintError, id="no JSON"),
+        pytest.param(Reply(body=b"\xff"), MintError, id="no UTF-8"),
+        pytest.param(Reply(body=b"[" * 100_000), MintError, id="a tower"),
+        pytest.param(Reply(body=b'{"installations": 3}'), MintError, id="no list"),
+        pytest.param(Reply(body=b"[]"), MintError, id="no object"),
     ],
 )
 async def test_what_is_no_list_is_an_error(reply: Reply, error: type[ProxyError]) -> None:
@@ -304,7 +304,7 @@ async def test_a_page_that_is_too_large_is_not_read_to_its_end(
         await visit.say(ok(b" " * 1001))
 
     async with scripted_upstream(answer) as upstream:
-        with pytest.raises(MintFailedError, match="too large"):
+        with pytest.raises(MintError, match="too large"):
             await fetch(upstream.url)
 
 
@@ -313,7 +313,7 @@ async def test_an_api_that_breaks_off_gives_no_list() -> None:
         visit.reset()
 
     async with scripted_upstream(answer) as upstream:
-        with pytest.raises(MintFailedError, match="could not be asked"):
+        with pytest.raises(MintError, match="could not be asked"):
             await fetch(upstream.url)
 
 

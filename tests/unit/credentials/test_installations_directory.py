@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from icr_proxy.credentials.installations import InstallationDirectory
-from icr_proxy.errors import AppKeyRefusedError, MintError, MintFailedError, MintTimeoutError
+from icr_proxy.errors import AppKeyRefusedError, MintError, MintTimeoutError
 
 NOW = 1_700_000_000.0
 
@@ -99,7 +99,7 @@ def stage() -> Stage:
 
 
 FAILURES = pytest.mark.parametrize(
-    "failure", [MintFailedError, RuntimeError], ids=["told", "a mistake of ours"]
+    "failure", [MintError, RuntimeError], ids=["told", "a mistake of ours"]
 )
 
 
@@ -267,13 +267,13 @@ async def test_a_failure_is_told_to_all_who_wait_each_with_its_own(stage: Stage)
 
 
 async def test_a_failure_is_remembered_for_as_long_as_nobody_may_ask_again(stage: Stage) -> None:
-    stage.api.failures.append(MintFailedError("no list"))
+    stage.api.failures.append(MintError("no list"))
     await stage.fail()
 
     error = await stage.fail()
     stage.clock.at += 10
 
-    assert (type(error), error.detail, error.retry_after) == (MintFailedError, "no list", 10)
+    assert (type(error), error.detail, error.retry_after) == (MintError, "no list", 10)
     assert (await stage.lookup(), stage.api.asked) == ("in-1", 2)
 
 
@@ -289,23 +289,23 @@ async def test_a_list_that_cannot_be_renewed_stays_in_use(
     await stage.rest()
 
     assert await stage.lookup() == "in-1"
-    assert [type(each) for each in stage.failed] == [MintFailedError]
+    assert [type(each) for each in stage.failed] == [MintError]
 
 
 async def test_nobody_is_told_that_there_is_none_when_that_is_not_known(stage: Stage) -> None:
     """It may have been installed a moment ago; a tool takes "there is none" for final."""
     await stage.lookup()
-    stage.api.failures.append(MintFailedError("no list"))
+    stage.api.failures.append(MintError("no list"))
     stage.clock.at += 10
 
     errors = [await stage.fail("org-2"), await stage.fail("org-2")]
 
-    assert [(type(each), each.detail) for each in errors] == [(MintFailedError, "no list")] * 2
+    assert [(type(each), each.detail) for each in errors] == [(MintError, "no list")] * 2
     assert (await stage.lookup(), stage.api.asked) == ("in-1", 2)
 
 
 async def test_a_failure_is_forgotten_with_the_next_list(stage: Stage) -> None:
-    stage.api.failures.append(MintFailedError("no list"))
+    stage.api.failures.append(MintError("no list"))
     await stage.fail()
     stage.clock.at += 10
     await stage.lookup()
@@ -319,7 +319,7 @@ async def test_a_mistake_of_ours_is_a_failure_like_others(stage: Stage) -> None:
 
     errors = [await stage.fail(), await stage.fail()]
 
-    assert [type(each) for each in errors] == [MintFailedError] * 2
+    assert [type(each) for each in errors] == [MintError] * 2
     assert "crs" not in "".join(each.detail for each in errors)
     assert [each.__cause__ for each in stage.failed] == [mistake]
 
@@ -327,7 +327,7 @@ async def test_a_mistake_of_ours_is_a_failure_like_others(stage: Stage) -> None:
 async def test_a_time_out_of_the_list_is_not_the_callers(stage: Stage) -> None:
     stage.api.failures.append(TimeoutError("inside"))
 
-    assert type(await stage.fail()) is MintFailedError
+    assert type(await stage.fail()) is MintError
 
 
 @FAILURES
@@ -398,7 +398,7 @@ async def test_whoever_waits_is_told_of_the_stop_and_not_cancelled(stage: Stage)
     await stage.directory.stop()
     told = await asyncio.gather(*callers, return_exceptions=True)
 
-    assert [type(each) for each in told] == [MintFailedError] * 2
+    assert [type(each) for each in told] == [MintError] * 2
 
 
 async def test_a_list_that_was_stopped_is_not_taken_for_an_empty_one(stage: Stage) -> None:
@@ -446,7 +446,7 @@ async def test_an_unknown_installation_is_asked_for_again_after_ten_seconds(stag
 
 
 async def test_a_list_that_cannot_be_had_is_told(stage: Stage) -> None:
-    stage.api.failures.append(MintFailedError("x"))
+    stage.api.failures.append(MintError("x"))
 
-    with pytest.raises(MintFailedError):
+    with pytest.raises(MintError, match="x"):
         await stage.directory.look_up("in-1")

@@ -4,10 +4,7 @@ from icr_proxy.credentials.mint_backoff import MintFailures
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
-    MintBusyError,
-    MintCircuitOpenError,
     MintError,
-    MintFailedError,
     MintTimeoutError,
 )
 from icr_proxy.identifiers import TokenKey
@@ -37,7 +34,7 @@ def test_a_refused_key_is_found_for_everybody(failures: MintFailures) -> None:
 
 
 def test_what_succeeded_is_forgotten_and_so_is_a_refused_key(failures: MintFailures) -> None:
-    failures.remember(ONE, MintFailedError("x"), now=NOW)
+    failures.remember(ONE, MintError("x"), now=NOW)
     failures.remember(TWO, AppKeyRefusedError("x"), now=NOW)
 
     failures.clear(ONE)
@@ -49,7 +46,7 @@ def test_what_succeeded_is_forgotten_and_so_is_a_refused_key(failures: MintFailu
     ("error", "is_found"),
     [
         pytest.param(InstallationRefusedError("x"), False, id="refused"),
-        pytest.param(MintFailedError("x"), True, id="5xx"),
+        pytest.param(MintError("x"), True, id="5xx"),
         pytest.param(MintTimeoutError("x"), True, id="time-out"),
         pytest.param(AppKeyRefusedError("x"), True, id="key"),
     ],
@@ -81,7 +78,7 @@ def test_the_memory_is_bounded(failures: MintFailures) -> None:
 
 
 def test_that_our_own_connections_were_busy_is_no_failure(failures: MintFailures) -> None:
-    failures.remember(ONE, MintBusyError("x"), now=NOW)
+    failures.remember(ONE, MintError("x", reason="busy"), now=NOW)
 
     assert failures.lookup(ONE, now=NOW) is None
 
@@ -90,14 +87,14 @@ def test_an_open_circuit_is_believed_for_as_long_as_it_says_and_delays_no_later_
     failures: MintFailures,
 ) -> None:
     """Nobody was asked, so there is nothing to back off from."""
-    failures.remember(ONE, MintFailedError("x"), now=NOW)
+    failures.remember(ONE, MintError("x"), now=NOW)
     for at in (1.0, 2.0, 3.0):
-        failures.remember(ONE, MintCircuitOpenError("x", retry_after=0.5), now=NOW + at)
+        failures.remember(ONE, MintError("x", reason="circuit-open", retry_after=0.5), now=NOW + at)
     found = failures.lookup(ONE, now=NOW + 3)
     assert found is not None
     assert (found.until, found.next_try, found.began) == (NOW + 3.5, NOW + 3.5, NOW)
 
-    failures.remember(ONE, MintFailedError("x"), now=NOW + 3.5)
+    failures.remember(ONE, MintError("x"), now=NOW + 3.5)
 
     found = failures.lookup(ONE, now=NOW + 3.5)
     assert found is not None
@@ -105,7 +102,7 @@ def test_an_open_circuit_is_believed_for_as_long_as_it_says_and_delays_no_later_
 
 
 def test_a_probe_under_way_is_waited_for_a_second(failures: MintFailures) -> None:
-    failures.remember(ONE, MintCircuitOpenError("x"), now=NOW)
+    failures.remember(ONE, MintError("x", reason="circuit-open"), now=NOW)
 
     found = failures.lookup(ONE, now=NOW)
     assert found is not None

@@ -4,12 +4,9 @@ from icr_proxy.credentials.mint_backoff import FailureLimiter, RemintLimiter
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
-    MintBusyError,
     MintError,
-    MintFailedError,
     MintRationedError,
     MintTimeoutError,
-    MintUnreachableError,
 )
 from icr_proxy.identifiers import TokenKey
 
@@ -109,12 +106,12 @@ def test_failures_that_were_under_way_are_made_up_for() -> None:
     ("error", "counts"),
     [
         (InstallationRefusedError("x"), True),
-        (MintFailedError("x", reason="status-4xx"), True),
-        (MintFailedError("x", reason="status-5xx"), True),
-        (MintFailedError("x", reason="malformed"), True),
+        (MintError("x", reason="status-4xx"), True),
+        (MintError("x", reason="status-5xx"), True),
+        (MintError("x", reason="malformed"), True),
         (MintTimeoutError("x"), False),
-        (MintUnreachableError("x"), False),
-        (MintBusyError("x"), False),
+        (MintError("x", reason="unreachable"), False),
+        (MintError("x", reason="busy"), False),
         (AppKeyRefusedError("x"), False),
     ],
     ids=lambda value: str(getattr(value, "reason", value)),

@@ -21,9 +21,7 @@ from icr_proxy.credentials.token_exchange import TokenExchange
 from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
-    MintBusyError,
     MintError,
-    MintFailedError,
     MintTimeoutError,
 )
 from icr_proxy.identifiers import TokenKey
@@ -408,7 +406,7 @@ USELESS: dict[str, object] = {
 async def test_an_answer_without_a_usable_token_fails_the_mint(body: object) -> None:
     error = await fail(always(answer(body=body)))
 
-    assert type(error) is MintFailedError
+    assert type(error) is MintError
 
 
 @pytest.mark.parametrize("body", USELESS.values(), ids=USELESS)
@@ -426,7 +424,7 @@ async def test_no_failure_shows_what_the_api_said(body: object) -> None:
 async def test_the_apps_own_token_is_not_an_installations() -> None:
     error = await fail(always(answer(body=minted(installationId="in-1"))), TokenKey(None))
 
-    assert type(error) is MintFailedError
+    assert type(error) is MintError
 
 
 async def test_an_endless_answer_is_not_read_to_its_end() -> None:
@@ -441,7 +439,7 @@ async def test_an_endless_answer_is_not_read_to_its_end() -> None:
 
     error = await fail(script)
 
-    assert type(error) is MintFailedError
+    assert type(error) is MintError
     assert written < 10_000_000  # what the sockets hold, not what was announced
 
 
@@ -451,7 +449,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
         to = f"Location: {elsewhere.url}/\r\n"
         error = await fail(always(answer(status, b" ", headers=to)))
 
-    assert type(error) is MintFailedError
+    assert type(error) is MintError
     assert elsewhere.heads == []
 
 
@@ -494,15 +492,15 @@ async def test_no_other_difference_is_overlooked(asked: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, MintFailedError),
+        (400, MintError),
         (401, AppKeyRefusedError),
         (403, InstallationRefusedError),
         (404, InstallationRefusedError),
-        (410, MintFailedError),
-        (429, MintFailedError),
-        (500, MintFailedError),
-        (503, MintFailedError),
-        (599, MintFailedError),
+        (410, MintError),
+        (429, MintError),
+        (500, MintError),
+        (503, MintError),
+        (599, MintError),
     ],
 )
 async def test_the_status_says_whom_a_failure_is_about(status: int, kind: type[MintError]) -> None:
@@ -702,7 +700,7 @@ async def test_the_coding_of_a_refusal_does_not_matter() -> None:
 async def test_the_app_cannot_be_refused_as_an_installation(status: int) -> None:
     error = await fail(always(answer(status)), TokenKey(None))
 
-    assert type(error) is MintFailedError
+    assert type(error) is MintError
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
@@ -773,7 +771,7 @@ async def reset(visit: Visit, _number: int) -> None:
 async def test_a_broken_conversation_fails_the_mint(script: Script) -> None:
     error = await fail(script)
 
-    assert isinstance(error, MintFailedError)
+    assert type(error) is MintError
     assert error.reason in ("broken", "malformed")
 
 
@@ -784,7 +782,7 @@ async def test_an_answer_cut_off_fails_the_mint() -> None:
 
     error = await fail(script)
 
-    assert isinstance(error, MintFailedError)
+    assert (type(error), error.reason) == (MintError, "broken")
 
 
 async def test_an_api_that_is_not_there_fails_the_mint() -> None:
@@ -792,7 +790,7 @@ async def test_an_api_that_is_not_there_fails_the_mint() -> None:
         pass
 
     async with exchange_with(gone.url) as exchange:
-        with pytest.raises(MintFailedError, match="cannot be reached") as caught:
+        with pytest.raises(MintError, match="cannot be reached") as caught:
             await exchange.mint(ONE)
 
     assert caught.value.reason == "unreachable"
@@ -806,7 +804,7 @@ async def test_an_api_whose_certificate_is_not_trusted_fails_the_mint() -> None:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with exchange_with(f"https://127.0.0.1:{port}") as exchange:
-            with pytest.raises(MintFailedError, match="TLS") as caught:
+            with pytest.raises(MintError, match="TLS") as caught:
                 await exchange.mint(ONE)
 
     assert caught.value.reason == "tls"
@@ -825,7 +823,7 @@ async def test_a_full_pool_is_told_as_such_and_the_api_is_not_asked() -> None:
     ):
         first = asyncio.get_running_loop().create_task(exchange.mint(ONE), name="first")
         await begun.wait()
-        with pytest.raises(MintBusyError) as caught:
+        with pytest.raises(MintError) as caught:
             await exchange.mint(TokenKey("in-2"))
         first.cancel()
         await asyncio.wait([first])
@@ -852,7 +850,7 @@ async def test_a_connection_the_api_was_closing_is_tried_once_more() -> None:
 
 async def test_a_new_connection_that_breaks_is_not_tried_again() -> None:
     async with api(reset) as seen, exchange_with(seen.url) as exchange:
-        with pytest.raises(MintFailedError):
+        with pytest.raises(MintError, match="broke off"):
             await exchange.mint(ONE)
 
     assert len(seen.heads) == 1
@@ -867,7 +865,7 @@ async def test_a_second_break_is_final() -> None:
 
     async with api(script) as seen, exchange_with(seen.url) as exchange:
         await exchange.mint(ONE)
-        with pytest.raises(MintFailedError):
+        with pytest.raises(MintError, match="broke off"):
             await exchange.mint(ONE)
 
     assert len(seen.heads) == 3
@@ -883,7 +881,7 @@ async def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
 
     async with api(script) as seen, exchange_with(seen.url) as exchange:
         await exchange.mint(ONE)
-        with pytest.raises(MintFailedError):
+        with pytest.raises(MintError, match="broke off"):
             await exchange.mint(ONE)
 
     assert len(seen.heads) == 2

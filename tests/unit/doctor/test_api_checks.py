@@ -11,7 +11,7 @@ from icr_proxy.doctor.findings import Case
 from icr_proxy.doctor.session import AppSession
 from icr_proxy.emulator.registry.credentials import new_private_key
 from icr_proxy.emulator.server import Emulator
-from icr_proxy.errors import AppKeyRefusedError, MintError, MintFailedError
+from icr_proxy.errors import AppKeyRefusedError, MintError
 from icr_proxy.redaction import Secret
 from tests.support.app_fixture import Visit, app_key_pem, config_for, ok, scripted_upstream
 from tests.support.doctor_fixture import config_before, find, findings_of, states
@@ -78,7 +78,7 @@ async def test_many_installations_are_tried_only_on_request(emulator: Emulator) 
     ("error", "words"),
     [
         pytest.param(AppKeyRefusedError("refused"), "fingerprint", id="the key"),
-        pytest.param(MintFailedError("down"), "again later", id="the API"),
+        pytest.param(MintError("down"), "again later", id="the API"),
     ],
 )
 async def test_a_mint_that_fails_otherwise_is_told(

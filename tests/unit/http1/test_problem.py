@@ -1,6 +1,6 @@
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -77,15 +77,8 @@ CONTRACT = {
     errors.InstallationRefusedError: ("installation-refused", 403),
     errors.InstallationBlockedError: ("installation-blocked", 403),
     errors.AppKeyRefusedError: ("app-key-refused", 502),
-    errors.MintFailedError: ("mint-failed", 502),
-    errors.MintUnreachableError: ("upstream-unreachable", 502),
-    errors.MintLoopError: ("upstream-loop", 502),
-    errors.MintTlsError: ("upstream-tls", 502),
-    errors.MintBrokenError: ("upstream-broken", 502),
     errors.MintTimeoutError: ("mint-timeout", 504),
-    errors.MintBusyError: ("overloaded", 503),
     errors.MintRationedError: ("overloaded", 503),
-    errors.MintCircuitOpenError: ("circuit-open", 503),
     errors.UpstreamError: ("upstream-broken", 502),
     errors.UpstreamUnreachableError: ("upstream-unreachable", 502),
     errors.UpstreamLoopError: ("upstream-loop", 502),
@@ -101,6 +94,27 @@ CONTRACT = {
 }
 
 
+# A failed mint that has no class of its own, by its reason: the codes on the wire.
+MINT_CONTRACT: dict[errors.MintReason, tuple[str, int]] = {
+    "timeout": ("mint-failed", 502),  # raised as MintTimeoutError, which has a row
+    "unreachable": ("upstream-unreachable", 502),
+    "loop": ("upstream-loop", 502),
+    "tls": ("upstream-tls", 502),
+    "broken": ("upstream-broken", 502),
+    "busy": ("overloaded", 503),
+    "circuit-open": ("circuit-open", 503),
+    "status-4xx": ("mint-failed", 502),
+    "status-5xx": ("mint-failed", 502),
+    "redirect": ("mint-failed", 502),
+    "too-large": ("mint-failed", 502),
+    "malformed": ("mint-failed", 502),
+    "no-token": ("mint-failed", 502),
+    "expired": ("mint-failed", 502),
+    "wrong-installation": ("mint-failed", 502),
+    "failed": ("mint-failed", 502),
+}
+
+
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 def test_every_error_has_a_row_of_its_own_or_its_parents(kind: type[ProxyError]) -> None:
     assert any(parent in TABLE for parent in kind.__mro__)
@@ -111,6 +125,21 @@ def test_code_and_status_are_those_of_the_contract(kind: type[ProxyError]) -> No
     row = kind_of(make(kind))
 
     assert (row.code, row.status) == CONTRACT[kind]
+
+
+@pytest.mark.parametrize(("reason", "row"), MINT_CONTRACT.items(), ids=list(MINT_CONTRACT))
+def test_a_failed_mint_has_the_code_of_its_cause(
+    reason: errors.MintReason, row: tuple[str, int]
+) -> None:
+    found = kind_of(errors.MintError("why", reason=reason))
+
+    assert (found.code, found.status) == row
+
+
+def test_each_reason_of_a_failed_mint_is_in_the_contract() -> None:
+    by_class = {"installation-refused", "app-key-refused", "rationed"}
+
+    assert set(get_args(errors.MintReason)) == set(MINT_CONTRACT) | by_class
 
 
 def test_no_row_is_about_nothing() -> None:
@@ -152,7 +181,7 @@ def test_what_is_wrong_at_our_place_is_not_told_to_a_caller(kind: type[ProxyErro
 
 
 def test_nothing_of_the_cause_reaches_the_caller() -> None:
-    error = errors.MintFailedError("the API failed to issue a token")
+    error = errors.MintError("the API failed to issue a token")
     error.__cause__ = ValueError(SECRET)
     error.add_note(SECRET)
 
@@ -246,14 +275,14 @@ def test_details_are_sentences(detail: str, sentence: str) -> None:
     ],
 )
 def test_a_known_wait_is_told_in_whole_seconds(wait: float | None, told: str | None) -> None:
-    found = problem(errors.MintFailedError("failed", retry_after=wait), request_id="r")
+    found = problem(errors.MintError("failed", retry_after=wait), request_id="r")
 
     assert headers_of(found).get("Retry-After") == told
 
 
 @given(wait=st.floats(min_value=1e-6, max_value=3600))
 def test_nobody_is_asked_back_too_early(wait: float) -> None:
-    found = problem(errors.MintFailedError("failed", retry_after=wait), request_id="r")
+    found = problem(errors.MintError("failed", retry_after=wait), request_id="r")
 
     assert wait <= int(headers_of(found)["Retry-After"]) < wait + 1
 

@@ -7,15 +7,9 @@ from icr_proxy.errors import (
     AppKeyRefusedError,
     InstallationRefusedError,
     KeyUnusableError,
-    MintBrokenError,
-    MintBusyError,
-    MintCircuitOpenError,
     MintError,
-    MintFailedError,
     MintRationedError,
     MintTimeoutError,
-    MintTlsError,
-    MintUnreachableError,
     StartError,
 )
 from icr_proxy.identifiers import TokenKey
@@ -119,14 +113,14 @@ def test_a_minted_token_is_told_by_its_fingerprint(
     [
         (InstallationRefusedError("why"), ("installation-refused", "installation-refused")),
         (AppKeyRefusedError("why"), ("app-key-refused", "app-key-refused")),
-        (MintFailedError("why"), ("failed", "mint-failed")),
-        (MintTlsError("why"), ("tls", "upstream-tls")),
-        (MintUnreachableError("why"), ("unreachable", "upstream-unreachable")),
-        (MintBrokenError("why"), ("broken", "upstream-broken")),
-        (MintFailedError("why", reason="status-5xx"), ("status-5xx", "mint-failed")),
+        (MintError("why"), ("failed", "mint-failed")),
+        (MintError("why", reason="tls"), ("tls", "upstream-tls")),
+        (MintError("why", reason="unreachable"), ("unreachable", "upstream-unreachable")),
+        (MintError("why", reason="broken"), ("broken", "upstream-broken")),
+        (MintError("why", reason="status-5xx"), ("status-5xx", "mint-failed")),
         (MintTimeoutError("why"), ("timeout", "mint-timeout")),
-        (MintBusyError("why"), ("busy", "overloaded")),
-        (MintCircuitOpenError("why"), ("circuit-open", "circuit-open")),
+        (MintError("why", reason="busy"), ("busy", "overloaded")),
+        (MintError("why", reason="circuit-open"), ("circuit-open", "circuit-open")),
     ],
     ids=lambda value: getattr(value, "reason", value),
 )
@@ -157,7 +151,7 @@ def test_mints_of_the_apps_own_token_are_counted_apart(
     tokens: TokenReports, metrics: Metrics
 ) -> None:
     tokens.minted(TokenKey(None), cached(), 0.25)
-    tokens.mint_failed(TokenKey(None), MintFailedError("why"), 0.25)
+    tokens.mint_failed(TokenKey(None), MintError("why"), 0.25)
 
     assert value(metrics, "token_mints_total", kind="app", result="ok") == 1
     assert value(metrics, "token_mints_total", kind="app", result="failed") == 1

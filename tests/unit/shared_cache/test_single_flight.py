@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from icr_proxy.credentials.signing_key import derive
-from icr_proxy.errors import InstallationRefusedError, MintFailedError
+from icr_proxy.errors import InstallationRefusedError, MintError
 from icr_proxy.identifiers import TokenKey
 from tests.support.fake_redis import TinyRedis, tiny_redis
 from tests.support.replicas import KEY, ONE, PLACE, TWO, Mints, replica, until
@@ -298,7 +298,7 @@ async def test_a_failed_mint_without_redis_is_the_same_failure(
     redis: TinyRedis, mints: Mints
 ) -> None:
     await redis.kill()
-    mints.errors = [MintFailedError("the API failed")]
+    mints.errors = [MintError("the API failed")]
     async with replica(redis, mints) as one:
-        with pytest.raises(MintFailedError, match="the API failed"):
+        with pytest.raises(MintError, match="the API failed"):
             await one.mint()
