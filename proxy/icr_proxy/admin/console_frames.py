@@ -11,10 +11,11 @@ cache. An outcome is known by what it is and not by its id, which callers may ch
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
+from cachetools import Cache, LRUCache
 
 from icr_proxy.admin.console_timeline import OK, ending_of
 from icr_proxy.redaction import CREDENTIAL, masked_target
@@ -129,8 +130,9 @@ class InstallationTallies:
     """Counts by installation; bounded, the least recently used leaves first."""
 
     def __init__(self) -> None:
-        self._of: OrderedDict[str, InstallationTally] = OrderedDict()
-        self._changed: set[str] = set()
+        self._of: LRUCache[str, InstallationTally] = LRUCache(INSTALLATIONS_MOST)
+        # Of the same size, so that what has left the one has left the other.
+        self._changed: LRUCache[str, InstallationTally] = LRUCache(INSTALLATIONS_MOST)
 
     def add(self, outcome: Outcome) -> None:
         """Count one request, if it was for an installation."""
@@ -140,26 +142,23 @@ class InstallationTallies:
         tally = self._of.get(name)
         if tally is None:
             tally = self._of[name] = InstallationTally()
-            if len(self._of) > INSTALLATIONS_MOST:
-                gone, _ = self._of.popitem(last=False)
-                self._changed.discard(gone)
-        else:
-            self._of.move_to_end(name)
         tally.requests += 1
         if ending_of(outcome) != OK:
             tally.errors += 1
             tally.last_error = outcome.code or str(outcome.status)
             tally.last_error_at = outcome.started_at + outcome.duration
-        self._changed.add(name)
+        self._changed[name] = tally
 
     def all(self) -> dict[str, InstallationTally]:
         """Give every tally."""
-        return dict(self._of)
+        # By `Cache`: an `LRUCache` counts each look-up as use.
+        return {name: Cache.__getitem__(self._of, name) for name in self._of}
 
     def changes(self) -> dict[str, InstallationTally]:
         """Give those that have changed since this was last asked."""
-        changed, self._changed = self._changed, set()
-        return {name: self._of[name] for name in changed}
+        changed = dict(self._changed)
+        self._changed.clear()
+        return changed
 
 
 class FrameBuffer:

@@ -13,11 +13,10 @@ deadline, and cancelling one harms no other.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from cachetools import Cache, LRUCache
+from cachetools import Cache, FIFOCache, LRUCache
 
 from icr_proxy.credentials.access_token import CachedToken, with_deadlines
 from icr_proxy.credentials.mint_backoff import FailureLimiter, MintFailures, RemintLimiter
@@ -40,8 +39,7 @@ class IssuedTokens:
     """Issued tokens in the order of minting; bounded, the oldest leaves first."""
 
     def __init__(self, *, max_entries: int) -> None:
-        self._max_entries = max_entries
-        self._tokens: OrderedDict[str, AccessToken] = OrderedDict()
+        self._tokens: FIFOCache[str, AccessToken] = FIFOCache(max_entries)
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -49,9 +47,7 @@ class IssuedTokens:
     def add(self, token: AccessToken, *, now: float) -> None:
         """Keep a token; let go those that have expired by themselves."""
         while self._tokens and next(iter(self._tokens.values())).expires_at <= now:
-            self._tokens.popitem(last=False)
-        if len(self._tokens) >= self._max_entries:
-            self._tokens.popitem(last=False)
+            self._tokens.popitem()
         self._tokens[token.fingerprint] = token
 
     def drain(self, *, now: float) -> list[AccessToken]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from cachetools import LRUCache
+from cachetools import FIFOCache, LRUCache
 
 from icr_proxy.credentials.signing_key import NONCE_BYTES
 from icr_proxy.shared_cache.entries import Invalidation, read_invalidation, write_invalidation
@@ -58,11 +58,10 @@ class Invalidations:
         self._keys = keys
         self._entropy = entropy
         self._now = now
-        self._most = max_entries
         self._refused_at: LRUCache[TokenKey, float] = LRUCache(max_entries)
         self._me = entropy(ID_BYTES).hex()
         self._distrusted: LRUCache[str, bool] = LRUCache(max_entries)
-        self._owed: dict[TokenKey, list[str | None]] = {}
+        self._owed: FIFOCache[TokenKey, list[str | None]] = FIFOCache(max_entries)
         self._tasks: dict[TokenKey, asyncio.Task[None]] = {}
 
     def invalidate(self, key: TokenKey, fingerprint: str | None) -> None:
@@ -70,8 +69,6 @@ class Invalidations:
         if fingerprint is not None:
             self._distrusted[fingerprint] = True
             self._refused_at[key] = self._now()
-        if key not in self._owed and len(self._owed) >= self._most:
-            del self._owed[next(iter(self._owed))]
         self._owed.setdefault(key, []).append(fingerprint)
         if key not in self._tasks:
             loop = asyncio.get_running_loop()

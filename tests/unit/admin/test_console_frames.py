@@ -160,6 +160,19 @@ def test_invented_installations_push_out_the_quietest_and_use_no_memory_without_
     assert len(tallies.changes()) == INSTALLATIONS_MOST
 
 
+def test_a_look_at_all_tallies_does_not_change_which_leaves_first() -> None:
+    """An `LRUCache` counts each look-up as use, and each new console looks at all tallies."""
+    tallies = InstallationTallies()
+    for number in (*range(INSTALLATIONS_MOST), 0):
+        tallies.add(outcome(installation=f"in-{number}"))
+
+    tallies.all()
+    tallies.add(outcome(installation="new"))
+
+    assert "in-0" in tallies.all()
+    assert "in-1" not in tallies.all()
+
+
 # -- the ring of a slow reader --------------------------------------------------------------------
 
 

@@ -8,12 +8,12 @@ The emulator also hands out private keys, which ICR never does: these are throw-
 """
 
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Literal
 from uuid import uuid4
 
+from cachetools import FIFOCache
 from cryptography.hazmat.primitives.asymmetric.rsa import (
     RSAPrivateKey,
     RSAPublicKey,
@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 # How many dead tokens are remembered, so that `denied` can say why; bounded for long runs.
-_GRAVES: Final = 20_000
+_DEATHS: Final = 20_000
 
 Death = Literal["revoked", "expired"]
 
@@ -52,12 +52,12 @@ class TokenBook:
 
     def __init__(self) -> None:
         self.live: dict[str, IssuedToken] = {}
-        self._graves: OrderedDict[str, Death] = OrderedDict()
+        self._deaths: FIFOCache[str, Death] = FIFOCache(_DEATHS)
 
     def clear(self) -> None:
         """Forget all tokens."""
         self.live.clear()
-        self._graves.clear()
+        self._deaths.clear()
 
     def issue(
         self,
@@ -92,7 +92,7 @@ class TokenBook:
 
     def cause_of_death(self, text: str) -> str:
         """Say why a token is not found: `revoked`, `expired` or `unknown`."""
-        return self._graves.get(text, "unknown")
+        return self._deaths.get(text, "unknown")
 
     def revoke(self, text: str) -> None:
         """Kill one token."""
@@ -119,9 +119,7 @@ class TokenBook:
     def _bury(self, text: str, *, death: Death) -> None:
         if self.live.pop(text, None) is None:
             return
-        self._graves[text] = death
-        if len(self._graves) > _GRAVES:
-            self._graves.popitem(last=False)
+        self._deaths[text] = death
 
 
 _RSA_BITS: Final = 2048
