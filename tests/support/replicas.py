@@ -80,16 +80,16 @@ class Heard:
 class Replica:
     """One of them."""
 
-    sharing: SingleFlight
-    drops: Invalidations
+    single_flight: SingleFlight
+    invalidations: Invalidations
     store: RedisStore
-    presence: RedisHealth
+    health: RedisHealth
     replicas: Replicas
     heard: Heard
     forgotten: list[tuple[TokenKey, str | None]] = field(default_factory=list)
 
     async def mint(self, key: TokenKey = ONE) -> str:
-        return (await self.sharing.mint(key)).secret.reveal()
+        return (await self.single_flight.mint(key)).secret.reveal()
 
     def listen(self) -> None:
         self.replicas.start(forget=lambda *what: self.forgotten.append(what))
@@ -116,27 +116,27 @@ async def replica(
 ) -> AsyncIterator[Replica]:
     """Make one, whose clock stands still; what it waits for between two tries is short."""
     heard = Heard()
-    presence = RedisHealth(random=random.random, watcher=heard)
+    health = RedisHealth(random=random.random, watcher=heard)
     store = RedisStore(
         read_store_url(url or redis.url),
         ca_file=ca_file,
         timeout=patience,
-        presence=presence,
+        health=health,
         clock=time.monotonic,
     )
-    drops = Invalidations(
+    invalidations = Invalidations(
         store=store,
-        place=PLACE,
+        scope=PLACE,
         keys=lambda: keys,
         entropy=random.randbytes,
         now=lambda: NOW,
         max_entries=3,
     )
-    sharing = SingleFlight(
+    single_flight = SingleFlight(
         mint=mints,
         store=store,
-        drops=drops,
-        place=PLACE,
+        invalidations=invalidations,
+        scope=PLACE,
         keys=lambda: keys,
         margin=300.0,
         wait=wait,
@@ -149,16 +149,21 @@ async def replica(
     )
     replicas = Replicas(
         store=store,
-        presence=presence,
-        drops=drops,
-        sharing=sharing,
-        place=PLACE,
+        health=health,
+        invalidations=invalidations,
+        single_flight=single_flight,
+        scope=PLACE,
         clock=time.monotonic,
         sleep=lambda _seconds: asyncio.sleep(0.01),
         probe_every=probe_every,
     )
     made = Replica(
-        sharing=sharing, drops=drops, store=store, presence=presence, replicas=replicas, heard=heard
+        single_flight=single_flight,
+        invalidations=invalidations,
+        store=store,
+        health=health,
+        replicas=replicas,
+        heard=heard,
     )
     try:
         yield made

@@ -140,7 +140,7 @@ def build_tokens(
     """Make the cache of tokens; nothing is minted yet."""
     spans = observers.spans
     return TokenCache(
-        mint=mint if replicas is None else replicas.sharing.mint,
+        mint=mint if replicas is None else replicas.single_flight.mint,
         config=config.tokens,
         now=clocks.now,
         random=clocks.random,
@@ -151,7 +151,7 @@ def build_tokens(
         ),
         sleep=asyncio.sleep,
         listing=directory,
-        **({} if replicas is None else {"dropped": replicas.drops.invalidate}),
+        **({} if replicas is None else {"dropped": replicas.invalidations.invalidate}),
     )
 
 
@@ -188,29 +188,29 @@ def build_replicas(
     from icr_proxy.shared_cache.single_flight import SingleFlight  # noqa: PLC0415
 
     reports = SharingReports(log=log, metrics=metrics)
-    presence = RedisHealth(random=clocks.random, watcher=reports)
+    health = RedisHealth(random=clocks.random, watcher=reports)
     store = RedisStore(
         _address(tokens),
         ca_file=tokens.shared_ca_file,
         timeout=tokens.shared_timeout,
-        presence=presence,
+        health=health,
         clock=clocks.clock,
     )
-    place = CacheScope(app=config.app.id, upstream=config.upstream.base_url)
+    scope = CacheScope(app=config.app.id, upstream=config.upstream.base_url)
     sealing = _sealing_keys(tokens, keys)
-    drops = Invalidations(
+    invalidations = Invalidations(
         store=store,
-        place=place,
+        scope=scope,
         keys=sealing,
         entropy=os.urandom,
         now=clocks.now,
         max_entries=tokens.max_entries,
     )
-    sharing = SingleFlight(
+    single_flight = SingleFlight(
         mint=mint,
         store=store,
-        drops=drops,
-        place=place,
+        invalidations=invalidations,
+        scope=scope,
         keys=sealing,
         margin=tokens.refresh_margin,
         wait=tokens.waiter_timeout * WAIT_SHARE,
@@ -222,14 +222,14 @@ def build_replicas(
         sleep=asyncio.sleep,
     )
     metrics.fact(
-        "shared_up", "Whether Redis shares tokens with others.", value=lambda: presence.is_up
+        "shared_up", "Whether Redis shares tokens with others.", value=lambda: health.is_up
     )
     return Replicas(
         store=store,
-        presence=presence,
-        drops=drops,
-        sharing=sharing,
-        place=place,
+        health=health,
+        invalidations=invalidations,
+        single_flight=single_flight,
+        scope=scope,
         clock=clocks.clock,
         sleep=asyncio.sleep,
     )

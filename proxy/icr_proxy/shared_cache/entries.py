@@ -1,12 +1,11 @@
-"""Tokens and drop notices as replicas exchange them through Redis: named, sealed, checked.
+"""Tokens and invalidations as replicas exchange them through Redis: named, sealed, checked.
 
-What comes back is believed only if it was sealed for this name by somebody with our key, and says
-inside that it is the token of this app, this API and this installation. The moment at which it
-expires is not in it: Redis counts down how long it has to live, so that replicas whose clocks
-differ agree.
+A value is accepted only if it was sealed for this name with our key, and if the sealed content
+names this app, this API and this installation. The content has no time of expiry: Redis counts
+down the time to live, so that replicas whose clocks differ agree.
 
-Somebody who can write to Redis but has no key can therefore make nobody drop a token. He can repeat
-a notice; that costs one more mint.
+Without the key, somebody who can write to Redis can therefore not invalidate a token. To repeat an
+old message is possible; it costs one more mint.
 """
 
 from __future__ import annotations
@@ -29,9 +28,7 @@ VERSION = b"1"
 FINGERPRINT = 12  # characters
 HEAD = len(VERSION) + FINGERPRINT
 HASH_DIGITS = 12
-LONGEST_LIFETIME = (
-    7200.0  # seconds; `token_exchange` believes no token that it lives for longer (D)
-)
+LONGEST_LIFETIME = 7200.0  # seconds; the limit of `token_exchange`, too (D)
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -50,36 +47,36 @@ class SealedContent(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisKeys:
-    """Keys in Redis for one token; equal between braces, so that a cluster keeps them together."""
+    """Redis keys of one token; with equal hash tags, so that a cluster keeps them together."""
 
     entry: str
     lease: str
-    """Who is minting it, for as long as that may take."""
+    """The replica that mints the token, for as long as that may take."""
     epoch: str
-    """Changed by each drop: a token whose mint began before one is not kept."""
+    """Changed by each invalidation: a token whose mint began before one is not stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheScope:
-    """One app at one API, whose replicas share; nothing secret is in a name."""
+    """Name space of one app at one API; the names hold no secret."""
 
     app: str
     upstream: str
 
-    def names(self, key: TokenKey) -> RedisKeys:
-        """Name what is kept for one installation, or for the app itself."""
+    def redis_keys(self, key: TokenKey) -> RedisKeys:
+        """Return the keys for one installation, or for the app itself."""
         stem = f"{self._stem}:{key.kind}:{key.installation or '-'}"
         whole = f"icr-proxy:{{{stem}}}"
         return RedisKeys(entry=f"{whole}:token", lease=f"{whole}:lease", epoch=f"{whole}:epoch")
 
     @property
     def channel(self) -> str:
-        """Where replicas tell each other of drops."""
+        """The channel on which replicas publish invalidations."""
         return f"icr-proxy:{{{self._stem}}}:drops"
 
     @property
     def probe(self) -> str:
-        """What is written to see whether Redis takes it."""
+        """The key that a probe writes."""
         return f"icr-proxy:{{{self._stem}}}:probe"
 
     @property
@@ -88,12 +85,12 @@ class CacheScope:
 
 
 def pack(
-    place: CacheScope, key: TokenKey, token: AccessToken, *, sealing_key: bytes, nonce: bytes
+    scope: CacheScope, key: TokenKey, token: AccessToken, *, sealing_key: bytes, nonce: bytes
 ) -> bytes:
-    """Write a token as it is kept: version, fingerprint, and the rest sealed."""
-    inside = SealedContent(
-        app=place.app,
-        upstream=place.upstream,
+    """Serialize a token: version, fingerprint, and the rest sealed."""
+    content = SealedContent(
+        app=scope.app,
+        upstream=scope.upstream,
         kind=key.kind,
         installation=key.installation,
         token=token.secret.reveal(),
@@ -102,12 +99,12 @@ def pack(
         permissions=dict(token.permissions),
     )
     head = VERSION + token.fingerprint.encode()
-    name = _sealed_name(place, key, head)
-    return head + seal(msgspec.json.encode(inside), name=name, key=sealing_key, nonce=nonce)
+    name = _sealed_name(scope, key, head)
+    return head + seal(msgspec.json.encode(content), name=name, key=sealing_key, nonce=nonce)
 
 
 def unpack(
-    place: CacheScope,
+    scope: CacheScope,
     key: TokenKey,
     value: bytes,
     *,
@@ -115,47 +112,47 @@ def unpack(
     now: float,
     keys: Sequence[bytes],
 ) -> AccessToken | None:
-    """Read a token that has so many `seconds` to live; `None` if it is not to be believed."""
+    """Read a token that lives for `seconds` more; `None` if it fails a check."""
     head = value[:HEAD]
-    text = unseal(value[HEAD:], name=_sealed_name(place, key, head), keys=keys)
+    text = unseal(value[HEAD:], name=_sealed_name(scope, key, head), keys=keys)
     if text is None or head[: len(VERSION)] != VERSION:
         return None
     try:
-        inside = msgspec.json.decode(text, type=SealedContent)
+        content = msgspec.json.decode(text, type=SealedContent)
     except UNREADABLE:
         return None
-    secret = Secret(inside.token)
-    mine = (place.app, place.upstream, key.kind, key.installation)
-    if (inside.app, inside.upstream, inside.kind, inside.installation) != mine:
+    secret = Secret(content.token)
+    mine = (scope.app, scope.upstream, key.kind, key.installation)
+    if (content.app, content.upstream, content.kind, content.installation) != mine:
         return None
-    if secret.fingerprint.encode() != head[len(VERSION) :] or not is_fit(inside, seconds):
+    if secret.fingerprint.encode() != head[len(VERSION) :] or not is_fit(content, seconds):
         return None
-    expires_at = now + min(seconds, inside.lifetime)
+    expires_at = now + min(seconds, content.lifetime)
     return AccessToken(
         secret=secret,
-        minted_at=expires_at - inside.lifetime,
+        minted_at=expires_at - content.lifetime,
         expires_at=expires_at,
         fingerprint=secret.fingerprint,
-        organization=inside.organization,
-        permissions=inside.permissions,
+        organization=content.organization,
+        permissions=content.permissions,
         is_shared=True,
     )
 
 
-def is_fit(inside: SealedContent, seconds: float) -> bool:
-    """Whether it can be sent and lives; whoever sealed it may have been another version of us."""
-    token = inside.token
+def is_fit(content: SealedContent, seconds: float) -> bool:
+    """Whether the token can be sent and lives; another version of the proxy may have sealed it."""
+    token = content.token
     is_sendable = bool(token) and token.isascii() and all("!" <= char <= "~" for char in token)
-    return is_sendable and seconds > 0 and 0 < inside.lifetime <= LONGEST_LIFETIME
+    return is_sendable and seconds > 0 and 0 < content.lifetime <= LONGEST_LIFETIME
 
 
 def is_fresh(token: AccessToken, *, margin: float, now: float) -> bool:
-    """Whether nobody would renew it yet, not even the earliest of all replicas."""
+    """Whether no replica would renew the token yet, not even the earliest one."""
     return with_deadlines(token, generation=0, margin=margin, chance=0.0).state(now) == "fresh"
 
 
-def _sealed_name(place: CacheScope, key: TokenKey, head: bytes) -> bytes:
-    return place.names(key).entry.encode() + b"\n" + head
+def _sealed_name(scope: CacheScope, key: TokenKey, head: bytes) -> bytes:
+    return scope.redis_keys(key).entry.encode() + b"\n" + head
 
 
 class Invalidation(msgspec.Struct, frozen=True):
@@ -164,11 +161,11 @@ class Invalidation(msgspec.Struct, frozen=True):
     sender: str
     installation: str | None
     fingerprint: str | None
-    """Of the only token that it is about; `None` for whichever is there."""
+    """The only token meant; `None` means the current one."""
 
     @property
     def key(self) -> TokenKey:
-        """Whose token. An older version may spell an ID as a caller did."""
+        """The owner of the token. An older version may spell an ID as a client did."""
         named = self.installation
         return TokenKey(None if named is None else canonical_id(named))
 
@@ -176,13 +173,13 @@ class Invalidation(msgspec.Struct, frozen=True):
 def write_invalidation(
     notice: Invalidation, *, channel: str, sealing_key: bytes, nonce: bytes
 ) -> bytes:
-    """Seal a notice for its channel."""
+    """Seal a message for its channel."""
     text = msgspec.json.encode(notice)
     return seal(text, name=channel.encode(), key=sealing_key, nonce=nonce)
 
 
 def read_invalidation(data: object, *, channel: str, keys: Sequence[bytes]) -> Invalidation | None:
-    """Read what was heard on a channel; `None` if none of us has said it."""
+    """Read a message from a channel; `None` if it was not sealed with our key."""
     if not isinstance(data, bytes):
         return None
     text = unseal(data, name=channel.encode(), keys=keys)

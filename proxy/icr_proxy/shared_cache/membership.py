@@ -1,4 +1,4 @@
-"""Whether Redis is there, and what other replicas drop."""
+"""Connection of one replica to the others: availability of Redis, and received invalidations."""
 
 from __future__ import annotations
 
@@ -19,87 +19,90 @@ if TYPE_CHECKING:
     from icr_proxy.shared_cache.redis_store import RedisStore
     from icr_proxy.shared_cache.single_flight import SingleFlight
 
-PROBE_SECONDS = 5.0  # how soon it is noticed while nothing is asked that Redis has gone
+PROBE_SECONDS = 5.0  # without requests, the loss of Redis is noticed this soon
 
 
 class Replicas:
-    """All that belongs to one shared Redis."""
+    """The replicas that share one Redis: receives invalidations for as long as it is available."""
 
     def __init__(
         self,
         *,
         store: RedisStore,
-        presence: RedisHealth,
-        drops: Invalidations,
-        sharing: SingleFlight,
-        place: CacheScope,
+        health: RedisHealth,
+        invalidations: Invalidations,
+        single_flight: SingleFlight,
+        scope: CacheScope,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         probe_every: float = PROBE_SECONDS,
     ) -> None:
         self._probe_every = probe_every
         self._store = store
-        self._presence = presence
-        self._place = place
+        self._health = health
+        self._scope = scope
         self._clock = clock
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
-        self.drops = drops
-        self.sharing = sharing
+        self.invalidations = invalidations
+        self.single_flight = single_flight
 
     @property
     def state(self) -> str:
         """One of `up` and `lost`."""
-        return "up" if self._presence.is_up else "lost"
+        return "up" if self._health.is_up else "lost"
 
     def start(self, *, forget: Callable[[TokenKey, str | None], object]) -> None:
-        """Begin to listen; `forget` is told what other replicas have dropped."""
+        """Start receiving; `forget` gets each token that another replica invalidated."""
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._stay(forget), name="replicas")
+        self._task = loop.create_task(self._run(forget), name="replicas")
 
     async def stop(self) -> None:
-        """Say what is left to say, and leave."""
-        await self.drops.stop()
+        """Send the invalidations that are left, and disconnect."""
+        await self.invalidations.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
         await self._store.close()
 
-    async def _stay(self, forget: Callable[[TokenKey, str | None], object]) -> None:
+    async def _run(self, forget: Callable[[TokenKey, str | None], object]) -> None:
         while True:
-            if await self._store.probe(self._place.probe) and await self.drops.catch_up():
+            if (
+                await self._store.probe(self._scope.probe)
+                and await self.invalidations.send_unsent()
+            ):
                 await self._listen(forget)
-            await self._sleep(self._presence.pause())
+            await self._sleep(self._health.pause())
 
     async def _listen(self, forget: Callable[[TokenKey, str | None], object]) -> None:
-        """Hear what others drop, until Redis has gone."""
-        async with self._store.hearing(self._place.channel) as hear:
-            if hear is None:
+        """Receive invalidations until Redis is lost."""
+        async with self._store.subscription(self._scope.channel) as receive:
+            if receive is None:
                 return
-            self._presence.answered(now=self._clock())
+            self._health.answered(now=self._clock())
             probe_at = self._clock() + self._probe_every
-            while self._presence.is_up:
-                notice = self.drops.hear(await hear())
+            while self._health.is_up:
+                notice = self.invalidations.receive(await receive())
                 if notice is not None:
                     forget(notice.key, notice.fingerprint)
                 if self._clock() >= probe_at:
-                    await self._store.probe(self._place.probe)
+                    await self._store.probe(self._scope.probe)
                     probe_at = self._clock() + self._probe_every
 
 
-# With chance, so that a Redis that starts is not met by all replicas at once.
+# With jitter, so that not all replicas connect at once to a Redis that starts.
 BACKOFF = Backoff(first=1.0, most=15.0, jitter=0.5)
-STEADY_SECONDS = 60.0  # what fails again before that has never really been back
+STEADY_SECONDS = 60.0  # a Redis that fails again earlier was never really back
 
 
 class RedisHealthWatcher(Protocol):
-    """Hears when Redis goes and comes back, once each."""
+    """Observer of Redis; each loss and each return is reported once."""
 
     def lost(self, reason: str, error: str) -> None:
-        """It failed; replicas are on their own."""
+        """Redis failed; each replica mints its own tokens."""
 
     def back(self, seconds: float) -> None:
-        """It is there again, after so long."""
+        """Redis answers again, after so many seconds."""
 
 
 class RedisHealth:
@@ -113,7 +116,7 @@ class RedisHealth:
         self.is_up = True
 
     def failed(self, reason: str, error: str, *, now: float) -> None:
-        """It did not answer, or not as it should; `error` is a type, never a text."""
+        """Record that Redis did not answer, or not correctly; `error` is a type, never a text."""
         if not self.is_up:
             return
         if now - self._since >= STEADY_SECONDS:
@@ -122,37 +125,37 @@ class RedisHealth:
         self._watcher.lost(reason, error)
 
     def answered(self, *, now: float) -> None:
-        """It was tried and is there."""
+        """Record that a probe succeeded."""
         if self.is_up:
             return
         lost_for, self.is_up, self._since = now - self._since, True, now
         self._watcher.back(lost_for)
 
     def pause(self) -> float:
-        """Say how long to leave it alone before it is tried again."""
+        """Return the seconds to wait before the next probe."""
         self._pauses += 1
         return BACKOFF.pause(self._pauses, chance=self._random())
 
 
 class SharingReports:
-    """A `RedisHealthWatcher`, which also counts what became of each token."""
+    """Log and metrics of sharing; a `RedisHealthWatcher`, and the counter of results."""
 
     def __init__(self, *, log: Log, metrics: Metrics) -> None:
         self._log = log
         self._results = {result: metrics.shared_tokens.labels(result) for result in RESULTS}
-        self._has_told = False
+        self._has_logged = False
 
     def lost(self, reason: str, error: str) -> None:
-        """Tell that replicas are on their own."""
+        """Log that each replica mints its own tokens."""
         self._log.warning("shared.lost", reason=reason, error=error)
 
     def back(self, seconds: float) -> None:
-        """Tell that they are no longer."""
+        """Log that the replicas share again."""
         self._log.info("shared.back", lost_s=round(seconds, 3))
 
     def counted(self, result: str) -> None:
-        """Count; tell the first entry that is not ours to read, for keys may differ."""
+        """Count a result; log the first unreadable entry, as keys may differ."""
         self._results[result].inc()
-        if result == "unreadable" and not self._has_told:
-            self._has_told = True
+        if result == "unreadable" and not self._has_logged:
+            self._has_logged = True
             self._log.warning("shared.unreadable")

@@ -1,4 +1,4 @@
-"""What Redis does in one step, in its own language, so that no other replica comes between.
+"""Lua scripts for Redis: each runs as one step, so that no other replica comes between.
 
 KEYS are always those of one token: entry, lease, epoch (`entries.RedisKeys`).
 """
@@ -6,7 +6,7 @@ KEYS are always those of one token: entry, lease, epoch (`entries.RedisKeys`).
 from __future__ import annotations
 
 FAILED = b"failed"
-"""What is in place of a lease for a moment after a failed mint: each replica tries by itself."""
+"""Stands in place of a lease for a moment after a failed mint; each replica then mints alone."""
 
 # ARGV: owner of a lease to take if it is free, or nothing; milliseconds that it lasts.
 LOOK = """

@@ -1,9 +1,8 @@
-"""Asks Redis, and has an answer within a short time or none at all; nothing is ever raised.
+"""Redis client that answers within a short time or not at all, and never raises.
 
-The one module that imports `redis`. A slow, dead or confused Redis is told to `RedisHealth`, and
-left alone until a probe succeeds. Answers are not trusted: what a token's entry holds is sealed, so
-that even an answer to somebody else's question could not pass for one (as happened to users of
-redis-py before 4.5.5).
+The one module that imports `redis`. It reports a slow, dead or confused Redis to `RedisHealth` and
+sends nothing more until a probe succeeds. Replies are not trusted: the entry of a token is sealed,
+so that even the reply to another request could not pass for it (redis-py before 4.5.5 mixed them).
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ if TYPE_CHECKING:
     from icr_proxy.shared_cache.membership import RedisHealth
 
 CONNECTIONS = 8  # more at once make Redis no faster
-LISTEN_SECONDS = 1.0  # how soon it is noticed while nothing is heard that Redis has gone
+LISTEN_SECONDS = 1.0  # without messages, the loss of Redis is noticed this soon
 EPOCH_MS = 3_600_000  # longer than any mint takes
 FAILED_MS = 1000
-# By the first that fits.
+# The first row that fits counts.
 REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (AuthenticationError, "credentials"),
     (NoPermissionError, "permissions"),
@@ -55,13 +54,13 @@ class StoredToken:
 
     entry: bytes | None
     seconds: float
-    """How long the entry lives."""
+    """Time to live of the entry."""
     lease: bytes
     epoch: bytes
 
 
 class RedisStore:
-    """A Redis; its methods give `None` if it does not answer."""
+    """Client of one Redis; each method returns `None` if Redis does not answer."""
 
     def __init__(
         self,
@@ -69,44 +68,44 @@ class RedisStore:
         *,
         ca_file: Path | None,
         timeout: float,
-        presence: RedisHealth,
+        health: RedisHealth,
         clock: Callable[[], float],
     ) -> None:
-        """Connect when something is asked; `timeout` is for all of an answer."""
+        """Connect with the first command; `timeout` limits a whole reply."""
         self._client = _client(address, ca_file=ca_file, timeout=timeout)
         self._timeout = timeout
-        self._presence = presence
+        self._health = health
         self._clock = clock
-        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._connections = asyncio.Semaphore(CONNECTIONS)
 
     async def lookup(
-        self, names: RedisKeys, *, owner: str = "", lease: float = 0.0
+        self, redis_keys: RedisKeys, *, owner: str = "", lease: float = 0.0
     ) -> StoredToken | None:
-        """See what is there; with an `owner`, take the lease for so many seconds if it is free."""
-        answer = await self._run(
-            scripts.LOOK, names, owner, _milliseconds(lease), understand=_understand
+        """Return the entry; with an `owner`, take the lease for so many seconds if it is free."""
+        answer = await self._eval(
+            scripts.LOOK, redis_keys, owner, _milliseconds(lease), parse=_parse_lookup
         )
         return None if answer is None else answer[0]
 
     async def put(
-        self, names: RedisKeys, entry: bytes, *, seconds: float, owner: str, epoch: bytes
+        self, redis_keys: RedisKeys, entry: bytes, *, seconds: float, owner: str, epoch: bytes
     ) -> bool | None:
-        """Keep an entry and free the lease; say whether no drop was in between."""
+        """Store an entry and free the lease; return whether no invalidation came in between."""
         lives = max(1, _milliseconds(seconds))
-        answer = await self._run(scripts.PUT, names, owner, epoch, entry, lives)
+        answer = await self._eval(scripts.PUT, redis_keys, owner, epoch, entry, lives)
         return None if answer is None else answer[0] == 1
 
-    async def free(self, names: RedisKeys, *, owner: str) -> None:
-        """Free the lease, if it is still the owner's."""
-        await self._run(scripts.GIVE_UP, names, owner, 0)
+    async def free(self, redis_keys: RedisKeys, *, owner: str) -> None:
+        """Free the lease, if the owner still has it."""
+        await self._eval(scripts.GIVE_UP, redis_keys, owner, 0)
 
-    async def fail(self, names: RedisKeys, *, owner: str) -> None:
-        """Turn the lease into word of a failure, if it is still the owner's."""
-        await self._run(scripts.GIVE_UP, names, owner, FAILED_MS)
+    async def fail(self, redis_keys: RedisKeys, *, owner: str) -> None:
+        """Replace the lease by the mark of a failed mint, if the owner still has it."""
+        await self._eval(scripts.GIVE_UP, redis_keys, owner, FAILED_MS)
 
     async def invalidate(
         self,
-        names: RedisKeys,
+        redis_keys: RedisKeys,
         *,
         fingerprint: str,
         epoch: str,
@@ -114,23 +113,25 @@ class RedisStore:
         notice: bytes,
         is_probe: bool = False,
     ) -> bool:
-        """Remove an entry, or only a certain one, and tell; say whether that was done."""
+        """Remove an entry, or only a certain one, and publish; return whether that succeeded."""
         words = (fingerprint, epoch, EPOCH_MS, channel, notice)
-        return await self._run(scripts.DROP, names, *words, is_probe=is_probe) is not None
+        return await self._eval(scripts.DROP, redis_keys, *words, is_probe=is_probe) is not None
 
     async def probe(self, name: str) -> bool:
-        """Try whether it is there and may be written to, whatever was seen before."""
+        """Test whether Redis answers and takes writes, whatever its state was."""
         ask = partial(self._client.eval, scripts.PROBE, 1, name)
-        return await self._ask(ask, is_probe=True) is not None
+        return await self._call(ask, is_probe=True) is not None
 
     @asynccontextmanager
-    async def hearing(self, channel: str) -> AsyncIterator[Callable[[], Awaitable[object]] | None]:
-        """Subscribe, and give what waits a moment for a message; `None` if that cannot be had."""
+    async def subscription(
+        self, channel: str
+    ) -> AsyncIterator[Callable[[], Awaitable[object]] | None]:
+        """Subscribe; yield a function that waits for a message, or `None` without Redis."""
         subscription = self._client.pubsub(ignore_subscribe_messages=True)
         listen = partial(subscription.get_message, timeout=LISTEN_SECONDS)
 
-        async def hear() -> object:
-            answer = await self._ask(listen, more=LISTEN_SECONDS)
+        async def receive() -> object:
+            answer = await self._call(listen, more=LISTEN_SECONDS)
             message = answer[0] if answer is not None else None
             return message["data"] if isinstance(message, dict) else None
 
@@ -139,63 +140,63 @@ class RedisStore:
             await subscription.get_message(timeout=self._timeout)  # a refusal would be here
 
         try:
-            is_there = await self._ask(subscribe, is_probe=True) is not None
-            yield hear if is_there else None
+            is_there = await self._call(subscribe, is_probe=True) is not None
+            yield receive if is_there else None
         finally:
-            await self._ask(subscription.aclose, is_probe=True)
+            await self._call(subscription.aclose, is_probe=True)
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._ask(self._client.aclose, is_probe=True)
+        await self._call(self._client.aclose, is_probe=True)
 
-    async def _run(
+    async def _eval(
         self,
         script: str,
-        names: RedisKeys,
+        redis_keys: RedisKeys,
         *words: str | bytes | int,
         is_probe: bool = False,
-        understand: Callable[[Any], Any] = int,
+        parse: Callable[[Any], Any] = int,
     ) -> tuple[Any] | None:
         async def ask() -> Any:
-            keys = (names.entry, names.lease, names.epoch)
-            return understand(await self._client.eval(script, len(keys), *keys, *words))
+            keys = (redis_keys.entry, redis_keys.lease, redis_keys.epoch)
+            return parse(await self._client.eval(script, len(keys), *keys, *words))
 
-        # Waiting for one's turn is not Redis's fault, so the time limit begins after it.
-        async with self._turns:
-            return await self._ask(ask, is_probe=is_probe)
+        # Waiting for a connection is not the fault of Redis, so the time limit begins after it.
+        async with self._connections:
+            return await self._call(ask, is_probe=is_probe)
 
-    async def _ask(
+    async def _call(
         self, ask: Callable[[], Any], *, is_probe: bool = False, more: float = 0.0
     ) -> tuple[Any] | None:
-        """Have an answer, or `None` if there is none in time."""
-        if not (self._presence.is_up or is_probe):
+        """Return the reply in a tuple, or `None` if there is none in time."""
+        if not (self._health.is_up or is_probe):
             return None
         try:
             async with asyncio.timeout(self._timeout + more):
                 answer = (await ask(),)
         except Exception as error:  # noqa: BLE001  # whatever a confused Redis makes its client raise: no request may suffer from it
-            give_way()
+            raise_if_cancelled()
             reason = next((word for kind, word in REASONS if isinstance(error, kind)), "confused")
-            self._presence.failed(reason, type(error).__name__, now=self._clock())
+            self._health.failed(reason, type(error).__name__, now=self._clock())
             return None
-        give_way()
+        raise_if_cancelled()
         return answer
 
 
-def give_way() -> None:
-    """Go on being cancelled, whatever the client has made of it.
+def raise_if_cancelled() -> None:
+    """Restore a cancellation that the client swallowed.
 
-    It was seen to raise something else when it could not close its connection, and to return.
+    The client was seen to return, or to raise another error when a connection did not close.
 
     Raises:
-        CancelledError: whoever asks is being cancelled.
+        CancelledError: the current task is being cancelled.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
-def _understand(answer: Any) -> StoredToken:
+def _parse_lookup(answer: Any) -> StoredToken:
     entry, milliseconds, lease, epoch = answer
     return StoredToken(
         entry=entry, seconds=int(milliseconds) / 1000, lease=lease or b"", epoch=epoch or b""
@@ -207,7 +208,7 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _client(address: StoreAddress, *, ca_file: Path | None, timeout: float) -> Redis:
-    """Make a client that tries once and speaks the old protocol, which every Redis knows."""
+    """Make a client that tries once and speaks RESP2, which every Redis knows."""
     encryption: dict[str, Any] = {}
     if address.is_encrypted:
         encryption = {

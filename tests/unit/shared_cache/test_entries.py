@@ -36,9 +36,9 @@ VALUE = pack(HERE, ONE, TOKEN, sealing_key=KEY, nonce=NONCE)
 
 
 def opened(
-    value: bytes = VALUE, *, place: CacheScope = HERE, key: TokenKey = ONE, seconds: float = 2600.0
+    value: bytes = VALUE, *, scope: CacheScope = HERE, key: TokenKey = ONE, seconds: float = 2600.0
 ) -> AccessToken | None:
-    return unpack(place, key, value, seconds=seconds, now=NOW, keys=[OTHER, KEY])
+    return unpack(scope, key, value, seconds=seconds, now=NOW, keys=[OTHER, KEY])
 
 
 def forged(**changes: object) -> bytes:
@@ -49,7 +49,7 @@ def forged(**changes: object) -> bytes:
     )  # fmt: skip
     text = msgspec.json.encode(msgspec.structs.replace(inside, **changes))
     head = b"1" + SECRET.fingerprint.encode()
-    name = HERE.names(ONE).entry.encode() + b"\n" + head
+    name = HERE.redis_keys(ONE).entry.encode() + b"\n" + head
     return head + seal(text, name=name, key=KEY, nonce=NONCE)
 
 
@@ -59,11 +59,11 @@ def test_a_token_comes_back_as_it_was_but_for_where_it_is_from() -> None:
 
 
 def test_neither_value_nor_names_hold_the_token() -> None:
-    names = HERE.names(ONE)
+    redis_keys = HERE.redis_keys(ONE)
 
     assert b"crs_1" not in VALUE
     assert b"in-1" not in VALUE
-    assert SECRET.reveal() not in f"{names} {HERE.channel} {HERE.probe}"
+    assert SECRET.reveal() not in f"{redis_keys} {HERE.channel} {HERE.probe}"
 
 
 def test_clocks_that_differ_do_not_matter() -> None:
@@ -83,7 +83,7 @@ def test_nobody_makes_a_token_live_longer_than_it_was_made_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "key"),
+    ("scope", "key"),
     [
         pytest.param(HERE, TWO, id="another installation"),
         pytest.param(HERE, APP, id="the app"),
@@ -91,8 +91,8 @@ def test_nobody_makes_a_token_live_longer_than_it_was_made_for() -> None:
         pytest.param(replace(HERE, upstream="https://sandbox.example"), ONE, id="another API"),
     ],
 )
-def test_an_entry_that_was_moved_is_not_believed(place: CacheScope, key: TokenKey) -> None:
-    assert opened(place=place, key=key) is None
+def test_an_entry_that_was_moved_is_not_believed(scope: CacheScope, key: TokenKey) -> None:
+    assert opened(scope=scope, key=key) is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_token_that_fits_its_fingerprint_but_no_header_is_not_believed() -> No
 
 def sealed_text(text: bytes) -> bytes:
     head = VALUE[:13]
-    name = HERE.names(ONE).entry.encode() + b"\n" + head
+    name = HERE.redis_keys(ONE).entry.encode() + b"\n" + head
     return head + seal(text, name=name, key=KEY, nonce=NONCE)
 
 
@@ -137,7 +137,7 @@ def test_garbage_is_not_believed(value: bytes) -> None:
 
 def test_a_version_that_we_do_not_know_is_not_believed() -> None:
     head = b"2" + VALUE[1:13]
-    name = HERE.names(ONE).entry.encode() + b"\n" + head
+    name = HERE.redis_keys(ONE).entry.encode() + b"\n" + head
 
     assert opened(head + seal(b"{}", name=name, key=KEY, nonce=NONCE)) is None
 
@@ -170,11 +170,13 @@ def test_a_token_is_fresh_until_the_first_replica_would_renew_it(
 
 
 def test_names_tell_apps_apis_and_installations_apart() -> None:
-    places = [HERE, replace(HERE, app="other"), replace(HERE, upstream="https://b.example")]
-    names = {place.names(key).entry for place in places for key in (ONE, TWO, APP, TokenKey("-"))}
+    scopes = [HERE, replace(HERE, app="other"), replace(HERE, upstream="https://b.example")]
+    redis_keys = {
+        scope.redis_keys(key).entry for scope in scopes for key in (ONE, TWO, APP, TokenKey("-"))
+    }
 
-    assert len(names) == 12
-    assert HERE.names(ONE).entry == "icr-proxy:{app:e91cdb47052c:installation:in-1}:token"
+    assert len(redis_keys) == 12
+    assert HERE.redis_keys(ONE).entry == "icr-proxy:{app:e91cdb47052c:installation:in-1}:token"
 
 
 NOTICE = Invalidation(sender="me", installation="in-1", fingerprint="0123456789ab")

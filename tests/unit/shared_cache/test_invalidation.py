@@ -7,7 +7,7 @@ from icr_proxy.identifiers import TokenKey
 from tests.support.fake_redis import TinyRedis, tiny_redis
 from tests.support.replicas import ONE, PLACE, TWO, Mints, replica
 
-ENTRY = PLACE.names(ONE).entry.encode()
+ENTRY = PLACE.redis_keys(ONE).entry.encode()
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ async def redis() -> AsyncIterator[TinyRedis]:
 
 async def test_a_refused_token_leaves_redis(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one:
-        token = await one.sharing.mint(ONE)
-        one.drops.invalidate(ONE, token.fingerprint)
-        await one.drops.settled(ONE)
+        token = await one.single_flight.mint(ONE)
+        one.invalidations.invalidate(ONE, token.fingerprint)
+        await one.invalidations.wait_until_sent(ONE)
 
         assert redis.names("token") == []
 
@@ -28,11 +28,11 @@ async def test_a_refused_token_leaves_redis(redis: TinyRedis) -> None:
 async def test_a_newer_token_stays_when_an_older_one_was_refused(redis: TinyRedis) -> None:
     mints = Mints()
     async with replica(redis, mints) as one, replica(redis, mints) as other:
-        old = await one.sharing.mint(ONE)
-        other.drops.invalidate(ONE, None)
-        await other.drops.settled(ONE)
+        old = await one.single_flight.mint(ONE)
+        other.invalidations.invalidate(ONE, None)
+        await other.invalidations.wait_until_sent(ONE)
         new = await other.mint()
-        one.drops.invalidate(ONE, old.fingerprint)
+        one.invalidations.invalidate(ONE, old.fingerprint)
 
         assert await one.mint() == new
 
@@ -40,43 +40,43 @@ async def test_a_newer_token_stays_when_an_older_one_was_refused(redis: TinyRedi
 async def test_who_drops_one_mints_only_after_that_was_said(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one:
         await one.mint()
-        one.drops.invalidate(ONE, None)
+        one.invalidations.invalidate(ONE, None)
 
         assert await one.mint() == "crs_in-1_2"
 
 
 async def test_what_others_drop_is_heard_and_what_we_say_is_not(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one, replica(redis, Mints()) as other:
-        one.drops.invalidate(ONE, "0123456789ab")
-        await one.drops.settled(ONE)
-        notice = other.drops.hear(redis.heard[0])
+        one.invalidations.invalidate(ONE, "0123456789ab")
+        await one.invalidations.wait_until_sent(ONE)
+        notice = other.invalidations.receive(redis.heard[0])
 
-        assert one.drops.hear(redis.heard[0]) is None
+        assert one.invalidations.receive(redis.heard[0]) is None
         assert notice is not None
         assert (notice.key, notice.fingerprint) == (ONE, "0123456789ab")
-        assert other.drops.is_dropped("0123456789ab")
-        assert not other.drops.is_dropped("ba9876543210")
+        assert other.invalidations.is_invalidated("0123456789ab")
+        assert not other.invalidations.is_invalidated("ba9876543210")
 
 
 @pytest.mark.parametrize("data", [None, b"garbage"], ids=repr)
 async def test_what_none_of_us_has_said_is_not_heard(redis: TinyRedis, data: object) -> None:
     async with replica(redis, Mints()) as one:
-        assert one.drops.hear(data) is None
+        assert one.invalidations.receive(data) is None
 
 
 async def test_what_cannot_be_said_is_said_later(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one:
         await one.mint()
         await redis.kill()
-        one.drops.invalidate(ONE, None)
-        one.drops.invalidate(ONE, "0123456789ab")
-        one.drops.invalidate(TWO, None)
-        await one.drops.settled(ONE)
-        await one.drops.settled(TWO)
-        assert not await one.drops.catch_up()
+        one.invalidations.invalidate(ONE, None)
+        one.invalidations.invalidate(ONE, "0123456789ab")
+        one.invalidations.invalidate(TWO, None)
+        await one.invalidations.wait_until_sent(ONE)
+        await one.invalidations.wait_until_sent(TWO)
+        assert not await one.invalidations.send_unsent()
         await redis.start()
 
-        assert await one.drops.catch_up()
+        assert await one.invalidations.send_unsent()
         assert redis.names("token") == []
         assert len(redis.heard) == 3
 
@@ -85,9 +85,9 @@ async def test_no_more_is_kept_to_be_said_than_there_is_room_for(redis: TinyRedi
     await redis.kill()
     async with replica(redis, Mints()) as one:
         for number in range(10):
-            one.drops.invalidate(TokenKey(f"in-{number}"), None)
+            one.invalidations.invalidate(TokenKey(f"in-{number}"), None)
         await asyncio.sleep(0)
         await redis.start()
 
-        assert await one.drops.catch_up()
+        assert await one.invalidations.send_unsent()
         assert len(redis.heard) == 3

@@ -18,8 +18,8 @@ async def test_what_one_drops_the_others_forget(redis: TinyRedis) -> None:
     async with replica(redis, Mints()) as one, replica(redis, Mints()) as other:
         other.listen()
         await until(lambda: "SUBSCRIBE" in redis.asked)
-        one.drops.invalidate(ONE, None)
-        one.drops.invalidate(ONE, "0123456789ab")
+        one.invalidations.invalidate(ONE, None)
+        one.invalidations.invalidate(ONE, "0123456789ab")
         await until(lambda: len(other.forgotten) == 2)
 
         assert other.forgotten == [(ONE, None), (ONE, "0123456789ab")]
@@ -71,8 +71,8 @@ async def test_what_was_dropped_while_redis_was_away_is_gone_before_it_is_used(
     async with replica(redis, Mints()) as one:
         await one.mint()
         await redis.kill()
-        one.drops.invalidate(ONE, None)
-        await one.drops.settled(ONE)
+        one.invalidations.invalidate(ONE, None)
+        await one.invalidations.wait_until_sent(ONE)
         one.listen()
         await redis.start()
         await until(lambda: one.replicas.state == "up")
@@ -124,23 +124,23 @@ class Heard:
 
 def test_it_is_told_once_when_it_goes_and_once_when_it_comes_back() -> None:
     heard = Heard()
-    presence = RedisHealth(random=lambda: 0.0, watcher=heard)
+    health = RedisHealth(random=lambda: 0.0, watcher=heard)
 
-    presence.answered(now=99.0)
+    health.answered(now=99.0)
     for at in (100.0, 101.0, 102.0):
-        presence.failed("timeout", "TimeoutError", now=at)
-    states = [presence.is_up]
+        health.failed("timeout", "TimeoutError", now=at)
+    states = [health.is_up]
     for at in (105.0, 106.0):
-        presence.answered(now=at)
+        health.answered(now=at)
 
-    assert [*states, presence.is_up] == [False, True]
+    assert [*states, health.is_up] == [False, True]
     assert heard.told == [("lost", "timeout", "TimeoutError"), ("back", 5.0)]
 
 
 def test_it_is_left_alone_for_longer_each_time_it_is_tried_in_vain() -> None:
-    presence = RedisHealth(random=lambda: 0.0, watcher=Heard())
+    health = RedisHealth(random=lambda: 0.0, watcher=Heard())
 
-    assert [presence.pause() for _ in range(6)] == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+    assert [health.pause() for _ in range(6)] == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
 
 
 def test_replicas_do_not_try_together() -> None:
@@ -152,13 +152,13 @@ def test_replicas_do_not_try_together() -> None:
 
 
 def test_what_fails_again_soon_has_never_been_back() -> None:
-    presence = RedisHealth(random=lambda: 0.0, watcher=Heard())
-    presence.failed("timeout", "TimeoutError", now=100.0)
-    first = presence.pause()
-    presence.answered(now=101.0)
-    presence.failed("timeout", "TimeoutError", now=120.0)
-    second = presence.pause()
-    presence.answered(now=122.0)
-    presence.failed("timeout", "TimeoutError", now=182.0)
+    health = RedisHealth(random=lambda: 0.0, watcher=Heard())
+    health.failed("timeout", "TimeoutError", now=100.0)
+    first = health.pause()
+    health.answered(now=101.0)
+    health.failed("timeout", "TimeoutError", now=120.0)
+    second = health.pause()
+    health.answered(now=122.0)
+    health.failed("timeout", "TimeoutError", now=182.0)
 
-    assert (first, second, presence.pause()) == (1.0, 2.0, 1.0)
+    assert (first, second, health.pause()) == (1.0, 2.0, 1.0)

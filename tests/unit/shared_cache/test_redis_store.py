@@ -12,7 +12,7 @@ from tests.support.certificate_authority import Issued, authority, issue, server
 from tests.support.fake_redis import TinyRedis, tiny_redis
 from tests.support.replicas import ONE, PLACE, TIMEOUT, Mints, replica
 
-NAMES = PLACE.names(ONE)
+NAMES = PLACE.redis_keys(ONE)
 
 
 @pytest.fixture

@@ -12,7 +12,11 @@ from tests.support.replicas import KEY, ONE, PLACE, TWO, Mints, replica, until
 
 ENTRY, LEASE, EPOCH = (
     name.encode()
-    for name in (PLACE.names(ONE).entry, PLACE.names(ONE).lease, PLACE.names(ONE).epoch)
+    for name in (
+        PLACE.redis_keys(ONE).entry,
+        PLACE.redis_keys(ONE).lease,
+        PLACE.redis_keys(ONE).epoch,
+    )
 )
 
 
@@ -37,7 +41,7 @@ async def test_what_one_replica_had_made_another_finds(redis: TinyRedis, mints: 
 
         assert found == ["crs_in-1_1"] * 3
         assert (one.heard.counted, other.heard.counted) == (["minted"], ["found", "found"])
-        assert (await other.sharing.mint(ONE)).is_shared
+        assert (await other.single_flight.mint(ONE)).is_shared
         assert redis.names("lease") == []
 
 
@@ -71,7 +75,7 @@ async def test_installations_and_the_app_never_get_each_others_token(
 async def test_an_entry_moved_to_another_name_is_refused(redis: TinyRedis, mints: Mints) -> None:
     async with replica(redis, mints) as one, replica(redis, mints) as other:
         await one.mint(ONE)
-        redis.put(PLACE.names(TWO).entry.encode(), redis.get(ENTRY) or b"")
+        redis.put(PLACE.redis_keys(TWO).entry.encode(), redis.get(ENTRY) or b"")
         found = await other.mint(TWO)
 
         assert found == "crs_in-2_2"
@@ -88,8 +92,8 @@ async def test_garbage_is_replaced(redis: TinyRedis, mints: Mints, value: bytes)
 async def test_no_value_holds_a_token_in_the_clear(redis: TinyRedis, mints: Mints) -> None:
     async with replica(redis, mints) as one:
         await one.mint()
-        one.drops.invalidate(ONE, "0123456789ab")
-        await one.drops.settled(ONE)
+        one.invalidations.invalidate(ONE, "0123456789ab")
+        await one.invalidations.wait_until_sent(ONE)
 
     kept = [value for value, _ in redis.values.values()] + redis.heard
     assert len(kept) == 2
@@ -211,8 +215,8 @@ async def test_a_token_made_before_a_drop_is_not_kept(redis: TinyRedis, mints: M
     async with replica(redis, mints) as one, replica(redis, mints) as other:
         task = asyncio.ensure_future(one.mint())
         await until_asked(mints)
-        other.drops.invalidate(ONE, None)
-        await other.drops.settled(ONE)
+        other.invalidations.invalidate(ONE, None)
+        await other.invalidations.wait_until_sent(ONE)
         mints.gate.set()
 
         assert await task == "crs_in-1_2"
@@ -223,10 +227,10 @@ async def test_a_token_that_was_refused_here_is_never_picked_up_again(
     redis: TinyRedis, mints: Mints
 ) -> None:
     async with replica(redis, mints) as one:
-        token = await one.sharing.mint(ONE)
+        token = await one.single_flight.mint(ONE)
         kept, _ = redis.values[ENTRY]
-        one.drops.invalidate(ONE, token.fingerprint)
-        await one.drops.settled(ONE)
+        one.invalidations.invalidate(ONE, token.fingerprint)
+        await one.invalidations.wait_until_sent(ONE)
         redis.put(ENTRY, kept)
 
         assert await one.mint() == "crs_in-1_2"
@@ -240,7 +244,7 @@ async def test_after_a_refusal_no_token_is_picked_up_that_may_have_been_revoked_
         await one.mint()
         kept, _ = redis.values[ENTRY]
         redis.put(ENTRY, kept, milliseconds=3_590_000)
-        other.drops.invalidate(ONE, "0123456789ab")
+        other.invalidations.invalidate(ONE, "0123456789ab")
 
         assert await other.mint() == "crs_in-1_2"
         assert await one.mint() == "crs_in-1_2"
