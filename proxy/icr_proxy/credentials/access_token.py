@@ -1,4 +1,4 @@
-"""An access token, and the moments from which it is renewed and never sent."""
+"""Access tokens: issued by the API, and cached with the times of renewal and expiry."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class AccessToken:
     organization: str | None = None
     permissions: Mapping[str, str] = field(default_factory=dict)
     is_expiry_told: bool = True
-    """Whether the API told its end, and the proxy understood it."""
+    """Whether the API sent a time of expiry that the proxy understood."""
     is_shared: bool = False
-    """Whether another replica had it made."""
+    """Whether the token came from another replica."""
 
 
 MARGIN_SHARE = 0.1  # at most a tenth of a token's lifetime is spent renewing it
 JITTER_SHARE = 0.4  # so that installations which started together do not renew together
-DEAD_SECONDS = 2.0  # a token this close to its end would expire on the way
+DEAD_SECONDS = 2.0  # a token so close to its expiry could expire on the way
 DEAD_SHARE = 0.05  # … and no more than this share of its lifetime, for very short ones
-CLOCK_TREMBLE = 1.0  # seconds by which a clock may go back without having been set back
+CLOCK_TOLERANCE = 1.0  # seconds that a clock may go back without having been set back
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,37 +44,37 @@ class CachedToken:
     due_at: float
     dead_at: float
     fresh_from: float = field(init=False)
-    """Until `due_at` it is fresh; asked so for each request, which spares it a call."""
+    """Fresh from here until `due_at`; each request compares these, which saves a call."""
 
     def __post_init__(self) -> None:
         # A clock that was set back makes a token seem to live for longer than it does.
-        self.fresh_from = self.token.minted_at - CLOCK_TREMBLE
+        self.fresh_from = self.token.minted_at - CLOCK_TOLERANCE
+
+    @classmethod
+    def from_token(
+        cls, token: AccessToken, *, generation: int, margin: float, chance: float
+    ) -> CachedToken:
+        """Compute when a token is due and dead.
+
+        Renewal begins `margin` seconds before the expiry, but at most a tenth of the lifetime;
+        `chance`, from 0 to 1, delays it, so that tokens of one moment are not renewed together.
+        """
+        lifetime = token.expires_at - token.minted_at
+        margin = min(margin, lifetime * MARGIN_SHARE) * (1 - JITTER_SHARE * chance)
+        dead_at = token.expires_at - min(DEAD_SECONDS, lifetime * DEAD_SHARE)
+        return cls(
+            token=token,
+            generation=generation,
+            authorization=b"Bearer " + token.secret.reveal().encode("ascii"),
+            due_at=min(token.expires_at - margin, dead_at),
+            dead_at=dead_at,
+        )
 
     def state(self, now: float) -> str:
-        """One of `fresh`, `due`, `dead`."""
+        """Return `fresh`, `due` (renew in the background) or `dead` (never send)."""
         if now >= self.dead_at:
             return "dead"
         return "fresh" if self.fresh_from <= now < self.due_at else "due"
 
     def __repr__(self) -> str:
         return f"CachedToken({self.token.fingerprint}, generation={self.generation})"
-
-
-def with_deadlines(
-    token: AccessToken, *, generation: int, margin: float, chance: float
-) -> CachedToken:
-    """Work out when a token is due and dead.
-
-    It is renewed `margin` seconds before its end, but at most a tenth of its lifetime; `chance`,
-    from 0 to 1, makes that later, so that tokens that were made together are not renewed together.
-    """
-    lifetime = token.expires_at - token.minted_at
-    margin = min(margin, lifetime * MARGIN_SHARE) * (1 - JITTER_SHARE * chance)
-    dead_at = token.expires_at - min(DEAD_SECONDS, lifetime * DEAD_SHARE)
-    return CachedToken(
-        token=token,
-        generation=generation,
-        authorization=b"Bearer " + token.secret.reveal().encode("ascii"),
-        due_at=min(token.expires_at - margin, dead_at),
-        dead_at=dead_at,
-    )

@@ -1,6 +1,6 @@
-"""The app's private keys: where they come from, and which of them signs.
+"""Private keys of the app: their sources, and the choice of the one that signs.
 
-A source is asked again and again, and says what is new since it was last asked. `stat` follows
+A source is read again and again, and returns what is new since the last time. `stat` follows
 symbolic links, so the swap that Kubernetes makes in a mounted secret is seen. The time of change
 is compared, too: `cp -p` and `chmod` leave the time of modification alone.
 """
@@ -30,25 +30,25 @@ FILES_MOST = 100  # more are no directory of keys, but the wrong one
 
 
 class KeyReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What a source holds now."""
+    """The keys that a source holds now."""
 
     keys: tuple[SigningKey, ...] = ()
-    """The best first; none if there is no usable one."""
+    """The best first; empty if there is no usable one."""
     news: tuple[SigningKey, ...] = ()
-    """Those of them that were not there before, or are back after an alarm."""
+    """The keys that were not there before, or are back after a failure."""
     rejected: tuple[KeyUnusableError, ...] = ()
-    """What has become unusable since; if there are no keys at all, the last one says so."""
+    """New failures; if there are no keys at all, the last one says so."""
 
 
 class KeySource(Protocol):
-    """Where keys come from."""
+    """Source of keys."""
 
     def read(self) -> KeyReading | None:
-        """Look again; `None` if nothing has changed. The first reading is never `None`."""
+        """Read again; `None` if nothing has changed. The first reading is never `None`."""
 
 
 def source_of(app: AppConfig) -> KeySource:
-    """Give the source that the configuration names; exactly one is set."""
+    """Return the source that the configuration names; exactly one is set."""
     if app.private_key_file is not None:
         return FileKeySource(app.private_key_file)
     if app.private_keys_dir is not None:
@@ -57,7 +57,7 @@ def source_of(app: AppConfig) -> KeySource:
 
 
 def load_keys(app: AppConfig) -> KeyReading:
-    """Read the keys for once.
+    """Read the keys once.
 
     Raises:
         KeyUnusableError: there is no usable one.
@@ -69,7 +69,7 @@ def load_keys(app: AppConfig) -> KeyReading:
 
 
 class InlineKeySource:
-    """A key that was given as text and stays."""
+    """A key given as text, which never changes."""
 
     def __init__(self, text: str) -> None:
         self._text: str | None = text
@@ -87,18 +87,18 @@ class InlineKeySource:
 
 
 class FileKeySource:
-    """One file, which may change."""
+    """A key file, which may change."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: Signature | None = None
         self._is_first = True
-        self._told: str | None = None  # the fingerprint of the key last told; none after an alarm
+        self._last: str | None = None  # fingerprint of the key last read; none after a failure
 
     def read(self) -> KeyReading | None:
-        """Read it if it has changed.
+        """Read the file if it has changed.
 
-        A pipe gives its key once, at start; opening it again would wait for a writer for ever.
+        A pipe is read once, at start; to open it again would wait for a writer for ever.
         """
         seen = signature(self._path)
         if seen == self._seen and not self._is_first:
@@ -107,17 +107,17 @@ class FileKeySource:
         try:
             key = load_key_file(self._path, may_wait=may_wait)
         except KeyUnusableError as error:
-            self._told = None
+            self._last = None
             return KeyReading(rejected=(error,))
-        is_news = key.fingerprint != self._told
-        self._told = key.fingerprint
+        is_news = key.fingerprint != self._last
+        self._last = key.fingerprint
         return KeyReading(keys=(key,), news=(key,) if is_news else ())
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True):
-    """A file in a directory, as last read; if it became unusable, with the key it held before."""
+    """A file in a directory as last read; an unusable one keeps the key it held before."""
 
-    look: Signature | None
+    signature: Signature | None
     key: SigningKey | None
     error: KeyUnusableError | None = None
 
@@ -125,7 +125,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 class DirectoryKeySource:
     """A directory of files, the newest of which is the best.
 
-    Names that begin with a dot are passed over: Kubernetes keeps its `..data` there, editors their
+    Names that begin with a dot are ignored: Kubernetes keeps its `..data` there, editors their
     drafts. Times count in whole seconds, and of equally old files the last by name is the best:
     Kubernetes writes all files of a secret anew, in any order, when one of them changes.
     """
@@ -134,14 +134,14 @@ class DirectoryKeySource:
         self._path = path
         self._seen: object = None
         self._files: dict[str, _File] = {}
-        self._in_alarm = False
+        self._has_failed = False
 
     def read(self) -> KeyReading | None:
         """Read what has changed."""
         try:
             listed = self._list()
         except KeyUnusableError as error:
-            return self._alarm(error, seen=error.detail)
+            return self._failed(error, seen=error.detail)
         if listed == self._seen:
             return None
         before = self._files
@@ -152,22 +152,22 @@ class DirectoryKeySource:
         if not keys:
             why = "; ".join(each.detail for each in rejected) or NEEDED
             useless = KeyUnusableError(f"{IN_DIRECTORY} {self._path} holds no usable key: {why}")
-            return self._alarm(useless, *rejected, seen=listed)
+            return self._failed(useless, *rejected, seen=listed)
         fresh = good_keys(changed) - good_keys(before.values())
-        news = tuple(key for key in keys if self._in_alarm or key.fingerprint in fresh)
-        self._seen, self._in_alarm = listed, False
+        news = tuple(key for key in keys if self._has_failed or key.fingerprint in fresh)
+        self._seen, self._has_failed = listed, False
         return KeyReading(keys=keys, news=news, rejected=rejected)
 
-    def _alarm(
+    def _failed(
         self, error: KeyUnusableError, *others: KeyUnusableError, seen: object
     ) -> KeyReading | None:
         if seen == self._seen:
             return None
-        self._seen, self._in_alarm = seen, True
+        self._seen, self._has_failed = seen, True
         return KeyReading(rejected=(*others, error))
 
     def _list(self) -> dict[str, Signature | None]:
-        """Say of each file how it looks; directories and links to nothing are no files.
+        """Return the signature of each file; directories and dangling links are no files.
 
         Raises:
             KeyUnusableError: the directory cannot be read, or is not one of keys.
@@ -182,7 +182,7 @@ class DirectoryKeySource:
             raise KeyUnusableError(
                 f"{IN_DIRECTORY} {self._path} holds over {FILES_MOST} files; is it the right one?"
             )
-        looks: dict[str, Signature | None] = {}
+        signatures: dict[str, Signature | None] = {}
         for name in names:
             path = self._path / name
             try:
@@ -190,29 +190,29 @@ class DirectoryKeySource:
             except FileNotFoundError:
                 continue  # in the middle of a swap a link may lead nowhere for a moment
             except OSError:
-                looks[name] = None  # reading will say why
+                signatures[name] = None  # reading will say why
                 continue
             if not stat.S_ISDIR(found.st_mode):
-                looks[name] = signature_of(found)
-        return looks
+                signatures[name] = signature_of(found)
+        return signatures
 
     def _file(self, name: str, seen: Signature | None) -> _File:
         """Read a file if it has changed."""
         before = self._files.get(name)
-        if before is not None and before.look == seen:
+        if before is not None and before.signature == seen:
             return before
         try:
             key = load_key_file(self._path / name, source=IN_DIRECTORY)
         except KeyUnusableError as error:
-            return _File(look=seen, key=before.key if before else None, error=error)
-        return _File(look=seen, key=key)
+            return _File(signature=seen, key=before.key if before else None, error=error)
+        return _File(signature=seen, key=key)
 
     def _keys(self) -> tuple[SigningKey, ...]:
-        """Give the keys of all files, each once, the newest first."""
+        """Return the keys of all files, each once, the newest first."""
 
         def age(item: tuple[str, _File]) -> tuple[int, str]:
             name, file = item
-            return (file.look[1] // 10**9 if file.look else 0, name)
+            return (file.signature[1] // 10**9 if file.signature else 0, name)
 
         found: dict[str, SigningKey] = {}
         for _, file in sorted(self._files.items(), key=age, reverse=True):
@@ -222,58 +222,39 @@ class DirectoryKeySource:
 
 
 def good_keys(files: Iterable[_File]) -> set[str]:
-    """Give the fingerprints of the keys that are in these files now."""
+    """Return the fingerprints of the keys that are in these files now."""
     return {file.key.fingerprint for file in files if file.key is not None and file.error is None}
 
 
-# A new key is often put here before the registry has it, so it is tried again by and by; each try
-# costs one call that the API refuses, and nobody waits for more than that.
-BEHIND_SECONDS = 300.0
+# A new key is often put here before the registry has it, so it is tried again now and then. A try
+# costs one call that the API refuses, and no request waits longer than for that call.
+DEFERRED_SECONDS = 300.0
 
 
-class KeyWatcher(Protocol):
-    """What is told about keys."""
+class KeyWatcher:
+    """Observer of the keys; this one does nothing."""
 
     def loaded(self, fingerprint: str) -> None:
         """A key is there that was not there before."""
 
     def rejected(self, error: KeyUnusableError) -> None:
-        """A file holds no usable key; whatever was in use stays so."""
+        """A file holds no usable key; the keys in use stay."""
 
-    def stand(self, states: Mapping[str, str]) -> None:
-        """How each key stands now: `active`, `refused` or `standby`, by fingerprint."""
-
-    def only_old_works(self, *, works: str, newest: str) -> None:
-        """The API takes an older key and refuses the newest."""
-
-    def newest_works(self, fingerprint: str) -> None:
-        """The alarm is over."""
-
-
-class NoKeyWatcher:
-    """A `KeyWatcher` that passes nothing on."""
-
-    def loaded(self, fingerprint: str) -> None:
-        """Pass over."""
-
-    def rejected(self, error: KeyUnusableError) -> None:
-        """Pass over."""
-
-    def stand(self, states: Mapping[str, str]) -> None:
-        """Pass over."""
+    def states_changed(self, states: Mapping[str, str]) -> None:
+        """The state of each key by fingerprint: `active`, `refused` or `standby`."""
 
     def only_old_works(self, *, works: str, newest: str) -> None:
-        """Pass over."""
+        """The API accepts an older key and refuses the newest."""
 
     def newest_works(self, fingerprint: str) -> None:
-        """Pass over."""
+        """The API accepts the newest key again."""
 
 
 class KeyRing:
-    """The keys of an app; a changed file is taken up by `look`, and when the next token is minted.
+    """The keys of an app; `refresh` and each mint read changed files.
 
-    A key that the API refused goes behind the others for some minutes, provided that it took
-    another one; if it refuses all, that says nothing of any of them (see `app_client`).
+    A key that the API refused is tried last for some minutes, provided that the API accepted
+    another one. If the API refuses all keys, that says nothing about any of them (`app_client`).
     """
 
     def __init__(
@@ -286,53 +267,53 @@ class KeyRing:
         """
         self._source = source_of(app)
         self._now = now
-        self._watcher: KeyWatcher = watcher or NoKeyWatcher()
+        self._watcher = watcher or KeyWatcher()
         self._keys: tuple[SigningKey, ...] = ()
         self._refused_at: dict[str, float] = {}
         self._active = ""
         self._alarm: tuple[str, str] | None = None
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
         self._read()
 
     @property
     def fingerprint(self) -> str:
-        """Which key signs, without looking for a newer one."""
+        """The key that signs, without a look for a newer one."""
         return self._active
 
     @property
     def states(self) -> dict[str, str]:
-        """How each key stands, the newest first."""
+        """The state of each key, the newest first."""
         return {key.fingerprint: self._state(key.fingerprint) for key in self._keys}
 
     def refresh(self) -> None:
-        """Take up changes in the files, so that a rotation is seen without a mint."""
+        """Read changed files, so that a rotation is seen without a mint."""
         self._read()
 
     def current(self) -> SigningKey:
-        """Give the key to sign with."""
+        """Return the key to sign with."""
         return self.candidates()[0]
 
     def candidates(self) -> tuple[SigningKey, ...]:
-        """Give the keys to try, the best first; there is at least one."""
+        """Return the keys to try, the best first; there is at least one."""
         self._read()
-        return tuple(sorted(self._keys, key=lambda key: self._is_behind(key.fingerprint)))
+        return tuple(sorted(self._keys, key=lambda key: self._is_deferred(key.fingerprint)))
 
     def accepted(self, fingerprint: str) -> None:
-        """The API took a signature of this key."""
+        """Record that the API accepted a signature of this key."""
         if not self._has(fingerprint):
             return
         self._refused_at.pop(fingerprint, None)
         self._active = fingerprint
-        self._judge(fingerprint)
-        self._tell_stand()
+        self._update_alarm(fingerprint)
+        self._report_states()
 
     def refused(self, fingerprint: str) -> None:
-        """The API took another key's signature, but not this one's."""
+        """Record that the API accepted another key, but not this one."""
         if self._has(fingerprint):
             self._refused_at[fingerprint] = self._now()
-            self._tell_stand()
+            self._report_states()
 
-    def _judge(self, accepted: str) -> None:
+    def _update_alarm(self, accepted: str) -> None:
         newest = self._keys[0].fingerprint
         if accepted == newest:
             if self._alarm is not None:
@@ -358,22 +339,22 @@ class KeyRing:
         self._refused_at = {name: at for name, at in self._refused_at.items() if self._has(name)}
         if not self._has(self._active):
             self._active = self._keys[0].fingerprint
-        self._tell_stand()
+        self._report_states()
 
     def _has(self, fingerprint: str) -> bool:
         return any(key.fingerprint == fingerprint for key in self._keys)
 
-    def _is_behind(self, fingerprint: str) -> bool:
+    def _is_deferred(self, fingerprint: str) -> bool:
         at = self._refused_at.get(fingerprint)
-        return at is not None and self._now() - at < BEHIND_SECONDS
+        return at is not None and self._now() - at < DEFERRED_SECONDS
 
     def _state(self, fingerprint: str) -> str:
         if fingerprint == self._active:
             return "active"
         return "refused" if fingerprint in self._refused_at else "standby"
 
-    def _tell_stand(self) -> None:
+    def _report_states(self) -> None:
         states = self.states
-        if states != self._told:
-            self._told = states
-            self._watcher.stand(states)
+        if states != self._reported:
+            self._reported = states
+            self._watcher.states_changed(states)

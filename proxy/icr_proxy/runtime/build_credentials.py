@@ -151,7 +151,7 @@ def build_tokens(
         ),
         sleep=asyncio.sleep,
         listing=directory,
-        **({} if replicas is None else {"dropped": replicas.invalidations.invalidate}),
+        **({} if replicas is None else {"invalidated": replicas.invalidations.invalidate}),
     )
 
 

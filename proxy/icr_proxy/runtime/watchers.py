@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from icr_proxy.credentials.key_ring import KeyWatcher
 from icr_proxy.errors import MintRationedError
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.upstream.circuit_breaker import STATES
@@ -108,8 +109,8 @@ class TokenReports:
         )
 
 
-class KeyReports:
-    """A `key_ring.KeyWatcher`."""
+class KeyReports(KeyWatcher):
+    """Log and metrics of the keys."""
 
     def __init__(
         self,
@@ -123,26 +124,26 @@ class KeyReports:
         self._stood = stood
 
     def loaded(self, fingerprint: str) -> None:
-        """Tell that a key is there."""
+        """Log a new key."""
         self._log.info("key.loaded", fingerprint=fingerprint)
 
     def rejected(self, error: KeyUnusableError) -> None:
-        """Tell, loudly, that what is on disk is not what is in use."""
+        """Log an error: the key on disk is not the one in use."""
         self._log.error("key.rejected", detail=error.detail)
 
-    def stand(self, states: Mapping[str, str]) -> None:
-        """Show how each key stands, and none that has gone."""
+    def states_changed(self, states: Mapping[str, str]) -> None:
+        """Set the metric of each key, and remove those that are gone."""
         self._metrics.signing_key.clear()
         for fingerprint, state in states.items():
             self._metrics.signing_key.labels(fingerprint, state).set(1)
         self._stood(states)
 
     def only_old_works(self, *, works: str, newest: str) -> None:
-        """Tell that a change of keys is not complete, or went wrong."""
+        """Warn that a change of keys is not complete, or went wrong."""
         self._log.warning("key.only_old_works", fingerprint=works, newest=newest)
 
     def newest_works(self, fingerprint: str) -> None:
-        """Tell that it is."""
+        """Log that the change of keys is complete."""
         self._log.info("key.newest_works", fingerprint=fingerprint)
 
 
@@ -184,7 +185,7 @@ class TlsReports:
             self._log.info("tls.renewed", listener=self._listener)
 
     def rejected(self, error: StartError) -> None:
-        """Tell, loudly, that what is on disk is not what is in use."""
+        """Log an error: the key on disk is not the one in use."""
         self._log.error("tls.rejected", listener=self._listener, detail=error.detail)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.credentials.access_token import AccessToken, with_deadlines
+from icr_proxy.credentials.access_token import AccessToken, CachedToken
 from icr_proxy.credentials.signing_key import seal, unseal
 from icr_proxy.identifiers import TokenKey, canonical_id
 from icr_proxy.redaction import Secret
@@ -148,7 +148,9 @@ def is_fit(content: SealedContent, seconds: float) -> bool:
 
 def is_fresh(token: AccessToken, *, margin: float, now: float) -> bool:
     """Whether no replica would renew the token yet, not even the earliest one."""
-    return with_deadlines(token, generation=0, margin=margin, chance=0.0).state(now) == "fresh"
+    return (
+        CachedToken.from_token(token, generation=0, margin=margin, chance=0.0).state(now) == "fresh"
+    )
 
 
 def _sealed_name(scope: CacheScope, key: TokenKey, head: bytes) -> bytes:

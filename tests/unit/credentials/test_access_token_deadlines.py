@@ -1,6 +1,6 @@
 import pytest
 
-from icr_proxy.credentials.access_token import AccessToken, with_deadlines
+from icr_proxy.credentials.access_token import AccessToken, CachedToken
 from icr_proxy.redaction import Secret
 
 NOW = 1_700_000_000.0
@@ -26,14 +26,14 @@ def token(lifetime: float) -> AccessToken:
 def test_a_token_is_due_and_dead_so_long_before_its_end(
     lifetime: float, chance: float, due: float, dead: float
 ) -> None:
-    cached = with_deadlines(token(lifetime), generation=1, margin=300.0, chance=chance)
+    cached = CachedToken.from_token(token(lifetime), generation=1, margin=300.0, chance=chance)
 
     assert NOW + lifetime - cached.due_at == pytest.approx(due)
     assert NOW + lifetime - cached.dead_at == pytest.approx(dead)
 
 
 def test_what_carries_the_token_does_not_show_it() -> None:
-    cached = with_deadlines(token(60.0), generation=7, margin=1.0, chance=0.0)
+    cached = CachedToken.from_token(token(60.0), generation=7, margin=1.0, chance=0.0)
 
     assert cached.authorization == b"Bearer crs_planted"
     assert "planted" not in repr(cached)

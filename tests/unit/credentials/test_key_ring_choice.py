@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from icr_proxy.config.models import AppConfig
-from icr_proxy.credentials.key_ring import BEHIND_SECONDS, KeyRing
+from icr_proxy.credentials.key_ring import DEFERRED_SECONDS, KeyRing, KeyWatcher
 from icr_proxy.credentials.signing_key import parse_signing_key
 from icr_proxy.errors import KeyUnusableError
 from icr_proxy.redaction import Secret
@@ -35,9 +35,7 @@ def public_pem() -> str:
     return rsa_key().public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode()
 
 
-class Heard:
-    """A `KeyWatcher`."""
-
+class Heard(KeyWatcher):
     def __init__(self) -> None:
         self.events: list[str] = []
         self.stands: list[dict[str, str]] = []
@@ -48,7 +46,7 @@ class Heard:
     def rejected(self, error: KeyUnusableError) -> None:
         self.events.append(f"rejected {error.detail}")
 
-    def stand(self, states: Mapping[str, str]) -> None:
+    def states_changed(self, states: Mapping[str, str]) -> None:
         self.stands.append(dict(states))
 
     def only_old_works(self, *, works: str, newest: str) -> None:
@@ -368,7 +366,7 @@ def test_two_refused_keys_go_behind_in_their_order(stage: Stage) -> None:
 def test_a_refused_key_is_tried_again_after_some_minutes(stage: Stage) -> None:
     stage.takes(OLD)
 
-    stage.clock.at += BEHIND_SECONDS - 1
+    stage.clock.at += DEFERRED_SECONDS - 1
     before = stage.order()
     stage.clock.at += 1
 
@@ -379,7 +377,7 @@ def test_a_refused_key_is_tried_again_after_some_minutes(stage: Stage) -> None:
 
 def test_a_key_that_is_taken_after_all_is_in_use(stage: Stage) -> None:
     stage.takes(OLD)
-    stage.clock.at += BEHIND_SECONDS
+    stage.clock.at += DEFERRED_SECONDS
 
     stage.takes(NEW, OLD)
 
@@ -400,7 +398,7 @@ def test_a_key_behind_is_tried_when_the_others_are_refused(stage: Stage) -> None
 def test_that_only_an_old_key_works_is_told_once_and_so_is_its_end(stage: Stage) -> None:
     for _ in range(3):
         stage.takes(OLD)
-        stage.clock.at += BEHIND_SECONDS
+        stage.clock.at += DEFERRED_SECONDS
     stage.takes(NEW)
     stage.takes(NEW)
 

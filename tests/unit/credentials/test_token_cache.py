@@ -109,7 +109,7 @@ class Stage:
             now=self.clock,
             random=lambda: self.chance,
             watcher=self.heard,
-            dropped=lambda key, fingerprint: self.dropped.append((key, fingerprint)),
+            invalidated=lambda key, fingerprint: self.dropped.append((key, fingerprint)),
         )
         return self.tokens
 
@@ -546,7 +546,7 @@ def test_a_token_is_due_before_it_is_dead_and_dead_before_it_expires(
         fingerprint="",
     )
 
-    cached = tokens._keep(ONE, token)
+    cached = tokens._store(ONE, token)
 
     rounding = 1e-6  # of seconds since 1970 in a float
     assert minted_at < cached.due_at <= cached.dead_at < token.expires_at
@@ -756,7 +756,7 @@ async def test_memories_of_failures_and_refusals_are_bounded(stage: Stage) -> No
         cached = await stage.tokens.get(TokenKey(f"in-{number}"))
         stage.tokens.refused(TokenKey(f"in-{number}"), cached.generation)
 
-    assert (len(stage.tokens._failures), len(stage.tokens._rations)) == (3, 3)
+    assert (len(stage.tokens._failures), len(stage.tokens._remint_limiter)) == (3, 3)
 
 
 # -- dropped on purpose ---------------------------------------------------------------------------

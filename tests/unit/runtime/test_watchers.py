@@ -198,7 +198,7 @@ def test_a_key_that_is_there_is_told(keys: KeyReports, heard: Heard) -> None:
 
 
 def test_every_key_is_shown_as_it_stands(keys: KeyReports, metrics: Metrics) -> None:
-    keys.stand({"SHA256:new": "refused", "SHA256:one": "active", "SHA256:old": "standby"})
+    keys.states_changed({"SHA256:new": "refused", "SHA256:one": "active", "SHA256:old": "standby"})
 
     for name, state in (("new", "refused"), ("one", "active"), ("old", "standby")):
         assert value(metrics, "signing_key_info", fingerprint=f"SHA256:{name}", state=state) == 1
@@ -207,8 +207,8 @@ def test_every_key_is_shown_as_it_stands(keys: KeyReports, metrics: Metrics) -> 
 def test_a_key_is_shown_once_and_no_more_when_it_has_gone(
     keys: KeyReports, metrics: Metrics
 ) -> None:
-    keys.stand({"SHA256:one": "active", "SHA256:two": "standby"})
-    keys.stand({"SHA256:two": "active"})
+    keys.states_changed({"SHA256:one": "active", "SHA256:two": "standby"})
+    keys.states_changed({"SHA256:two": "active"})
 
     assert value(metrics, "signing_key_info", fingerprint="SHA256:one", state="active") is None
     assert value(metrics, "signing_key_info", fingerprint="SHA256:two", state="standby") is None
@@ -218,7 +218,7 @@ def test_a_key_is_shown_once_and_no_more_when_it_has_gone(
 def test_a_rejected_key_is_told_loudly_and_the_old_one_stays_shown(
     keys: KeyReports, heard: Heard, metrics: Metrics
 ) -> None:
-    keys.stand({"SHA256:one": "active"})
+    keys.states_changed({"SHA256:one": "active"})
     keys.rejected(KeyUnusableError("holds a certificate"))
 
     assert heard.lines[-1] == ("error", "key.rejected", {"detail": "holds a certificate"})
