@@ -1,11 +1,11 @@
-"""Requests that the app itself makes, signed with the App JWT.
+"""Calls of the app itself, signed with the App JWT.
 
-Pure: the clock comes in, the signature is made by a `signing_key.Signer`.
+The clock comes in as a function; a `signing_key.Signer` makes the signature.
 
-A 401 is about the key or about the clock, and both can be mended on the spot: the answer's `Date`
-tells the API's clock, and a ring of keys may hold another one. So a refused call is made again
-with the clock corrected, then with the next key, before anybody hears of it. All these calls may
-be repeated: tokens coexist (V, I), and listing changes nothing.
+A 401 is about the key or the clock, and both can be corrected at once: the `Date` of the response
+tells the API's clock, and the key ring may hold another key. So a refused call is repeated with the
+clock corrected, then with the next key, before it fails. All these calls may be repeated: tokens
+coexist (V, I), and listing changes nothing.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ if TYPE_CHECKING:
 
 Header = tuple[bytes, bytes]
 
-NOISE_SECONDS = 1.0  # `Date` has whole seconds, so less cannot be told from none
+RESOLUTION_SECONDS = 1.0  # `Date` has whole seconds, so less cannot be measured
 # A clock farther off finds no certificate valid, so such a `Date` is wrong itself.
-MOST_SECONDS = 366 * 86400.0
+SKEW_MOST_SECONDS = 366 * 86400.0
 
 
 def measure_skew(date: float, *, asked_at: float, answered_at: float) -> float:
-    """Seconds by which the API's clock is ahead of ours, or 0 if none can be told.
+    """Return the seconds by which the API's clock is ahead of ours, or 0 if none can be measured.
 
-    `Date` is cut to whole seconds and may be from any moment between question and answer.
+    `Date` is cut to whole seconds and may be from any moment between request and response.
     """
     skew = date + 0.5 - (asked_at + answered_at) / 2
-    return skew if abs(skew) > NOISE_SECONDS + abs(answered_at - asked_at) / 2 else 0.0
+    return skew if abs(skew) > RESOLUTION_SECONDS + abs(answered_at - asked_at) / 2 else 0.0
 
 
 def learn_skew(headers: Sequence[Header], *, asked_at: float, answered_at: float) -> float | None:
-    """Measure by the head of an answer; `None` if its date is missing or absurd."""
+    """Measure the skew by the `Date` of a response; `None` if that is missing or absurd."""
     date = server_date(headers)
     if date is None:
         return None
     skew = measure_skew(date, asked_at=asked_at, answered_at=answered_at)
-    return skew if abs(skew) <= MOST_SECONDS else None
+    return skew if abs(skew) <= SKEW_MOST_SECONDS else None
 
 
 def server_date(headers: Sequence[Header]) -> float | None:
-    """Seconds since the epoch of the `Date` header (RFC 9110, 6.6.1), if it has a usable one."""
+    """Return the `Date` header (RFC 9110, 6.6.1) in seconds since the epoch, if it is usable."""
     for name, value in headers:
         if name.lower() == b"date":
             return http_date(value)
@@ -74,7 +74,7 @@ def server_date(headers: Sequence[Header]) -> float | None:
 
 
 def http_date(value: bytes) -> float | None:
-    """Seconds since the epoch of a date in a header, if it is one."""
+    """Parse a date in a header to seconds since the epoch; `None` if it is none."""
     try:
         moment = parsedate_to_datetime(value.decode("ascii"))
         # Dates of HTTP are always in UTC (RFC 9110, 5.6.7), said or not.
@@ -90,7 +90,7 @@ LIFETIME_SECONDS = 540
 
 
 def app_claims(app_id: str, *, now: float) -> dict[str, object]:
-    """Give the payload of an App JWT at `now` (seconds since the epoch, server's clock).
+    """Return the payload of an App JWT at `now` (seconds since the epoch, server's clock).
 
     `alg` is listed among the required payload claims (D), and the vendor sends it (V), although
     RFC 7515 wants it in the header, where it is as well.
@@ -108,12 +108,12 @@ SUCCESS = range(200, 300)  # the documentation says 200, the framework's default
 UNAUTHORIZED = 401
 REFUSED = frozenset({UNAUTHORIZED})
 # Whether a bad JWT is answered with 401 or 403 is not documented (A). Where a 403 may be about
-# something else, asking again by another clock or key costs a call and spoils nothing.
+# something else, a repeated call with another clock or key costs a call and does no harm.
 PERHAPS_REFUSED = frozenset({UNAUTHORIZED, 403})
 JWT_REUSE_SECONDS = 60.0  # one signature serves a burst of calls; well inside its 540 s
-SKEW_WORTH_RETRYING = 5.0  # a 401 is put down to the clock if that was off by more than this
-OWN_MARK = b"x-icr-proxy-error"  # on what an icr-proxy answers itself, and on nothing else
-NO_JWT = ("", 0.0, b"")  # fingerprint of its key, when signed by the API's clock, header value
+SKEW_WORTH_RETRYING = 5.0  # a larger skew than this explains a 401
+OWN_MARK = b"x-icr-proxy-error"  # on responses of an icr-proxy itself, and on no others
+NO_JWT = ("", 0.0, b"")  # key's fingerprint, time of signature by the API's clock, header value
 NOT_ASKED = "the API could not be asked for {wanted}: "
 UNDECODABLE = "the API's answer has a content coding that cannot be undone: "
 # What a call that got no answer means for a mint: the reason, the sentence for the client, and
@@ -148,21 +148,21 @@ FAILED_CALLS: tuple[tuple[type[UpstreamError], MintReason, str, bool | None], ..
 
 
 class Signers(Protocol):
-    """The keys an app may sign with; `key_ring.KeyRing` is one."""
+    """The keys an app may sign with; `key_ring.KeyRing` implements it."""
 
     def candidates(self) -> Sequence[Signer]:
-        """Give the keys to try, the best first; there is at least one."""
+        """Return the keys to try, the best first; there is at least one."""
 
     def accepted(self, fingerprint: str) -> None:
-        """The API took a signature of this key."""
+        """Record that the API accepted a signature of this key."""
 
     def refused(self, fingerprint: str) -> None:
-        """The API took another key's signature, but not this one's."""
+        """Record that the API accepted another key, but not this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppResponse:
-    """An answer as a whole; `body` is `None` if it was longer than it may be."""
+    """A whole response; `body` is `None` if it was longer than allowed."""
 
     status: int
     headers: list[Header]
@@ -170,11 +170,11 @@ class AppResponse:
     asked_at: float
     """When the call was made, by our clock."""
     skew: float
-    """The API's clock minus ours, as far as known when the answer came."""
+    """The API's clock minus ours, as far as known when the response came."""
 
 
 class AppClient:
-    """Makes signed calls and keeps what it learns about clock and keys."""
+    """Client of the API for signed calls; remembers clock skew and refused keys."""
 
     def __init__(
         self,
@@ -195,28 +195,28 @@ class AppClient:
         self._skewed = skewed
         self._jwt = NO_JWT
         self._numbers = count(1)
-        self._learnt_from = 0  # the number of the call whose answer told the skew
+        self._skew_from = 0  # number of the call whose response told the skew
         self.skew = 0.0
         """The API's clock minus ours, in seconds, as last seen."""
 
     def signature(self) -> bytes:
-        """Give the value of `Authorization` that carries an App JWT of the best key."""
+        """Return the value of `Authorization` with an App JWT of the best key."""
         return self._authorization(self._signers.candidates()[0])
 
     async def send(
         self, method: str, target: bytes, *, limit: int, refusals: Collection[int] = REFUSED
     ) -> AppResponse:
-        """Make a call that may be repeated; read at most `limit` bytes of its answer.
+        """Make a call that may be repeated; read at most `limit` bytes of the response.
 
-        The answer has one of the statuses in `refusals` only if no key with no correction of the
-        clock is taken; a 401 only if all of them got it.
+        The response has one of the statuses in `refusals` only if the API accepts no key with
+        either clock; a 401 only if all of them got it.
 
         Raises:
-            UpstreamError: there is no answer.
+            UpstreamError: there is no response.
         """
         refused: list[tuple[Signer, AppResponse]] = []
         for signer in self._signers.candidates():
-            answer = await self._with_key(signer, method, target, limit=limit, refusals=refusals)
+            answer = await self._try_key(signer, method, target, limit=limit, refusals=refusals)
             if answer.status in SUCCESS:
                 for other, _ in refused:
                     self._signers.refused(other.fingerprint)
@@ -227,16 +227,16 @@ class AppClient:
         answers = [answer for _, answer in refused]
         return next((each for each in answers if each.status != UNAUTHORIZED), answers[-1])
 
-    async def _with_key(
+    async def _try_key(
         self, signer: Signer, method: str, target: bytes, *, limit: int, refusals: Collection[int]
     ) -> AppResponse:
-        believed = self.skew
-        answer = await self._once(signer, method, target, limit=limit, refusals=refusals)
-        if answer.status not in refusals or abs(self.skew - believed) <= SKEW_WORTH_RETRYING:
+        skew_before = self.skew
+        answer = await self._send_once(signer, method, target, limit=limit, refusals=refusals)
+        if answer.status not in refusals or abs(self.skew - skew_before) <= SKEW_WORTH_RETRYING:
             return answer
-        return await self._once(signer, method, target, limit=limit, refusals=refusals)
+        return await self._send_once(signer, method, target, limit=limit, refusals=refusals)
 
-    async def _once(
+    async def _send_once(
         self, signer: Signer, method: str, target: bytes, *, limit: int, refusals: Collection[int]
     ) -> AppResponse:
         authorization = self._authorization(signer)
@@ -249,14 +249,14 @@ class AppClient:
         number, asked_at = next(self._numbers), self._now()
         response = await send_repeatable(self._upstream, request)
         try:
-            refuse_own_kind(response.headers)
+            reject_icr_proxy(response.headers)
             self._learn_skew(response.headers, number=number, asked_at=asked_at)
             skew = self.skew
-            # By now it may hold another key's, or one by the corrected clock.
+            # By now this may be the JWT of another key, or of the corrected clock.
             if response.status in refusals and self._jwt[2] == authorization:
                 self._jwt = NO_JWT
             body = await read_limited(response, limit=limit)
-            if body is not None and response.status in SUCCESS:  # of others nobody reads the body
+            if body is not None and response.status in SUCCESS:  # of others the body is not used
                 body = decode(body, content_codings(response.headers), limit=limit)
         finally:
             response.close()
@@ -271,7 +271,7 @@ class AppClient:
     def _authorization(self, signer: Signer) -> bytes:
         server_now = self._now() + self.skew
         fingerprint, made_at, value = self._jwt
-        # A little below zero is the skew measured anew, and the claims leave room for it.
+        # A new skew may make it a little negative; the claims leave room for that.
         is_usable = -SKEW_WORTH_RETRYING <= server_now - made_at < JWT_REUSE_SECONDS
         if fingerprint != signer.fingerprint or not is_usable:
             value = b"Bearer " + signer.sign(app_claims(self._app_id, now=server_now)).encode()
@@ -279,19 +279,19 @@ class AppClient:
         return value
 
     def _learn_skew(self, headers: Sequence[Header], *, number: int, asked_at: float) -> None:
-        """Believe an answer, unless one to a later call came first and may know better."""
+        """Take the skew from a response, unless the response to a later call came first."""
         skew = learn_skew(headers, asked_at=asked_at, answered_at=self._now())
-        if skew is not None and number > self._learnt_from:
-            self._learnt_from = number
+        if skew is not None and number > self._skew_from:
+            self._skew_from = number
             self.skew = skew
             self._skewed(skew)
 
 
-def refuse_own_kind(headers: Sequence[Header]) -> None:
-    """Take no refusal of an icr-proxy for the API's: it would look like one of the installation.
+def reject_icr_proxy(headers: Sequence[Header]) -> None:
+    """Reject a response of an icr-proxy: its 403 would look like one about the installation.
 
     Raises:
-        UpstreamLoopError: what answers is this proxy, behind a redirected port, or another one.
+        UpstreamLoopError: this proxy, behind a redirected port, or another one has responded.
     """
     if any(name.lower() == OWN_MARK for name, _ in headers):
         raise UpstreamLoopError("what answers in place of the API is an icr-proxy", answered=True)
@@ -322,12 +322,12 @@ def mint_error(error: UpstreamError, *, wanted: str) -> MintError:
 
 
 async def send_repeatable(upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
-    """Send what does no harm if it is sent twice; once more after the idle race.
+    """Send a request that does no harm if it is sent twice; once more after the idle race.
 
-    The race: the API closed a connection that lay in the pool, before any byte of an answer.
+    The race: the API closed a pooled connection before any byte of a response.
 
     Raises:
-        UpstreamError: there is no answer.
+        UpstreamError: there is no response.
     """
     try:
         return await upstream.send(request)

@@ -1,13 +1,12 @@
-"""The app's installations: listed page by page, and looked up by organization.
+"""Installations of the app: listed page by page, and looked up by organization.
 
-Of the answer no more is trusted than is needed: IDs must have the alphabet of IDs, URLs are never
-looked at (real payloads held `undefined/…`, V), names are for people and made printable, and the
-size of a page and the number of pages are bounded. An entry that cannot be used is passed over;
-it must not hide the others.
+The response is not trusted further than needed: IDs must have the alphabet of IDs, URLs are ignored
+(real payloads held `undefined/…`, V), names are for people and made printable, and the size of a
+page and the number of pages are bounded. An unusable entry is skipped; it must not hide the others.
 
-The list is fetched when somebody first asks, renewed in the background, and asked again for an
-organization or an installation that is not in it, at most every few seconds: an invented one causes
-no storm. A list that cannot be renewed stays in use for what is in it.
+The list is fetched with the first look-up, renewed in the background, and fetched again for an
+organization or an installation that is not in it. That happens at most every few seconds, so that
+invented ones cause no storm. A list that cannot be renewed stays in use.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 PAGE_LIMIT = 8 * 1024 * 1024  # bytes; a hundred entries with a whole organization each have 100 KiB
 PAGES_MOST = 1000
 PAGE_SIZE = 100
-MODEST_PAGE_SIZE = 10  # the documentation's example, if the API finds ours too large (D)
+SMALL_PAGE_SIZE = 10  # the documentation's example, if the API finds ours too large (D)
 BAD_REQUEST = 400
 PAST_THE_END = frozenset({400, 404})
 NAME_MOST = 200  # characters
@@ -44,7 +43,7 @@ PERMISSION = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class ListedInstallation(msgspec.Struct, frozen=True, kw_only=True):
-    """One organization's installation of the app."""
+    """An installation of the app on one organization."""
 
     id: str
     organization_id: str | None = None
@@ -53,7 +52,7 @@ class ListedInstallation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListResponse(Protocol):
-    """An answer as a whole; `body` is `None` if it was longer than it may be."""
+    """A whole response; `body` is `None` if it was longer than allowed."""
 
     @property
     def status(self) -> int: ...  # noqa: D102  # the class says it
@@ -98,7 +97,7 @@ async def list_installations(calls: AppClient) -> list[ListedInstallation]:
 
 
 async def collect(ask: Callable[[bytes], Awaitable[ListResponse]]) -> list[ListedInstallation]:
-    """Follow the pages until one is empty; `ask` gives the answer to a GET of a target.
+    """Read the pages until one is empty; `ask` returns the response to a GET of a target.
 
     Raises:
         AppKeyRefusedError: 401 or 403.
@@ -110,7 +109,7 @@ async def collect(ask: Callable[[bytes], Awaitable[ListResponse]]) -> list[Liste
     for number in range(PAGES_MOST):
         answer = await ask(page_target(number, size=size))
         if number == 0 and answer.status == BAD_REQUEST:
-            size = MODEST_PAGE_SIZE
+            size = SMALL_PAGE_SIZE
             answer = await ask(page_target(number, size=size))
         if 0 < pages <= number and answer.status in PAST_THE_END:
             return list(found.values())
@@ -128,12 +127,12 @@ async def collect(ask: Callable[[bytes], Awaitable[ListResponse]]) -> list[Liste
 
 
 def page_target(number: int, *, size: int) -> bytes:
-    """Give the target of a page; pages are counted from zero (D, V)."""
+    """Return the target of a page; pages are counted from zero (D, V)."""
     return b"/app/installations?limit=%d&page=%d" % (size, number)
 
 
 def read_page(answer: ListResponse) -> _Page:
-    """Take a page apart; its entries are not looked at yet.
+    """Parse a page, without its entries.
 
     Raises:
         AppKeyRefusedError: 401 or 403.
@@ -157,7 +156,7 @@ def read_page(answer: ListResponse) -> _Page:
 
 
 def read_entry(raw: bytes | msgspec.Raw) -> ListedInstallation | None:
-    """Read an entry; `None` if it names no installation that a request could name."""
+    """Parse an entry; `None` if its ID is none that a request could name."""
     try:
         entry = msgspec.json.decode(raw, type=_Entry)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -175,7 +174,7 @@ def read_entry(raw: bytes | msgspec.Raw) -> ListedInstallation | None:
 
 
 def _name(found: object) -> str:
-    """Keep a name for people: no control characters, no end of line, no novel."""
+    """Return a name for people: no control characters, no line ends, bounded length."""
     if not isinstance(found, str):
         return ""
     return printable(found)[:NAME_MOST].strip()
@@ -197,11 +196,11 @@ def _count(page: _Page, name: str) -> int:
 
 
 RENEW_SECONDS = 300.0
-ASK_AGAIN_SECONDS = 10.0
+REFETCH_SECONDS = 10.0
 
 
 class InstallationDirectory:
-    """The app's installations, and the organization that each is on."""
+    """Cache of the installations, with the organization of each."""
 
     def __init__(
         self,
@@ -212,7 +211,7 @@ class InstallationDirectory:
         renewed: Callable[[int], None] = lambda _count: None,
         failed: Callable[[MintError], None] = lambda _error: None,
     ) -> None:
-        """Look up through `fetch`, which gives organizations by installation, where they are told.
+        """Look up through `fetch`, which returns organizations by installation, where known.
 
         A request waits at most `waiter_timeout` seconds for the list.
         """
@@ -223,64 +222,64 @@ class InstallationDirectory:
         self._failed = failed
         self._organizations: Mapping[str, str | None] = {}
         self._installations: Mapping[str, str] = {}
-        self._asked_at: float | None = None
+        self._fetched_at: float | None = None
         self._failure: MintError | None = None
         self._fetching: asyncio.Task[Mapping[str, str | None]] | None = None
 
     async def lookup(self, organization: str) -> str | None:
-        """Give the ID of the installation on an organization; `None` if there is none.
+        """Return the ID of the installation on an organization; `None` if there is none.
 
         Raises:
-            MintError: it is not known, and the list could not be had, and why.
+            MintError: it is unknown, and the list could not be fetched, and why.
         """
         known = self._installations.get(organization)
         if known is not None:
             if self._is_older_than(RENEW_SECONDS):
-                self._start()
+                self._start_fetch()
             return known
-        await self._ask_again()
+        await self._refetch()
         return self._installations.get(organization)
 
     async def look_up(self, installation: str) -> None:
-        """Have the list anew if an installation is not in it; `knows` then says whether it is.
+        """Fetch the list again if an installation is not in it; `knows` then says whether it is.
 
         Raises:
-            MintError: the list could not be had, and why.
+            MintError: the list could not be fetched, and why.
         """
         if not self.knows(installation):
-            await self._ask_again()
+            await self._refetch()
 
     def knows(self, installation: str) -> bool:
         """Whether the API listed an installation when it was last asked."""
         return installation in self._organizations
 
-    async def _ask_again(self) -> None:
-        """Have the list anew, unless it was asked for a moment ago."""
-        if self._fetching is not None or self._is_older_than(ASK_AGAIN_SECONDS):
-            await self._wait(self._start())
+    async def _refetch(self) -> None:
+        """Fetch the list again, unless that was done a moment ago."""
+        if self._fetching is not None or self._is_older_than(REFETCH_SECONDS):
+            await self._wait_for_fetch(self._start_fetch())
         if self._failure is not None:
-            raise self._failure.again(retry_after=ASK_AGAIN_SECONDS) from self._failure
+            raise self._failure.again(retry_after=REFETCH_SECONDS) from self._failure
 
     def _is_older_than(self, seconds: float) -> bool:
         # A clock that was set back makes the list old, not eternally young.
-        return self._asked_at is None or not 0 <= self._now() - self._asked_at < seconds
+        return self._fetched_at is None or not 0 <= self._now() - self._fetched_at < seconds
 
-    def _start(self) -> asyncio.Task[Mapping[str, str | None]]:
+    def _start_fetch(self) -> asyncio.Task[Mapping[str, str | None]]:
         if self._fetching is None:
-            self._asked_at = self._now()
+            self._fetched_at = self._now()
             loop = asyncio.get_running_loop()
             self._fetching = loop.create_task(self._run(), name="list-installations")
-            self._fetching.add_done_callback(self._ended)
+            self._fetching.add_done_callback(self._on_fetched)
         return self._fetching
 
     async def _run(self) -> Mapping[str, str | None]:
         return await self._fetch()
 
-    def _ended(self, task: asyncio.Task[Mapping[str, str | None]]) -> None:
-        """Keep what came of it; runs before whoever waits goes on."""
+    def _on_fetched(self, task: asyncio.Task[Mapping[str, str | None]]) -> None:
+        """Store the result of a fetch; this runs before waiting requests continue."""
         self._fetching = None
         if task.cancelled():
-            self._asked_at = None
+            self._fetched_at = None
             return
         error = task.exception()
         if error is None:
@@ -291,8 +290,8 @@ class InstallationDirectory:
         self._failure = _as_mint_error(error)
         self._failed(self._failure)
 
-    async def _wait(self, task: asyncio.Task[Mapping[str, str | None]]) -> None:
-        """Wait without owning: `wait` cancels nothing it waits for (see `tokens`)."""
+    async def _wait_for_fetch(self, task: asyncio.Task[Mapping[str, str | None]]) -> None:
+        """Wait for a fetch; `wait` cancels nothing it waits for (see `token_cache`)."""
         await asyncio.wait({task}, timeout=self._waiter_timeout)
         if not task.done():
             raise MintTimeoutError("the list of installations did not arrive in time; try again")
@@ -308,7 +307,7 @@ class InstallationDirectory:
 
 
 def _as_mint_error(error: BaseException) -> MintError:
-    """Say of a mistake of ours no more than that there is no list; its cause is for the log."""
+    """Wrap an unexpected error in a bland `MintError`; its cause is for the log."""
     if isinstance(error, MintError):
         return error
     failure = MintError("the list of installations could not be had")

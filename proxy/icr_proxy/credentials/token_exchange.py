@@ -1,11 +1,11 @@
-"""The token exchange: a signed call goes out, an access token comes in; and revocation at the end.
+"""Token exchange: a signed call returns an access token; and revocation at the exit.
 
-The API's answer is not trusted further than needed: its size is bounded, its token must be fit for
-a header, its installation must be the one asked for, its expiry must lie ahead. Signatures, clocks
+The response is not trusted further than needed: its size is bounded, its token must be fit for a
+header, its installation must be the one asked for, its expiry must lie ahead. Signatures, clocks
 and keys are the business of `app_client`.
 
-A token is killed by deleting it with itself (D). What comes of it is counted and nothing more is
-done about it: a token that is left expires by itself within two hours.
+A token is revoked by a DELETE that it authorizes itself (D). Failures are counted and not repeated:
+a token that is left expires within two hours.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT = 64 * 1024  # bytes; a real answer has under one KiB
 LONGEST_LIFETIME = 7200.0  # seconds: two hours (D); example values of `expiresAt` are placeholders
-# Of a token whose end the API does not tell, or not in a way that can be understood. Short, because
-# the token may end at any time; long enough that one mint serves many requests.
+# For a token whose expiry the API does not send, or not in a known form. Short, because the token
+# may expire at any time; long enough that one mint serves many requests.
 ASSUMED_LIFETIME = 600.0
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259, 8.1: a parser may ignore it
 RETRY_AFTER_MOST = 3600.0  # seconds
@@ -58,27 +58,27 @@ ABOUT_INSTALLATION = frozenset({403, 404})
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
 # `datetime` knows no second 60, and RFC 3339, 5.7 does.
 LEAP_SECOND = re.compile(r"(?<=[T ]\d\d:\d\d:)60")
-# What stands for an offset in ISO 8601 or in other languages' habits, and `datetime` does not take.
+# Spellings of an offset, in ISO 8601 or of other languages, that `datetime` does not accept.
 OFFSETS = ((" UTC", "Z"), (" GMT", "Z"), (" +", "+"), (" -", "-"), ("\N{MINUS SIGN}", "-"))
-# What a status means that is about nothing in particular, by its first digit.
+# The reason for a status that is in no other rule, by its first digit.
 BY_HUNDREDS: dict[int, MintReason] = {3: "redirect", 4: "status-4xx", 5: "status-5xx"}
 
 
 class TokenResponse(msgspec.Struct, rename="camel"):
-    """What is used of the API's `AppAccessToken` and `InstallationAccessToken`."""
+    """The members used of the API's `AppAccessToken` and `InstallationAccessToken`."""
 
     token: str | None = None
     installation_id: str | None = None
     is_active: object = None
-    # A shape that is not understood shortens the token's life and must not stop a mint.
+    # An unknown shape shortens the lifetime of the token and must not stop a mint.
     expires_at: object = None
-    # Shown to people and nothing else, so another shape must not stop a mint.
+    # Only shown to people, so an unknown shape must not stop a mint.
     organization_id: object = None
     permissions: object = None
 
 
 class TokenExchange:
-    """Mints: one call, one token or one `MintError`."""
+    """Mints tokens: one call returns one token or raises one `MintError`."""
 
     def __init__(self, *, calls: AppClient, timeout: float, now: Callable[[], float]) -> None:
         self._calls = calls
@@ -86,7 +86,7 @@ class TokenExchange:
         self._now = now
 
     async def mint(self, key: TokenKey) -> AccessToken:
-        """Have the API make the token of `key`.
+        """Mint the token of `key`.
 
         Raises:
             InstallationRefusedError: 403 or 404, about this installation.
@@ -116,37 +116,39 @@ def parse_token_response(key: TokenKey, answer: AppResponse, *, now: float) -> A
         raise refusal(key, answer, server_now=server_date(answer.headers) or now + answer.skew)
     if answer.body is None:
         raise MintError("the API's answer to a token request is far too large", reason="too-large")
-    found = parse_answer(answer.body)
-    secret = Secret(usable(found))
-    if found.installation_id is not None and not is_same(found.installation_id, key.installation):
+    found = parse_body(answer.body)
+    secret = Secret(usable_token(found))
+    if found.installation_id is not None and not is_same_id(
+        found.installation_id, key.installation
+    ):
         raise MintError(
             "the API issued a token for another installation", reason="wrong-installation"
         )
-    told = parse_time(found.expires_at)
-    if told is None:
+    expiry = parse_time(found.expires_at)
+    if expiry is None:
         expires_at = answer.asked_at + ASSUMED_LIFETIME
     else:
-        expires_at = min(told - answer.skew, answer.asked_at + LONGEST_LIFETIME)
+        expires_at = min(expiry - answer.skew, answer.asked_at + LONGEST_LIFETIME)
     if expires_at <= now:
         raise MintError("the API issued a token that has expired already", reason="expired")
     return AccessToken(
         secret=secret,
         minted_at=now,
         expires_at=expires_at,
-        is_expiry_told=told is not None,
+        is_expiry_told=expiry is not None,
         fingerprint=secret.fingerprint,
         organization=id_or_none(found.organization_id),
-        permissions=levels(found.permissions),
+        permissions=permission_levels(found.permissions),
     )
 
 
-def is_same(found: str, asked: str | None) -> bool:
-    """Tell whether both name one installation."""
+def is_same_id(found: str, asked: str | None) -> bool:
+    """Return whether both name one installation."""
     return asked is not None and canonical_id(found) == canonical_id(asked)
 
 
 def refusal(key: TokenKey, answer: AppResponse, *, server_now: float) -> MintError:
-    """Say by its status what a failed mint is about."""
+    """Return the error for the status of a failed mint."""
     status = answer.status
     wait = retry_after(answer.headers, server_now=server_now)
     if status == UNAUTHORIZED:
@@ -174,8 +176,8 @@ def refusal(key: TokenKey, answer: AppResponse, *, server_now: float) -> MintErr
     )
 
 
-def parse_answer(body: bytes) -> TokenResponse:
-    """Read the token answer.
+def parse_body(body: bytes) -> TokenResponse:
+    """Parse the body of a token response.
 
     Raises:
         MintError: it is not JSON of the expected shape.
@@ -188,8 +190,8 @@ def parse_answer(body: bytes) -> TokenResponse:
         ) from None
 
 
-def usable(found: TokenResponse) -> str:
-    """Give the token of an answer, if it is fit for a header and active.
+def usable_token(found: TokenResponse) -> str:
+    """Return the token of a response, if it is fit for a header and active.
 
     Raises:
         MintError: it is not.
@@ -218,12 +220,12 @@ def parse_time(told: object) -> float | None:
 
 
 def id_or_none(found: object) -> str | None:
-    """Keep an ID if it is text; it is only shown."""
+    """Return an ID if it is text; it is only shown."""
     return canonical_id(found) if isinstance(found, str) else None
 
 
-def levels(found: object) -> dict[str, str]:
-    """Keep the permissions that have the documented shape."""
+def permission_levels(found: object) -> dict[str, str]:
+    """Return the permissions that have the documented shape."""
     if not isinstance(found, dict):
         return {}
     return {name: level for name, level in found.items() if isinstance(level, str)}
@@ -242,13 +244,13 @@ def retry_after(headers: list[tuple[bytes, bytes]], *, server_now: float) -> flo
 
 
 TARGET = b"/app/installations/token"  # for tokens of the app, too: it kills the one in the header
-DELETED = range(200, 300)  # which of them is not documented (A)
-DEAD_ALREADY = frozenset({401, 403})  # (A)
-AT_ONCE = 10
+REVOKED = range(200, 300)  # which one of them is not documented (A)
+REVOKED_BEFORE = frozenset({401, 403})  # (A)
+CONCURRENT_MOST = 10
 
 
 class Revocation(msgspec.Struct):
-    """What became of the tokens; `left` were not tried, or not to the end."""
+    """Result of a revocation; `left` tokens were not tried, or not to the end."""
 
     left: int
     revoked: int = 0
@@ -256,7 +258,7 @@ class Revocation(msgspec.Struct):
 
 
 class Revoker:
-    """Sends the requests."""
+    """Revokes tokens at the API."""
 
     def __init__(
         self,
@@ -266,37 +268,37 @@ class Revoker:
         timeout: float,
         connections: int,
     ) -> None:
-        """Revoke through `upstream`, which has so many connections; each may take `timeout`."""
+        """Revoke through `upstream` with its number of connections; a call may take `timeout`."""
         self._upstream = upstream
         self.headers = tuple(headers)
         """Sent with each request, beside the token."""
         self._timeout = timeout
-        self._at_once = min(AT_ONCE, connections)
+        self._workers = min(CONCURRENT_MOST, connections)
 
     async def revoke(self, tokens: Sequence[AccessToken], *, seconds: float) -> Revocation:
-        """Revoke these tokens, some at once, and stop after so many seconds whatever is left."""
+        """Revoke these tokens, some at once, and stop after so many seconds."""
         result = Revocation(left=len(tokens))
         if seconds <= 0:
             return result
         waiting = iter(tokens)
         try:
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as workers:
-                for number in range(min(self._at_once, len(tokens))):
-                    workers.create_task(self._work(waiting, result), name=f"revoke-{number}")
+                for number in range(min(self._workers, len(tokens))):
+                    workers.create_task(self._revoke_each(waiting, result), name=f"revoke-{number}")
         except TimeoutError:
             pass  # `left` says how many
         return result
 
-    async def _work(self, waiting: Iterator[AccessToken], result: Revocation) -> None:
+    async def _revoke_each(self, waiting: Iterator[AccessToken], result: Revocation) -> None:
         for token in waiting:
-            is_dead = await self._kill(token)
+            is_revoked = await self._revoke(token)
             result.left -= 1
-            if is_dead:
+            if is_revoked:
                 result.revoked += 1
             else:
                 result.failed += 1
 
-    async def _kill(self, token: AccessToken) -> bool:
+    async def _revoke(self, token: AccessToken) -> bool:
         authorization = b"Bearer " + token.secret.reveal().encode("ascii")
         request = UpstreamRequest(
             method="DELETE",
@@ -313,4 +315,4 @@ class Revoker:
                     response.close()
         except (TimeoutError, UpstreamError):
             return False
-        return response.status in DELETED or response.status in DEAD_ALREADY
+        return response.status in REVOKED or response.status in REVOKED_BEFORE
