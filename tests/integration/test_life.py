@@ -150,7 +150,7 @@ async def test_tokens_are_dead_at_the_api_after_sigterm(emulator: Emulator, tmp_
 
     assert len(minted) == 4
     assert not emulator.world.tokens
-    assert {emulator.world.token_book.cause_of_death(text) for text in minted} == {"revoked"}
+    assert {emulator.world.token_book.end_reason(text) for text in minted} == {"revoked"}
     assert code == 0
     assert revocation(program) == (4, 0, 0)
     assert not any(text in str(program.lines) for text in minted)

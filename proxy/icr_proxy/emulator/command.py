@@ -13,7 +13,7 @@ from icr_proxy.emulator.server import Emulator
 from icr_proxy.emulator.settings import EmulatorSettings
 from icr_proxy.files import PRIVATE_MODE, replace_file
 
-_SHOWN: Final = 10
+_LISTED_MOST: Final = 10
 _KEY_NAME: Final = "icr_private_key.pem"  # as ICR names its downloads (D)
 
 
@@ -88,11 +88,11 @@ def _introduction(emulator: Emulator, *, key_file: Path) -> Iterator[str]:
     yield ""
     yield "  installation                          organization                          name"
     installations = list(emulator.world.installations.values())
-    for installation in installations[:_SHOWN]:
+    for installation in installations[:_LISTED_MOST]:
         organization = installation.organization
         yield f"  {installation.id}  {organization.id}  {organization.full_name}"
-    if len(installations) > _SHOWN:
-        yield f"  … and {len(installations) - _SHOWN} more, see the control API"
+    if len(installations) > _LISTED_MOST:
+        yield f"  … and {len(installations) - _LISTED_MOST} more, see the control API"
     yield ""
     yield "Run the proxy against it:"
     yield ""

@@ -22,7 +22,7 @@ from icr_proxy.emulator.settings import EmulatorSettings, Fault, Kind, When, iso
 from icr_proxy.emulator.traffic import SeenRequest
 
 
-class _Key(msgspec.Struct, forbid_unknown_fields=True):
+class _NewKey(msgspec.Struct, forbid_unknown_fields=True):
     pem: str | None = None
 
 
@@ -41,7 +41,7 @@ def list_keys(call: Call) -> ApiResponse:
 
 def add_key(call: Call) -> ApiResponse:
     """Activate a key: the given one, or a new one whose private half is in the answer."""
-    given = call.decode(_Key).pem
+    given = call.decode(_NewKey).pem
     pem = given or new_private_key()
     try:
         fingerprint = call.world.keys.add(pem)
@@ -70,7 +70,7 @@ _STORES: Final = ("inventory", "warehouse", "reserved", "retired", "outside")
 
 
 def state_report(world: World) -> Json:
-    """Tell everything but requests and ledger entries, which have reports of their own."""
+    """Report everything but requests and ledger entries, which have reports of their own."""
     live = Counter(token.installation_id for token in world.tokens.values())
     installations = []
     for installation in world.installations.values():
@@ -101,7 +101,7 @@ def state_report(world: World) -> Json:
 
 
 def installation_report(installation: Installation) -> Json:
-    """Tell about one installation."""
+    """Report one installation."""
     return {
         "id": installation.id,
         "organizationId": installation.organization.id,
@@ -116,21 +116,21 @@ def ledger_totals(world: World) -> Json:
     stores = {store: sum(world.book.stored(store).values(), start=ZERO) for store in _STORES}
     return {
         "entries": len(world.ledger),
-        "transfers": _moved(world, "transfer"),
-        "retirements": _moved(world, "retire"),
+        "transfers": _movement_totals(world, "transfer"),
+        "retirements": _movement_totals(world, "retire"),
         "issued": amount_number(sum(world.book.issued.values(), start=ZERO)),
         "stores": {name: amount_number(amount) for name, amount in stores.items()},
     }
 
 
 def ledger_report(world: World) -> Json:
-    """Tell every movement, oldest first."""
+    """Report every movement, the oldest first."""
     entries = [entry_report(entry) for entry in world.ledger]
     return {"totals": ledger_totals(world), "entries": entries}
 
 
 def entry_report(entry: LedgerEntry) -> Json:
-    """Tell one movement."""
+    """Report one movement."""
     return {
         "id": entry.id,
         "transactionId": entry.transaction_id,
@@ -145,7 +145,7 @@ def entry_report(entry: LedgerEntry) -> Json:
 
 
 def request_report(seen: SeenRequest) -> Json:
-    """Tell one request, headers with case, order and duplicates."""
+    """Report one request; headers keep case, order and duplicates."""
     return {
         "method": seen.method,
         "target": seen.target,
@@ -163,18 +163,18 @@ def request_report(seen: SeenRequest) -> Json:
     }
 
 
-def _moved(world: World, kind: str) -> Json:
+def _movement_totals(world: World, kind: str) -> Json:
     amounts = [entry.amount for entry in world.ledger if entry.kind == kind]
     return {"count": len(amounts), "amount": amount_number(sum(amounts, start=ZERO))}
 
 
 _MAX_COUNT: Final = 10_000
 
-# Address and identity were used when it started; a change would be a lie.
+# The emulator uses these at its start; a later change would have no effect.
 _FIXED: Final = frozenset({"host", "port", "app_id", "request_log_size"})
 
 
-class _Seed(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+class _NewInstallations(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     count: int = 1
     installation_id: str | None = None
     organization_id: str | None = None
@@ -203,24 +203,24 @@ class _Faults(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_state(call: Call) -> ApiResponse:
-    """Tell settings, installations and counters."""
+    """Report settings, installations and counters."""
     return json_answer(state_report(call.world))
 
 
 def read_requests(call: Call) -> ApiResponse:
-    """Tell the latest requests, oldest first."""
+    """Report the latest requests, the oldest first."""
     limit = call.number("limit", default=100)
     latest = list(call.world.requests)[-limit:] if limit else []
     return json_answer({"requests": [request_report(seen) for seen in latest]})
 
 
 def read_ledger(call: Call) -> ApiResponse:
-    """Tell every movement of credits."""
+    """Report every movement of credits."""
     return json_answer(ledger_report(call.world))
 
 
 def change_settings(call: Call) -> ApiResponse:
-    """Throw switches while it runs."""
+    """Change settings while the emulator runs."""
     changes = call.decode(dict[str, Any])
     known = asdict(call.world.settings)
     refused = [name for name in changes if name in _FIXED or name not in known]
@@ -235,7 +235,7 @@ def change_settings(call: Call) -> ApiResponse:
 
 def seed(call: Call) -> ApiResponse:
     """Add installations."""
-    wish = call.decode(_Seed)
+    wish = call.decode(_NewInstallations)
     if not 1 <= wish.count <= _MAX_COUNT:
         raise invalid(f"count must be between 1 and {_MAX_COUNT}")
     if wish.count > 1 and (wish.installation_id or wish.organization_id):
@@ -258,37 +258,28 @@ def seed(call: Call) -> ApiResponse:
     return json_answer({"installations": [installation_report(item) for item in added]}, status=201)
 
 
-def on_installation(change: Callable[[World, Call, str], None]) -> Act:
-    """Make an endpoint that does something to the installation in the path."""
+def on_installation(change: Callable[[Call, str], object]) -> Act:
+    """Make an endpoint that changes the installation in the path."""
 
     def act(call: Call) -> ApiResponse:
         installation_id = call.params["id"]
         if installation_id not in call.world.installations:
             raise not_found("Installation")
-        change(call.world, call, installation_id)
+        change(call, installation_id)
         return json_answer(installation_report(call.world.installations[installation_id]))
 
     return act
 
 
-def _revoke(world: World, _call: Call, installation_id: str) -> None:
-    world.revoke_all(installation_id)
-
-
-def _suspend(world: World, _call: Call, installation_id: str) -> None:
-    world.suspend(installation_id)
-
-
-def _unsuspend(world: World, _call: Call, installation_id: str) -> None:
-    world.unsuspend(installation_id)
-
-
-def _uninstall(world: World, _call: Call, installation_id: str) -> None:
-    world.uninstall(installation_id)
-
-
-def _permit(world: World, call: Call, installation_id: str) -> None:
-    world.set_permissions(installation_id, call.decode(_Permissions).permissions)
+_INSTALLATION_CHANGES: Final[dict[str, Callable[[Call, str], object]]] = {
+    "revoke": lambda call, name: call.world.revoke_all(name),
+    "suspend": lambda call, name: call.world.suspend(name),
+    "unsuspend": lambda call, name: call.world.unsuspend(name),
+    "uninstall": lambda call, name: call.world.uninstall(name),
+    "permissions": lambda call, name: call.world.set_permissions(
+        name, call.decode(_Permissions).permissions
+    ),
+}
 
 
 def shift_clock(call: Call) -> ApiResponse:
@@ -298,7 +289,7 @@ def shift_clock(call: Call) -> ApiResponse:
 
 
 def order_faults(call: Call) -> ApiResponse:
-    """Let the next calls fail."""
+    """Queue faults for the next calls."""
     wish = call.decode(_Faults)
     queues = call.world.faults.queues()
     if wish.target not in queues:
@@ -321,7 +312,7 @@ def order_faults(call: Call) -> ApiResponse:
 
 
 def clear_faults(call: Call) -> ApiResponse:
-    """Let all go well again."""
+    """Clear all queued faults."""
     call.world.faults.clear()
     return ApiResponse(status=204)
 
@@ -348,11 +339,10 @@ ROUTES: Final = (
     _route("GET", "ledger", read_ledger),
     _route("POST", "settings", change_settings),
     _route("POST", "installations", seed),
-    _route("POST", "installations/{id}/revoke", on_installation(_revoke)),
-    _route("POST", "installations/{id}/suspend", on_installation(_suspend)),
-    _route("POST", "installations/{id}/unsuspend", on_installation(_unsuspend)),
-    _route("POST", "installations/{id}/uninstall", on_installation(_uninstall)),
-    _route("POST", "installations/{id}/permissions", on_installation(_permit)),
+    *(
+        _route("POST", f"installations/{{id}}/{name}", on_installation(change))
+        for name, change in _INSTALLATION_CHANGES.items()
+    ),
     _route("POST", "requests/{requestId}/approve", approve_request),
     _route("POST", "clock", shift_clock),
     _route("POST", "faults", order_faults),

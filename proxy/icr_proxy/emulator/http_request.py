@@ -17,7 +17,7 @@ KEPT: Final = 1024 * 1024
 BROKEN: Final = (ConnectionError, ClientError, http_exceptions.HttpProcessingError)
 
 
-def note_head(request: web.BaseRequest, *, at: float) -> SeenRequest:
+def record_head(request: web.BaseRequest, *, at: float) -> SeenRequest:
     """Note what has arrived so far."""
     peer = None if request.transport is None else request.transport.get_extra_info("peername")
     return SeenRequest(
@@ -34,7 +34,7 @@ async def read_body(request: web.BaseRequest, *, seen: SeenRequest) -> bytes:
 
     Raises one of `BROKEN` if it does not arrive whole: then the API must not act.
     """
-    await _invite_body(request)
+    await _send_continue(request)
     digest = sha256()
     kept = bytearray()
     async for chunk in request.content.iter_any():
@@ -57,7 +57,7 @@ def check_size(seen: SeenRequest, *, encoding: str) -> None:
         raise ApiError(415, f'unsupported content encoding "{encoding}"')
 
 
-async def _invite_body(request: web.BaseRequest) -> None:
+async def _send_continue(request: web.BaseRequest) -> None:
     # aiohttp's low-level server leaves `Expect` to us.
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

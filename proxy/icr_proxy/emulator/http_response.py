@@ -1,4 +1,4 @@
-"""Putting an answer, or a fault, on the wire."""
+"""HTTP responses of the emulator, and the injection of faults."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ _FIRST_ERROR: Final = 400
 def respond(answer: ApiResponse, *, date: str) -> web.StreamResponse:
     """Turn an answer without a stream into a response."""
     response = web.Response(status=answer.status, body=answer.body or None)
-    _dress(response, answer=answer, date=date)
+    _set_headers(response, answer=answer, date=date)
     return response
 
 
@@ -27,7 +27,7 @@ async def send_stream(
 ) -> web.StreamResponse:
     """Send an answer whose body is produced piece by piece, with back-pressure."""
     response = web.StreamResponse(status=answer.status)
-    _dress(response, answer=answer, date=date)
+    _set_headers(response, answer=answer, date=date)
     if answer.length is None:
         response.enable_chunked_encoding()
     else:
@@ -39,22 +39,22 @@ async def send_stream(
                 await response.write(piece)
         await response.write_eof()
     except ConnectionError:
-        hang_up(request)  # the client has left; nobody is there to be told
+        disconnect(request)  # the client has left; nobody is there to be told
     return response
 
 
-def hang_up(request: web.BaseRequest, *, flush: bool = False) -> None:
-    """Cut the connection off; with `flush` only after what was written is sent."""
+def disconnect(request: web.BaseRequest, *, flush: bool = False) -> None:
+    """Close the connection; with `flush` only after the written bytes are sent."""
     transport = request.transport
     if transport is not None:
         (transport.close if flush else transport.abort)()
 
 
-async def strike(
+async def inject_fault(
     fault: Fault, *, request: web.BaseRequest, date: str, closing: asyncio.Event
 ) -> web.StreamResponse | None:
-    """Let a fault happen; None means that the call goes on."""
-    return await _STRIKES[fault.kind](fault, request, date, closing)
+    """Inject a fault; None means that the call goes on."""
+    return await _INJECTORS[fault.kind](fault, request, date, closing)
 
 
 async def pause(seconds: float | None, *, closing: asyncio.Event) -> None:
@@ -65,7 +65,7 @@ async def pause(seconds: float | None, *, closing: asyncio.Event) -> None:
         return
 
 
-def _dress(response: web.StreamResponse, *, answer: ApiResponse, date: str) -> None:
+def _set_headers(response: web.StreamResponse, *, answer: ApiResponse, date: str) -> None:
     response.headers["Server"] = _SERVER
     response.headers["Date"] = date
     for name, value in answer.headers:
@@ -111,7 +111,7 @@ async def _hang(
 async def _reset(
     _fault: Fault, request: web.BaseRequest, date: str, _closing: asyncio.Event
 ) -> web.StreamResponse:
-    hang_up(request)
+    disconnect(request)
     return respond(ApiResponse(status=503), date=date)  # never sent: the connection is gone
 
 
@@ -125,7 +125,7 @@ async def _truncated(
         length=2 * len(half),
     )
     response = await send_stream(request, answer=answer, date=date)
-    hang_up(request, flush=True)
+    disconnect(request, flush=True)
     return response
 
 
@@ -135,11 +135,11 @@ async def _slow(
     await pause(1.0 if fault.seconds is None else fault.seconds, closing=closing)
 
 
-_Strike = Callable[
+_Injector = Callable[
     [Fault, web.BaseRequest, str, asyncio.Event], Awaitable[web.StreamResponse | None]
 ]
 
-_STRIKES: Final[dict[Kind, _Strike]] = {
+_INJECTORS: Final[dict[Kind, _Injector]] = {
     "status": _status,
     "malformed": _malformed,
     "empty": _empty,

@@ -26,7 +26,7 @@ _JSON: Final = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Visit:
+class _Exchange:
     request: web.BaseRequest
     seen: SeenRequest
     route: Route | None
@@ -51,61 +51,61 @@ class Service:
         """Answer one request."""
         path, query = split_target(request.raw_path)
         match = self._router.match(request.method, path)
-        visit = _Visit(
+        exchange = _Exchange(
             request=request,
-            seen=http_request.note_head(request, at=self._world.now()),
+            seen=http_request.record_head(request, at=self._world.now()),
             route=None if match is None else match.route,
             params={} if match is None else match.params,
             query=query,
         )
-        if visit.is_control:
-            return await self._perform(visit)
-        return await self._record(self._meet_fault(visit))
+        if exchange.is_control:
+            return await self._answer(exchange)
+        return await self._record(self._assign_fault(exchange))
 
-    def _meet_fault(self, visit: _Visit) -> _Visit:
-        queue = "requests" if visit.route is None else visit.route.faults or "requests"
+    def _assign_fault(self, exchange: _Exchange) -> _Exchange:
+        queue = "requests" if exchange.route is None else exchange.route.faults or "requests"
         fault = self._world.faults.next_for(queue)
-        visit.seen.fault = None if fault is None else fault.kind
+        exchange.seen.fault = None if fault is None else fault.kind
         if queue == "mints":
-            self._world.mint_attempts[visit.params.get("installationId", "app")] += 1
-        return replace(visit, fault=fault)
+            self._world.mint_attempts[exchange.params.get("installationId", "app")] += 1
+        return replace(exchange, fault=fault)
 
-    async def _record(self, visit: _Visit) -> web.StreamResponse:
-        self._world.traffic.arrived(visit.seen)
-        response = await self._strike(visit, "head") or await self._perform(visit)
+    async def _record(self, exchange: _Exchange) -> web.StreamResponse:
+        self._world.traffic.arrived(exchange.seen)
+        response = await self._inject_fault(exchange, "head") or await self._answer(exchange)
         # A stream was noted when it began; whoever was cut off got no answer.
-        transport = visit.request.transport
-        if not visit.seen.status and transport is not None and not transport.is_closing():
-            self._world.traffic.answered(visit.seen, status=response.status)
+        transport = exchange.request.transport
+        if not exchange.seen.status and transport is not None and not transport.is_closing():
+            self._world.traffic.answered(exchange.seen, status=response.status)
         return response
 
-    async def _perform(self, visit: _Visit) -> web.StreamResponse:
+    async def _answer(self, exchange: _Exchange) -> web.StreamResponse:
         try:
-            body = await http_request.read_body(visit.request, seen=visit.seen)
+            body = await http_request.read_body(exchange.request, seen=exchange.seen)
         except http_request.BROKEN:
-            http_response.hang_up(visit.request)  # half a request is none: the API does not act
+            http_response.disconnect(exchange.request)  # the API does not act on half a request
             return web.Response(status=400)
-        await self._wait(0.0 if visit.is_control else self._world.settings.latency)
-        response = await self._strike(visit, "before")
+        await self._wait(0.0 if exchange.is_control else self._world.settings.latency)
+        response = await self._inject_fault(exchange, "before")
         if response is not None:
             return response
-        answer = self._act(visit, body)
+        answer = self._act(exchange, body)
         await self._wait(answer.delay)
-        return await self._strike(visit, "after") or await self._send(visit, answer)
+        return await self._inject_fault(exchange, "after") or await self._send(exchange, answer)
 
-    async def _send(self, visit: _Visit, answer: ApiResponse) -> web.StreamResponse:
+    async def _send(self, exchange: _Exchange, answer: ApiResponse) -> web.StreamResponse:
         date = self._world.clock.http_date()
         if answer.stream is None:
             return http_response.respond(answer, date=date)
-        self._world.traffic.answered(visit.seen, status=answer.status)
-        return await http_response.send_stream(visit.request, answer=answer, date=date)
+        self._world.traffic.answered(exchange.seen, status=answer.status)
+        return await http_response.send_stream(exchange.request, answer=answer, date=date)
 
-    async def _strike(self, visit: _Visit, moment: When) -> web.StreamResponse | None:
-        if visit.fault is None or visit.fault.when != moment:
+    async def _inject_fault(self, exchange: _Exchange, moment: When) -> web.StreamResponse | None:
+        if exchange.fault is None or exchange.fault.when != moment:
             return None
-        return await http_response.strike(
-            visit.fault,
-            request=visit.request,
+        return await http_response.inject_fault(
+            exchange.fault,
+            request=exchange.request,
             date=self._world.clock.http_date(),
             closing=self._closing,
         )
@@ -114,20 +114,20 @@ class Service:
         if seconds > 0:
             await http_response.pause(seconds, closing=self._closing)
 
-    def _act(self, visit: _Visit, body: bytes) -> ApiResponse:
-        headers = visit.request.headers
+    def _act(self, exchange: _Exchange, body: bytes) -> ApiResponse:
+        headers = exchange.request.headers
         call = Call(
             world=self._world,
-            seen=visit.seen,
-            params=visit.params,
-            query=parse_qs(visit.query, keep_blank_values=True) if visit.query else {},
+            seen=exchange.seen,
+            params=exchange.params,
+            query=parse_qs(exchange.query, keep_blank_values=True) if exchange.query else {},
             body=body,
             # `curl -d` declares a form; the control API is for people, too.
-            content_type=_JSON if visit.is_control else headers.get("Content-Type", ""),
+            content_type=_JSON if exchange.is_control else headers.get("Content-Type", ""),
             content_encoding=headers.get("Content-Encoding", ""),
         )
         try:
-            return _dispatch(call, route=visit.route)
+            return _dispatch(call, route=exchange.route)
         except ApiError as error:
             if error.reason is not None:
                 self._world.denied[error.reason] += 1
@@ -140,9 +140,9 @@ def _dispatch(call: Call, *, route: Route | None) -> ApiResponse:
     if route is None:
         raise ApiError(404, f"Cannot {call.seen.method} {call.seen.target}")
     auth.check_headers(call.seen)
-    admitted = replace(call, token=auth.admit(call.world, route=route, seen=call.seen))
-    auth.check_scope(route, call=admitted)
-    return route.act(admitted)
+    authenticated = replace(call, token=auth.authenticate(call.world, route=route, seen=call.seen))
+    auth.check_scope(route, call=authenticated)
+    return route.act(authenticated)
 
 
 # Far above what a proxy lets through, so that the proxy's limits are tested and not these.

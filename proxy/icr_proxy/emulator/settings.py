@@ -141,7 +141,7 @@ class Faults:
         self.requests: deque[Fault] = deque()
 
     def clear(self) -> None:
-        """Let all go well again."""
+        """Clear all queued faults."""
         for queue in self.queues().values():
             queue.clear()
 

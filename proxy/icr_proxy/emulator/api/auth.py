@@ -133,8 +133,8 @@ def check_headers(seen: SeenRequest) -> None:
             raise ApiError(400, f"Unsupported API version {version}")
 
 
-def admit(world: World, *, route: Route, seen: SeenRequest) -> IssuedToken | None:
-    """Check the credential that the route demands; give the access token if it is one."""
+def authenticate(world: World, *, route: Route, seen: SeenRequest) -> IssuedToken | None:
+    """Check the credential that the route requires; return the access token if it is one."""
     if route.credential == "none":
         return None
     if route.credential == "jwt":
@@ -187,17 +187,17 @@ def _check_jwt(world: World, seen: SeenRequest) -> None:
 def _live_token(world: World, seen: SeenRequest) -> IssuedToken:
     text = bearer(seen)
     if text is None:
-        raise _dead_token(world, "missing")
-    token = world.token_book.find(text, now=world.now())
+        raise _token_refused(world, "missing")
+    token = world.token_book.lookup(text, now=world.now())
     if token is None:
-        raise _dead_token(world, world.token_book.cause_of_death(text))
+        raise _token_refused(world, world.token_book.end_reason(text))
     if token.installation_id is not None:
         status = world.installations[token.installation_id].status
         if status != "active":
-            raise _dead_token(world, status)
+            raise _token_refused(world, status)
     return token
 
 
-def _dead_token(world: World, why: str) -> ApiError:
+def _token_refused(world: World, why: str) -> ApiError:
     # Which status this has is the best known of the unknowns: 403 was seen (T).
     return ApiError(world.settings.invalid_token_status, TOKEN_INVALID, reason=f"token-{why}")

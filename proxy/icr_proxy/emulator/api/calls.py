@@ -120,7 +120,7 @@ class RetirementData(msgspec.Struct, rename="camel"):
         return Purpose(reason=self.reason, beneficiary=self.beneficiary_name, comment=self.comment)
 
 
-def needed_purpose(data: RetirementData | None, *, action: str) -> Purpose | None:
+def require_purpose(data: RetirementData | None, *, action: str) -> Purpose | None:
     """Demand retirement data of an action that retires."""
     if action == "transfer":
         return None

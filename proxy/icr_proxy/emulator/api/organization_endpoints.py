@@ -16,8 +16,8 @@ from icr_proxy.emulator.api.calls import (
     RetirementData,
     Route,
     json_answer,
-    needed_purpose,
     page,
+    require_purpose,
 )
 from icr_proxy.emulator.api.shapes import Json, Shapes, amount_number
 from icr_proxy.emulator.api_errors import invalid, not_found
@@ -27,7 +27,7 @@ from icr_proxy.emulator.registry.entities import (
     InsufficientCreditsError,
     Retirement,
 )
-from icr_proxy.emulator.registry.movements import Kind, Order, Portion, carry_out, portion
+from icr_proxy.emulator.registry.movements import Kind, Order, Portion, execute, portion
 from icr_proxy.emulator.registry.world import World
 
 ACTIONS: Final = ("transfer", "retire", "transfer_retire")
@@ -77,12 +77,12 @@ def create_request(call: Call) -> ApiResponse:
         raise invalid(f"action must be one of the following values: {', '.join(ACTIONS)}")
     body = call.decode(_Wish)
     wanted = portion(call.world, credit_id=body.credit_id, amount=body.amount)
-    purpose = needed_purpose(body.retirement_data, action=action)
+    purpose = require_purpose(body.retirement_data, action=action)
     if action != "retire" and not (body.to_organization_id or body.to_address):
         raise invalid("toOrganizationId or toAddress should not be empty")
     owner = call.params["id"]
     _check_target(call.world, body.to_organization_id)
-    _check_cover(call.world, owner=owner, wanted=wanted)
+    _check_balance(call.world, owner=owner, wanted=wanted)
     wish = CreditRequest(
         id=call.world.new_id("credit-request"),
         action=action,
@@ -105,7 +105,7 @@ def approve(world: World, request_id: str) -> CreditRequest:
         raise not_found("Credit request")
     if wish.state != "pending":
         raise invalid(f"the request is {wish.state} already")
-    done = carry_out(
+    done = execute(
         world,
         Order(
             kind=cast("Kind", wish.action),  # checked when the request was made
@@ -134,7 +134,7 @@ def _check_target(world: World, organization_id: str | None) -> None:
         raise invalid("toOrganizationId must be an organization")
 
 
-def _check_cover(world: World, *, owner: str, wanted: Portion) -> None:
+def _check_balance(world: World, *, owner: str, wanted: Portion) -> None:
     credit_id = wanted.batch.id
     held = world.book.balance(Account(owner, "inventory"), credit_id=credit_id)
     if wanted.amount > held:

@@ -22,7 +22,7 @@ from icr_proxy.emulator.registry.entities import (
     Subaccount,
     chain_address,
 )
-from icr_proxy.emulator.registry.movements import Order, Portion, carry_out, portion
+from icr_proxy.emulator.registry.movements import Order, Portion, execute, portion
 from icr_proxy.emulator.registry.world import World
 
 
@@ -162,7 +162,7 @@ def read_retirement(call: Call) -> ApiResponse:
 
 
 def _ordered(call: Call, order: Order) -> ApiResponse:
-    done = carry_out(call.world, order)
+    done = execute(call.world, order)
     # 200, though the framework's default is 201: no other response is declared anywhere (D).
     return json_answer({"transactionId": done.transaction.id, "success": True})
 

@@ -15,13 +15,13 @@ from icr_proxy.emulator.api.calls import (
     RetirementData,
     Route,
     json_answer,
-    needed_purpose,
     page,
+    require_purpose,
 )
 from icr_proxy.emulator.api.shapes import Shapes
 from icr_proxy.emulator.api_errors import invalid, not_found
 from icr_proxy.emulator.registry.entities import Account, Reservation
-from icr_proxy.emulator.registry.movements import Kind, Order, Portion, carry_out, portion
+from icr_proxy.emulator.registry.movements import Kind, Order, Portion, execute, portion
 from icr_proxy.emulator.registry.world import World
 
 HOLD_SECONDS: Final = 600.0  # "up to 10 minutes" (D)
@@ -40,7 +40,7 @@ class _Finish(msgspec.Struct, rename="camel"):
     retirement_data: RetirementData | None = None
 
 
-def let_go(world: World) -> None:
+def release_overdue(world: World) -> None:
     """Return the credits of all overdue reservations to their warehouses."""
     overdue = [
         hold
@@ -53,7 +53,7 @@ def let_go(world: World) -> None:
 
 def list_credits(call: Call) -> ApiResponse:
     """List what the warehouse holds and nobody has reserved."""
-    let_go(call.world)
+    release_overdue(call.world)
     owner = call.params["id"]
     shape = Shapes(call.world.settings).warehouse_credit
     held = call.world.book.holdings(Account(owner, "warehouse"))
@@ -68,7 +68,7 @@ def list_credits(call: Call) -> ApiResponse:
 
 def list_reservations(call: Call) -> ApiResponse:
     """List reservations, those that are complete included."""
-    let_go(call.world)
+    release_overdue(call.world)
     owner = call.params["id"]
     own = [hold for hold in call.world.reservations.values() if hold.organization_id == owner]
     shape = Shapes(call.world.settings).reservation
@@ -77,7 +77,7 @@ def list_reservations(call: Call) -> ApiResponse:
 
 def reserve(call: Call) -> ApiResponse:
     """Hold credits."""
-    let_go(call.world)
+    release_overdue(call.world)
     world = call.world
     body = call.decode(_Hold)
     if body.organization_id not in world.organizations:
@@ -110,9 +110,9 @@ def finish(call: Call) -> ApiResponse:
     body = call.decode(_Finish)
     if body.receiver_id not in call.world.organizations:
         raise invalid("receiverId must be an organization")
-    purpose = needed_purpose(body.retirement_data, action=action)
-    hold = _open_hold(call)
-    carry_out(
+    purpose = require_purpose(body.retirement_data, action=action)
+    hold = _find_open_reservation(call)
+    execute(
         call.world,
         Order(
             kind=cast("Kind", action),
@@ -129,13 +129,13 @@ def finish(call: Call) -> ApiResponse:
 
 def cancel(call: Call) -> ApiResponse:
     """Let go of held credits."""
-    hold = _open_hold(call)
+    hold = _find_open_reservation(call)
     _release(call.world, hold)
     return json_answer(Shapes(call.world.settings).reservation(hold))
 
 
-def _open_hold(call: Call) -> Reservation:
-    let_go(call.world)
+def _find_open_reservation(call: Call) -> Reservation:
+    release_overdue(call.world)
     hold = call.world.reservations.get(call.params["reservationId"])
     if hold is None or hold.organization_id != call.params["id"]:
         raise not_found("Reservation")

@@ -28,10 +28,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-# How many dead tokens are remembered, so that `denied` can say why; bounded for long runs.
-_DEATHS: Final = 20_000
+# How many ended tokens are remembered, so that `denied` can say why; bounded for long runs.
+_ENDED_MOST: Final = 20_000
 
-Death = Literal["revoked", "expired"]
+EndReason = Literal["revoked", "expired"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +52,12 @@ class TokenBook:
 
     def __init__(self) -> None:
         self.live: dict[str, IssuedToken] = {}
-        self._deaths: FIFOCache[str, Death] = FIFOCache(_DEATHS)
+        self._ended: FIFOCache[str, EndReason] = FIFOCache(_ENDED_MOST)
 
     def clear(self) -> None:
         """Forget all tokens."""
         self.live.clear()
-        self._deaths.clear()
+        self._ended.clear()
 
     def issue(
         self,
@@ -68,8 +68,8 @@ class TokenBook:
         installation_id: str | None = None,
         organization_id: str | None = None,
     ) -> IssuedToken:
-        """Make a token and bury those that are past their time."""
-        self._bury_expired(now)
+        """Issue a token and remove the expired ones."""
+        self._end_expired(now)
         token = IssuedToken(
             id=str(uuid4()),
             token=f"crs_{secrets.token_hex(24)}",
@@ -82,44 +82,44 @@ class TokenBook:
         self.live[token.token] = token
         return token
 
-    def find(self, text: str, *, now: float) -> IssuedToken | None:
-        """Look up a token that is neither revoked nor expired."""
+    def lookup(self, text: str, *, now: float) -> IssuedToken | None:
+        """Return a token that is neither revoked nor expired."""
         token = self.live.get(text)
         if token is not None and token.expires_at <= now:
-            self._bury(text, death="expired")
+            self._end(text, reason="expired")
             return None
         return token
 
-    def cause_of_death(self, text: str) -> str:
-        """Say why a token is not found: `revoked`, `expired` or `unknown`."""
-        return self._deaths.get(text, "unknown")
+    def end_reason(self, text: str) -> str:
+        """Return why a token is not found: `revoked`, `expired` or `unknown`."""
+        return self._ended.get(text, "unknown")
 
     def revoke(self, text: str) -> None:
-        """Kill one token."""
-        self._bury(text, death="revoked")
+        """Revoke one token."""
+        self._end(text, reason="revoked")
 
     def revoke_of(self, installation_id: str | None) -> int:
-        """Kill all tokens of one installation, or those of the app; tell how many there were."""
-        doomed = [
+        """Revoke all tokens of one installation, or those of the app; return their number."""
+        revoked = [
             key for key, token in self.live.items() if token.installation_id == installation_id
         ]
-        for text in doomed:
+        for text in revoked:
             self.revoke(text)
-        return len(doomed)
+        return len(revoked)
 
-    def _bury_expired(self, now: float) -> None:
+    def _end_expired(self, now: float) -> None:
         # Insertion order is order of expiry, unless lifetime or clock were changed in between;
         # then some linger until looked up, which is harmless.
         while self.live:
             oldest = next(iter(self.live))
             if self.live[oldest].expires_at > now:
                 return
-            self._bury(oldest, death="expired")
+            self._end(oldest, reason="expired")
 
-    def _bury(self, text: str, *, death: Death) -> None:
+    def _end(self, text: str, *, reason: EndReason) -> None:
         if self.live.pop(text, None) is None:
             return
-        self._deaths[text] = death
+        self._ended[text] = reason
 
 
 _RSA_BITS: Final = 2048

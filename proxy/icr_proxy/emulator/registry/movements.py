@@ -70,9 +70,9 @@ def portion(world: World, *, credit_id: str, amount: Decimal) -> Portion:
     return Portion(batch=batch, amount=amount)
 
 
-def carry_out(world: World, order: Order) -> Done:
+def execute(world: World, order: Order) -> Done:
     """Do all of it, or raise `InsufficientCreditsError` and do nothing."""
-    _check_cover(world, order)
+    _check_balance(world, order)
     transaction_id = world.new_id("transaction")
     entries: list[LedgerEntry] = []
     retirements: list[Retirement] = []
@@ -113,7 +113,7 @@ def _steps(order: Order) -> list[_Step]:
     return steps
 
 
-def _check_cover(world: World, order: Order) -> None:
+def _check_balance(world: World, order: Order) -> None:
     # The same credit may be named twice in one order.
     wanted: dict[str, Decimal] = {}
     for item in order.portions:

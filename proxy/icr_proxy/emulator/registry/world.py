@@ -262,7 +262,9 @@ class World:
             raise ValueError(f"installation {installation_id} exists")
         if organization_id not in self.organizations:
             amount = self.settings.credits if credits_each is None else credits_each
-            self._found(organization_id, name=name or company_name(number), amount=amount)
+            self._create_organization(
+                organization_id, name=name or company_name(number), amount=amount
+            )
         installation = Installation(
             id=installation_id,
             organization=self.organizations[organization_id],
@@ -305,7 +307,9 @@ class World:
         installation.status = status
         installation.updated_at = self.now()
 
-    def _found(self, organization_id: str, *, name: str, amount: float | Decimal) -> None:
+    def _create_organization(
+        self, organization_id: str, *, name: str, amount: float | Decimal
+    ) -> None:
         organization = Organization(
             id=organization_id,
             full_name=name,
@@ -315,12 +319,12 @@ class World:
         choices = list(self.projects.values())
         project = choices[len(self.organizations) % len(choices)]
         self.organizations[organization.id] = organization
-        gifts = list(endowments(organization, project=project, amount=Decimal(str(amount))))
-        for gift in gifts:
-            account = Account(organization.id, "warehouse" if gift.warehouse else "inventory")
-            self.batches[gift.batch.id] = gift.batch
-            self.book.issue(account, credit_id=gift.batch.id, amount=gift.amount)
-        past = past_retirement(organization, batch=gifts[0].batch, now=self.now())
+        given = list(endowments(organization, project=project, amount=Decimal(str(amount))))
+        for endowment in given:
+            account = Account(organization.id, "warehouse" if endowment.warehouse else "inventory")
+            self.batches[endowment.batch.id] = endowment.batch
+            self.book.issue(account, credit_id=endowment.batch.id, amount=endowment.amount)
+        past = past_retirement(organization, batch=given[0].batch, now=self.now())
         self.retirements[past.id] = past
         gone = Account(organization.id, "retired")
         self.book.issue(gone, credit_id=past.batch.id, amount=past.amount)

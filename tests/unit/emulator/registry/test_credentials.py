@@ -8,7 +8,7 @@ def test_killing_what_is_not_there_is_harmless() -> None:
 
     book.revoke("crs_none")
 
-    assert book.cause_of_death("crs_none") == "unknown"
+    assert book.end_reason("crs_none") == "unknown"
 
 
 def test_dead_tokens_are_remembered_up_to_a_number() -> None:
@@ -17,8 +17,8 @@ def test_dead_tokens_are_remembered_up_to_a_number() -> None:
 
     assert book.revoke_of(None) == 20_001
 
-    assert book.cause_of_death(texts[0]) == "unknown"
-    assert book.cause_of_death(texts[1]) == "revoked"
+    assert book.end_reason(texts[0]) == "unknown"
+    assert book.end_reason(texts[1]) == "revoked"
 
 
 def test_permissions_are_copied() -> None:
