@@ -169,7 +169,7 @@ async def test_the_policy_is_told_with_what_it_would_refuse(emulator: Emulator) 
 async def test_the_page_has_a_bound(proxy: RunningProxy) -> None:
     tokens = proxy.app.credentials.tokens
     for number in range(TOKENS_SHOWN + 5):
-        tokens._keep(TokenKey(f"in-{number}"), token())
+        tokens._store(TokenKey(f"in-{number}"), token())
 
     shown = status_of(proxy)["tokens"]
 

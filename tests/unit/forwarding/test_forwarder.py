@@ -681,7 +681,7 @@ async def test_what_waits_with_an_older_token_than_the_one_dropped_gets_another(
     async with queue() as on:
         task = await on.waiting(request_head())
         tokens = on.proxy.app.credentials.tokens
-        tokens._keep(ONE, (await tokens.get(ONE)).token)
+        tokens._store(ONE, (await tokens.get(ONE)).token)
         tokens.invalidate(ONE)
         on.gate.set()
 
