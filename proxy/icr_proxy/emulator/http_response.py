@@ -1,14 +1,13 @@
 """HTTP responses of the emulator, and the injection of faults."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
 
 from icr_proxy.emulator.api.calls import ApiResponse, json_answer
 from icr_proxy.emulator.api_errors import error_body
-from icr_proxy.emulator.settings import Fault, Kind
+from icr_proxy.emulator.settings import Fault
 
 _SERVER: Final = "icr-emulator"
 _JSON: Final = "application/json; charset=utf-8"
@@ -50,13 +49,6 @@ def disconnect(request: web.BaseRequest, *, flush: bool = False) -> None:
         (transport.close if flush else transport.abort)()
 
 
-async def inject_fault(
-    fault: Fault, *, request: web.BaseRequest, date: str, closing: asyncio.Event
-) -> web.StreamResponse | None:
-    """Inject a fault; None means that the call goes on."""
-    return await _INJECTORS[fault.kind](fault, request, date, closing)
-
-
 async def pause(seconds: float | None, *, closing: asyncio.Event) -> None:
     """Wait, but not beyond the end of the emulator; None waits for that end."""
     try:
@@ -72,79 +64,43 @@ def _set_headers(response: web.StreamResponse, *, answer: ApiResponse, date: str
         response.headers.add(name, value)
 
 
-async def _status(
-    fault: Fault, _request: web.BaseRequest, date: str, _closing: asyncio.Event
-) -> web.StreamResponse:
+async def inject_fault(
+    fault: Fault, *, request: web.BaseRequest, date: str, closing: asyncio.Event
+) -> web.StreamResponse | None:
+    """Inject a fault; None means that the call goes on."""
+    extra = tuple(fault.headers.items())
+    headers = (("Content-Type", _JSON), *extra)
+    match fault.kind:
+        case "status":
+            return respond(_status_response(fault), date=date)
+        case "malformed":
+            return respond(ApiResponse(body=b'{"token": "crs_', headers=headers), date=date)
+        case "empty":
+            return respond(ApiResponse(headers=extra), date=date)
+        case "truncated":
+            half = b'{"credits": ['
+            answer = ApiResponse(headers=headers, stream=(half,), length=2 * len(half))
+            response = await send_stream(request, answer=answer, date=date)
+            disconnect(request, flush=True)
+            return response
+        case "slow":
+            await pause(1.0 if fault.seconds is None else fault.seconds, closing=closing)
+            return None
+        case _:
+            if fault.kind == "hang":
+                await pause(fault.seconds, closing=closing)
+            disconnect(request)
+            return respond(ApiResponse(status=503), date=date)  # never sent
+
+
+def _status_response(fault: Fault) -> ApiResponse:
     extra = tuple(fault.headers.items())
     if fault.body is None:
         is_error = fault.status >= _FIRST_ERROR
         payload = error_body(fault.status, "Ordered fault") if is_error else {}
         plain = json_answer(payload, status=fault.status)
-        answer = ApiResponse(status=fault.status, body=plain.body, headers=plain.headers + extra)
-        return respond(answer, date=date)
+        return ApiResponse(status=fault.status, body=plain.body, headers=plain.headers + extra)
     body = fault.body.encode() if isinstance(fault.body, str) else fault.body
     if not any(name.lower() == "content-type" for name, _ in extra):
         extra = (("Content-Type", _JSON), *extra)
-    return respond(ApiResponse(status=fault.status, body=body, headers=extra), date=date)
-
-
-async def _malformed(
-    fault: Fault, _request: web.BaseRequest, date: str, _closing: asyncio.Event
-) -> web.StreamResponse:
-    headers = (("Content-Type", _JSON), *fault.headers.items())
-    return respond(ApiResponse(body=b'{"token": "crs_', headers=headers), date=date)
-
-
-async def _empty(
-    fault: Fault, _request: web.BaseRequest, date: str, _closing: asyncio.Event
-) -> web.StreamResponse:
-    return respond(ApiResponse(headers=tuple(fault.headers.items())), date=date)
-
-
-async def _hang(
-    fault: Fault, request: web.BaseRequest, _date: str, closing: asyncio.Event
-) -> web.StreamResponse:
-    await pause(fault.seconds, closing=closing)
-    return await _reset(fault, request, _date, closing)
-
-
-async def _reset(
-    _fault: Fault, request: web.BaseRequest, date: str, _closing: asyncio.Event
-) -> web.StreamResponse:
-    disconnect(request)
-    return respond(ApiResponse(status=503), date=date)  # never sent: the connection is gone
-
-
-async def _truncated(
-    fault: Fault, request: web.BaseRequest, date: str, _closing: asyncio.Event
-) -> web.StreamResponse:
-    half = b'{"credits": ['
-    answer = ApiResponse(
-        headers=(("Content-Type", _JSON), *fault.headers.items()),
-        stream=(half,),
-        length=2 * len(half),
-    )
-    response = await send_stream(request, answer=answer, date=date)
-    disconnect(request, flush=True)
-    return response
-
-
-async def _slow(
-    fault: Fault, _request: web.BaseRequest, _date: str, closing: asyncio.Event
-) -> None:
-    await pause(1.0 if fault.seconds is None else fault.seconds, closing=closing)
-
-
-_Injector = Callable[
-    [Fault, web.BaseRequest, str, asyncio.Event], Awaitable[web.StreamResponse | None]
-]
-
-_INJECTORS: Final[dict[Kind, _Injector]] = {
-    "status": _status,
-    "malformed": _malformed,
-    "empty": _empty,
-    "hang": _hang,
-    "reset": _reset,
-    "truncated": _truncated,
-    "slow": _slow,
-}
+    return ApiResponse(status=fault.status, body=body, headers=extra)

@@ -6,13 +6,13 @@ Tests in the same process work on it directly, the control API through it. Conta
 identity over `reset`, so a reference to one stays good.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
-from icr_proxy.emulator.registry.credentials import AppKeys, IssuedToken, TokenBook
+from icr_proxy.emulator.registry.credentials import AppKeys, TokenBook
 from icr_proxy.emulator.registry.entities import (
     Account,
     CreditBatch,
@@ -34,7 +34,7 @@ from icr_proxy.emulator.registry.entities import (
     stable_id,
 )
 from icr_proxy.emulator.settings import Clock, EmulatorSettings, Faults
-from icr_proxy.emulator.traffic import SeenRequest, Traffic
+from icr_proxy.emulator.traffic import Traffic
 
 PERMISSIONS: Final[dict[str, str]] = {
     "organization_info": "VIEW",
@@ -169,6 +169,16 @@ class World:
         self.faults = Faults()
         self.traffic = Traffic(settings.request_log_size)
         self.token_book = TokenBook()
+        self.tokens = self.token_book.live
+        """The live access tokens, by their text."""
+        self.requests = self.traffic.requests
+        """The requests, the oldest first, without those of the control API."""
+        self.mints = self.traffic.mints
+        """Issued tokens by installation ID, or `app`."""
+        self.mint_attempts = self.traffic.mint_attempts
+        """Requests for a token, whatever the response, by the ID in the path."""
+        self.denied = self.traffic.denied
+        """Denied accesses by reason; `wrong-organization` must stay 0."""
         self.book = CreditBook()
         self.ledger: list[LedgerEntry] = []
         self.installations: dict[str, Installation] = {}
@@ -182,31 +192,6 @@ class World:
         self.subaccounts: dict[str, Subaccount] = {}
         self.serials: Counter[str] = Counter()
         self.reset()
-
-    @property
-    def tokens(self) -> dict[str, IssuedToken]:
-        """The live access tokens by their text."""
-        return self.token_book.live
-
-    @property
-    def requests(self) -> deque[SeenRequest]:
-        """The requests seen, oldest first, without those of the control API."""
-        return self.traffic.requests
-
-    @property
-    def mints(self) -> Counter[str]:
-        """How many tokens were made, by installation id, or `app`."""
-        return self.traffic.mints
-
-    @property
-    def mint_attempts(self) -> Counter[str]:
-        """How many times a token was asked for, whatever the answer, by the id in the path."""
-        return self.traffic.mint_attempts
-
-    @property
-    def denied(self) -> Counter[str]:
-        """How many accesses were denied, by reason; `wrong-organization` must stay 0."""
-        return self.traffic.denied
 
     def now(self) -> float:
         """Tell the emulator's time."""
