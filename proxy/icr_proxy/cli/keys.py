@@ -13,7 +13,7 @@ from icr_proxy.errors import KeyUnusableError
 from icr_proxy.files import PRIVATE_MODE, PUBLIC_MODE, write_file
 
 if TYPE_CHECKING:
-    from icr_proxy.credentials.key_tools import Made
+    from icr_proxy.credentials.key_tools import LocalCertificates
 
 ABOUT_FORM = """\
 The registry shows a SHA-256 fingerprint (documented); of which bytes and in which form is not
@@ -93,7 +93,7 @@ def generate(out: Path, public_out: Path | None, bits: str, *, force: bool) -> N
         for path in wanted:
             if path.exists() or path.is_symlink():
                 raise click.UsageError(f"{path} is there already; --force replaces it")
-    pair = key_tools.new_pair(int(bits))
+    pair = key_tools.generate_key_pair(int(bits))
     try:
         write_file(out, pair.private, mode=PRIVATE_MODE, replace=force)
         if public_out is not None:
@@ -102,7 +102,7 @@ def generate(out: Path, public_out: Path | None, bits: str, *, force: bool) -> N
         raise click.ClickException(
             f"{error.filename} cannot be written: {error.strerror}"
         ) from None
-    click.echo(key_tools.parse_facts(pair.public.decode(), source="the new key").fingerprint)
+    click.echo(key_tools.parse_key_facts(pair.public.decode(), source="the new key").fingerprint)
     click.echo(f"Private key: {out} (keep it secret)", err=True)
     if public_out is not None:
         click.echo(f"Public key:  {public_out}", err=True)
@@ -125,7 +125,7 @@ def fingerprint(file: Path) -> None:
     from icr_proxy.credentials import key_tools  # noqa: PLC0415
 
     try:
-        facts = key_tools.read_facts(file)
+        facts = key_tools.read_key_facts(file)
     except KeyUnusableError as error:
         raise click.ClickException(error.detail) from None
     click.echo(facts.fingerprint)
@@ -196,7 +196,9 @@ def tls(names: tuple[str, ...], out: Path) -> None:
     from icr_proxy.credentials import key_tools  # noqa: PLC0415
 
     try:
-        made = key_tools.make(out, names, now=datetime.fromtimestamp(SYSTEM_CLOCKS.now(), UTC))
+        made = key_tools.make_certificates(
+            out, names, now=datetime.fromtimestamp(SYSTEM_CLOCKS.now(), UTC)
+        )
     except ValueError as error:
         raise click.UsageError(f"--for {', '.join(names)}: one of them {error}") from None
     except KeyUnusableError as error:
@@ -208,7 +210,7 @@ def tls(names: tuple[str, ...], out: Path) -> None:
     _say_what_to_do(made, names)
 
 
-def _say_what_to_do(made: Made, names: tuple[str, ...]) -> None:
+def _say_what_to_do(made: LocalCertificates, names: tuple[str, ...]) -> None:
     folder = made.ca.parent.resolve()
     click.echo(f"{'New' if made.is_new_ca else 'The old'} authority: {made.ca}")
     click.echo(

@@ -35,21 +35,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-MAKER = "icr-proxy"  # the organization in what is made here, by which it is known again
+OWN_ORGANIZATION = "icr-proxy"  # marks certificates that were made here
 CA_DAYS = 3650
 SERVER_DAYS = 397  # browsers take no longer ones from public authorities, and few need longer
-EARLIER = dt.timedelta(hours=1)  # for clocks that are a little behind
+BACKDATED = dt.timedelta(hours=1)  # for clocks that are a little behind
 NAME_MOST = 64  # characters of a common name (RFC 5280, upper bounds)
 
-NOBODY = x509.DNSName("invalid")  # RFC 2606, 2
+NO_NAME = x509.DNSName("invalid")  # RFC 2606, 2
 EVERY_ADDRESS = [x509.IPAddress(ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
 
 Key: TypeAlias = ec.EllipticCurvePrivateKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """What lies in the folder now."""
+class LocalCertificates:
+    """The files in the folder, and what was made."""
 
     ca: Path
     cert: Path
@@ -64,11 +64,11 @@ class _Pair:
     certificate: x509.Certificate
 
 
-def make(folder: Path, names: Sequence[str], *, now: dt.datetime) -> Made:
-    """Make an authority, or take the one that is there, and have it issue for these hosts.
+def make_certificates(folder: Path, names: Sequence[str], *, now: dt.datetime) -> LocalCertificates:
+    """Issue a certificate for these hosts, from the authority in the folder or a new one.
 
     Raises:
-        KeyUnusableError: a file is there that was not made here, or the authority is for others.
+        KeyUnusableError: a file there was not made here, or the authority is for other hosts.
         OSError: a file cannot be written.
         ValueError: one of the names is no host.
     """
@@ -76,48 +76,48 @@ def make(folder: Path, names: Sequence[str], *, now: dt.datetime) -> Made:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_cert, ca_key = folder / "ca.crt", folder / "ca.key"
     cert, key = folder / "tls.crt", folder / "tls.key"
-    there = _read_pair(ca_cert, ca_key)
-    if there is not None:
-        _check_authority(there, hosts, path=ca_cert)
-    server_key = _server_key(cert, key, authority=there)
-    authority = there or _new_authority(hosts, now=now)
+    existing = _read_pair(ca_cert, ca_key)
+    if existing is not None:
+        _check_authority(existing, hosts, path=ca_cert)
+    server_key = _server_key(cert, key, authority=existing)
+    authority = existing or _new_authority(hosts, now=now)
     server = _issue(hosts, authority, server_key, now=now)
-    if there is None:
+    if existing is None:
         _write(ca_key, _pem(authority.key), mode=PRIVATE_MODE)
         _write(ca_cert, authority.certificate.public_bytes(Encoding.PEM), mode=PUBLIC_MODE)
     # The key stays from one certificate to the next, so that no moment has two that do not match.
     _write(key, _pem(server_key), mode=PRIVATE_MODE)
     _write(cert, server.public_bytes(Encoding.PEM), mode=PUBLIC_MODE)
-    return Made(
+    return LocalCertificates(
         ca=ca_cert,
         cert=cert,
         key=key,
-        is_new_ca=there is None,
+        is_new_ca=existing is None,
         expires_at=server.not_valid_after_utc,
     )
 
 
-# -- what is there --------------------------------------------------------------------------------
+# -- files in the folder --------------------------------------------------------------------------
 
 
 def _read_pair(cert: Path, key: Path) -> _Pair | None:
     """Read a certificate with its key; None if neither is there."""
-    if not _is_there(cert) and not _is_there(key):
+    if not _exists(cert) and not _exists(key):
         return None
     try:
         certificate = x509.load_pem_x509_certificate(cert.read_bytes())
         private = load_pem_private_key(key.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        raise _foreign(cert, key) from None
+        raise _foreign_error(cert, key) from None
     if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise _foreign(cert, key)
+        raise _foreign_error(cert, key)
     if private.public_key() != certificate.public_key() or not is_ours(certificate):
-        raise _foreign(cert, key)
+        raise _foreign_error(cert, key)
     return _Pair(key=private, certificate=certificate)
 
 
-def _check_authority(there: _Pair, hosts: Sequence[str], *, path: Path) -> None:
-    found = there.certificate.extensions.get_extension_for_class(x509.NameConstraints)
+def _check_authority(authority: _Pair, hosts: Sequence[str], *, path: Path) -> None:
+    found = authority.certificate.extensions.get_extension_for_class(x509.NameConstraints)
     permitted = set(found.value.permitted_subtrees or ())
     others = [host for host in hosts if _constraint(host) not in permitted]
     if others:
@@ -128,32 +128,32 @@ def _check_authority(there: _Pair, hosts: Sequence[str], *, path: Path) -> None:
 
 
 def _server_key(cert: Path, key: Path, *, authority: _Pair | None) -> Key:
-    """Give the key that the last certificate had, or a new one."""
-    there = _read_pair(cert, key)
-    if there is None:
+    """Return the key of the last certificate, or a new one."""
+    last = _read_pair(cert, key)
+    if last is None:
         return ec.generate_private_key(ec.SECP256R1())
     if authority is None:
-        raise _foreign(cert, key)
+        raise _foreign_error(cert, key)
     try:
-        there.certificate.verify_directly_issued_by(authority.certificate)
+        last.certificate.verify_directly_issued_by(authority.certificate)
     except (ValueError, TypeError, InvalidSignature):
-        raise _foreign(cert, key) from None
-    return there.key
+        raise _foreign_error(cert, key) from None
+    return last.key
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
 def is_ours(certificate: x509.Certificate) -> bool:
-    """Tell whether a certificate was issued by an authority made here."""
+    """Return whether an authority made here issued a certificate."""
     return any(
-        each.value == MAKER
+        each.value == OWN_ORGANIZATION
         for each in certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     )
 
 
-def _foreign(*paths: Path) -> KeyUnusableError:
+def _foreign_error(*paths: Path) -> KeyUnusableError:
     listed = " and ".join(map(str, paths))
     return KeyUnusableError(
         f"{listed} are there, but not both, or not made by this command; nothing was written:"
@@ -161,13 +161,13 @@ def _foreign(*paths: Path) -> KeyUnusableError:
     )
 
 
-# -- what is made ---------------------------------------------------------------------------------
+# -- new certificates -----------------------------------------------------------------------------
 
 
 def _new_authority(hosts: Sequence[str], *, now: dt.datetime) -> _Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
-    # No two may have one name: a trust store tells them apart by it.
+    # Each name is unique, because a trust store tells authorities apart by it.
     subject = _name(f"icr-proxy local CA {serial:x}"[:NAME_MOST])
     usage = _usage(key_cert_sign=True, crl_sign=True)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -196,7 +196,7 @@ def _issue(
         .add_extension(_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
-            x509.SubjectAlternativeName([_general(host) for host in hosts]), critical=False
+            x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False
         )
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key),
@@ -216,7 +216,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(serial)
-        .not_valid_before(now - EARLIER)
+        .not_valid_before(now - BACKDATED)
         .not_valid_after(now + dt.timedelta(days=days))
     )
 
@@ -224,7 +224,7 @@ def _builder(
 def _name(common: str) -> x509.Name:
     return x509.Name(
         [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, MAKER),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, OWN_ORGANIZATION),
             x509.NameAttribute(NameOID.COMMON_NAME, common),
         ]
     )
@@ -246,7 +246,7 @@ def _usage(
     )
 
 
-def _general(host: str) -> x509.GeneralName:
+def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ip_address(host))
     except ValueError:
@@ -261,11 +261,11 @@ def _constraint(host: str) -> x509.GeneralName:
 
 
 def _constraints(hosts: Sequence[str]) -> x509.NameConstraints:
-    """Permit these hosts and no other; a kind of name that is not mentioned would be free."""
+    """Permit these hosts only; a kind of name that is not mentioned would be unrestricted."""
     permitted = [_constraint(host) for host in hosts]
     kinds = {type(each) for each in permitted}
     if x509.DNSName not in kinds:
-        permitted.append(NOBODY)
+        permitted.append(NO_NAME)
     excluded = None if x509.IPAddress in kinds else EVERY_ADDRESS
     return x509.NameConstraints(permitted, excluded)
 
@@ -284,7 +284,7 @@ NEEDED = "an RSA key as PEM, private (not encrypted) or public, is needed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFacts:
-    """What may be shown of a key."""
+    """The facts of a key that may be shown."""
 
     kind: str
     bits: int
@@ -300,7 +300,7 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPair:
-    """A new pair as PEM: PKCS#8 and SubjectPublicKeyInfo."""
+    """A new key pair as PEM: PKCS#8 and SubjectPublicKeyInfo."""
 
     private: bytes
     public: bytes
@@ -309,8 +309,8 @@ class KeyPair:
         return "KeyPair(***)"
 
 
-def new_pair(bits: int) -> KeyPair:
-    """Make a pair of RSA keys."""
+def generate_key_pair(bits: int) -> KeyPair:
+    """Generate a pair of RSA keys."""
     key = rsa.generate_private_key(public_exponent=EXPONENT, key_size=bits)
     return KeyPair(
         private=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
@@ -319,26 +319,26 @@ def new_pair(bits: int) -> KeyPair:
 
 
 def encoding_of(text: str) -> str:
-    """Say in which of the two forms a private key is written."""
+    """Return in which of the two forms a private key is written."""
     return "PKCS#1" if "BEGIN RSA PRIVATE KEY" in text else "PKCS#8"
 
 
-def read_facts(path: Path) -> KeyFacts:
-    """Say what is in a PEM file.
+def read_key_facts(path: Path) -> KeyFacts:
+    """Read the facts of the key in a PEM file.
 
     Raises:
         KeyUnusableError: it cannot be read, or holds no RSA key.
     """
     try:
         text = read_key_file(path)
-        return parse_facts(text, source=str(path))
+        return parse_key_facts(text, source=str(path))
     except KeyUnusableError as error:
-        # `keys` speaks of the configuration, of which there is none here.
+        # The message names a configuration key, and there is no configuration here.
         raise KeyUnusableError(error.detail.removeprefix("app.private_key_file ")) from None
 
 
-def parse_facts(text: str, *, source: str) -> KeyFacts:
-    """Say what PEM text holds, a private key or a public one.
+def parse_key_facts(text: str, *, source: str) -> KeyFacts:
+    """Read the facts of a private or public key in PEM text.
 
     Raises:
         KeyUnusableError: it holds no RSA key.

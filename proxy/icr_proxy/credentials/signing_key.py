@@ -1,15 +1,15 @@
-"""The app's private key: read from PEM, checked, and used to sign and to seal.
+"""Private key of the app: read from PEM, checked, and used to sign and to seal.
 
-OpenSSL's own check asks as well whether the factors are prime. That takes 30 ms for 2048 bits and
-200 ms for 4096, at each start and, while nobody is answered, for each new key. It is left out here:
-a file that was damaged does not hold two other factors of the same modulus, with all that is
-computed from them. A key whose numbers do not agree must not sign: one wrong signature is enough to
-find its factors (Boneh, DeMillo, Lipton 1997), and OpenSSL promises nothing for it.
+The check of OpenSSL also tests whether the factors are prime. That takes 30 ms for 2048 bits and
+200 ms for 4096, at each start and for each new key, and blocks all requests. It is left out here: a
+damaged file does not hold two other factors of the same modulus, with all that is computed from
+them. A key whose numbers do not agree must not sign: one wrong signature is enough to find its
+factors (Boneh, DeMillo, Lipton 1997), and OpenSSL promises nothing for it.
 
-AES-GCM with a random nonce. The name under which something is kept is sealed with it, so that what
-was moved to another name does not open.
+Seals are AES-GCM with a random nonce. The name of an entry is authenticated with it, so that an
+entry that was moved to another name does not open.
 
-What is found and what is needed is said in the error; the key itself never is.
+Errors say what was found and what is needed; they never show the key.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers
 
 
-def belong_together(numbers: RSAPrivateNumbers) -> bool:
-    """Whether each number is what the others make it."""
+def is_consistent(numbers: RSAPrivateNumbers) -> bool:
+    """Whether the numbers of an RSA key agree with each other."""
     p, q, d = numbers.p, numbers.q, numbers.d
     e, n = numbers.public_numbers.e, numbers.public_numbers.n
     if min(p, q, e) <= 1 or p & q & e & 1 == 0:
@@ -63,17 +63,17 @@ NONCE_BYTES = 12  # NIST SP 800-38D, 8.3: random ones serve for 2**32 seals with
 
 
 def derive(secret: bytes, *, purpose: bytes) -> bytes:
-    """Make a key for one purpose out of a secret that has others (RFC 5869)."""
+    """Derive a key for one purpose from a secret with several uses (HKDF, RFC 5869)."""
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose).derive(secret)
 
 
 def seal(text: bytes, *, name: bytes, key: bytes, nonce: bytes) -> bytes:
-    """Seal a text for this name; a nonce is used once."""
+    """Seal a text for this name; a nonce must be used once only."""
     return nonce + AESGCM(key).encrypt(nonce, text, name)
 
 
 def unseal(sealed: bytes, *, name: bytes, keys: Iterable[bytes]) -> bytes | None:
-    """Open what was sealed for this name with one of the keys; `None` if it was not."""
+    """Open a text sealed for this name with one of the keys; `None` if it was not."""
     nonce, text = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
     if len(nonce) < NONCE_BYTES:
         return None
@@ -107,14 +107,14 @@ MISTAKEN = {
 
 
 class Signer(Protocol):
-    """Whoever can sign an App JWT; a key management service could be one."""
+    """Signer of App JWTs; a key management service could be one."""
 
     @property
     def fingerprint(self) -> str:
-        """Which key signs, in a form that may be shown."""
+        """Fingerprint of the key, which may be shown."""
 
     def sign(self, claims: Mapping[str, object]) -> str:
-        """Give the compact JWT over these claims, signed with RS256."""
+        """Return the compact JWT over these claims, signed with RS256."""
 
 
 class SigningKey:
@@ -128,13 +128,13 @@ class SigningKey:
         self.fingerprint = fingerprint(key.public_key())
 
     def sign(self, claims: Mapping[str, object]) -> str:
-        """Give the compact JWT over these claims, signed with RS256."""
+        """Return the compact JWT over these claims, signed with RS256."""
         return jwt.encode(dict(claims), self._key, algorithm="RS256")
 
     def derive(self, *, purpose: bytes) -> bytes:
-        """Make another key out of this one, which nobody has who has not this one.
+        """Derive a symmetric key from the private key (HKDF).
 
-        It hangs on the two primes and not on how a file writes them, so PKCS#1 and PKCS#8 agree.
+        It depends on the two primes, not on their encoding, so PKCS#1 and PKCS#8 agree.
         """
         numbers = self._key.private_numbers()
         length = (self.bits + 7) // 8
@@ -146,7 +146,7 @@ class SigningKey:
 
 
 def fingerprint(key: rsa.RSAPublicKey) -> str:
-    """SHA-256 over the DER SubjectPublicKeyInfo, as `SHA256:` and base64.
+    """Return the SHA-256 of the DER SubjectPublicKeyInfo, as `SHA256:` and base64.
 
     The dashboard is documented to show "a SHA-256 fingerprint" without saying of which bytes (D);
     this is the form of GitHub Apps, whose model the API copies (I).
@@ -156,7 +156,7 @@ def fingerprint(key: rsa.RSAPublicKey) -> str:
 
 
 def load_key_file(path: Path, *, source: str = SOURCE, may_wait: bool = False) -> SigningKey:
-    """Load a key from a PEM file; with `may_wait` from a pipe, too, once somebody writes into it.
+    """Load a key from a PEM file; with `may_wait` also from a pipe, once a writer is there.
 
     Raises:
         KeyUnusableError: it cannot be read, or is not an RSA private key.
@@ -192,7 +192,7 @@ def parse_signing_key(text: str, *, source: str) -> SigningKey:
     if pem is None:
         raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}")
     try:
-        # Called unsafe for want of the check that `belong_together` makes.
+        # Called unsafe because it leaves out the check; `is_consistent` makes one.
         key = load_pem_private_key(pem.encode(), password=None, unsafe_skip_rsa_key_validation=True)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}") from None
@@ -203,13 +203,13 @@ def parse_signing_key(text: str, *, source: str) -> SigningKey:
         raise KeyUnusableError(
             f"{source} holds an RSA key of {key.key_size} bits; RS256 needs {MIN_BITS} or more"
         )
-    if not belong_together(key.private_numbers()):
+    if not is_consistent(key.private_numbers()):
         raise KeyUnusableError(f"{source} holds {_describe(text)}; {NEEDED}")
     return SigningKey(key)
 
 
 def _repair(text: str) -> str | None:
-    """Give back the PEM inside, with its line breaks where they belong."""
+    """Return the PEM in a text, with correct line breaks."""
     # Escaped once by a shell, perhaps again by JSON; PEM itself has no backslash.
     found = PEM.search(text.replace("\\r", "").replace("\\n", "\n").replace("\\", ""))
     if found is None:

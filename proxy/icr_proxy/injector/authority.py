@@ -77,7 +77,9 @@ class Authority:
     def _make(self) -> float:
         moment = dt.datetime.fromtimestamp(self._now(), dt.UTC)
         try:
-            return key_tools.make(self._folder, self._names, now=moment).expires_at.timestamp()
+            return key_tools.make_certificates(
+                self._folder, self._names, now=moment
+            ).expires_at.timestamp()
         except ValueError as rule:
             raise StartError(f"--for {', '.join(self._names)}: one of them {rule}") from None
         except KeyUnusableError as error:

@@ -23,7 +23,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from icr_proxy.config.inbound_models import TlsConfig
-from icr_proxy.credentials.key_tools import make, new_pair, parse_facts, read_facts
+from icr_proxy.credentials.key_tools import (
+    generate_key_pair,
+    make_certificates,
+    parse_key_facts,
+    read_key_facts,
+)
 from icr_proxy.credentials.signing_key import parse_signing_key
 from icr_proxy.errors import KeyUnusableError
 from icr_proxy.files import write_file
@@ -70,7 +75,7 @@ def handshake(folder: Path, host: str) -> None:
 def test_a_client_that_trusts_the_authority_believes_the_certificate(
     tmp_path: Path, names: list[str]
 ) -> None:
-    make(tmp_path / "tls", names, now=NOW)
+    make_certificates(tmp_path / "tls", names, now=NOW)
 
     for name in names:
         handshake(tmp_path / "tls", name.strip("[]"))
@@ -87,7 +92,7 @@ def test_the_authority_is_believed_for_its_own_names_only(
     tmp_path: Path, san: x509.GeneralName
 ) -> None:
     """Its key lies on a developer's disk, and its certificate in a trust store."""
-    made = make(tmp_path, ["api.carbonregistry.com"], now=NOW)
+    made = make_certificates(tmp_path, ["api.carbonregistry.com"], now=NOW)
     stolen = authority_of(tmp_path)
     issue("x", by=stolen, names=(san,)).write(tmp_path)
 
@@ -104,7 +109,7 @@ def authority_of(folder: Path) -> Issued:
 
 
 def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
-    make(tmp_path / "new" / "tls", ["localhost"], now=NOW)
+    make_certificates(tmp_path / "new" / "tls", ["localhost"], now=NOW)
 
     folder = tmp_path / "new" / "tls"
     modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in FILES}
@@ -112,9 +117,9 @@ def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_run_again_it_keeps_authority_and_key_and_renews_the_certificate(tmp_path: Path) -> None:
-    first = make(tmp_path, ["localhost", "127.0.0.1"], now=NOW)
+    first = make_certificates(tmp_path, ["localhost", "127.0.0.1"], now=NOW)
     before = contents(tmp_path)
-    second = make(tmp_path, ["localhost"], now=NOW + dt.timedelta(days=300))
+    second = make_certificates(tmp_path, ["localhost"], now=NOW + dt.timedelta(days=300))
     after = contents(tmp_path)
 
     assert [name for name in FILES if before[name] != after[name]] == ["tls.crt"]
@@ -123,40 +128,40 @@ def test_run_again_it_keeps_authority_and_key_and_renews_the_certificate(tmp_pat
 
 
 def test_it_does_not_promise_a_certificate_beyond_its_names(tmp_path: Path) -> None:
-    make(tmp_path, ["localhost"], now=NOW)
+    make_certificates(tmp_path, ["localhost"], now=NOW)
     before = contents(tmp_path)
 
     with pytest.raises(KeyUnusableError, match=r"may not issue for other\.example"):
-        make(tmp_path, ["localhost", "other.example"], now=NOW)
+        make_certificates(tmp_path, ["localhost", "other.example"], now=NOW)
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("missing", ["tls.crt", "tls.key"])
 def test_half_a_pair_is_not_written_over(tmp_path: Path, missing: str) -> None:
-    make(tmp_path, ["localhost"], now=NOW)
+    make_certificates(tmp_path, ["localhost"], now=NOW)
     (tmp_path / missing).unlink()
     before = contents(tmp_path)
 
     with pytest.raises(KeyUnusableError, match="nothing was written"):
-        make(tmp_path, ["localhost"], now=NOW)
+        make_certificates(tmp_path, ["localhost"], now=NOW)
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("missing", ["ca.crt", "ca.key"])
 def test_half_an_authority_is_not_written_over(tmp_path: Path, missing: str) -> None:
-    make(tmp_path, ["localhost"], now=NOW)
+    make_certificates(tmp_path, ["localhost"], now=NOW)
     (tmp_path / missing).unlink()
 
     with pytest.raises(KeyUnusableError, match="nothing was written"):
-        make(tmp_path, ["localhost"], now=NOW)
+        make_certificates(tmp_path, ["localhost"], now=NOW)
 
 
 def test_a_lost_server_pair_is_made_anew(tmp_path: Path) -> None:
-    make(tmp_path, ["localhost"], now=NOW)
+    make_certificates(tmp_path, ["localhost"], now=NOW)
     (tmp_path / "tls.crt").unlink()
     (tmp_path / "tls.key").unlink()
 
-    assert not make(tmp_path, ["localhost"], now=NOW).is_new_ca
+    assert not make_certificates(tmp_path, ["localhost"], now=NOW).is_new_ca
     handshake(tmp_path, "localhost")
 
 
@@ -174,7 +179,7 @@ def test_files_of_others_are_left_alone(
     tmp_path: Path, name: str, foreign: str, *, begun: bool
 ) -> None:
     if begun:
-        make(tmp_path, ["localhost"], now=NOW)
+        make_certificates(tmp_path, ["localhost"], now=NOW)
     if foreign in ("server", "authority"):
         issued = server_certificate() if foreign == "server" else authority()
         issued.write(tmp_path, name)
@@ -187,33 +192,33 @@ def test_files_of_others_are_left_alone(
     before = contents(tmp_path)
 
     with pytest.raises(KeyUnusableError, match="nothing was written"):
-        make(tmp_path, ["localhost"], now=NOW)
+        make_certificates(tmp_path, ["localhost"], now=NOW)
     assert contents(tmp_path) == before
 
 
 def test_a_server_pair_of_an_authority_that_has_gone_is_left_alone(tmp_path: Path) -> None:
-    make(tmp_path, ["localhost"], now=NOW)
+    make_certificates(tmp_path, ["localhost"], now=NOW)
     (tmp_path / "ca.crt").unlink()
     (tmp_path / "ca.key").unlink()
 
     with pytest.raises(KeyUnusableError, match=r"tls\.crt and .*tls\.key are there"):
-        make(tmp_path, ["localhost"], now=NOW)
+        make_certificates(tmp_path, ["localhost"], now=NOW)
 
 
 def test_a_server_pair_of_another_authority_of_ours_is_left_alone(tmp_path: Path) -> None:
-    make(tmp_path, ["localhost"], now=NOW)
-    make(tmp_path / "other", ["localhost"], now=NOW)
+    make_certificates(tmp_path, ["localhost"], now=NOW)
+    make_certificates(tmp_path / "other", ["localhost"], now=NOW)
     for name in ("ca.crt", "ca.key"):
         (tmp_path / "other" / name).rename(tmp_path / name)
 
     with pytest.raises(KeyUnusableError, match=r"tls\.crt and .*tls\.key are there"):
-        make(tmp_path, ["localhost"], now=NOW)
+        make_certificates(tmp_path, ["localhost"], now=NOW)
 
 
 @pytest.mark.parametrize("name", ["https://api.example", "a b", "api.example:443", ""])
 def test_what_is_no_host_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="is not a host"):
-        make(tmp_path / "tls", [name], now=NOW)
+        make_certificates(tmp_path / "tls", [name], now=NOW)
     assert not (tmp_path / "tls").exists()
 
 
@@ -223,10 +228,10 @@ def public_pem(form: PublicFormat) -> str:
 
 
 def test_both_halves_of_a_pair_have_one_fingerprint() -> None:
-    pair = new_pair(2048)
+    pair = generate_key_pair(2048)
 
-    private = parse_facts(pair.private.decode(), source="a")
-    public = parse_facts(pair.public.decode(), source="b")
+    private = parse_key_facts(pair.private.decode(), source="a")
+    public = parse_key_facts(pair.public.decode(), source="b")
 
     assert private.fingerprint == public.fingerprint
     assert (private.kind, private.encoding) == ("private", "PKCS#8")
@@ -234,7 +239,7 @@ def test_both_halves_of_a_pair_have_one_fingerprint() -> None:
 
 
 def test_a_pair_does_not_show_itself() -> None:
-    assert "PRIVATE" not in repr(new_pair(2048))
+    assert "PRIVATE" not in repr(generate_key_pair(2048))
 
 
 def test_the_fingerprint_is_the_sha256_of_the_public_keys_der() -> None:
@@ -244,7 +249,7 @@ def test_the_fingerprint_is_the_sha256_of_the_public_keys_der() -> None:
     )
     digest = hashlib.sha256(der).digest()
 
-    facts = parse_facts(pem, source="a")
+    facts = parse_key_facts(pem, source="a")
 
     assert facts.fingerprint == "SHA256:" + base64.b64encode(digest).decode()
     assert facts.hexadecimal == ":".join(f"{byte:02x}" for byte in digest)
@@ -252,13 +257,13 @@ def test_the_fingerprint_is_the_sha256_of_the_public_keys_der() -> None:
 
 
 def test_a_public_key_may_be_pkcs1() -> None:
-    assert parse_facts(public_pem(PublicFormat.PKCS1), source="a").encoding == "PKCS#1"
+    assert parse_key_facts(public_pem(PublicFormat.PKCS1), source="a").encoding == "PKCS#1"
 
 
 def test_a_file_with_both_halves_is_a_private_key() -> None:
     both = public_pem(PublicFormat.SubjectPublicKeyInfo) + app_key_pem()
 
-    assert parse_facts(both, source="a").kind == "private"
+    assert parse_key_facts(both, source="a").kind == "private"
 
 
 def elliptic() -> str:
@@ -279,13 +284,13 @@ def test_what_is_no_rsa_key_is_told(tmp_path: Path, text: str, words: str) -> No
     file.write_text(text)
 
     with pytest.raises(KeyUnusableError, match=words) as caught:
-        read_facts(file)
+        read_key_facts(file)
     assert caught.value.detail.startswith(str(file))
 
 
 def test_a_missing_file_is_told_without_words_of_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(KeyUnusableError) as caught:
-        read_facts(tmp_path / "k.pem")
+        read_key_facts(tmp_path / "k.pem")
     assert caught.value.detail.startswith(f"{tmp_path / 'k.pem'} cannot be read")
 
 

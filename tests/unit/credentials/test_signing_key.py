@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from icr_proxy.credentials.key_tools import encoding_of
 from icr_proxy.credentials.signing_key import (
     SigningKey,
-    belong_together,
     derive,
     fingerprint,
+    is_consistent,
     load_key_file,
     parse_signing_key,
     read_key_file,
@@ -421,12 +421,12 @@ def with_one_other(name: str, change: int = 2) -> rsa.RSAPrivateNumbers:
 
 
 def test_those_of_a_good_key_do() -> None:
-    assert belong_together(key().private_numbers())
+    assert is_consistent(key().private_numbers())
 
 
 @pytest.mark.parametrize("name", ["p", "q", "d", "dmp1", "dmq1", "iqmp", "e", "n"])
 def test_one_that_is_another_is_found(name: str) -> None:
-    assert not belong_together(with_one_other(name))
+    assert not is_consistent(with_one_other(name))
 
 
 @pytest.mark.parametrize("name", ["p", "q"])
@@ -434,11 +434,11 @@ def test_one_that_is_another_is_found(name: str) -> None:
 def test_factors_that_are_none_are_found(name: str, factor: int) -> None:
     good: int = getattr(key().private_numbers(), name)
 
-    assert not belong_together(with_one_other(name, factor - good))
+    assert not is_consistent(with_one_other(name, factor - good))
 
 
 def test_an_inverse_that_is_too_large_is_found() -> None:
-    assert not belong_together(with_one_other("iqmp", key().private_numbers().p))
+    assert not is_consistent(with_one_other("iqmp", key().private_numbers().p))
 
 
 ONE, TWO = derive(b"one", purpose=b"p"), derive(b"two", purpose=b"p")

@@ -20,7 +20,7 @@ REPLICAS = 20  # the maximum of the chart's schema (tests/external/chart/check_i
 
 
 def made(folder: Path, name: str, *, at: dt.datetime = NOW) -> bytes:
-    return key_tools.make(folder / name, ["injector.icr.svc"], now=at).ca.read_bytes()
+    return key_tools.make_certificates(folder / name, ["injector.icr.svc"], now=at).ca.read_bytes()
 
 
 def configuration(*bundles: str | None) -> Manifest:

@@ -32,7 +32,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> bytes:
-    return key_tools.make(tmp_path / "own", ["localhost"], now=NOW).ca.read_bytes()
+    return key_tools.make_certificates(tmp_path / "own", ["localhost"], now=NOW).ca.read_bytes()
 
 
 def publish(
