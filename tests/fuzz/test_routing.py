@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icr_proxy.errors import ProxyError
+from icr_proxy.http1.headers import fields_of
 from icr_proxy.identifiers import AppSignature, OnOrganization
 from icr_proxy.policy.paths import is_app_path
 from icr_proxy.policy.router import Router, SelectorReader, Target
@@ -47,7 +48,7 @@ def test_a_request_gets_a_credential_it_names_or_is_refused(
     try:
         found = router.read_target("GET", target)
         router.check(found)
-        credential = router.choose_key(found, headers)
+        credential = router.choose_key(found, fields_of(headers))
     except ProxyError:
         return
 

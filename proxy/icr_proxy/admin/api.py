@@ -16,6 +16,7 @@ from aiohttp.http import HttpVersion11
 from icr_proxy.admin.auth import is_visit
 from icr_proxy.admin.console_pages import CLOSE
 from icr_proxy.errors import ProxyError
+from icr_proxy.http1.headers import fields_of
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.identifiers import TokenKey, canonical_id, is_id
 from icr_proxy.server.connection import peer_of
@@ -132,7 +133,7 @@ class AdminApi:
             return
         if self._gate.is_console(received):
             received = tuple(header for header in received if header[0].lower() != b"origin")
-        self._origins.check(received)
+        self._origins.check(fields_of(received))
 
     def _page(self, request: Request, path: str) -> Page:
         make = self._pages.get(path)

@@ -27,7 +27,7 @@ from icr_proxy.forwarding.duplicate_store import (
     WriteResultFacts,
 )
 from icr_proxy.forwarding.response_classification import Effect, classify_effect
-from icr_proxy.http1.headers import idempotency_key
+from icr_proxy.http1.headers import fields_of, idempotency_key
 from icr_proxy.http1.response_head import headers_in
 from icr_proxy.net.transport import is_taken, keep_nothing_back, was_reset
 
@@ -260,7 +260,7 @@ async def describe(job: ForwardJob, received: Iterable[Header], journal: Journal
         BadRequestError: it has more than one `Idempotency-Key`.
         CallerError: the caller left or stopped while sending its body.
     """
-    key = idempotency_key(received)
+    key = idempotency_key(fields_of(received))
     beginning, is_all = b"", True
     if job.body is not None:
         beginning, is_all = await job.body.read_ahead(READ_AHEAD)

@@ -11,14 +11,13 @@ import re
 from base64 import b64encode
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from icr_proxy.errors import ProxyError
 from icr_proxy.forwarding.listener_rules import (
-    HTTP_1_1,
     RequestDecision,
     build_rules,
     decide,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.config.inbound_models import ListenerConfig
     from icr_proxy.config.models import Config
+    from icr_proxy.http1.headers import Fields
     from icr_proxy.http1.request_head import RequestHead
     from icr_proxy.identifiers import Credential
     from icr_proxy.policy.caller_auth import KnownCaller
@@ -122,25 +122,13 @@ class Explanation:
         return self.credential.installation if isinstance(self.credential, TokenKey) else None
 
 
-class Arrived:
-    """A request as the proxy would read it; see `listener_rules.IncomingRequest`."""
-
-    def __init__(self, head: RequestHead) -> None:
-        self.method = head.method
-        self.raw_path = head.target
-        self.raw_headers = head.section.headers
-        self.derived: dict[Any, Any] = {}
-        self.version = HTTP_1_1
-        self.content_length = head.section.announced
-
-
 class NamedCaller:
     """In place of `Callers`: the caller was named and need not show a key."""
 
     def __init__(self, caller: KnownCaller) -> None:
         self._caller = caller
 
-    def recognise(self, _headers: Iterable[Header], _certificate: Collection[str]) -> KnownCaller:
+    def recognise(self, _fields: Fields, _certificate: Collection[str]) -> KnownCaller:
         """Give the caller."""
         return self._caller
 
@@ -163,7 +151,7 @@ def _follow(config: Config, explanation: Explanation) -> None:
         known = rules.callers.named(question.caller)
         if known is not None:
             rules = msgspec.structs.replace(rules, callers=NamedCaller(known))
-    request = Arrived(read_head(written(question), _head_rules(config)))
+    request = read_head(written(question), _head_rules(config))
     decision = explanation.decided = decide(request, rules, hops=HOPS)
     if decision.to_find is not None:
         # Which installation is on an organization, only the API knows, and it is not asked.
@@ -174,11 +162,11 @@ def _follow(config: Config, explanation: Explanation) -> None:
         explanation.answered = _why_answered(request)
     elif decision.prepared is not None:
         authorization = APP_JWT if isinstance(decision.credential, AppSignature) else TOKEN
-        request_id, _ = given_ids(request.raw_headers, derived=request.derived)
+        request_id, _ = given_ids(request.section.fields)
         sent = decision.prepared.lines(
             authorization, request_id.encode("ascii") if request_id else NEW_ID, NEW_TRACE
         )
-        explanation.edits = difference(request.raw_headers, sent)
+        explanation.edits = difference(request.section.headers, sent)
 
 
 def written(question: Question) -> bytes:
@@ -193,8 +181,8 @@ def _head_rules(config: Config) -> HeadRules:
     return HeadRules(uri=limits.uri, headers=limits.headers, tag=config.headers.installation)
 
 
-def _why_answered(request: Arrived) -> str:
-    if is_preflight(request.method, request.raw_headers):
+def _why_answered(request: RequestHead) -> str:
+    if is_preflight(request.method, request.section.fields):
         return "a browser asks for permission, and its origin is allowed"
     return "Max-Forwards is 0, so that the request ends at this proxy"
 

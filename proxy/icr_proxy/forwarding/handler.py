@@ -14,7 +14,7 @@ from icr_proxy.errors import (
 from icr_proxy.forwarding.forwarder import ForwardJob
 from icr_proxy.forwarding.listener_rules import decide, decide_for
 from icr_proxy.forwarding.request_headers import given_ids
-from icr_proxy.http1.headers import single
+from icr_proxy.http1.headers import only
 from icr_proxy.http1.problem import kind_of, problem
 from icr_proxy.http1.response_head import headers_in, passed_back
 from icr_proxy.identifiers import OnOrganization
@@ -135,7 +135,7 @@ class Handler:
     def _begin(self, request: Request, rules: ListenerRules, *, method: str) -> Journal:
         """Give the request its ids."""
         digits = fresh_digits()
-        request_id, traceparent = given_ids(request.raw_headers, derived=request.derived)
+        request_id, traceparent = given_ids(request.head.section.fields)
         trace = continue_trace(traceparent, digits=digits, share=rules.trace_share)
         if trace.sampled or SERVING.get() is not None:  # the connection's task goes on
             SERVING.set(trace if trace.sampled else None)
@@ -179,12 +179,12 @@ class Handler:
         memory, which is cold by the time the answer comes.
         """
         certificate = () if rules.callers is None else peer_of(request).names
-        decision = decide(request, rules, hops=self._hops, certificate=certificate)
+        decision = decide(request.head, rules, hops=self._hops, certificate=certificate)
         prepared = decision.prepared
         if prepared is None and decision.to_find is not None:
             self._note(decision, journal, answer)  # the look-up may fail, too
             key = await settle(decision.to_find, lookup=self._find)
-            decide_for(decision, key, request, rules, hops=self._hops)
+            decide_for(decision, key, request.head, rules, hops=self._hops)
             prepared = decision.prepared
         self._note(decision, journal, answer)
         target = decision.target
@@ -322,7 +322,7 @@ def rewrite_links(
     """Say how links in the answer are turned to the address the caller used, if it is known."""
     return links.towards(
         request.raw_path,
-        single(request.raw_headers, b"host"),
+        only(request.head.section.fields, b"host"),
         is_tls=request.secure,
         installation=target.prefix.installation if target.prefix is not None else None,
     )

@@ -7,7 +7,7 @@ for, an unknown caller learns nothing about routes or rules, and headers are pre
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,16 +19,18 @@ from icr_proxy.forwarding.header_rewriting import LinkRewriter
 from icr_proxy.forwarding.request_headers import RequestHeaders
 from icr_proxy.http1.headers import (
     ALLOWED,
-    count_down,
+    counted_down,
+    ends_here,
     idempotency_key,
     refuse_expectations,
     refuse_long_body,
     refuse_upgrade,
 )
+from icr_proxy.http1.request_head import block_of
 from icr_proxy.identifiers import AppSignature, OnOrganization, TokenKey
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard, is_preflight, preflight
 from icr_proxy.policy.caller_auth import Callers
-from icr_proxy.policy.router import PathReading, Router, SelectorReader
+from icr_proxy.policy.router import PathReading, Router, SelectorReader, TagMemo
 from icr_proxy.policy.rules import Policy, Subject
 
 if TYPE_CHECKING:
@@ -37,43 +39,14 @@ if TYPE_CHECKING:
     from icr_proxy.config.inbound_models import LimitsConfig, ListenerConfig, PolicyConfig
     from icr_proxy.config.models import Config
     from icr_proxy.forwarding.request_headers import Prepared
-    from icr_proxy.http1.headers import LoopDetector
+    from icr_proxy.http1.headers import Fields, LoopDetector
+    from icr_proxy.http1.request_head import HeaderBlock, RequestHead
     from icr_proxy.identifiers import Credential
     from icr_proxy.policy.caller_auth import KnownCaller
     from icr_proxy.policy.router import Target
     from icr_proxy.policy.rules import PolicyDecision
 
 Header = tuple[bytes, bytes]
-
-HTTP_1_1 = (1, 1)
-
-
-class IncomingRequest(Protocol):
-    """The head of a request, as far as it is decided on."""
-
-    @property
-    def method(self) -> str:
-        """The method as received."""
-
-    @property
-    def raw_path(self) -> str:
-        """The target as received."""
-
-    @property
-    def raw_headers(self) -> Sequence[Header]:
-        """The header lines as received."""
-
-    @property
-    def derived(self) -> dict[Any, Any]:
-        """What was derived from the same header lines before."""
-
-    @property
-    def version(self) -> tuple[int, int]:
-        """The version of HTTP."""
-
-    @property
-    def content_length(self) -> int | None:
-        """What its `Content-Length` says, if it has one."""
 
 
 class ListenerRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +108,7 @@ class RequestDecision(msgspec.Struct, kw_only=True):
 
 
 def decide(
-    request: IncomingRequest,
+    request: RequestHead,
     rules: ListenerRules,
     *,
     hops: LoopDetector,
@@ -161,7 +134,7 @@ def decide(
 def decide_for(
     decision: RequestDecision,
     key: TokenKey | OnOrganization,
-    request: IncomingRequest,
+    request: RequestHead,
     rules: ListenerRules,
     *,
     hops: LoopDetector,
@@ -178,33 +151,37 @@ def decide_for(
 
 def _route(
     decision: RequestDecision,
-    request: IncomingRequest,
+    request: RequestHead,
     rules: ListenerRules,
     hops: LoopDetector,
     certificate: Collection[str],
 ) -> None:
     """Look at the form of the request; say who asks, and whose credential the request names."""
-    received, method = request.raw_headers, request.method
-    target = decision.target = rules.router.read_target(method, request.raw_path)
+    fields, method = request.section.fields, request.method
+    target = decision.target = rules.router.read_target(method, request.target)
     if target.fault is not None:
         rules.router.check(target)
-    origin, decision.extra = look_at_form(request, rules, hops=hops)
+    facts = facts_of(request.section, rules)
+    # A target that names a host is another matter (RFC 9112, 3.2.2).
+    if not facts.passed or not request.target.startswith("/"):
+        check_form(request, rules, facts, hops=hops)
+    decision.extra = facts.extra
     if method == "OPTIONS":
-        decision.own_answer = own_answer(method, received, asks_first=origin is not None)
+        decision.own_answer = own_answer(method, fields, asks_first=facts.origin is not None)
         if decision.own_answer is not None:
             return
     if rules.callers is not None:
-        caller = decision.caller = rules.callers.recognise(received, certificate)
+        caller = decision.caller = rules.callers.recognise(fields, certificate)
         caller.authorize(target.operation, listener=rules.listener)
         for reading in target.others:
             caller.authorize(reading.operation, listener=rules.listener)
-    decision.credential = rules.router.choose_key(target, received, derived=request.derived)
+    decision.credential = rules.router.choose_key(target, fields, memo=facts)
 
 
 def _authorize(
     decision: RequestDecision,
     key: TokenKey | OnOrganization | None,
-    request: IncomingRequest,
+    request: RequestHead,
     rules: ListenerRules,
     hops: LoopDetector,
 ) -> None:
@@ -224,13 +201,10 @@ def _authorize(
     if verdict.refuses:
         raise PolicyDeniedError(f"this proxy's policy forbids it (rule {verdict.rule})")
     if rules.limits.body is not None:
-        refuse_long_body(request.content_length, limit=rules.limits.body)
+        refuse_long_body(request.section.announced, limit=rules.limits.body)
     if rules.guard is not None and target.operation.changes_state:
-        idempotency_key(request.raw_headers)
-    prepared: Prepared | None = request.derived.get(rules.headers)
-    if prepared is None or request.method == "OPTIONS":
-        prepared = _prepare(request, rules, hops)
-    decision.prepared = prepared
+        idempotency_key(request.section.fields)
+    decision.prepared = _prepare(request, rules, hops)
 
 
 def _ask_policy(
@@ -254,67 +228,70 @@ def _ask_policy(
     return next((verdict for verdict in verdicts if not verdict.allowed), verdicts[0])
 
 
-def _prepare(request: IncomingRequest, rules: ListenerRules, hops: LoopDetector) -> Prepared:
-    """Edit the headers that came, but once for all requests that come with the same."""
-    received = request.raw_headers
-    via = hops.via(is_old=request.version < HTTP_1_1)
-    if request.method == "OPTIONS":
-        return rules.headers.prepare(count_down("OPTIONS", received) or received, via=via)
-    request.derived[rules.headers] = prepared = rules.headers.prepare(received, via=via)
-    return prepared
+def _prepare(request: RequestHead, rules: ListenerRules, hops: LoopDetector) -> Prepared:
+    """Edit the headers, once for all requests that come with the same ones."""
+    section = request.section
+    via = hops.via(is_old=section.is_old)
+    if request.method == "OPTIONS" and b"max-forwards" in section.fields:
+        return rules.headers.prepare(block_of(counted_down(section.headers)), via=via)
+    facts = facts_of(section, rules)
+    if facts.prepared is None:
+        facts.prepared = rules.headers.prepare(section, via=via)
+    return facts.prepared
 
 
-def check_form(request: IncomingRequest, hosts: HostGuard) -> None:
-    """Pass a request that asks for nothing but HTTP, and asks us.
+class BlockFacts(TagMemo, kw_only=True):
+    """What the rules of a listener derived from a header block; a reload makes all of it anew."""
+
+    rules: ListenerRules
+    passed: bool = False
+    """Whether `check_form` passed it below a target that is a path."""
+    origin: bytes | None = None
+    """The web page that asks."""
+    extra: Sequence[Header] = ()
+    """What the answer says to the web page."""
+    prepared: Prepared | None = None
+
+
+def facts_of(section: HeaderBlock, rules: ListenerRules) -> BlockFacts:
+    """The facts about a block, which stay with it."""
+    facts = cast("BlockFacts | None", section.derived)
+    if facts is None or facts.rules is not rules:
+        facts = section.derived = BlockFacts(rules=rules)
+    return facts
+
+
+def check_form(
+    request: RequestHead, rules: ListenerRules, facts: BlockFacts, *, hops: LoopDetector
+) -> None:
+    """Pass a request that asks for nothing but HTTP, asks us, and comes from no other's web page.
 
     Raises:
         RefusedError: it does not; its class says why.
     """
-    received = request.raw_headers
-    refuse_upgrade(received)
-    refuse_expectations(received)
-    hosts.check(
-        received,
-        required=request.version == HTTP_1_1,
-        is_overruled=not request.raw_path.startswith(("/", "*")),  # RFC 9112, 3.2.2
+    section, is_path = request.section, request.target.startswith("/")
+    fields = section.fields
+    refuse_upgrade(fields, section.options)
+    refuse_expectations(fields)
+    rules.hosts.check_fields(
+        fields,
+        required=not section.is_old,
+        is_overruled=not request.target.startswith(("/", "*")),  # RFC 9112, 3.2.2
     )
+    hops.check(fields)
+    facts.origin = rules.origins.check(fields)
+    facts.extra = tuple(rules.origins.headers(facts.origin))
+    facts.passed = facts.passed or is_path
 
 
-def look_at_form(
-    request: IncomingRequest, rules: ListenerRules, *, hops: LoopDetector
-) -> tuple[bytes | None, Sequence[Header]]:
-    """Pass a request whose headers are in order; give the page that asks, and what it is told.
-
-    Of headers that passed once it is not asked again; a target that names a host is another matter.
-
-    Raises:
-        RefusedError: they are not; its class says why.
-    """
-    received, notes = request.raw_headers, request.derived
-    is_usual = request.raw_path.startswith("/")
-    # A reload makes all rules anew, so one of them stands for all.
-    known: tuple[bytes | None, Sequence[Header]] | None
-    known = notes.get(rules.origins) if is_usual else None
-    if known is None:
-        check_form(request, rules.hosts)
-        hops.check(received)
-        origin = rules.origins.check(received)
-        known = origin, tuple(rules.origins.headers(origin))
-        if is_usual:
-            notes[rules.origins] = known
-    return known
-
-
-def own_answer(
-    method: str, received: Sequence[Header], *, asks_first: bool
-) -> Sequence[Header] | None:
+def own_answer(method: str, fields: Fields, *, asks_first: bool) -> Sequence[Header] | None:
     """Give the headers of an answer that needs no API, if there is one.
 
     `asks_first` is whether a browser's page asks that may.
     """
-    if asks_first and is_preflight(method, received):
-        return preflight(received)
-    return [ALLOWED] if count_down(method, received) is None else None
+    if asks_first and is_preflight(method, fields):
+        return preflight(fields)
+    return [ALLOWED] if ends_here(method, fields) else None
 
 
 def build_rules(config: Config, listener: ListenerConfig) -> ListenerRules:

@@ -8,7 +8,7 @@ header (golang/go#50580). What was received is never changed.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icr_proxy.errors import BadRequestError
 from icr_proxy.http1.headers import (
@@ -17,24 +17,23 @@ from icr_proxy.http1.headers import (
     TRACEPARENT,
     VERSION,
     Header,
-    connection_options,
     dashed,
-    single,
+    only,
 )
+from icr_proxy.http1.request_head import block_of
+from icr_proxy.memo import Memo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from icr_proxy.config.inbound_models import HeadersConfig
     from icr_proxy.config.models import UpstreamConfig
+    from icr_proxy.http1.headers import Fields
+    from icr_proxy.http1.request_head import HeaderBlock, HeaderLine
 
 # Framing and expectations are negotiated anew on each connection.
 OURS_UPSTREAM = frozenset({b"content-length", b"expect", b"host"})
-
-
 CREDENTIALS = frozenset({b"authorization"})
-
-
 FORWARDED = frozenset(
     {
         b"forwarded",
@@ -47,11 +46,7 @@ FORWARDED = frozenset(
         b"x-real-ip",
     }
 )
-
-
 VIA = (b"Via", b"1.1 icr-proxy")
-
-
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 
 
@@ -68,11 +63,14 @@ class RequestHeaders:
             dropped |= {lower, dashed(lower)}
         if headers.forwarded == "drop":
             dropped |= FORWARDED
-        self._dropped = frozenset(dropped)
+        dropped |= {VERSION}
         # Servers that map both `-` and `_` to the same variable (CGI, WSGI) read these as one.
-        self._look_alikes = frozenset(dashed(name) for name in dropped | {VERSION})
+        look_alikes = frozenset(map(dashed, dropped))
+        self._is_dropped: Memo[bytes, bool] = Memo(
+            lambda name: name in dropped or (b"_" in name and dashed(name) in look_alikes)
+        )
         self._host = (b"Host", host)
-        self._version = (b"x-icr-api-version", upstream.api_version.encode("ascii"))
+        self._version = upstream.api_version.encode("ascii")
         self._override = upstream.api_version_override
 
     def edit(
@@ -82,58 +80,52 @@ class RequestHeaders:
         authorization: bytes,
         request_id: bytes,
         traceparent: bytes,
-        via: Header = VIA,
     ) -> list[Header]:
-        """Give what is sent to the API instead of what was received.
+        """Give what is sent to the API in place of these headers; raises what `prepare` raises."""
+        return self.prepare(block_of(received)).lines(authorization, request_id, traceparent)
+
+    def prepare(self, section: HeaderBlock, *, via: Header = VIA) -> Prepared:
+        """Prepare what follows from the received lines, for this request and others like it.
 
         Raises:
-            BadRequestError: the caller names two different API versions.
+            BadRequestError: the client names two different API versions.
         """
-        return self.prepare(received, via=via).lines(authorization, request_id, traceparent)
+        named, is_dropped = section.options, self._is_dropped
+        kept = [
+            line for line in section.lines if line.name not in named and not is_dropped[line.name]
+        ]
+        return Prepared(self._host, kept, ((VERSION, self._choose_version(section)), via))
 
-    def prepare(self, received: Iterable[Header], *, via: Header = VIA) -> Prepared:
-        """Give all of it that follows from what was received, and may be used for its like again.
-
-        Raises:
-            BadRequestError: the caller names two different API versions.
-        """
-        received = tuple(received)
-        named = connection_options(received)
-        kept: list[Header] = [self._host]
-        version = self._version
-        chosen = False
-        for header in received:
-            name = header[0].lower()
-            if name in named:
-                continue
-            if name == VERSION:
-                if header[1] and not self._override:
-                    if chosen and version[1] != header[1]:
-                        raise BadRequestError("x-icr-api-version was sent with different values")
-                    version, chosen = header, True
-                continue
-            if name in self._dropped or (b"_" in name and dashed(name) in self._look_alikes):
-                continue
-            kept.append(header)
-        return Prepared(kept, ((b"x-icr-api-version", version[1]), via))
+    def _choose_version(self, section: HeaderBlock) -> bytes:
+        """The API version that the client names, if it may; else the configured one."""
+        if self._override or VERSION not in section.fields or VERSION in section.options:
+            return self._version
+        given = {value for value in section.fields[VERSION] if value}
+        if len(given) > 1:
+            raise BadRequestError("x-icr-api-version was sent with different values")
+        return given.pop() if given else self._version
 
 
 class Prepared:
     """The headers of a request to the API, but for what is new in each."""
 
-    __slots__ = ("_after", "_before", "_kept", "_own")
+    __slots__ = ("_after", "_before", "_host", "_kept", "_own")
 
-    def __init__(self, kept: Sequence[Header], own: Sequence[Header]) -> None:
-        """Keep what the caller sent apart from what comes after the credential."""
+    def __init__(self, host: Header, kept: Sequence[HeaderLine], own: Sequence[Header]) -> None:
+        """`kept` is what the client sent; `own` comes after the credential."""
+        self._host = host
         self._kept = kept
         self._own = own
-        self._before = encoded(kept) + b"Authorization: "
-        self._after = b"\r\n" + encoded(own) + b"X-Request-Id: "
+        self._before = b"%bAuthorization: " % (
+            b"Host: %b\r\n" % host[1] + b"".join([line.written for line in kept])
+        )
+        self._after = b"\r\n%bX-Request-Id: " % encoded(own)
 
     def lines(self, authorization: bytes, request_id: bytes, traceparent: bytes) -> list[Header]:
         """Give the headers one by one."""
         return [
-            *self._kept,
+            self._host,
+            *(line.header for line in self._kept),
             (b"Authorization", authorization),
             *self._own,
             (b"X-Request-Id", request_id),
@@ -152,21 +144,10 @@ def encoded(headers: Iterable[Header]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-def choose_request_id(received: Iterable[Header], *, fresh: bytes) -> bytes:
-    """Keep the caller's `X-Request-Id` if it is one harmless value, else use a fresh one."""
-    value = single(received, REQUEST_ID)
-    return value if value is not None and SAFE_ID.fullmatch(value) else fresh
+def given_ids(fields: Fields) -> tuple[str | None, bytes | None]:
+    """The client's harmless `X-Request-Id` and its `traceparent`, if it sent them.
 
-
-def given_ids(
-    received: Sequence[Header], *, derived: dict[Any, Any]
-) -> tuple[str | None, bytes | None]:
-    """Give the caller's harmless `X-Request-Id`, and its `traceparent`, if it sent them.
-
-    `derived` is what was made of the same headers before.
+    A request ID that is repeated or not harmless does not count.
     """
-    known: tuple[str | None, bytes | None] | None = derived.get(given_ids)
-    if known is None:
-        chosen = choose_request_id(received, fresh=b"").decode("ascii")
-        known = derived[given_ids] = (chosen or None, single(received, TRACEPARENT))
-    return known
+    found = SAFE_ID.fullmatch(only(fields, REQUEST_ID) or b"")
+    return None if found is None else found[0].decode("ascii"), only(fields, TRACEPARENT)

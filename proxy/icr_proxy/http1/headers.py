@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from icr_proxy.errors import (
     BadRequestError,
@@ -23,9 +23,11 @@ from icr_proxy.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 Header = tuple[bytes, bytes]
+Fields: TypeAlias = "Mapping[bytes, Sequence[bytes]]"
+"""The values of a head by lower-case name, each in the order in which they came."""
 
 # RFC 9110, 7.6.1, and what RFC 2616, 13.5.1 listed before it. `Trailer` stays out because trailers
 # are not forwarded.
@@ -47,8 +49,6 @@ REQUEST_ID = b"x-request-id"
 TRACEPARENT = b"traceparent"
 PROXY_ERROR = b"x-icr-proxy-error"
 
-IDEMPOTENCY_KEY = b"idempotency-key"
-
 
 def dashed(name: bytes) -> bytes:
     """Write a header's name as servers read it that take `_` for `-`."""
@@ -65,13 +65,27 @@ def refuse_long_body(length: int | None, *, limit: int | None) -> None:
         raise BodyTooLargeError("the request body is longer than this proxy accepts")
 
 
-def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
-    """Lower-case names that `Connection` lists as meant for this hop only (RFC 9110, 7.6.1)."""
-    names: set[bytes] = set()
+def fields_of(headers: Iterable[Header]) -> Fields:
+    """Index header lines by name."""
+    fields: dict[bytes, list[bytes]] = {}
     for name, value in headers:
-        if len(name) == 10 and name.lower() == b"connection":  # noqa: PLR2004  # len("connection")
-            names.update(option.strip().lower() for option in value.split(b","))
-    return frozenset(names)
+        fields.setdefault(name.lower(), []).append(value)
+    return fields
+
+
+def connection_options(fields: Fields) -> frozenset[bytes]:
+    """Lower-case names that `Connection` lists as meant for this hop only (RFC 9110, 7.6.1)."""
+    return frozenset(
+        option.strip().lower()
+        for value in fields.get(b"connection", ())
+        for option in value.split(b",")
+    )
+
+
+def only(fields: Fields, name: bytes) -> bytes | None:
+    """The value of a header that occurs exactly once; `name` in lower case."""
+    values = fields.get(name, ())
+    return values[0] if len(values) == 1 else None
 
 
 def single(headers: Iterable[Header], name: bytes) -> bytes | None:
@@ -80,43 +94,41 @@ def single(headers: Iterable[Header], name: bytes) -> bytes | None:
     return values[0] if len(values) == 1 else None
 
 
-def idempotency_key(received: Iterable[Header]) -> bytes | None:
-    """Give the caller's `Idempotency-Key`, if it is there and not empty.
+def idempotency_key(fields: Fields) -> bytes | None:
+    """The client's `Idempotency-Key`, if it is there and not empty.
 
     Raises:
         BadRequestError: there is more than one.
     """
-    keys = [value for name, value in received if name.lower() == IDEMPOTENCY_KEY]
+    keys = fields.get(b"idempotency-key", ())
     if len(keys) > 1:
         raise BadRequestError("send the header Idempotency-Key exactly once")
     return keys[0] if keys and keys[0] else None
 
 
-def refuse_expectations(received: Iterable[Header]) -> None:
-    """Promise nothing that is not kept (RFC 9110, 10.1.1).
+def refuse_expectations(fields: Fields) -> None:
+    """Refuse every expectation but `100-continue` (RFC 9110, 10.1.1).
 
     Raises:
-        ExpectationFailedError: the caller expects more than to be told to go on.
+        ExpectationFailedError: the client expects something else.
     """
-    for name, value in received:
-        expects = len(name) == 6 and name.lower() == b"expect"  # noqa: PLR2004  # len("expect")
-        if expects and any(each.strip() != b"100-continue" for each in value.lower().split(b",")):
+    for value in fields.get(b"expect", ()):
+        if any(each.strip() != b"100-continue" for each in value.lower().split(b",")):
             raise ExpectationFailedError("only the expectation 100-continue can be met")
 
 
-def refuse_upgrade(received: Sequence[Header]) -> None:
-    """Let no other protocol through.
+def refuse_upgrade(fields: Fields, options: Collection[bytes]) -> None:
+    """Refuse a change to another protocol; `options` are those of `Connection`.
 
-    `h2c` is passed over: Java's HttpClient offers it on every plain connection and is content with
+    `h2c` is ignored: Java's HttpClient offers it on every plain connection and is content with
     an answer in HTTP/1.1 (RFC 9110, 7.8).
 
     Raises:
-        NotImplementedMethodError: the caller wants to leave HTTP, for a WebSocket perhaps.
+        NotImplementedMethodError: the client wants to leave HTTP, for a WebSocket perhaps.
     """
-    if b"upgrade" not in connection_options(received):
+    if b"upgrade" not in options:
         return
-    offers = [value.strip().lower() for name, value in received if name.lower() == b"upgrade"]
-    if any(offer != b"h2c" for offer in offers):
+    if any(offer.strip().lower() != b"h2c" for offer in fields.get(b"upgrade", ())):
         raise NotImplementedMethodError("protocol upgrades are not forwarded")
 
 
@@ -143,10 +155,10 @@ def read_basic(value: bytes) -> tuple[bytes, bytes] | None:
 
 NAME = b"icr-proxy"
 OURS = re.compile(rb"[^ \t]+[ \t]+icr-proxy(?:-[0-9a-f]{8})?(?:[ \t]+\(.*)?", re.IGNORECASE)
-HOPS_MOST = 5  # of our own kind; two are sensible
+MAX_OWN_HOPS = 5  # proxies of our own kind; two are sensible
 # What this proxy forwards, told to whoever asks it and not the API.
 ALLOWED = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-DIGITS_MOST = 9
+MAX_DIGITS = 9
 
 
 class LoopDetector:
@@ -162,41 +174,42 @@ class LoopDetector:
         """Give our entry, for a request that came in HTTP/1.1, or in HTTP/1.0."""
         return self._via_old if is_old else self._via
 
-    def check(self, received: Iterable[Header]) -> None:
-        """Refuse a request that was here before.
+    def check(self, fields: Fields) -> None:
+        """Refuse a request that this proxy forwarded before.
 
         Raises:
-            LoopDetectedError: it was, or it went through too many of us.
+            LoopDetectedError: the request came back, or went through too many of our kind.
         """
+        if b"via" not in fields:
+            return
         ours = 0
-        for name, value in received:
-            if len(name) == 3 and name.lower() == b"via":  # noqa: PLR2004  # len("via")
-                if self._pseudonym in value:
-                    raise LoopDetectedError("the request has come back to this proxy")
-                ours += sum(bool(OURS.fullmatch(each.strip())) for each in value.split(b","))
-        if ours > HOPS_MOST:
+        for value in fields[b"via"]:
+            if self._pseudonym in value:
+                raise LoopDetectedError("the request has come back to this proxy")
+            ours += sum(bool(OURS.fullmatch(each.strip())) for each in value.split(b","))
+        if ours > MAX_OWN_HOPS:
             raise LoopDetectedError("the request has gone through too many proxies of this kind")
 
 
-def count_down(method: str, received: Sequence[Header]) -> Sequence[Header] | None:
-    """Give the headers to go on with, or `None` if the request ends here.
+def ends_here(method: str, fields: Fields) -> bool:
+    """Whether `Max-Forwards` says that the proxy answers by itself.
 
-    `Max-Forwards` concerns OPTIONS and TRACE (RFC 9110, 7.6.2); TRACE goes nowhere.
+    It concerns OPTIONS and TRACE (RFC 9110, 7.6.2), and TRACE is not forwarded.
 
     Raises:
         BadRequestError: it is not one number.
     """
-    if method != "OPTIONS":
-        return received
-    values = [value for name, value in received if name.lower() == b"max-forwards"]
-    if not values:
-        return received
-    if len(values) > 1 or not values[0].isdigit() or len(values[0]) > DIGITS_MOST:
+    if method != "OPTIONS" or b"max-forwards" not in fields:
+        return False
+    value = only(fields, b"max-forwards")
+    if value is None or not value.isdigit() or len(value) > MAX_DIGITS:
         raise BadRequestError("Max-Forwards is not one number")
-    left = int(values[0]) - 1
-    if left < 0:
-        return None
+    return int(value) == 0
+
+
+def counted_down(headers: Iterable[Header]) -> list[Header]:
+    """Copy headers with `Max-Forwards`, which `ends_here` has checked, one less."""
     return [
-        (name, b"%d" % left) if name.lower() == b"max-forwards" else (name, value)
-        for name, value in received
+        (name, b"%d" % (int(value) - 1)) if name.lower() == b"max-forwards" else (name, value)
+        for name, value in headers
     ]

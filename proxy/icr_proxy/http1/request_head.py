@@ -1,12 +1,14 @@
 """The head of a request, read from its bytes; what two servers might read differently is refused.
 
-llhttp (httptools) reads it without any of its leniences. What it lets pass all the same is looked
-at here first: other protocols (`RTSP/1.1`), several spaces in the request line, fragments, lengths
-that fit into no 63 bits, `Transfer-Encoding` in HTTP/1.0. Each request gets a parser of its own, so
-that nothing is left in it of the request before.
+llhttp (httptools) reads it without any of its leniences. What llhttp lets pass all the same is
+checked here first: other protocols (`RTSP/1.1`), several spaces in the request line, fragments,
+lengths that fit into no 63 bits, `Transfer-Encoding` in HTTP/1.0. Each request gets a parser of its
+own, so that nothing of one request is left in it for the next.
 
-Most connections send the same ones with every request. What they say depends on nothing else than
-the version, if the request line is an everyday one: of that, everything is looked at each time.
+Most heads are plain: a usual request line, and header lines that many requests have in common. A
+plain head is read without llhttp, line by line, and each line is read once (`LineCache`). Nothing
+passes this way that llhttp would refuse or read differently: whatever is not plain goes to llhttp,
+and tests compare the two. A connection that repeats a whole head gets the block of the head before.
 """
 
 from __future__ import annotations
@@ -25,14 +27,20 @@ from icr_proxy.errors import (
     NotImplementedMethodError,
     UriTooLongError,
 )
+from icr_proxy.http1.headers import REQUEST_ID, TRACEPARENT, connection_options, fields_of
+from icr_proxy.memo import Memo
+from icr_proxy.redaction import CREDENTIAL, SENSITIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from icr_proxy.errors import ProxyError
+    from icr_proxy.http1.headers import Fields, Header
 
 END = b"\r\n\r\n"
-LINES_MOST = 128  # header lines in a request
-NOTES_MOST = 16  # on header lines; each reload brings three more
-LONGEST_LENGTH = 2**63 - 1  # what a signed 64-bit integer holds: as far as servers agree
+MAX_LINES = 128  # header lines in a request
+NO_OPTIONS: frozenset[bytes] = frozenset()
+MAX_LENGTH = 2**63 - 1  # what a signed 64-bit integer holds: as far as servers agree
 LINE_OVERHEAD = 64  # bytes of a request line besides its target: the longest method and version
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # RFC 9110, 5.6.2
@@ -44,7 +52,6 @@ BEGUN_LINE = re.compile(rb"%b*(?: [!\"$-~]*(?: [HTP/.01\r]{0,9})?)?" % TOKEN)
 LONE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 # RFC 9110, 4.2.1: uri-host, and a port perhaps.
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
-BLANK = (b" ", b"\t")
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -56,16 +63,22 @@ class HeadRules(msgspec.Struct, frozen=True, kw_only=True):
     tag: str
 
 
-class Derived(dict[Any, Any]):
-    """A memo table of what was derived from a header block, by who derived it.
+class HeaderLine(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One header line; what follows from it alone."""
 
-    A reload brings new ones who do, and lines may live on: so at some time all are forgotten.
-    """
+    name: bytes
+    """The name in lower case."""
+    header: Header
+    """Name and value as received."""
+    values: tuple[bytes]
+    """The value, as `Fields` hold it."""
+    written: bytes
+    """The line as it is sent on, with its end."""
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if len(self) >= NOTES_MOST:
-            self.clear()
-        super().__setitem__(key, value)
+
+def header_line(name: bytes, value: bytes) -> HeaderLine:
+    """Make the line of a name and a value."""
+    return HeaderLine(name.lower(), (name, value), (value,), b"%b: %b\r\n" % (name, value))
 
 
 class HeaderBlock:
@@ -73,87 +86,75 @@ class HeaderBlock:
 
     __slots__ = (
         "__weakref__",
-        "_codings",
-        "_hosts",
-        "_lengths",
-        "_lines",
-        "_options",
         "announced",
         "derived",
-        "expects",
-        "headers",
+        "fields",
         "is_last",
         "is_old",
         "length",
+        "lines",
+        "options",
         "written",
     )
 
-    def __init__(self) -> None:
-        self.headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.derived: dict[Any, Any] = Derived()
-        """Room for what others derive from the header lines."""
-        self.written = b""
-        """The lines themselves, with the empty line after them, if they are remembered."""
-        self.is_old = False
+    def __init__(self, lines: Sequence[HeaderLine] = (), *, is_old: bool = False) -> None:
+        self.lines = lines
+        fields: Fields = {line.name: line.values for line in lines}
+        if len(fields) != len(lines):  # some name comes more than once
+            fields = fields_of([line.header for line in lines])
+        self.fields = fields
+        self.options = connection_options(fields) if b"connection" in fields else NO_OPTIONS
+        """What `Connection` says."""
+        self.is_old = is_old
         """Whether it is HTTP/1.0."""
-        self.is_last = False
+        # RFC 9112, 9.3
+        self.is_last = b"close" in self.options or (is_old and b"keep-alive" not in self.options)
         """Whether it ends the connection."""
         self.length: int | None = 0
         """Bytes of the body, or `None` if it is chunked."""
         self.announced: int | None = None
         """What its `Content-Length` says, if it has one."""
-        self.expects = False
+        self.derived: Any = None
+        """What the rules of the listener derived from the lines; kept as long as the block."""
+        self.written = b""
+        """The lines as received, with the empty line after them, if they are remembered."""
+
+    @property
+    def headers(self) -> tuple[Header, ...]:
+        """The lines as received."""
+        return tuple([line.header for line in self.lines])
+
+    @property
+    def expects(self) -> bool:
         """Whether it has an `Expect`."""
-        self._lines: list[tuple[bytes, bytes]] = []
-        self._codings: list[bytes] = []
-        self._lengths: list[bytes] = []
-        self._options: list[bytes] = []
-        self._hosts: list[bytes] = []
+        return b"expect" in self.fields
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header line (called by the parser, which leaves white space at its end)."""
-        if value.endswith(BLANK):
-            value = value.rstrip(b" \t")
-        self._lines.append((name, value))
-        # Few names have these lengths; the others need not be looked at.
-        match len(name):
-            case 4 if name.lower() == b"host":
-                self._hosts.append(value)
-            case 6 if name.lower() == b"expect":
-                self.expects = True
-            case 10 if name.lower() == b"connection":
-                self._options += (option.strip() for option in value.lower().split(b","))
-            case 14 if name.lower() == b"content-length":
-                self._lengths.append(value)
-            case 17 if name.lower() == b"transfer-encoding":
-                self._codings.append(value)
-
-    def settle(self, *, is_old: bool) -> None:
-        """Decide how the body ends (RFC 9112, 6.3), and whether the request can be one."""
-        self.is_old = is_old
-        if len(self._hosts) > 1 or not (self._hosts or self.is_old):
+    def check(self) -> None:
+        """Refuse what cannot be a request; decide how the body ends (RFC 9112, 6.3)."""
+        fields = self.fields
+        hosts = fields.get(b"host", ())
+        if len(hosts) > 1 or not (hosts or self.is_old):
             raise BadRequestError("send exactly one Host header")
-        if self._hosts and HOST.fullmatch(self._hosts[0]) is None:
+        if hosts and HOST.fullmatch(hosts[0]) is None:
             raise BadRequestError("the Host header is no name or address")
-        # RFC 9112, 9.3
-        self.is_last = b"close" in self._options or (
-            self.is_old and b"keep-alive" not in self._options
-        )
-        if len(self._lines) > LINES_MOST:
+        if len(self.lines) > MAX_LINES:
             raise HeadersTooLargeError("the request has more headers than this proxy accepts")
-        if self._codings:
-            if self._lengths or self.is_old:
+        codings, lengths = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+        if codings is not None:
+            if lengths is not None or self.is_old:
                 raise BadRequestError("the request is framed in two ways")
-            self._check_codings()
+            if b",".join(codings).lower() != b"chunked":
+                raise NotImplementedMethodError(
+                    "transfer codings other than chunked are not forwarded"
+                )
             self.length = None
-        elif self._lengths:
-            self.length = self.announced = _read_length(self._lengths)
-        self.headers = tuple(self._lines)
+        elif lengths is not None:
+            self.length = self.announced = _read_length(lengths)
 
-    def _check_codings(self) -> None:
-        codings = b",".join(self._codings).lower().split(b",")
-        if codings != [b"chunked"]:
-            raise NotImplementedMethodError("transfer codings other than chunked are not forwarded")
+
+def block_of(headers: Iterable[Header]) -> HeaderBlock:
+    """Make a block of headers that came in no request of HTTP/1.0."""
+    return HeaderBlock([header_line(name, value) for name, value in headers])
 
 
 class RequestHead:
@@ -169,8 +170,8 @@ class RequestHead:
         """Whether the connection ends with it: what follows a CONNECT may be anything."""
 
 
-def read_head(data: bytes, rules: HeadRules) -> RequestHead:
-    """Read a head, which ends with an empty line.
+def read_head(data: bytes, rules: HeadRules, cache: LineCache | None = None) -> RequestHead:
+    """Read a head, which ends with an empty line; without a `cache`, llhttp reads all of it.
 
     Raises:
         RefusedError: it is not one, or is too long; which of these, its class says.
@@ -181,17 +182,39 @@ def read_head(data: bytes, rules: HeadRules) -> RequestHead:
     check_sizes(target, len(data) - line_end - 2, rules)
     if line is None:
         raise BadRequestError("the request line is not one of HTTP/1.1")
-    section = HeaderBlock()
+    method, path, version = line.groups()
+    is_old, section = version == b"0", None
+    if cache is not None and method in EVERYDAY and path.startswith(b"/"):
+        section = cache.read(data[line_end : -len(END)], is_old=is_old)
+    if section is None:
+        section = HeaderBlock(_parse(data, rules), is_old=is_old)
+    section.check()
+    return RequestHead(method.decode("ascii"), path.decode("ascii"), section)
+
+
+class LineCollector:
+    """Collects the header lines that llhttp finds."""
+
+    def __init__(self) -> None:
+        self.lines: list[HeaderLine] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a line (called by the parser, which leaves white space at its end)."""
+        self.lines.append(header_line(name, value.rstrip(b" \t")))
+
+
+def _parse(data: bytes, rules: HeadRules) -> list[HeaderLine]:
+    """Have llhttp parse a head."""
+    collector = LineCollector()
     try:
-        httptools.HttpRequestParser(section).feed_data(data)
+        httptools.HttpRequestParser(collector).feed_data(data)
     except httptools.HttpParserUpgrade:
         pass  # whoever wants to leave HTTP is told so like any other
     except httptools.HttpParserInvalidMethodError:
         raise NotImplementedMethodError("this proxy does not know that method") from None
     except httptools.HttpParserError:
         raise _mistake(data, rules) from None
-    section.settle(is_old=line[3] == b"0")
-    return RequestHead(line[1].decode("ascii"), line[2].decode("ascii"), section)
+    return collector.lines
 
 
 def check_begun(data: bytes, rules: HeadRules, *, since: int = 0) -> None:
@@ -212,12 +235,12 @@ def check_begun(data: bytes, rules: HeadRules, *, since: int = 0) -> None:
         raise BadRequestError("a line does not end with CR LF")
 
 
-def _read_length(written: list[bytes]) -> int:
+def _read_length(written: Sequence[bytes]) -> int:
     digits = written[0].lstrip(b"0") or written[0][-1:]
-    if len(written) > 1 or not digits.isdigit() or len(digits) > len(str(LONGEST_LENGTH)):
+    if len(written) > 1 or not digits.isdigit() or len(digits) > len(str(MAX_LENGTH)):
         raise BadRequestError("the Content-Length is not one number that can be")
     length = int(digits)
-    if length > LONGEST_LENGTH:
+    if length > MAX_LENGTH:
         raise BadRequestError("the Content-Length is not one number that can be")
     return length
 
@@ -244,31 +267,100 @@ def _mistake(data: bytes, rules: HeadRules) -> ProxyError:
     return BadRequestError("the request is not valid HTTP/1.1")
 
 
-WRITTEN_MOST = 4096  # bytes of header lines that are kept on each connection
+MAX_WRITTEN = 4096  # bytes of header lines that are kept on each connection
 # llhttp knows more methods, some of them for other protocols only, and reads other forms of
 # targets; those are for it alone. Of these, the tests say that it lets all pass.
 EVERYDAY_LINE = re.compile(rb"([A-Z]+) (/[!\"$-~]*) HTTP/1\.([01])\r\n")
 EVERYDAY_WORDS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 EVERYDAY = {word.encode("ascii"): word for word in EVERYDAY_WORDS}
 
+# RFC 9112, 5: no white space before the colon, no controls in the value (RFC 9110, 5.5).
+PLAIN_LINE = re.compile(rb"(%b+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)" % TOKEN)
+PLAIN_LENGTH = re.compile(rb"[0-9]{1,18}")
+# These are new in each request, or a secret.
+NOT_CACHED = frozenset(
+    {
+        REQUEST_ID,
+        TRACEPARENT,
+        b"tracestate",
+        b"baggage",
+        b"idempotency-key",
+        b"authorization",
+        b"proxy-authorization",
+        b"cookie",
+    }
+)
+
+
+class UnusualLineError(Exception):
+    """A header line that llhttp must judge."""
+
+
+class LineCache(Memo[bytes, HeaderLine]):
+    """Header lines by their bytes, read once for all connections of a listener.
+
+    A line is a value that never changes, and the same bytes always give the same line: what one
+    client sent tells nothing to another and changes nothing about its request. Secrets and what is
+    new in each request are read each time.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(_read_line)
+
+    def read(self, block: bytes, *, is_old: bool) -> HeaderBlock | None:
+        """Read the lines of a block if all of them are plain."""
+        written = block.split(b"\r\n")
+        if len(written) > MAX_LINES:
+            return None
+        try:
+            section = HeaderBlock(list(map(self.__getitem__, written)), is_old=is_old)
+        except UnusualLineError:
+            return None
+        return section if len(section.fields.get(b"content-length", ())) < 2 else None  # noqa: PLR2004
+
+    def _may_remember(self, value: HeaderLine) -> bool:
+        if value.name in NOT_CACHED:
+            return False
+        name, text = value.name.decode("ascii"), value.values[0].decode("latin-1")
+        return not (SENSITIVE.search(name) or CREDENTIAL.search(text))
+
+
+def _read_line(line: bytes) -> HeaderLine:
+    """Read a header line that every parser reads in the same way.
+
+    Raises:
+        UnusualLineError: it is not plain, or llhttp looks for more in its value.
+    """
+    found = PLAIN_LINE.fullmatch(line)
+    if found is None:
+        raise UnusualLineError
+    read = header_line(found[1], found[2].rstrip(b" \t"))
+    if read.name == b"transfer-encoding" or (
+        read.name == b"content-length" and PLAIN_LENGTH.fullmatch(read.values[0]) is None
+    ):
+        raise UnusualLineError
+    return read
+
 
 class HeaderCache:
-    """A cache of the header blocks that connections of one listener repeat, kept once for all.
+    """What the connections of one listener have in common: header blocks, and single lines.
 
-    With a thousand connections that send the same, what belongs to each would not stay in the
-    processor's cache. They go with the last connection that repeats them.
+    With a thousand connections that repeat the same block, what belongs to each would not stay in
+    the processor's cache. A block goes with the last connection that repeats it.
     """
 
     def __init__(self) -> None:
-        self._known: WeakValueDictionary[tuple[bool, bytes], HeaderBlock] = WeakValueDictionary()
+        self._blocks: WeakValueDictionary[tuple[bool, bytes], HeaderBlock] = WeakValueDictionary()
+        self.lines = LineCache()
 
     def __len__(self) -> int:
-        """Count them."""
-        return len(self._known)
+        return len(self._blocks)
 
     def shared(self, section: HeaderBlock) -> HeaderBlock:
-        """Give the one that all use whose lines are these, byte for byte."""
-        return self._known.setdefault((section.is_old, section.written), section)
+        """Give the block that all connections use whose lines are these, byte for byte."""
+        return self._blocks.setdefault((section.is_old, section.written), section)
 
 
 class LastHeadCache:
@@ -312,7 +404,7 @@ class LastHeadCache:
         if head.target[0] != "/" or head.method not in EVERYDAY_WORDS:
             return
         written = data[data.index(b"\r\n") + 2 :]
-        if len(written) > WRITTEN_MOST:
+        if len(written) > MAX_WRITTEN:
             self.clear()
         else:
             head.section.written = written

@@ -150,7 +150,7 @@ EMPTY_LINES = re.compile(
 class RequestParser:
     """An incremental parser of the requests of one connection."""
 
-    __slots__ = ("_looked", "_repeating", "_rules", "framing", "held", "is_deaf")
+    __slots__ = ("_looked", "_repeating", "_rules", "_sections", "framing", "held", "is_deaf")
 
     def __init__(self, rules: HeadRules, sections: HeaderCache | None = None) -> None:
         """Read by `rules`; header lines that come again are shared with who has the `sections`."""
@@ -161,7 +161,8 @@ class RequestParser:
         """How many of them are known to hold no whole head."""
         self.framing: Framing | None = None
         """How the body ends that is being read, if one is: the next bytes belong to it."""
-        self._repeating = LastHeadCache(sections if sections is not None else HeaderCache())
+        self._sections = sections if sections is not None else HeaderCache()
+        self._repeating = LastHeadCache(self._sections)
         self.is_deaf = False
         """Whether nothing that comes now can be a request (RFC 9112, 9.6)."""
 
@@ -198,7 +199,7 @@ class RequestParser:
             return None
         end += len(END)
         data = held[:end]
-        head = read_head(data, self._rules)
+        head = read_head(data, self._rules, self._sections.lines)
         self._repeating.store(data, head)
         return self._take(head, end)
 

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from icr_proxy.http1.cache_control import CACHE_CONTROL, TARGETED
-from icr_proxy.http1.headers import HOP_BY_HOP, PROXY_ERROR, REQUEST_ID, connection_options
+from icr_proxy.http1.headers import (
+    HOP_BY_HOP,
+    PROXY_ERROR,
+    REQUEST_ID,
+    connection_options,
+    fields_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -112,7 +118,7 @@ def edit_response(section: bytes) -> tuple[ResponseHeaders, list[bytes]]:
 
 def _without_named(received: Sequence[Header]) -> ResponseHeaders:
     """Drop what `Connection` names as well."""
-    dropped = DROPPED_FROM_ANSWERS | connection_options(received)
+    dropped = DROPPED_FROM_ANSWERS | connection_options(fields_of(received))
     kept = [header for header in received if header[0].lower() not in dropped]
     return passed_back(kept)
 

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from icr_proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
-from icr_proxy.http1.headers import single
+from icr_proxy.http1.headers import fields_of, only
 from icr_proxy.http1.request_head import HOST
+from icr_proxy.memo import Memo
 from icr_proxy.net import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from icr_proxy.http1.headers import Fields
 
 Header = tuple[bytes, bytes]
 
@@ -74,10 +76,13 @@ class HostGuard:
         self._names = frozenset(
             name.lower() for name in (*listener.hosts, "localhost", bound, upstream)
         )
+        self._is_ours: Memo[bytes, bool] = Memo(self._names_us)
 
-    def check(
-        self, headers: Iterable[Header], *, required: bool, is_overruled: bool = False
-    ) -> None:
+    def check(self, headers: Iterable[Header], *, required: bool) -> None:
+        """Pass headers whose `Host` is ours; raises what `check_fields` raises."""
+        self.check_fields(fields_of(headers), required=required)
+
+    def check_fields(self, fields: Fields, *, required: bool, is_overruled: bool = False) -> None:
         """Pass a request whose `Host` is ours, or `is_overruled` by a target that names the host.
 
         Raises:
@@ -85,18 +90,19 @@ class HostGuard:
             BadRequestError: it is missing from an HTTP/1.1 request, repeated, or malformed
                 (RFC 9112, 3.2).
         """
-        values = [value for name, value in headers if name.lower() == b"host"]
+        values = fields.get(b"host", ())
         if len(values) > 1 or (required and not values):
             raise BadRequestError("send exactly one Host header")
-        if values and HOST.fullmatch(values[0]) is None:
-            raise BadRequestError("the Host header is no name or address")
-        if self._any or not values or is_overruled:
-            return
-        host = hostname(values[0].decode("latin-1"))
-        if host not in self._names and not is_address(host):
+        if values and not self._is_ours[values[0]] and not is_overruled:
             raise WrongHostError(
                 "this listener does not answer to that Host; add it to its hosts if it should"
             )
+
+    def _names_us(self, value: bytes) -> bool:
+        if HOST.fullmatch(value) is None:
+            raise BadRequestError("the Host header is no name or address")
+        host = hostname(value.decode("latin-1"))
+        return self._any or host in self._names or is_address(host)
 
 
 def hostname(authority: str) -> str:
@@ -132,43 +138,41 @@ class OriginGuard:
             return origin_headers(origin)
         return [VARY] if self._allowed else []
 
-    def check(self, headers: Sequence[Header]) -> bytes | None:
+    def check(self, fields: Fields) -> bytes | None:
         """Give the allowed origin that asks, or `None` if no browser's other site does.
 
         Raises:
             BrowserRefusedError: a page of a site that is not allowed asks.
         """
-        origins = [value for name, value in headers if name.lower() == b"origin"]
+        origins = fields.get(b"origin", ())
         if origins:
             if len(origins) == 1 and origins[0] in self._allowed:
                 return origins[0]
             raise BrowserRefusedError("pages of that origin may not use this proxy")
-        sites = {value for name, value in headers if name.lower() == b"sec-fetch-site"}
-        if not sites <= OWN_SITES:
+        if not OWN_SITES.issuperset(fields.get(b"sec-fetch-site", ())):
             raise BrowserRefusedError("pages of another site may not use this proxy")
         return None
 
 
-def is_preflight(method: str, headers: Iterable[Header]) -> bool:
+def is_preflight(method: str, fields: Fields) -> bool:
     """Whether a browser asks for permission first.
 
     https://fetch.spec.whatwg.org/#cors-preflight-fetch
     """
-    return method == "OPTIONS" and single(headers, b"access-control-request-method") is not None
+    return method == "OPTIONS" and only(fields, b"access-control-request-method") is not None
 
 
-def preflight(headers: Iterable[Header]) -> list[Header]:
+def preflight(fields: Fields) -> list[Header]:
     """Grant an allowed origin what it asks for; the API is not asked."""
-    received = tuple(headers)
-    method = single(received, b"access-control-request-method") or b""
+    method = only(fields, b"access-control-request-method") or b""
     granted = [
         (b"Access-Control-Allow-Methods", method),
         (b"Access-Control-Max-Age", PREFLIGHT_SECONDS),
     ]
-    asked = single(received, b"access-control-request-headers")
+    asked = only(fields, b"access-control-request-headers")
     if asked:
         granted.append((b"Access-Control-Allow-Headers", asked))
-    if single(received, b"access-control-request-private-network") == b"true":
+    if only(fields, b"access-control-request-private-network") == b"true":
         granted.append(PRIVATE_NETWORK)
     return granted
 

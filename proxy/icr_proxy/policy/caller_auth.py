@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from icr_proxy.errors import CallerReason
+    from icr_proxy.http1.headers import Fields
     from icr_proxy.policy.operations import Operation
 
 PREFIX = "icrp_"
@@ -68,8 +69,6 @@ def digest_in(hashed: str) -> bytes:
     """Give the 32 bytes that such a text stands for."""
     return bytes.fromhex(hashed.removeprefix(HASH))
 
-
-Header = tuple[bytes, bytes]
 
 BEARER = re.compile(rb"bearer[ \t]+([!-~]+)", re.IGNORECASE)
 SENTENCE = (
@@ -159,7 +158,7 @@ class Callers:
         """Give the caller of that name."""
         return self._names.get(name)
 
-    def recognise(self, headers: Iterable[Header], certificate: Collection[str]) -> KnownCaller:
+    def recognise(self, fields: Fields, certificate: Collection[str]) -> KnownCaller:
         """Say who sends these headers over a connection with these verified names.
 
         A certificate counts, and so does a key; of two callers they are refused. Something in
@@ -168,7 +167,7 @@ class Callers:
         Raises:
             CallerUnauthenticatedError: nobody that is known.
         """
-        by_key, reason = self._by_key(headers)
+        by_key, reason = self._by_key(fields)
         found = {self._certificates[name] for name in certificate if name in self._certificates}
         if by_key is not None:
             found.add(by_key)
@@ -180,17 +179,10 @@ class Callers:
             reason = "certificate"
         raise CallerUnauthenticatedError(SENTENCE, reason=reason)
 
-    def _by_key(self, headers: Iterable[Header]) -> tuple[KnownCaller | None, CallerReason]:
+    def _by_key(self, fields: Fields) -> tuple[KnownCaller | None, CallerReason]:
         """Look for a key; what is meant for a proxy (RFC 9110, 11.7.1) goes before the other."""
-        to_proxy: list[bytes] = []
-        plain: list[bytes] = []
-        for name, value in headers:
-            lower = name.lower()
-            if lower == b"authorization":
-                plain.append(value)
-            elif lower == b"proxy-authorization":
-                to_proxy.append(value)
-        values = to_proxy or plain
+        to_proxy = fields.get(b"proxy-authorization", ())
+        values = to_proxy or fields.get(b"authorization", ())
         if not values:
             return None, "missing"
         key, user = _read(values[0])

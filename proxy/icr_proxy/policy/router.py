@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -47,9 +47,9 @@ from icr_proxy.policy.paths import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
-Header = tuple[bytes, bytes]
+    from icr_proxy.http1.headers import Fields
 
 NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
 # RFC 9112, 3.2.4: about the server as a whole.
@@ -94,6 +94,12 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     """What is forwarded, as bytes."""
     shown: str = ""
     """What is forwarded, without its query: for log and metrics."""
+
+
+class TagMemo(msgspec.Struct):
+    """Whose credential header fields name, once they were read."""
+
+    tag: Credential | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Router:
@@ -170,11 +176,11 @@ class Router:
     def choose_key(
         self,
         target: Target,
-        headers: Iterable[Header],
+        fields: Fields,
         *,
-        derived: dict[Any, Any] | None = None,
+        memo: TagMemo | None = None,
     ) -> Credential:
-        """Say whose credential this request gets; `derived` is what was made of the same headers.
+        """Say whose credential this request gets; `memo` remembers the tag of these fields.
 
         Raises:
             EndpointRefusedError: the target lies under `/app`, however it is written.
@@ -187,15 +193,14 @@ class Router:
             raise EndpointRefusedError(
                 "the endpoints under /app need the app's own signature and are closed here"
             )
-        if derived is None or target.prefix is not None:
-            return self._tagged(headers, target.prefix) or self._without_tag(target)
-        if self not in derived:
-            derived[self] = self._tagged(headers, None)
-        credential: Credential | None = derived[self]
-        return credential or self._without_tag(target)
+        if memo is None or target.prefix is not None:
+            return self._read_tag(fields, target.prefix) or self._without_tag(target)
+        if memo.tag is msgspec.UNSET:
+            memo.tag = self._read_tag(fields, None)
+        return memo.tag or self._without_tag(target)
 
-    def _tagged(self, headers: Iterable[Header], prefix: Selector | None) -> Credential | None:
-        tag = self._tags.read(headers, prefix=prefix)
+    def _read_tag(self, fields: Fields, prefix: Selector | None) -> Credential | None:
+        tag = self._tags.read(fields, prefix=prefix)
         if tag is None:
             return None
         if tag.organization is not None:
@@ -341,6 +346,8 @@ class SelectorReader:
         self.header = installation
         self._installation = installation.lower().encode("ascii")
         self._organization = organization.lower().encode("ascii")
+        if self._organization == self._installation:
+            self._organization = b""  # then the header names installations
         self._organization_name = organization
         self._by_header = "header" in kinds
         self._by_path = "path" in kinds
@@ -360,31 +367,23 @@ class SelectorReader:
         identity = read_id(text.encode("utf-8", "surrogatepass"), where="the path prefix /~…")
         return rest if rest.startswith("/") else "/" + rest, Selector(installation=identity)
 
-    def read(self, headers: Iterable[Header], *, prefix: Selector | None) -> Selector | None:
+    def read(self, fields: Fields, *, prefix: Selector | None) -> Selector | None:
         """Give the one tag of a request, or `None` if it has none; `prefix` was cut off before.
 
         Raises:
             InstallationInvalidError: a tag is repeated, names nothing, or two disagree.
         """
-        tags = set(self._tags(headers))
+        tags = set(self._tags(fields))
         if prefix is not None:
             tags.add(prefix)
         if len(tags) > 1:
             raise InstallationInvalidError("the request names its installation in ways that differ")
         return tags.pop() if tags else None
 
-    def _tags(self, headers: Iterable[Header]) -> Iterator[Selector]:
-        installations: list[bytes] = []
-        organizations: list[bytes] = []
-        credentials: list[bytes] = []
-        for name, value in headers:
-            lower = name.lower()
-            if lower == self._installation:
-                installations.append(value)
-            elif lower == self._organization:
-                organizations.append(value)
-            elif lower == b"authorization":
-                credentials.append(value)
+    def _tags(self, fields: Fields) -> Iterator[Selector]:
+        installations = fields.get(self._installation, ())
+        organizations = fields.get(self._organization, ())
+        credentials = fields.get(b"authorization", ())
         if installations or organizations:
             yield from self._named(installations, organizations)
         if self._by_userinfo and any(map(is_basic, credentials)):
@@ -404,7 +403,9 @@ class SelectorReader:
             )
         yield Selector(installation=read_id(user, where="the user part of the URL"))
 
-    def _named(self, installations: list[bytes], organizations: list[bytes]) -> Iterator[Selector]:
+    def _named(
+        self, installations: Sequence[bytes], organizations: Sequence[bytes]
+    ) -> Iterator[Selector]:
         if not self._by_header:
             # Passed over, it would run on with the installation of the listener.
             raise InstallationInvalidError("this listener does not take the installation by header")
@@ -428,7 +429,7 @@ def read_id(value: bytes, *, where: str, what: str = "installation") -> str:
     return canonical_id(value.decode("ascii"))
 
 
-def _at_most_one(values: list[bytes], *, name: str) -> list[bytes]:
+def _at_most_one(values: Sequence[bytes], *, name: str) -> Sequence[bytes]:
     if len(values) > 1:
         raise InstallationInvalidError(f"send the header {name} exactly once")
     return values

@@ -40,6 +40,7 @@ class Request:
         "content_length",
         "derived",
         "expects",
+        "head",
         "keep_alive",
         "method",
         "protocol",
@@ -59,6 +60,7 @@ class Request:
         self.protocol = protocol
         self.broken = broken
         """What was wrong with it, if it could not be read."""
+        self.head = head
         self.method = head.method
         self.raw_path = head.target
         """The target as received."""

@@ -482,7 +482,7 @@ async def test_what_is_read_ahead_is_in_the_record_even_if_it_is_not_sent() -> N
         key=None,
         method="POST",
         target=b"/",
-        prepared=Prepared([], []),
+        prepared=Prepared((b"Host", b"a"), [], []),
         body=source,
         length=5,
         changes_state=True,

@@ -19,7 +19,7 @@ from icr_proxy.errors import (
     OverloadedError,
     ProxyError,
 )
-from icr_proxy.forwarding import handler
+from icr_proxy.forwarding.handler import Handler
 from icr_proxy.server.limits import InFlight
 from icr_proxy.server.request import Request
 from tests.support.app_fixture import (
@@ -355,12 +355,12 @@ async def test_a_mint_outlives_the_caller_that_asked_for_it() -> None:
 async def test_a_caller_that_is_gone_gets_no_refusal(
     error: ProxyError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leave_and_fail(request: Request, *_: object, **__: object) -> None:
+    async def leave_and_fail(_: Handler, request: Request, *__: object) -> None:
         assert request.transport is not None
         request.transport.close()
         raise error
 
-    monkeypatch.setattr(handler, "decide", leave_and_fail)
+    monkeypatch.setattr(Handler, "_decide", leave_and_fail)
     async with stage(plainly) as (proxy, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request_head())

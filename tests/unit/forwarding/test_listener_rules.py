@@ -9,12 +9,12 @@ import pytest
 from icr_proxy.config.inbound_models import (
     BrowserConfig,
     CallerConfig,
+    HeadersConfig,
     LimitsConfig,
     PolicyConfig,
     RuleConfig,
 )
 from icr_proxy.errors import InstallationRequiredError
-from icr_proxy.forwarding.explain import Arrived
 from icr_proxy.forwarding.listener_rules import (
     RequestDecision,
     build_rules,
@@ -25,7 +25,7 @@ from icr_proxy.forwarding.listener_rules import (
 )
 from icr_proxy.http1.headers import LoopDetector
 from icr_proxy.http1.problem import kind_of
-from icr_proxy.http1.request_head import HeadRules, read_head
+from icr_proxy.http1.request_head import HeadRules, RequestHead, read_head
 from icr_proxy.identifiers import AppSignature, OnOrganization, TokenKey
 from icr_proxy.policy.caller_auth import hash_of
 from tests.support.app_fixture import TAG, config_for
@@ -45,9 +45,9 @@ def config(**sections: Any) -> Config:
     return config_for("http://127.0.0.1:9", **sections)
 
 
-def asked(line: str, *headers: str) -> Arrived:
+def asked(line: str, *headers: str) -> RequestHead:
     lines = [f"{line} HTTP/1.1", "Host: localhost", *headers, "", ""]
-    return Arrived(read_head("\r\n".join(lines).encode(), HEAD))
+    return read_head("\r\n".join(lines).encode(), HEAD)
 
 
 def decided(line: str, *headers: str, **sections: Any) -> RequestDecision:
@@ -97,9 +97,7 @@ def test_the_checks_come_in_their_order(first: int) -> None:
     whole = config(callers=(CLERK if line.endswith("/projects") else free,))
     data = "\r\n".join([f"{line} HTTP/1.1", *headers, "", ""]).encode()
 
-    decision = decide(
-        Arrived(read_head(data, HEAD)), build_rules(whole, whole.listeners[0]), hops=HOPS
-    )
+    decision = decide(read_head(data, HEAD), build_rules(whole, whole.listeners[0]), hops=HOPS)
 
     assert code(decision) == FAULTS[first][1]
 
@@ -282,3 +280,35 @@ def test_without_a_window_there_is_no_guard() -> None:
 
 def test_the_host_is_that_of_the_api() -> None:
     assert upstream_host("https://api.example:8443") == b"api.example:8443"
+
+
+def test_other_rules_derive_everything_anew_from_the_same_header_lines() -> None:
+    """A reload brings other rules, and a connection goes on repeating its lines."""
+    request = asked("GET /projects", f"{TAG}: one", "X-Tool: t", "X-ICR-API-Version: 2000-01-01")
+    before = config()
+    after = config(upstream={"api_version_override": True}, headers=HeadersConfig(drop=("X-Tool",)))
+    old, new = (build_rules(each, each.listeners[0]) for each in (before, after))
+    names = []
+
+    for rules in (old, old, new, old):
+        prepared = decide(request, rules, hops=HOPS).prepared
+        assert prepared is not None
+        names.append(b"X-Tool" in dict(prepared.lines(b"", b"", b"")))
+
+    assert names == [True, True, False, True]
+
+
+def test_a_target_that_names_a_host_does_not_spare_the_next_its_look_at_host() -> None:
+    """RFC 9112, 3.2.2: `Host` counts for a path, and does not for a URL of the API."""
+    whole = config()
+    rules = build_rules(whole, whole.listeners[0])
+    lines = ["Host: evil.example", f"{TAG}: one", "", ""]
+    absolute, path = (
+        read_head("\r\n".join([f"GET {target} HTTP/1.1", *lines]).encode(), HEAD)
+        for target in ("http://127.0.0.1:9/projects", "/projects")
+    )
+    path.section = absolute.section
+
+    assert code(decide(absolute, rules, hops=HOPS)) is None
+    assert code(decide(path, rules, hops=HOPS)) == "wrong-host"
+    assert code(decide(absolute, rules, hops=HOPS)) is None

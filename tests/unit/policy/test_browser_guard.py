@@ -8,6 +8,7 @@ import pytest
 
 from icr_proxy.config.inbound_models import BrowserConfig, ListenerConfig
 from icr_proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
+from icr_proxy.http1.headers import fields_of
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard, hostname, is_preflight, preflight
 from tests.support.app_fixture import (
     RawAnswer,
@@ -54,7 +55,7 @@ def guard(**listener: Any) -> HostGuard:
     ],
 )
 def test_a_host_of_ours_passes(listener: dict[str, Any], host: bytes) -> None:
-    guard(**listener).check([(b"HOST", host)], required=True)
+    guard(**listener).check_fields(fields_of([(b"HOST", host)]), required=True)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_host_of_ours_passes(listener: dict[str, Any], host: bytes) -> None:
 )
 def test_a_host_of_somebody_else_is_refused(listener: dict[str, Any], host: bytes) -> None:
     with pytest.raises(WrongHostError):
-        guard(**listener).check([(b"Host", host)], required=True)
+        guard(**listener).check_fields(fields_of([(b"Host", host)]), required=True)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +98,14 @@ def test_a_host_that_is_no_name_or_address_is_refused(
     """RFC 9112, 3.2; also where any name will do, and where a target overrules it."""
     for is_overruled in (True, False):
         with pytest.raises(BadRequestError):
-            guard(**listener).check([(b"Host", host)], required=True, is_overruled=is_overruled)
+            guard(**listener).check_fields(
+                fields_of([(b"Host", host)]), required=True, is_overruled=is_overruled
+            )
 
 
 def test_a_target_that_names_the_host_overrules_the_header() -> None:
     """RFC 9112, 3.2.2."""
-    guard().check([(b"Host", b"evil.example")], required=True, is_overruled=True)
+    guard().check_fields(fields_of([(b"Host", b"evil.example")]), required=True, is_overruled=True)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +118,11 @@ def test_a_target_that_names_the_host_overrules_the_header() -> None:
 )
 def test_there_is_exactly_one_host(headers: list[Header], *, required: bool) -> None:
     with pytest.raises(BadRequestError):
-        guard().check(headers, required=required)
+        guard().check_fields(fields_of(headers), required=required)
 
 
 def test_http_1_0_needs_no_host() -> None:
-    guard().check([], required=False)
+    guard().check_fields(fields_of([]), required=False)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_a_host_is_cut_out_of_an_authority(authority: str, host: str) -> None:
     ],
 )
 def test_who_may_ask(headers: list[Header], origin: bytes | None) -> None:
-    assert OriginGuard((PAGE,)).check(headers) == origin
+    assert OriginGuard((PAGE,)).check(fields_of(headers)) == origin
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_who_may_ask(headers: list[Header], origin: bytes | None) -> None:
 )
 def test_who_may_not(headers: list[Header]) -> None:
     with pytest.raises(BrowserRefusedError):
-        OriginGuard((PAGE,)).check(headers)
+        OriginGuard((PAGE,)).check(fields_of(headers))
 
 
 @pytest.mark.parametrize(
@@ -193,13 +196,13 @@ def test_who_may_not(headers: list[Header]) -> None:
     ],
 )
 def test_what_a_preflight_is(method: str, headers: list[Header], *, asks: bool) -> None:
-    assert is_preflight(method, headers) is asks
+    assert is_preflight(method, fields_of(headers)) is asks
 
 
 def test_a_preflight_grants_what_is_asked_for_and_no_more() -> None:
     asked = [(b"access-control-request-method", b"DELETE")]
 
-    assert preflight(asked) == [
+    assert preflight(fields_of(asked)) == [
         (b"Access-Control-Allow-Methods", b"DELETE"),
         (b"Access-Control-Max-Age", b"600"),
     ]
@@ -211,7 +214,7 @@ def test_a_preflight_about_a_private_network_is_granted_like_any_other() -> None
         (b"Access-Control-Request-Private-Network", b"true"),
     ]
 
-    assert (b"Access-Control-Allow-Private-Network", b"true") in preflight(asked)
+    assert (b"Access-Control-Allow-Private-Network", b"true") in preflight(fields_of(asked))
 
 
 # -- on the wire ----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from icr_proxy.config.inbound_models import CallerConfig
 from icr_proxy.config.models import LogsConfig
 from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
+from icr_proxy.http1.headers import fields_of
 from icr_proxy.observability.log import LineBuffer, Threshold, build_log
 from icr_proxy.policy.caller_auth import MOST_HELD, AuthThrottle, Callers, KnownCaller, hash_of
 from icr_proxy.policy.operations import match
@@ -38,7 +39,9 @@ def basic(text: bytes) -> bytes:
 
 
 def recognise(*headers: Header, names: tuple[str, ...] = (), userinfo: bool = False) -> str:
-    return Callers((ONE, TWO, SHUT_OUT), userinfo=userinfo).recognise(headers, names).name
+    return (
+        Callers((ONE, TWO, SHUT_OUT), userinfo=userinfo).recognise(fields_of(headers), names).name
+    )
 
 
 @pytest.mark.parametrize(

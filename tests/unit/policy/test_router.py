@@ -14,8 +14,9 @@ from icr_proxy.errors import (
     NotImplementedMethodError,
     PolicyDeniedError,
 )
+from icr_proxy.http1.headers import fields_of
 from icr_proxy.identifiers import AppSignature, Credential, OnOrganization, TokenKey
-from icr_proxy.policy.router import LONGEST_KEPT, TARGETS_KEPT, Router, SelectorReader
+from icr_proxy.policy.router import LONGEST_KEPT, TARGETS_KEPT, Router, SelectorReader, TagMemo
 from tests.support.app_fixture import (
     RawAnswer,
     ScriptedUpstream,
@@ -50,7 +51,7 @@ def router(base_url: str = API, **options: Any) -> Router:
 def test_an_installation_id_is_taken_as_it_is(value: bytes) -> None:
     target = router().read_target("GET", "/projects")
 
-    assert router().choose_key(target, [(b"x-icr-INSTALLATION-id", value)]) == TokenKey(
+    assert router().choose_key(target, fields_of([(b"x-icr-INSTALLATION-id", value)])) == TokenKey(
         value.decode()
     )
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_an_installation_is_refused(value: bytes) -> None:
     target = router().read_target("GET", "/projects")
 
     with pytest.raises(InstallationInvalidError) as caught:
-        router(installation="default").choose_key(target, [(TAG, value)])
+        router(installation="default").choose_key(target, fields_of([(TAG, value)]))
     assert not value or value.decode("latin-1") not in caught.value.detail
 
 
@@ -94,22 +95,22 @@ def test_a_repeated_tag_is_refused(second: bytes) -> None:
     target = router().read_target("GET", "/projects")
 
     with pytest.raises(InstallationInvalidError):
-        router().choose_key(target, [(TAG, b"inst-1"), (TAG.lower(), second)])
+        router().choose_key(target, fields_of([(TAG, b"inst-1"), (TAG.lower(), second)]))
 
 
 def test_no_tag_and_no_default_is_refused_by_the_name_of_the_header() -> None:
     target = router().read_target("GET", "/projects")
 
     with pytest.raises(InstallationRequiredError, match=TAG.decode()):
-        router().choose_key(target, [(b"X_ICR_Installation_Id", b"look-alike")])
+        router().choose_key(target, fields_of([(b"X_ICR_Installation_Id", b"look-alike")]))
 
 
 def test_no_tag_takes_the_listeners_default_and_a_tag_wins_over_it() -> None:
     own = router(installation="default")
     target = own.read_target("GET", "/projects")
 
-    assert own.choose_key(target, []) == TokenKey("default")
-    assert own.choose_key(target, [(TAG, b"other")]) == TokenKey("other")
+    assert own.choose_key(target, fields_of([])) == TokenKey("default")
+    assert own.choose_key(target, fields_of([(TAG, b"other")])) == TokenKey("other")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_request_gets_the_credential_that_it_names(
 ) -> None:
     own = router(**options)
 
-    assert own.choose_key(own.read_target("GET", target), headers) == credential
+    assert own.choose_key(own.read_target("GET", target), fields_of(headers)) == credential
 
 
 @pytest.mark.parametrize(
@@ -160,21 +161,21 @@ def test_app_reads_open_nothing_else(method: str, target: str) -> None:
     own = router(app_reads=True, installation="default")
 
     with pytest.raises(EndpointRefusedError):
-        own.choose_key(own.read_target(method, target), [(TAG, b"inst-1")])
+        own.choose_key(own.read_target(method, target), fields_of([(TAG, b"inst-1")]))
 
 
 def test_a_path_prefix_hides_no_app_endpoint() -> None:
     own = router(kinds=("path",))
 
     with pytest.raises(EndpointRefusedError):
-        own.choose_key(own.read_target("GET", "/~inst-1/app/installations"), [])
+        own.choose_key(own.read_target("GET", "/~inst-1/app/installations"), fields_of([]))
 
 
 def test_a_path_without_an_organization_names_nobody() -> None:
     own = router(untagged="organization")
 
     with pytest.raises(InstallationRequiredError):
-        own.choose_key(own.read_target("GET", "/projects"), [])
+        own.choose_key(own.read_target("GET", "/projects"), fields_of([]))
 
 
 def test_a_listener_serves_only_the_installations_it_allows() -> None:
@@ -249,7 +250,7 @@ def test_a_question_about_the_server_as_a_whole_is_passed_on(target: str) -> Non
 
     assert own.read_target("OPTIONS", target).forwarded == "*"
     assert own.read_target("OPTIONS", "http://api.example/").forwarded == "/"
-    assert own.choose_key(own.read_target("OPTIONS", target), []) == TokenKey("default")
+    assert own.choose_key(own.read_target("OPTIONS", target), fields_of([])) == TokenKey("default")
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
@@ -292,7 +293,7 @@ def test_the_apps_own_endpoints_are_closed_in_any_disguise(disguise: str) -> Non
     own = router(installation="default")
 
     with pytest.raises(EndpointRefusedError):
-        own.choose_key(own.read_target("GET", disguise), [(TAG, b"inst-1")])
+        own.choose_key(own.read_target("GET", disguise), fields_of([(TAG, b"inst-1")]))
 
 
 # -- on the wire ----------------------------------------------------------------------------------
@@ -414,26 +415,22 @@ def test_what_is_kept_of_targets_is_bounded() -> None:
 
 
 def test_the_tag_is_read_once_from_the_same_headers() -> None:
-    own, notes = router(installation="default"), dict[object, object]()
+    own, notes = router(installation="default"), TagMemo()
     target = own.read_target("GET", "/projects")
 
-    assert own.choose_key(target, [(TAG, b"one")], derived=notes) == TokenKey("one")
-    assert own.choose_key(target, [(TAG, b"another")], derived=notes) == TokenKey("one")
-    assert own.choose_key(target, [(TAG, b"another")], derived={}) == TokenKey("another")
+    assert own.choose_key(target, fields_of([(TAG, b"one")]), memo=notes) == TokenKey("one")
+    assert own.choose_key(target, fields_of([(TAG, b"another")]), memo=notes) == TokenKey("one")
+    assert own.choose_key(target, fields_of([(TAG, b"another")]), memo=TagMemo()) == TokenKey(
+        "another"
+    )
 
 
 def test_having_no_tag_is_remembered_and_a_path_is_not_overruled_by_it() -> None:
-    own, notes = router(installation="default", kinds=("header", "path")), dict[object, object]()
+    own, notes = router(installation="default", kinds=("header", "path")), TagMemo()
 
-    assert own.choose_key(own.read_target("GET", "/x"), [], derived=notes) == TokenKey("default")
-    assert own.choose_key(own.read_target("GET", "/~one/x"), [], derived=notes) == TokenKey("one")
-
-
-def test_another_listener_makes_its_own_of_the_same_headers() -> None:
-    notes: dict[object, object] = {}
-    lax, strict = router(), router(kinds=("path",), installation="default")
-    target = lax.read_target("GET", "/projects")
-
-    assert lax.choose_key(target, [(TAG, b"one")], derived=notes) == TokenKey("one")
-    with pytest.raises(InstallationInvalidError):
-        strict.choose_key(target, [(TAG, b"one")], derived=notes)
+    assert own.choose_key(own.read_target("GET", "/x"), fields_of([]), memo=notes) == TokenKey(
+        "default"
+    )
+    assert own.choose_key(own.read_target("GET", "/~one/x"), fields_of([]), memo=notes) == TokenKey(
+        "one"
+    )

@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from icr_proxy.errors import InstallationInvalidError
+from icr_proxy.http1.headers import Header, fields_of
 from icr_proxy.policy.paths import is_app_path
-from icr_proxy.policy.router import Header, Selector, SelectorReader
+from icr_proxy.policy.router import Selector, SelectorReader
 
 BY_ID, BY_ORGANIZATION = "X-ICR-Installation-Id", "X-ICR-Organization-Id"
 ALL = ("header", "path", "userinfo")
@@ -48,7 +49,7 @@ def basic(user: bytes, *, scheme: bytes = b"Basic") -> Header:
 def read(
     *headers: Header, kinds: tuple[str, ...] = ALL, prefix: Selector | None = None
 ) -> Selector | None:
-    return reader(*kinds).read(headers, prefix=prefix)
+    return reader(*kinds).read(fields_of(headers), prefix=prefix)
 
 
 def refusal(*headers: Header, kinds: tuple[str, ...] = ALL, prefix: Selector | None = None) -> str:
@@ -231,7 +232,7 @@ def test_beside_a_callers_key_the_user_is_the_installation(
         installation=BY_ID, organization="X-Org", kinds=["userinfo"], passwords=True
     )
 
-    found = tags.read([(b"Authorization", b"Basic " + b64encode(given))], prefix=None)
+    found = tags.read(fields_of([(b"Authorization", b"Basic " + b64encode(given))]), prefix=None)
 
     assert (found.installation if found else None) == installation
 
@@ -243,7 +244,7 @@ def test_what_stands_beside_a_key_is_an_id_or_nothing(given: bytes) -> None:
     )
 
     with pytest.raises(InstallationInvalidError, match="user part"):
-        tags.read([(b"Authorization", b"Basic " + b64encode(given))], prefix=None)
+        tags.read(fields_of([(b"Authorization", b"Basic " + b64encode(given))]), prefix=None)
 
 
 @pytest.mark.parametrize("scheme", [b"Basic", b"basic", b"BASIC", b"Basic   "])
