@@ -31,11 +31,8 @@ class Memo(dict[K, V]):
 
     def __missing__(self, key: K) -> V:
         value = self._function(key)
-        if len(key) <= self._max_length and self._may_remember(value):
+        if len(key) <= self._max_length:
             if len(self) >= self._max_entries:
                 self.clear()
             self[key] = value
         return value
-
-    def _may_remember(self, value: V) -> bool:  # noqa: ARG002  # a subclass looks at it
-        return True

@@ -65,6 +65,10 @@ def refuse_long_body(length: int | None, *, limit: int | None) -> None:
         raise BodyTooLargeError("the request body is longer than this proxy accepts")
 
 
+# What `Connection` says in nearly all requests.
+USUAL_OPTIONS = {value: frozenset({value}) for value in (b"keep-alive", b"close")}
+
+
 def fields_of(headers: Iterable[Header]) -> Fields:
     """Index header lines by name."""
     fields: dict[bytes, list[bytes]] = {}
@@ -75,11 +79,8 @@ def fields_of(headers: Iterable[Header]) -> Fields:
 
 def connection_options(fields: Fields) -> frozenset[bytes]:
     """Lower-case names that `Connection` lists as meant for this hop only (RFC 9110, 7.6.1)."""
-    return frozenset(
-        option.strip().lower()
-        for value in fields.get(b"connection", ())
-        for option in value.split(b",")
-    )
+    value = b",".join(fields.get(b"connection", ())).lower()
+    return USUAL_OPTIONS.get(value) or frozenset(map(bytes.strip, value.split(b",")))
 
 
 def only(fields: Fields, name: bytes) -> bytes | None:

@@ -28,7 +28,6 @@ from icr_proxy.errors import (
     UriTooLongError,
 )
 from icr_proxy.http1.headers import REQUEST_ID, TRACEPARENT, connection_options, fields_of
-from icr_proxy.memo import Memo
 from icr_proxy.redaction import CREDENTIAL, SENSITIVE
 
 if TYPE_CHECKING:
@@ -274,8 +273,11 @@ EVERYDAY_LINE = re.compile(rb"([A-Z]+) (/[!\"$-~]*) HTTP/1\.([01])\r\n")
 EVERYDAY_WORDS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 EVERYDAY = {word.encode("ascii"): word for word in EVERYDAY_WORDS}
 
+MAX_CACHED_LINES = 512  # of one listener; a client sends about ten
+MAX_CACHED_LINE = 256  # bytes
 # RFC 9112, 5: no white space before the colon, no controls in the value (RFC 9110, 5.5).
 PLAIN_LINE = re.compile(rb"(%b+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)" % TOKEN)
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 PLAIN_LENGTH = re.compile(rb"[0-9]{1,18}")
 # These are new in each request, or a secret.
 NOT_CACHED = frozenset(
@@ -296,7 +298,7 @@ class UnusualLineError(Exception):
     """A header line that llhttp must judge."""
 
 
-class LineCache(Memo[bytes, HeaderLine]):
+class LineCache(dict[bytes, HeaderLine]):
     """Header lines by their bytes, read once for all connections of a listener.
 
     A line is a value that never changes, and the same bytes always give the same line: what one
@@ -305,9 +307,6 @@ class LineCache(Memo[bytes, HeaderLine]):
     """
 
     __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(_read_line)
 
     def read(self, block: bytes, *, is_old: bool) -> HeaderBlock | None:
         """Read the lines of a block if all of them are plain."""
@@ -320,28 +319,28 @@ class LineCache(Memo[bytes, HeaderLine]):
             return None
         return section if len(section.fields.get(b"content-length", ())) < 2 else None  # noqa: PLR2004
 
-    def _may_remember(self, value: HeaderLine) -> bool:
-        if value.name in NOT_CACHED:
-            return False
-        name, text = value.name.decode("ascii"), value.values[0].decode("latin-1")
-        return not (SENSITIVE.search(name) or CREDENTIAL.search(text))
+    def __missing__(self, line: bytes) -> HeaderLine:
+        found = PLAIN_LINE.fullmatch(line)
+        if found is None:
+            raise UnusualLineError
+        read = header_line(found[1], found[2].rstrip(b" \t"))
+        name = read.name
+        if name in FRAMING and not (
+            name == b"content-length" and PLAIN_LENGTH.fullmatch(read.values[0])
+        ):
+            raise UnusualLineError
+        if name not in NOT_CACHED and len(line) <= MAX_CACHED_LINE and not _looks_secret(read):
+            if len(self) >= MAX_CACHED_LINES:
+                self.clear()
+            self[line] = read
+        return read
 
 
-def _read_line(line: bytes) -> HeaderLine:
-    """Read a header line that every parser reads in the same way.
-
-    Raises:
-        UnusualLineError: it is not plain, or llhttp looks for more in its value.
-    """
-    found = PLAIN_LINE.fullmatch(line)
-    if found is None:
-        raise UnusualLineError
-    read = header_line(found[1], found[2].rstrip(b" \t"))
-    if read.name == b"transfer-encoding" or (
-        read.name == b"content-length" and PLAIN_LENGTH.fullmatch(read.values[0]) is None
-    ):
-        raise UnusualLineError
-    return read
+def _looks_secret(line: HeaderLine) -> bool:
+    return bool(
+        SENSITIVE.search(line.name.decode("ascii"))
+        or CREDENTIAL.search(line.values[0].decode("latin-1"))
+    )
 
 
 class HeaderCache:
