@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.contenders import Stage, running
+from tests.bench.heads import fresh_script
 from tests.bench.loads import (
     EVERY_HEAD_DIFFERENT,
     MANY_INSTALLATIONS,
@@ -27,6 +28,8 @@ from tests.bench.measures import (
     CPU_PLAIN,
     CPU_TLS,
     DIRECT,
+    FRESH_PLAIN,
+    FRESH_TLS,
     GROWN_DOWN,
     GROWN_UP,
     IDLE,
@@ -128,20 +131,24 @@ class Bench:
 
 
 def cpu(bench: Bench) -> None:
-    """CPU time per request, plain and TLS upstream; all heads alike, and every head different."""
-    script = bench.work / "different.lua"
+    """CPU time per request, plain and TLS upstream; heads alike, different, of five clients."""
+    script, fresh = bench.work / "different.lua", bench.work / "fresh.lua"
     script.write_text(EVERY_HEAD_DIFFERENT)
-    for tls, alike, different in ((False, CPU_PLAIN, VARIED_PLAIN), (True, CPU_TLS, VARIED_TLS)):
+    fresh.write_text(fresh_script())
+    for tls, alike, loads in (
+        (False, CPU_PLAIN, ((VARIED_PLAIN, script), (FRESH_PLAIN, fresh))),
+        (True, CPU_TLS, ((VARIED_TLS, script), (FRESH_TLS, fresh))),
+    ):
         with small_answers(bench.work, tls=tls) as upstream:
             for name in bench.turns():
                 with bench.on_stage(name, upstream) as (process, url):
                     cost = per_request(process, url, seconds=bench.seconds, connections=32)
                     bench.note(alike, name, cost)
-                    if name in WITH_DIFFERENT_HEADS:
+                    for measure, load in loads if name in WITH_DIFFERENT_HEADS else ():
                         cost = per_request(
-                            process, url, seconds=bench.seconds, connections=32, script=script
+                            process, url, seconds=bench.seconds, connections=32, script=load
                         )
-                        bench.note(different, name, cost)
+                        bench.note(measure, name, cost)
 
 
 def latency(bench: Bench) -> None:
