@@ -1,4 +1,4 @@
-"""Accepts a trail that contradicts its anchor: an operator's word, recorded in the trail."""
+"""Accepts a trail that contradicts its anchor, and records that an operator did so."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """What was accepted, and the record that tells of it."""
+    """What was accepted, and the place of its record."""
 
     detail: str
     seq: int

@@ -1,9 +1,8 @@
-"""The anchor file: how far a trail had come, kept where whoever cuts the trail cannot change it.
+"""The anchor file: heads of a trail, kept where an attacker who cuts the trail cannot change them.
 
-It has a line for each head that was published, the newest last. A start compares the newest with
-the trail: a trail that ends before it, or has another record there, was cut or restored from a
-backup. A line with `rewound` tells that this was accepted; what stands above it is no longer
-compared, but stays.
+Each line is a head that was published, the newest last. A start compares the newest with the trail.
+A trail that ends before it, or has another record there, was cut or restored from a backup. A line
+with `rewound` says that this was accepted; the lines above it stay, but are no longer compared.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from icr_proxy.audit.chain import ChainHead
     from icr_proxy.audit.recovery import Recovery
 
-MODE = 0o644  # there is nothing secret in it, and monitoring may want to read it
-LONGEST = 1 << 20  # bytes; about 5,000 lines. Then every second of the older lines goes
+MODE = 0o644  # heads are no secret, and monitoring may want to read them
+LONGEST = 1 << 20  # bytes, about 5,000 lines; above it every second of the older lines is removed
 NEWEST_KEPT = 1000  # lines that are always kept
 READ_MOST = 64 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -42,15 +41,15 @@ class AnchorState(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     trail: str | None = None
     rewound: bool = False
-    """Whether it is that of a `rewound` record."""
+    """Whether this is the head of a `rewound` record."""
 
 
 class AnchorHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """What an anchor file knows: the heads since the last one that was accepted as rewound."""
+    """The heads in an anchor file since the last one that was accepted as rewound."""
 
     heads: tuple[AnchorState, ...] = ()
     is_garbled: bool = False
-    """Whether there is something, and none of it is a head."""
+    """Whether the file has lines, and none of them is a head."""
 
     @property
     def newest(self) -> AnchorState | None:
@@ -59,7 +58,7 @@ class AnchorHistory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_history(path: Path) -> AnchorHistory:
-    """Read an anchor file; one that is not there, or that a crash left empty, knows nothing.
+    """Read an anchor file; one that is missing, or that a crash left empty, has no heads.
 
     Raises:
         ValueError: it cannot be read; the rest of a sentence that begins with the path.
@@ -82,9 +81,9 @@ def has_heads(path: Path) -> bool:
 
 
 def parse_history(raw: bytes) -> AnchorHistory:
-    """Read what an anchor file holds. A line that is no head tells nothing and is passed over.
+    """Parse an anchor file. Lines that are no heads are ignored.
 
-    So does what follows the last line break, if it is no head: a crash may leave that.
+    So are bytes after the last line break, if they are no head: a crash may leave them.
     """
     *lines, rest = raw.split(b"\n")
     heads = [known for line in lines if (known := _parse_head(line)) is not None]
@@ -117,10 +116,10 @@ def _parse_head(line: bytes) -> AnchorState | None:
 
 
 class AnchorFile:
-    """The anchor file as the writer of a trail uses it."""
+    """The anchor file, to which heads are published."""
 
     def __init__(self, path: Path) -> None:
-        """Use this file; it is opened each time, so that it can be on a disk that comes later."""
+        """Use this file. It is opened for each head: its disk may be mounted later."""
         self._path = path
         self._last: tuple[int, str] | None = None
 
@@ -133,35 +132,28 @@ class AnchorFile:
         now: float,
         rewound: bool = False,
     ) -> None:
-        """Add a line for this head, if it is a new one; it is on the disk when this comes back.
+        """Add a line for this head, if it is new; return when it is on the disk.
 
         Raises:
             OSError: it could not be written.
         """
         if not head.seq or (head.seq, head.hash) == self._last:
             return
-        line: dict[str, Any] = {
-            "seq": head.seq,
-            "hash": head.hash,
-            "file": file,
-            "time": stamp(now),
-            "trail": trail,
-        }
-        if rewound:
-            line["rewound"] = True
+        line = {"seq": head.seq, "hash": head.hash, "file": file, "time": stamp(now)}
+        line |= {"trail": trail} | ({"rewound": True} if rewound else {})
         size = self._append(json.dumps(line).encode() + b"\n")
         self._last = head.seq, head.hash
         if size > LONGEST:
             self._shorten()
 
     def _append(self, line: bytes) -> int:
-        """Add a line; give the length that the file had before."""
+        """Append a line; return the length of the file before."""
         is_new = not self._path.exists()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
         file = open_regular(self._path, flags, mode=MODE, only_name=True)
         try:
             size = os.fstat(file).st_size
-            if size and os.pread(file, 1, size - 1) != b"\n":  # a crash, or a full disk
+            if size and os.pread(file, 1, size - 1) != b"\n":  # after a crash, or a full disk
                 line = b"\n" + line
             write_all(file, line)
             os.fsync(file)
@@ -172,14 +164,14 @@ class AnchorFile:
         return size
 
     def _shorten(self) -> None:
-        """Replace the file by one with fewer of the older lines, whole at every moment."""
+        """Replace the file, in one step, by one with fewer of the older lines."""
         lines = read_bytes(self._path, limit=READ_MOST).splitlines(keepends=True)
         replace_file(self._path, thin_out(lines), mode=MODE)
         sync_directory(self._path.parent)
 
 
 def thin_out(lines: Sequence[bytes]) -> list[bytes]:
-    """Leave out every second of the older lines, but none that tells of a rewound trail."""
+    """Leave out every second of the older lines, but none about a rewound trail."""
     kept = []
     for at, line in enumerate(lines):
         after = lines[at + 1] if at + 1 < len(lines) else b""
@@ -194,7 +186,7 @@ class Rewind(msgspec.Struct, frozen=True, kw_only=True):
 
     detail: str
     known: AnchorState | None = None
-    """What the anchor knows; nothing if it cannot be read."""
+    """The newest head in the anchor; `None` if it cannot be read."""
 
 
 def find_rewind(path: Path, *, directory: Path) -> Rewind | None:
@@ -212,7 +204,7 @@ def find_rewind(path: Path, *, directory: Path) -> Rewind | None:
     known = history.newest
     if known is None or not known.seq:
         return None
-    left = find_end(directory)  # after the anchor, as a proxy that runs writes the trail first
+    left = find_end(directory)  # after the anchor: a running proxy writes the trail first
     detail = _find_mismatch(known, path=path, directory=directory, left=left)
     return None if detail is None else Rewind(detail=detail, known=known)
 

@@ -1,9 +1,9 @@
-"""How records of the audit trail hang together: sequence number, hash of the one before, seal.
+"""The hash chain of the audit trail: sequence number, hash of the record before, MAC.
 
 A line is `{"seq":N,"prev":"P","kind":"K",…,"hash":"H","mac":"M"}`. H is the SHA-256 of all bytes
-before `,"hash"`, so it covers P, which is the H of the record before: to change one record means to
-change all that follow. M is the HMAC-SHA-256 of H: to do that takes the key. Every byte of a line
-is bound by one of these, or has only one value it may have.
+before `,"hash"`, so it covers P, which is the H of the record before: whoever changes one record
+has to change all that follow. M is the HMAC-SHA-256 of H, which takes the key. Every byte of a line
+is bound by one of these, or has only one possible value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.redaction import Secret
 
-GENESIS = "0" * 64  # what the first record of all has for `prev`
+GENESIS = "0" * 64  # `prev` of the first record of a trail
 FIRST_KIND, LAST_KIND = "segment", "end"  # the kinds of a segment's first and last record
 
 _START = re.compile(rb'\{"seq":(0|[1-9][0-9]{0,17}),"prev":"([0-9a-f]{64})","kind":"([a-z]{1,16})"')
@@ -36,7 +36,7 @@ _SEALED = _PLAIN + len(b',"mac":""') + 64
 
 
 class BrokenRecordError(ValueError):
-    """A line is not what the chain wrote; `kind` says what is wrong, in a word."""
+    """A line is not what the chain wrote; `kind` is `changed` or `forged`."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -44,7 +44,7 @@ class BrokenRecordError(ValueError):
 
 
 class RecordPlace(Protocol):
-    """Somewhere in the chain, after which a record may follow."""
+    """A record in the chain, after which another may follow."""
 
     @property
     def seq(self) -> int:
@@ -56,19 +56,19 @@ class RecordPlace(Protocol):
 
 
 class ChainHead(msgspec.Struct, frozen=True):
-    """The newest record: where a chain goes on. Whoever remembers one can prove what is missing."""
+    """The newest record of a chain. Whoever remembers it can prove that records are missing."""
 
     seq: int = 0
     hash: str = GENESIS
 
     @property
     def number(self) -> int:
-        """The first 48 bits of the hash: what a metric, a 64-bit float, can hold exactly."""
+        """The first 48 bits of the hash, which a metric, a 64-bit float, holds exactly."""
         return int(self.hash[:12], 16)
 
 
 class ChainLink(msgspec.Struct, frozen=True, gc=False):
-    """What binds a record: its place, the hash of the one before, its own."""
+    """What binds a record into the chain."""
 
     seq: int
     prev: str
@@ -99,7 +99,7 @@ class MacKey:
 def seal_all(
     bodies: Iterable[bytes], *, after: RecordPlace, mac_key: MacKey | None
 ) -> tuple[list[bytes], ChainHead]:
-    """Give the lines of records that follow `after`, without line breaks, and the new head.
+    """Return the lines of records that follow `after`, without line breaks, and the new head.
 
     A body is the JSON object of what happened and begins with its `kind`.
     """
@@ -120,7 +120,7 @@ def _tail(digest: bytes, *, text: bytes, mac_key: MacKey | None) -> bytes:
 
 
 def read_next(line: bytes, *, after: RecordPlace, mac_key: MacKey | None) -> ChainLink | None:
-    """Give the link of a line if it is, to the last byte, the next record; else see `unseal`."""
+    """Return the link of a line if it is the next record, byte by byte; else use `read_link`."""
     start = b'{"seq":%d,"prev":"%b","kind":"' % (after.seq + 1, after.hash.encode("ascii"))
     cut = len(line) - (_PLAIN if mac_key is None else _SEALED)
     if cut <= 0 or not line.startswith(start):
@@ -129,7 +129,7 @@ def read_next(line: bytes, *, after: RecordPlace, mac_key: MacKey | None) -> Cha
     if line[cut:] != _tail(digest, text=hexlify(digest), mac_key=mac_key):
         return None
     kind = line[len(start) : line.index(b'"', len(start))]
-    if not kind.isalpha():  # nor what `unseal` takes for one
+    if not kind.isalpha():  # `read_link` refuses it, too
         return None
     return ChainLink(
         after.seq + 1, after.hash, kind.decode("ascii"), digest.hex(), mac_key is not None
@@ -137,7 +137,7 @@ def read_next(line: bytes, *, after: RecordPlace, mac_key: MacKey | None) -> Cha
 
 
 def read_link(line: bytes, *, mac_key: MacKey | None) -> ChainLink:
-    """Take a line apart and check all that can be checked of it alone; no key, no seal checked.
+    """Parse a line and check it by itself; without a key, its MAC is not checked.
 
     Raises:
         BrokenRecordError: it was changed, or sealed with another key.

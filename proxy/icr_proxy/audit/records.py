@@ -1,8 +1,8 @@
-"""What stands in the audit trail: one class for each kind of record, one line for each field.
+"""The records of the audit trail: one class for each kind, one line for each field.
 
-The table in `docs/audit.md` is made from these lines, so annotations are real objects here. What is
-not known, or does not apply, is left out of the record. Seconds since the epoch become text here,
-so that a person can read the file.
+The table in `docs/audit.md` is made from these lines, so annotations are real objects here. Fields
+that are not known, or do not apply, are left out of a record. Times are text, so that a person can
+read the file.
 """
 
 from typing import Annotated, Any, get_type_hints
@@ -181,10 +181,38 @@ FORMAT = 1
 
 
 def intent_of(journal: Journal, *, redact: QueryRedaction, now: float) -> IntentRecord:
-    """Record what a request is about to do."""
+    """Make the record of what a request is about to do."""
+    return IntentRecord(stamp(now), *_facts_of(journal, redact=redact))
+
+
+def request_of(outcome: Outcome, *, redact: QueryRedaction) -> RequestRecord:
+    """Make the record of how a request ended."""
+    first_byte = outcome.first_byte
+    fields: tuple[Any, ...] = (
+        stamp(outcome.started_at + outcome.duration),
+        *_facts_of(outcome, redact=redact),
+        _decision(outcome),
+        outcome.status,
+        outcome.origin,
+        outcome.code,
+        outcome.duplicate_of,
+        outcome.attempts,
+        outcome.bytes_in,
+        outcome.bytes_out,
+        milliseconds(outcome.duration),
+        milliseconds(outcome.token_wait),
+        None if first_byte is None else milliseconds(first_byte),
+        outcome.digest_in,
+        outcome.digest_out,
+        outcome.intent_seq,
+    )
+    return RequestRecord(*fields)
+
+
+def _facts_of(journal: Journal, *, redact: QueryRedaction) -> tuple[Any, ...]:
+    """Return the fields of `RequestFacts`, in their order."""
     path, query = _split(journal.target, redact=redact)
-    return IntentRecord(
-        stamp(now),
+    return (
         journal.request_id,
         journal.trace.id,
         journal.listener,
@@ -200,44 +228,6 @@ def intent_of(journal: Journal, *, redact: QueryRedaction, now: float) -> Intent
         journal.organization,
         journal.token,
         journal.token_generation,
-    )
-
-
-def request_of(outcome: Outcome, *, redact: QueryRedaction) -> RequestRecord:
-    """Record how a request ended."""
-    path, query = _split(outcome.target, redact=redact)
-    first_byte = outcome.first_byte
-    return RequestRecord(
-        stamp(outcome.started_at + outcome.duration),
-        outcome.request_id,
-        outcome.trace.id,
-        outcome.listener,
-        outcome.peer,
-        outcome.caller,
-        outcome.method,
-        path,
-        query,
-        outcome.operation,
-        outcome.changes_state,
-        outcome.rule,
-        outcome.installation,
-        outcome.organization,
-        outcome.token,
-        outcome.token_generation,
-        _decision(outcome),
-        outcome.status,
-        outcome.origin,
-        outcome.code,
-        outcome.duplicate_of,
-        outcome.attempts,
-        outcome.bytes_in,
-        outcome.bytes_out,
-        milliseconds(outcome.duration),
-        milliseconds(outcome.token_wait),
-        None if first_byte is None else milliseconds(first_byte),
-        outcome.digest_in,
-        outcome.digest_out,
-        outcome.intent_seq,
     )
 
 

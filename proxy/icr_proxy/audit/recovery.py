@@ -1,8 +1,8 @@
-"""Finds where a trail goes on at a start, and sets aside what a crash left of its end.
+"""Finds the end of a trail at a start, and sets aside what a crash left behind it.
 
 A crash leaves bytes after the last line break (half a record, or the zeros of a power cut) or a
-file without a whole header. Only that is set aside. A whole line that is no record was changed by
-somebody: it stays where it is, and `audit verify` tells of it.
+segment without a whole header. Only that is set aside. A whole line that is no record was changed
+by somebody: it stays where it is, and `audit verify` reports it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ASIDE_NAME = re.compile(rf"({SEGMENT_NAME.pattern})\.torn(?:\.[0-9]{{1,4}})?")
-# More than a header: a file in which a crash prevented the first record is no longer.
+# Longer than a header. A longer segment without a record is not what a crash leaves.
 HEADER_MOST = 4096
 _ASIDE_MOST = 1000
 _TRAIL = re.compile(r"[0-9a-f]{32}")
@@ -40,21 +40,21 @@ _PIECE_BYTES = 1 << 20
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of the trail that earlier processes left."""
+    """The state in which earlier processes left a trail."""
 
     head: ChainHead = ChainHead()
     file: str | None = None
-    """The file that the head is in."""
+    """Name of the segment with the head."""
     trail: str | None = None
-    """ID of the trail, unless it is from before there were any."""
+    """ID of the trail; old trails have none."""
     key: str | None = None
-    """Fingerprint of the key that the file with the head is sealed with."""
+    """Fingerprint of the MAC key of that segment."""
     repairs: tuple[RepairRecord, ...] = ()
-    """What was set aside and is not yet recorded."""
+    """Bytes that were set aside, and of which there is no record yet."""
 
 
 class _SegmentEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of one file."""
+    """The end of one segment."""
 
     last: ChainLink | None
     size: int
@@ -63,7 +63,7 @@ class _SegmentEnd(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_torn_header(self) -> bool:
-        """Tell whether a crash may have left this, without a whole record."""
+        """Whether a crash may have left this segment without a whole record."""
         return self.torn == self.size <= HEADER_MOST
 
 
@@ -88,7 +88,7 @@ def find_end(directory: Path) -> Recovery:
 
 
 def recover(directory: Path, *, now: float) -> Recovery:
-    """Find the end of the chain; set aside, beside the file, what a crash tore.
+    """Find the end of the chain; set aside, beside the segment, what a crash left behind it.
 
     Raises:
         StartError: the files cannot be read or changed.
@@ -109,7 +109,7 @@ def recover(directory: Path, *, now: float) -> Recovery:
 
 
 def find_hash(directory: Path, seq: int) -> str | None:
-    """Give the hash of the record with this number; `None` if there is none.
+    """Return the hash of the record with this number; `None` if there is none.
 
     Raises:
         StartError: the files cannot be read.
@@ -125,7 +125,7 @@ def find_hash(directory: Path, seq: int) -> str | None:
 
 
 def is_pruned(directory: Path, seq: int) -> bool:
-    """Tell whether the trail begins after this number, as far as file names tell."""
+    """Tell from the file names whether the trail begins after this number."""
     files = list_segments(directory)
     return bool(files) and int(files[0].name.split("-")[1]) > seq
 
@@ -147,7 +147,7 @@ def _start_errors(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def _map_file(path: Path) -> Iterator[mmap.mmap | bytes]:
-    """Give the bytes of a file; mapping an empty one is an error."""
+    """Map a file into memory; an empty one gives `b""`, because mapping it is an error."""
     file = open_regular(path, os.O_RDONLY)
     try:
         if not os.fstat(file).st_size:
@@ -172,13 +172,13 @@ def _read_end(path: Path) -> _SegmentEnd:
 
 
 def _find_trail_id(files: Sequence[Path]) -> str | None:
-    """Give the ID that the newest header has; an earlier version may have written the last ones."""
+    """Return the ID in the newest header that has one; an old version may have written the last."""
     found = (_matching_field(_read_header(path), "trail", _TRAIL) for path in reversed(files))
     return next((trail for trail in found if trail is not None), None)
 
 
 def _read_header(path: Path) -> Mapping[str, Any]:
-    """Give the first record of a file, or nothing if it is none."""
+    """Return the first record of a segment; empty if the first line is no record."""
     with _map_file(path) as view:
         line = view[: max(view.find(b"\n"), 0)]
     with suppress(BrokenRecordError, ValueError, RecursionError):
@@ -194,7 +194,7 @@ def _matching_field(header: Mapping[str, Any], name: str, pattern: re.Pattern[st
 
 
 def _create_aside(path: Path) -> Path:
-    """Make a file that is not there yet, for what is set aside; a name may be taken by a crash."""
+    """Create a file for bytes that are set aside; earlier starts may have taken names."""
     for number in range(_ASIDE_MOST):
         aside = path.with_name(f"{path.name}.torn{f'.{number}' if number else ''}")
         with suppress(FileExistsError):
@@ -213,7 +213,7 @@ def _set_aside(path: Path, end: _SegmentEnd) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-    sync_directory(path.parent)  # both are there at a crash now, rather than neither
+    sync_directory(path.parent)  # so that a crash now leaves the bytes in both files
     torn = open_regular(path, os.O_WRONLY)
     try:
         os.ftruncate(torn, end.size - end.torn)
@@ -223,9 +223,9 @@ def _set_aside(path: Path, end: _SegmentEnd) -> None:
 
 
 def _find_repairs(directory: Path, *, last: str | None, now: float) -> Iterator[RepairRecord]:
-    """Give what was set aside and not recorded, also by a start that was killed before it could.
+    """Find files that were set aside without a record, also by a start that was killed.
 
-    It is recorded in the file after the one that it is about.
+    The record is in the segment after the one from which the bytes are.
     """
     for aside in sorted(directory.iterdir()):
         named = ASIDE_NAME.fullmatch(aside.name)

@@ -1,4 +1,4 @@
-"""Files of the audit trail: their names, and how the directory and they are opened.
+"""Segments, the files of a trail: their names, how they are created, who may use the directory.
 
 A file has one writer in its life: every start begins a new one. Nothing is ever written into the
 middle of a file.
@@ -29,22 +29,22 @@ OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def segment_name(seq: int, *, at: float) -> str:
-    """Name the file whose first record has this number."""
+    """Return the name of the segment whose first record has this number."""
     return f"audit-{seq:016d}-{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}.jsonl"
 
 
 def list_segments(directory: Path) -> list[Path]:
-    """List the files of a trail, oldest first."""
+    """List the segments of a trail, oldest first."""
     return sorted(path for path in directory.iterdir() if SEGMENT_NAME.fullmatch(path.name))
 
 
 def claim_directory(directory: Path) -> int:
-    """Make sure that the directory is there, ours alone to write to, and in nobody else's use.
+    """Make the directory if need be, check it, and lock it; return the descriptor of the lock.
 
-    The lock lasts as long as the descriptor that is given, so a crash leaves none behind.
+    The lock lasts as long as the descriptor, so a crash leaves none behind.
 
     Raises:
-        StartError: it is not, with what to do.
+        StartError: the directory cannot be used, is in use, or others may write to it.
     """
     try:
         with suppress(FileExistsError):
@@ -56,7 +56,7 @@ def claim_directory(directory: Path) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        holder = os.read(lock, 20).decode("ascii", "replace")
+        holder = _read_holder(lock)
         os.close(lock)
         raise _in_use_error(directory, holder=holder) from None
     os.ftruncate(lock, 0)
@@ -65,11 +65,11 @@ def claim_directory(directory: Path) -> int:
 
 
 def check_directory(directory: Path) -> None:
-    """Make sure that nobody but us, and root, can change what is in a directory.
+    """Check that only the proxy's user and root can change the files in a directory.
 
     Raises:
         StartError: somebody can.
-        OSError: it is not there, or cannot be looked at.
+        OSError: the directory is missing, or cannot be read.
     """
     found = directory.stat()
     if not stat.S_ISDIR(found.st_mode):
@@ -86,28 +86,20 @@ def check_directory(directory: Path) -> None:
 
 
 def check_lock(directory: Path) -> None:
-    """Make sure that a start could claim a directory that is there; nothing is changed.
+    """Check that a start could claim an existing directory; change nothing.
 
     Raises:
         StartError: it could not.
     """
-    # With the effective user, and for root as well: a file system may be read-only.
+    # For the effective user, and also for root: a file system may be read-only.
     if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
         raise StartError(f"audit.directory: {directory} cannot be used: it cannot be written to")
     try:
-        lock = _open_lock(directory, os.O_RDONLY)
-    except FileNotFoundError:
-        return
+        holder = _find_holder(directory)
     except OSError as exc:
         raise StartError(f"audit.directory: {directory} cannot be used: {exc.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        raise _in_use_error(
-            directory, holder=os.read(lock, 20).decode("ascii", "replace")
-        ) from None
-    finally:
-        os.close(lock)
+    if holder is not None:
+        raise _in_use_error(directory, holder=holder)
 
 
 def _in_use_error(directory: Path, *, holder: str) -> DirectoryInUseError:
@@ -120,20 +112,32 @@ def _in_use_error(directory: Path, *, holder: str) -> DirectoryInUseError:
 def is_in_use(directory: Path) -> bool:
     """Tell whether some process is writing there now."""
     try:
-        lock = _open_lock(directory, os.O_RDONLY)
+        return _find_holder(directory) is not None
     except (OSError, StartError):
         return False
+
+
+def _find_holder(directory: Path) -> str | None:
+    """Return the process that has locked the directory, as its lock file names it."""
+    try:
+        lock = _open_lock(directory, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return True
+        return _read_holder(lock)
     finally:
         os.close(lock)
-    return False
+    return None
+
+
+def _read_holder(lock: int) -> str:
+    return os.read(lock, 20).decode("ascii", "replace")
 
 
 def _open_lock(directory: Path, flags: int) -> int:
-    """Open the lock file, and never what a link or a second name would make of it."""
+    """Open the lock file; refuse a link or a file with a second name."""
     path = directory / LOCK
     try:
         return open_regular(path, flags, only_name=True)
@@ -146,14 +150,14 @@ def _open_lock(directory: Path, flags: int) -> int:
 
 
 def create_segment(path: Path) -> int:
-    """Open a new file to append to; its name lasts a crash."""
+    """Create a file to append to; its name survives a crash."""
     file = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
     sync_directory(path.parent)
     return file
 
 
 def sync_directory(directory: Path) -> None:
-    """Force names, not contents, to the disk."""
+    """Force the names in a directory, not the contents, to the disk."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

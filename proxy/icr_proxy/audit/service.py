@@ -1,7 +1,6 @@
-"""The life of the audit trail in a proxy: opened at start, told what happens, closed at the end.
+"""The audit trail of a running proxy, from start to stop, and what log and metrics show of it.
 
-And what it has to tell to log and metrics: above all its head, so that whoever scrapes the metrics
-or collects the log is a witness of how far the trail had come.
+Both show the head: whoever collects them is a witness of how far the trail had come.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ HASH_SHOWN = 12  # hex digits: the 48 bits that the metric has
 
 
 class AuditService:
-    """One trail and everything around it."""
+    """The trail of a proxy: queue, writer thread and reports."""
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class AuditService:
         clock: Callable[[], float],
         on_write: Callable[[WriteResult], None] = lambda _result: None,
     ) -> None:
-        """Make everything; nothing is opened yet. `heard` is told of all that is written.
+        """Make everything; nothing is opened yet. `on_write` gets the result of each write.
 
         Raises:
             StartError: the file with the key cannot be used.
@@ -77,72 +76,68 @@ class AuditService:
         self.trail = Trail(config=config, put=self._batcher.add, watcher=self._reports, now=now)
 
     def inspect(self) -> None:
-        """Look at the trail as `open` does, and change nothing.
+        """Check the trail as `start` does, and change nothing.
 
         Raises:
-            StartError: `open` would raise it.
+            StartError: `start` would raise it.
         """
         check_trail(self._directory, config=self._config)
 
     async def start(self, config: Config) -> None:
-        """Begin the trail of this process, and come back when the start is recorded.
+        """Begin the trail of this process; return when the start is recorded.
 
-        If it cannot be in time, the proxy starts all the same, and `on_failure` says what requests
-        get until it can.
+        If that takes too long, the proxy starts all the same, and `on_failure` says what happens to
+        requests.
 
         Raises:
-            StartError: its directory cannot be used.
+            StartError: the directory cannot be used.
         """
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         self._reports.opened(rewind=self._thread.rewind, missing_anchor=self._thread.missing_anchor)
         self._is_open = True
-        start = StartRecord(
-            time=stamp(self._now()), version=__version__, config=config_digest(config)
+        now, digest = stamp(self._now()), config_digest(config)
+        recorded = self.trail.record_event(
+            StartRecord(time=now, version=__version__, config=digest)
         )
-        recorded = self.trail.record_event(start)
         if self._key_states is not None:
             self.record_key_states(self._key_states)
         await recorded
 
     def record_key_states(self, states: Mapping[str, str]) -> None:
-        """Record how the app's keys stand, now or as soon as there is a trail."""
+        """Record the states of the app's keys, now or as soon as there is a trail."""
         self._key_states = states
         if self._is_open:
             self.trail.record_event(KeyRecord(time=stamp(self._now()), states=dict(states)))
 
     def record_reload(self, config: Config, *, waiting: Sequence[str]) -> None:
-        """Record what is in force from now on."""
+        """Record the configuration that is in force from now on."""
+        now, digest = stamp(self._now()), config_digest(config)
         self.trail.record_event(
-            ReloadRecord(
-                time=stamp(self._now()),
-                config=config_digest(config),
-                restart_needed_for=tuple(waiting),
-            )
+            ReloadRecord(time=now, config=digest, restart_needed_for=tuple(waiting))
         )
 
-    def record_action(self, switch: str, installation: str | None, peer: str) -> None:
-        """Record what somebody did on the admin port."""
+    def record_action(self, action: str, installation: str | None, peer: str) -> None:
+        """Record an action of an operator on the admin port."""
+        now = stamp(self._now())
         self.trail.record_event(
-            SwitchRecord(
-                time=stamp(self._now()), action=switch, installation=installation, peer=peer
-            )
+            SwitchRecord(time=now, action=action, installation=installation, peer=peer)
         )
 
     async def close(self) -> None:
-        """Write what is left and end the trail of this process."""
+        """Write what is queued and end the trail of this process."""
         if self._is_open:
             self._is_open = False
             self._batcher.flush()
             await asyncio.to_thread(self._thread.stop)
-            await asyncio.sleep(0)  # what the thread said last is heard in the next turn
+            await asyncio.sleep(0)  # the last result of the thread comes in the next turn
 
     def status(self) -> dict[str, object]:
-        """Tell how the trail stands, for whoever asks how the proxy is."""
+        """Describe the trail for `/status`."""
         return {**self._reports.status(), "queue": self.trail.queued}
 
     def _report(self, result: WriteResult) -> None:
-        """Carry over from the thread into the event loop, which may be gone at the very end."""
+        """Pass a result from the thread to the event loop, which may be closed at the very end."""
         if self._loop is not None:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._on_result, result)
@@ -154,7 +149,7 @@ class AuditService:
 
 
 class TrailReports:
-    """What the trail tells to log and metrics."""
+    """Log events and metrics of the trail."""
 
     def __init__(self, *, log: Log, registry: CollectorRegistry) -> None:
         self._log = log
@@ -184,10 +179,10 @@ class TrailReports:
         registry.register(self)
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Give the head, both halves of the same moment (called on each scrape).
+        """Return number and hash of the head, of the same moment (called on each scrape).
 
-        The hash is a value and not a label: a label that changes with each scrape would make a
-        series of each scrape. 48 bits are what the value, a float, can hold exactly.
+        The hash is a value and not a label: a label that changes with each scrape would make a new
+        series each time. A value is a float, which holds 48 bits exactly.
         """
         seq = GaugeMetricFamily(
             "icr_proxy_audit_head", "Sequence number of the newest audit record."
@@ -202,16 +197,16 @@ class TrailReports:
         return (seq, number)
 
     def queued(self, count: int) -> None:
-        """Show how many records wait."""
+        """Take the number of records that wait."""
         self._queued = count
 
     def unrecorded(self, *, refused: bool) -> None:
-        """Count a request of which there is no record."""
+        """Count a request without a record."""
         (self._refused if refused else self._lost).inc()
         self._unrecorded += 1
 
     def status(self) -> dict[str, object]:
-        """Tell how the trail stands; the head is what a witness may be asked for."""
+        """Describe the trail; the head is what a witness may be asked for."""
         head, file = self._head or (None, None)
         return {
             "writable": self._error is None,
@@ -223,14 +218,14 @@ class TrailReports:
         }
 
     def opened(self, *, rewind: Rewind | None, missing_anchor: Path | None) -> None:
-        """Tell how the trail compares with its anchor, if it does not agree."""
+        """Log that the trail contradicts its anchor, or that the anchor is missing."""
         if rewind is not None:
             self._log.error("audit.rewound", detail=rewind.detail)
         if missing_anchor is not None:
             self._log.warning("audit.anchor_missing", file=str(missing_anchor))
 
     def on_write_result(self, result: WriteResult) -> None:
-        """Show how an attempt to write went; tell only what changes."""
+        """Count the result of a write; log only changes."""
         if result.head.seq:
             self._head = result.head, result.segment
         if result.entries:
@@ -256,6 +251,6 @@ class TrailReports:
 
 
 def config_digest(config: Config) -> str:
-    """Give a hash by which two configurations are told apart, without their secrets."""
+    """Hash a configuration without its secrets, so that changes can be recognized."""
     lines = (f"{key}: {value}\n" for key, value in describe(config))
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,17 +1,9 @@
-"""The audit trail as requests meet it: a reserved place, then a record, off the hot path.
+"""The audit trail as requests use it: they reserve room, and the thread writes their records.
 
-To wake the thread costs several times what a record does, and each time it runs it takes the
-interpreter from the loop. So records for which nobody waits go together for a moment; and what
-requests wait for goes at the end of the loop's turn, with all that the turn brought. Records are
-handed over in the order in which they came.
-
-A timer for each wait would cost more than the record. All may wait equally long, so one timer
-serves all of them: it looks at the oldest.
-
-What is promised, whatever `audit.fsync` says: the intent of a request that changes state is in the
-file before the request is sent, so that killing the process hides nothing. With `always` it is on
-the disk by then, and the next request of the same connection waits until the outcome is, too.
-Where records cannot be written, requests are refused, or go on and are counted (`on_failure`).
+The promise, whatever `audit.fsync` says: the intent of a request that changes state is in the file
+before the request is sent, so killing the process hides nothing. With `always` it is on the disk by
+then, and the next request of the same connection waits until the outcome is on the disk, too. If
+records cannot be written, requests are refused, or go on and are counted (`on_failure`).
 """
 
 from __future__ import annotations
@@ -38,22 +30,27 @@ if TYPE_CHECKING:
     from icr_proxy.config.models import AuditConfig
     from icr_proxy.observability.outcome import Digest, Journal, Outcome
 
-LINGER_SECONDS = 0.02  # how long a record for which nobody waits may wait for others
+LINGER_SECONDS = 0.02  # so long a record for which nobody waits may wait for others
 BATCH_MOST = 512
 
 
 class WriteBatcher:
-    """Batches entries for the writer thread; lives in the event loop."""
+    """Batches entries for the writer thread, in their order; lives in the event loop.
+
+    To wake the thread costs several times what a record does, and each time it runs it takes the
+    interpreter from the loop. So records for which nobody waits are collected for a moment.
+    Records for which requests wait go at the end of the loop's turn, with all others of the turn.
+    """
 
     def __init__(self, put: Callable[[Sequence[Entry]], None]) -> None:
-        """Hand over by `put`, which must not block."""
+        """Pass batches to `put`, which must not block."""
         self._put = put
         self._batch: list[Entry] = []
         self._is_scheduled = False
         self._is_timed = False
 
     def add(self, entry: Entry) -> None:
-        """Take one more; it goes at the end of this turn if somebody waits, else before long."""
+        """Add an entry; it goes at the end of this turn if somebody waits for it, else soon."""
         self._batch.append(entry)
         if len(self._batch) == BATCH_MOST:
             self.flush()
@@ -82,23 +79,27 @@ class WriteBatcher:
 
 
 Durable = asyncio.Future[int | None]
-"""The sequence number of a record, as soon as it has one; nothing if that took too long."""
+"""The sequence number of a record, once the record is durable; `None` after the time-out."""
 
 
 class DurableWaits:
-    """Futures resolved when a record is durable; all share one time-out timer."""
+    """Futures resolved when a record is durable; all share one time-out timer.
+
+    A timer for each would cost more than the record. All may wait equally long, so the timer is
+    always for the oldest.
+    """
 
     def __init__(self, seconds: float) -> None:
-        """Let each wait for so long at most."""
+        """Resolve each future after so many seconds at the latest."""
         self._seconds = seconds
         self._waiting: deque[tuple[float, Durable]] = deque()
         self._is_timed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> Durable:
-        """Give what to await."""
+        """Return a new future."""
         loop = self._loop
-        if loop is None:  # to ask for it each time would be a system call each time
+        if loop is None:  # each call of `get_running_loop` is a system call
             loop = self._loop = asyncio.get_running_loop()
         durable: Durable = loop.create_future()
         self._waiting.append((loop.time() + self._seconds, durable))
@@ -108,12 +109,12 @@ class DurableWaits:
         return durable
 
     def drop_resolved(self) -> None:
-        """Forget those that wait no longer."""
+        """Drop the oldest futures that are resolved."""
         while self._waiting and self._waiting[0][1].done():
             self._waiting.popleft()
 
     def _expire(self) -> None:
-        """Let those go that have waited for too long, and look again when the next one has."""
+        """Resolve the futures whose time is over, and set the timer for the next one."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         self.drop_resolved()
@@ -130,13 +131,13 @@ READ_RECORDS, WRITE_RECORDS = 1, 2  # the outcome; for a write the intent, too
 
 
 class TrailWatcher(Protocol):
-    """Hears how the trail fares."""
+    """Observer of the queue."""
 
     def queued(self, count: int) -> None:
-        """How many records wait to be written."""
+        """Take the number of records that wait to be written."""
 
     def unrecorded(self, *, refused: bool) -> None:
-        """There was no room for the record of a request."""
+        """Take note that there was no room for the record of a request."""
 
 
 @dataclass(slots=True)
@@ -157,13 +158,13 @@ class Trail:
         watcher: TrailWatcher,
         now: Callable[[], float],
     ) -> None:
-        """Record by `config`; `put` hands records on to be written, one after the other."""
+        """Record as `config` says; `put` takes the entries in their order."""
         self._config = config
         self._refuses = config.on_failure == "refuse"
         self.new_digest: Callable[[], Digest | None] = (
             hashlib.sha256 if config.body_digests else NoneType
         )
-        """Gives what a body is hashed with, if it is to be; asked twice by each request."""
+        """Makes the hash of a body, or `None` if bodies are not hashed."""
         self._redact = QueryRedaction(config.redact_query)
         self._send = put
         self._watcher = watcher
@@ -177,16 +178,16 @@ class Trail:
 
     @property
     def queued(self) -> int:
-        """How many records wait to be written."""
+        """The number of records that wait to be written."""
         return self._queued
 
-    # -- what a request does ----------------------------------------------------------------------
+    # -- for requests ------------------------------------------------------------------------------
 
     async def reserve(self, journal: Journal) -> None:
         """Reserve room for the records of this request.
 
         Raises:
-            AuditUnavailableError: there is none in time, and nothing may go unrecorded.
+            AuditUnavailableError: there is no room in time, and no request may go unrecorded.
         """
         count = WRITE_RECORDS if journal.changes_state else READ_RECORDS
         if not self._has_room(count):
@@ -197,10 +198,10 @@ class Trail:
         journal.reserved_records = count
 
     async def announce(self, journal: Journal) -> None:
-        """Come back when the intent is as safe as `fsync` says; then the request may be sent.
+        """Return when the intent is as safe as `fsync` says; then the request may be sent.
 
         Raises:
-            AuditUnavailableError: it is not in time, and nothing may go unrecorded.
+            AuditUnavailableError: it is not safe in time, and no request may go unrecorded.
         """
         if not journal.reserved_records:
             return
@@ -215,10 +216,9 @@ class Trail:
             raise AuditUnavailableError("the audit trail cannot be written; nothing was sent")
 
     def record(self, outcome: Outcome, *, reserved: int) -> Durable | None:
-        """Record how it ended; give what to wait for before the connection is used again.
+        """Record the outcome; return what to await before the connection serves the next request.
 
-        What can be done in the thread is done there: the outcome is frozen, so it can be handed
-        over as it is.
+        The outcome is frozen, so the thread makes the record of it.
         """
         self._reserved -= reserved
         if not reserved and self._reserved + self._queued >= self._config.queue:
@@ -231,13 +231,13 @@ class Trail:
         return None
 
     def record_event(self, record: Record) -> Durable:
-        """Record what happened to the proxy itself; there is always room for that."""
+        """Record an event of the proxy itself; there is always room for that."""
         return self._put_and_wait(record)
 
-    # -- what the thread says ---------------------------------------------------------------------
+    # -- from the thread --------------------------------------------------------------------------
 
     def on_write_result(self, result: WriteResult) -> None:
-        """Note the result of a write: records are durable, or could not be written for now."""
+        """Take the result of a write: records are durable, or could not be written for now."""
         self._is_writable = result.error is None
         self._queued -= len(result.entries)
         first = result.last - len(result.entries) + 1
@@ -249,18 +249,14 @@ class Trail:
         unrecorded = self._unrecorded
         if unrecorded is not None and self._is_writable:
             self._unrecorded = None
-            gap = GapRecord(
-                time=stamp(self._now()),
-                since=stamp(unrecorded.since),
-                lost=unrecorded.lost,
-                refused=unrecorded.refused,
-            )
-            self._put(gap)
+            now, since = stamp(self._now()), stamp(unrecorded.since)
+            lost, refused = unrecorded.lost, unrecorded.refused
+            self._put(GapRecord(time=now, since=since, lost=lost, refused=refused))
         if self._room_changed is not None:
             self._room_changed.set()
             self._room_changed = None
 
-    # -- places -----------------------------------------------------------------------------------
+    # -- room -------------------------------------------------------------------------------------
 
     def _has_room(self, count: int) -> bool:
         if not self._is_writable and self._refuses:

@@ -1,4 +1,4 @@
-"""Appends records to the trail: seals them, rotates files, notices what others do to them.
+"""Appends records to the trail: chains them, rotates segments, notices changes from outside.
 
 It blocks and knows no event loop; `audit` runs it in a thread. Whatever cannot be written leaves
 chain and file as they were, so that the same records can be tried again.
@@ -90,12 +90,12 @@ class TrailWriter:
         anchor = config.anchor_file
         is_lost = anchor is not None and bool(recovered.head.seq) and not has_heads(anchor)
         self.missing_anchor = anchor if is_lost and self.rewind is None else None
-        """The anchor file, if it is not there though the trail is."""
+        """The anchor file, if it is missing though the trail is there."""
         self.head: ChainHead = recovered.head
         """The newest record that was written."""
         self.synced: ChainHead = recovered.head
         """The newest that is known to be on the disk."""
-        self._pending: list[Record] = list(recovered.repairs)  # to be recorded before anything else
+        self._pending: list[Record] = list(recovered.repairs)
         if self.rewind is not None:
             self._pending.append(
                 _rewound_record(self.rewind, last=recovered.head.seq, reason=reason, now=now())
@@ -115,10 +115,10 @@ class TrailWriter:
         return self._path.name if self._file is not None else self._previous
 
     def append(self, records: Sequence[Record], *, sync: bool) -> None:
-        """Write records; with `sync`, do not come back before they are on the disk.
+        """Write records; with `sync`, return when they are on the disk.
 
         Raises:
-            OSError: nothing of it counts as written.
+            OSError: none of them counts as written.
         """
         self._check_file()
         if self._file is not None and self._is_rotation_due():
@@ -129,13 +129,13 @@ class TrailWriter:
         self._pending.clear()
 
     def sync(self) -> None:
-        """Force to the disk what was written."""
+        """Force what was written to the disk."""
         if self._file is not None and self.synced != self.head:
             os.fsync(self._file)
             self.synced = self.head
 
     def close(self) -> None:
-        """End the file and let go of the directory."""
+        """End the segment and release the directory."""
         try:
             with suppress(OSError):
                 self._check_file()
@@ -173,7 +173,7 @@ class TrailWriter:
         self._prune()
 
     def _end_segment(self) -> None:
-        """End the file with its last record."""
+        """End the segment with its last record."""
         self._write((EndRecord(time=stamp(self._now()), records=self._records + 1),), sync=True)
         self._close_segment()
 
@@ -183,7 +183,7 @@ class TrailWriter:
         self._previous, self._file = self._path.name, None
 
     def _remove_segment(self) -> None:
-        """Take back a file that could not even be begun."""
+        """Remove a segment whose header could not be written."""
         with suppress(OSError):
             self._path.unlink()
         if self._file is not None:
@@ -197,14 +197,14 @@ class TrailWriter:
         )
 
     def _check_file(self) -> None:
-        """Notice that the open file is not what we left; if so, go on in a new one."""
+        """Notice a change of the open file from outside; go on in a new segment then."""
         if self._file is None:
             return
         if self._is_dirty:
             self._discard_partial_write()
         with suppress(OSError):
             theirs = os.stat(self._path)  # noqa: PTH116 - once for each batch
-            # No other file can get the number of ours while it is open.
+            # No other file can get this inode number while the file is open.
             if (theirs.st_ino, theirs.st_dev) == self._inode and theirs.st_size == self._size:
                 return
         found = _classify_change(os.fstat(self._file), size=self._size)
@@ -217,7 +217,7 @@ class TrailWriter:
         )
 
     def _prune(self) -> None:
-        """Delete what need not be kept, after that has been recorded."""
+        """Record which segments need not be kept, then delete them."""
         keep, days = self._config.keep, self._config.keep_days
         if keep is None and days is None:
             return
@@ -262,7 +262,7 @@ class TrailWriter:
             self.synced = head
 
     def _discard_partial_write(self) -> None:
-        """Take back what is half there: the next attempt would make it look like tampering."""
+        """Truncate a partial write: followed by the next attempt it would look like tampering."""
         self._is_dirty = True
         if self._file is not None:
             os.ftruncate(self._file, self._size)
@@ -289,7 +289,7 @@ def _rewound_record(rewind: Rewind, *, last: int, reason: str | None, now: float
 
 
 def check_trail(directory: Path, *, config: AuditConfig) -> None:
-    """Look at a trail as a start does, and change nothing.
+    """Check a trail as a start does, and change nothing.
 
     Raises:
         StartError: the proxy would not start with it.
@@ -317,10 +317,10 @@ def check_trail(directory: Path, *, config: AuditConfig) -> None:
 def check_anchor(
     config: AuditConfig, *, directory: Path, reason: str | None = None
 ) -> Rewind | None:
-    """Compare a trail with its anchor; give how they differ if that is to be recorded.
+    """Compare a trail with its anchor; return how they differ if that is to be recorded.
 
     Raises:
-        StartError: they differ, and nobody has accepted it; or the trail cannot be read.
+        StartError: they differ, and nobody has accepted that; or the trail cannot be read.
     """
     if config.anchor_file is None:
         return None

@@ -1,7 +1,6 @@
-"""The thread that writes the trail: takes what has gathered, writes it as one, tries again.
+"""The thread that writes the trail: batches entries, and retries what could not be written.
 
-Everything that waits while it writes goes into the next batch, so that one forcing to the disk
-serves many requests.
+Entries that come while it writes go into the next batch, so one `fsync` serves many requests.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import queue
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import msgspec
 
@@ -28,11 +27,12 @@ if TYPE_CHECKING:
 
     from icr_proxy.audit.anchor import Rewind
     from icr_proxy.audit.chain import ChainHead
+    from icr_proxy.audit.writer import TrailWriter
     from icr_proxy.config.models import AuditConfig
 
-    Waiter = tuple[int, asyncio.Future[int | None]]  # a place in a batch, and who waits for it
+    Waiter = tuple[int, asyncio.Future[int | None]]  # index in a batch, and who waits for it
 
-BATCH_LEAST = 512  # at least so many are written as one, if they are there
+BATCH_LEAST = 512  # a batch takes further entries until it has so many
 RETRY_SECONDS = 0.5
 IDLE_SECONDS = 1.0
 
@@ -41,25 +41,25 @@ IDLE_SECONDS = 1.0
 class AwaitedEntry(msgspec.Struct, frozen=True, gc=False):
     """An entry that somebody waits for.
 
-    `kept` gets the sequence number when the record is as safe as `audit.fsync` says. Whether an
-    entry is one is asked of its type: to `isinstance` a no is three times as dear as a yes.
+    `durable` gets the sequence number when the record is as safe as `audit.fsync` says. Tests for
+    this class compare `type(entry)`: `isinstance` takes three times as long if the answer is no.
     """
 
     what: Record | Outcome
     durable: asyncio.Future[int | None]
     announcement: Announcement | None = None
-    """Of an intent: gets its number as soon as it is written, whoever still waits."""
+    """Of an intent: gets its number when it is written, even if nobody waits any more."""
 
 
 Entry: TypeAlias = Record | Outcome | AwaitedEntry
-"""A record on its way, or an outcome, of which the thread makes one.
+"""A record to be written, or an outcome, which the thread turns into a record.
 
 Most are outcomes for which nobody waits, and those go as they are.
 """
 
 
 class WriteResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one attempt to write; without entries, only of `error` or `head`."""
+    """The result of one attempt to write; without entries it tells an error, or a new head."""
 
     entries: Sequence[Record | Outcome] = ()
     awaited: Sequence[Waiter] = ()
@@ -71,37 +71,14 @@ class WriteResult(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     anchor_error: str | None = None
     periodic: bool = False
-    """Whether it is time to tell the head to the log."""
-
-
-class Writer(Protocol):
-    """What `writer.TrailWriter` is to the thread."""
-
-    head: ChainHead
-    synced: ChainHead
-    trail: str
-    rewind: Rewind | None
-    missing_anchor: Path | None
-
-    @property
-    def segment(self) -> str | None:
-        """Name of the file that is being written."""
-
-    def append(self, records: Sequence[Record], *, sync: bool) -> None:
-        """Write records, or raise OSError and have written none."""
-
-    def sync(self) -> None:
-        """Force to the disk what was written."""
-
-    def close(self) -> None:
-        """End the file."""
+    """Whether it is time to log the head."""
 
 
 @dataclass(kw_only=True)
 class TrailThread:
-    """Takes entries until it is stopped; `tell` is called in this thread."""
+    """The writer thread; it calls `report` itself, so in this thread."""
 
-    open_writer: Callable[[], Writer]
+    open_writer: Callable[[], TrailWriter]
     config: AuditConfig
     now: Callable[[], float]
     clock: Callable[[], float]
@@ -112,19 +89,19 @@ class TrailThread:
 
     @property
     def rewind(self) -> Rewind | None:
-        """How the trail contradicts its anchor, if it does and the proxy goes on all the same."""
+        """How the trail contradicts its anchor, if the proxy goes on all the same."""
         return self._writer.rewind
 
     @property
     def missing_anchor(self) -> Path | None:
-        """The anchor file, if it is not there though the trail is."""
+        """The anchor file, if it is missing though the trail is there."""
         return self._writer.missing_anchor
 
     def start(self) -> None:
-        """Begin to write.
+        """Open the trail and start the thread.
 
         Raises:
-            StartError: there is nowhere to, or the trail contradicts its anchor.
+            StartError: the trail cannot be written, or it contradicts its anchor.
         """
         self._writer = self.open_writer()
         self._must_publish_rewind = self._writer.rewind is not None
@@ -136,11 +113,11 @@ class TrailThread:
         self._thread.start()
 
     def put(self, entries: Sequence[Entry]) -> None:
-        """Take some more."""
+        """Queue entries."""
         self._queue.put(entries)
 
     def stop(self) -> None:
-        """Write what is there, as far as that works, and end the file; it blocks."""
+        """Write what is queued, as far as that works, and end the segment; it blocks."""
         self._halt.set()
         self._queue.put(())
         if self._thread is not None:
@@ -151,7 +128,7 @@ class TrailThread:
     def _run(self) -> None:
         try:
             while not (self._halt.is_set() and self._queue.empty()):
-                # No name here: it would hold all of them until the next ones come.
+                # Not in a variable: it would keep the batch in memory until the next one comes.
                 self._write(self._next_batch())
                 self._sync_and_publish()
             with suppress(OSError):
@@ -161,24 +138,24 @@ class TrailThread:
             self._publish()
 
     def _next_batch(self) -> list[Entry]:
-        """Wait for entries, and take those that came meanwhile as well."""
+        """Wait for entries; return them with those that came meanwhile."""
         interval = self.config.fsync == "interval"
         patience = self.config.fsync_interval if interval else IDLE_SECONDS
         batch: list[Entry] = []
         with suppress(queue.Empty):
             batch += self._queue.get(timeout=min(patience, IDLE_SECONDS))
-        while len(batch) < BATCH_LEAST and not self._queue.empty():  # nobody else takes any
+        while len(batch) < BATCH_LEAST and not self._queue.empty():  # nothing else takes entries
             batch += self._queue.get_nowait()
         return batch
 
     def _write(self, batch: list[Entry]) -> None:
-        """Write a batch, each outcome after its intent, whose number it tells."""
+        """Write a batch; an outcome tells the number of its intent, so the intent goes first."""
         for part in split_batch(batch):
             if not self._write_part(part):
                 return
 
     def _write_part(self, part: list[Entry]) -> bool:
-        """Write, and go on trying; only a stop makes it give up."""
+        """Write, and retry until it works; return False if a stop came first."""
         entries, awaited = split_awaited(part)
         records: list[Record] = []
         while entries:
@@ -188,7 +165,7 @@ class TrailThread:
                 self._writer.append(records, sync=self.config.fsync == "always")
             except OSError as error:
                 self.report(self._result(error=error.strerror or type(error).__name__))
-            except Exception as error:  # noqa: BLE001  # a thread that dies in silence hides all
+            except Exception as error:  # noqa: BLE001  # a dead thread would record nothing more
                 self.report(self._result(error=str(where(error))))
             else:
                 seconds = self.clock() - began
@@ -230,7 +207,7 @@ class TrailThread:
         )
 
     def _sync_and_publish(self) -> None:
-        """Force to the disk and publish the head, each at its own pace."""
+        """Sync and publish the head, each when its interval is over."""
         now, config = self.clock(), self.config
         if config.fsync == "interval" and now - self._synced_at >= config.fsync_interval:
             self._synced_at = now
@@ -244,11 +221,11 @@ class TrailThread:
             self._publish()
 
     def _publish(self, *, rewound: bool = False) -> None:
-        """Tell the head to whoever may be a witness of it."""
+        """Write the head to the anchor file and to the log."""
         anchor_error = None
         if self._anchor is not None:
             try:
-                self._writer.sync()  # or a power cut would leave an anchor that knows too much
+                self._writer.sync()  # or after a power cut the anchor would be ahead of the trail
                 self._anchor.publish(
                     self._writer.synced,
                     file=self._writer.segment,
@@ -256,7 +233,7 @@ class TrailThread:
                     now=self.now(),
                     rewound=rewound,
                 )
-            except OSError as error:  # the trail itself is fine
+            except OSError as error:  # the trail itself is written
                 anchor_error = error.strerror or type(error).__name__
         result = self._result(periodic=True)
         self.report(msgspec.structs.replace(result, anchor_error=anchor_error))
@@ -265,8 +242,8 @@ class TrailThread:
 def split_batch(batch: Sequence[Entry]) -> Iterator[list[Entry]]:
     """Split a batch before each outcome whose intent has no number yet.
 
-    As a rule there is none: an intent is written before its request is sent. But somebody who
-    waits for a slow disk may leave, and with `on_failure: continue` nobody waits for a broken one.
+    As a rule there is none: an intent is written before its request is sent. But a client may
+    leave while the disk is slow, and with `on_failure: continue` nobody waits for a broken disk.
     """
     part: list[Entry] = []
     for entry in batch:
@@ -280,7 +257,7 @@ def split_batch(batch: Sequence[Entry]) -> Iterator[list[Entry]]:
 
 
 def number_intents(part: Sequence[Entry], *, last: int) -> None:
-    """Tell intents their numbers; `last` is that of the last entry."""
+    """Give intents their numbers; `last` is the number of the last entry."""
     for seq, entry in enumerate(part, last - len(part) + 1):
         if type(entry) is AwaitedEntry and entry.announcement is not None:
             entry.announcement.seq = seq
@@ -289,7 +266,7 @@ def number_intents(part: Sequence[Entry], *, last: int) -> None:
 def split_awaited(
     batch: Sequence[Entry],
 ) -> tuple[list[Record | Outcome], list[Waiter]]:
-    """Tell what was awaited from who waits: what is written is held for longer, for consoles."""
+    """Separate entries from those who wait: consoles keep the entries for longer."""
     entries: list[Record | Outcome] = []
     awaited: list[Waiter] = []
     for entry in batch:

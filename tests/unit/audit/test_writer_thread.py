@@ -14,6 +14,7 @@ import pytest
 from icr_proxy.audit.anchor import Rewind
 from icr_proxy.audit.chain import ChainHead
 from icr_proxy.audit.records import IntentRecord, Record, RequestRecord, StopRecord, intent_of
+from icr_proxy.audit.writer import TrailWriter
 from icr_proxy.audit.writer_thread import AwaitedEntry, TrailThread, WriteResult
 from icr_proxy.config.models import AuditConfig
 from icr_proxy.observability.outcome import Announcement
@@ -25,12 +26,11 @@ GUARD_SECONDS = 20.0
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-class FakeWriter:
+class FakeWriter(TrailWriter):
     """Writes into a list, and fails as a test says."""
 
     def __init__(self) -> None:
         self.head = self.synced = ChainHead()
-        self.segment: str | None = "audit-1"
         self.trail = "7" * 32
         self.rewind: Rewind | None = None
         self.missing_anchor: Path | None = None
@@ -41,6 +41,10 @@ class FakeWriter:
         self.gate = threading.Event()
         self.gate.set()
         self.closed = False
+
+    @property
+    def segment(self) -> str:
+        return "audit-1"
 
     def append(self, records: Sequence[Record], *, sync: bool) -> None:
         self.gate.wait(GUARD_SECONDS)
