@@ -26,13 +26,13 @@ def check_chain(
 ) -> TrailVerdict:
     """Give the verdict on a trail.
 
-    `keys` are the fingerprints of the keys at hand; `is_live`: a process is writing the last file;
-    `is_partial`: the oldest files are known to be elsewhere; `accepted` are `rewound` records that
-    the auditor knows of; `aside` is what was found about bytes that were set aside.
+    `keys` are the fingerprints of the keys at hand. `is_live` means that a process is writing the
+    last segment, `is_partial` that the oldest segments are elsewhere. `accepted` are `rewound`
+    records that the auditor knows of, `aside` findings about bytes that were set aside.
     """
     ordered = sorted(files, key=_order_of)
     if is_live and ordered and ordered[-1].first is None and not ordered[-1].findings:
-        ordered.pop()  # was made this moment
+        ordered.pop()  # it was created a moment ago
     findings = [
         *_check_beginning(ordered, is_partial=is_partial),
         *(finding for each in ordered for finding in _check_alone(each)),
@@ -87,7 +87,7 @@ def _check_beginning(
     files: Sequence[CheckedSegment], *, is_partial: bool
 ) -> Iterator[TrailFinding]:
     first = files[0] if files else None
-    if first is None or first.first is None:  # what is unreadable is told elsewhere
+    if first is None or first.first is None:  # `_check_alone` reports it
         return
     seq, prev = first.first.seq, first.first.prev
     if seq == 1:
@@ -102,11 +102,11 @@ def _check_beginning(
 
 
 def _check_joints(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
-    """Compare the first record of each file with the last of the one before."""
+    """Compare the first record of each segment with the last one of the segment before."""
     before: CheckedSegment | None = None
     for each in files:
         if each.first is None:
-            before = None if each.findings else before  # what is unreadable was told
+            before = None if each.findings else before  # if it is unreadable, that was reported
             continue
         if before is not None and before.last is not None:
             yield from _check_joint(before, each)
@@ -150,10 +150,10 @@ def _check_ends(files: Sequence[CheckedSegment], *, is_live: bool) -> Iterator[T
 def _check_macs(
     files: Sequence[CheckedSegment], *, keys: Collection[str]
 ) -> Iterator[TrailFinding]:
-    """Find files without a seal at the end of a sealed trail.
+    """Find segments without MACs at the end of a trail that has MACs.
 
-    What a sealed file follows from is as good as sealed; nothing vouches for what comes last. With
-    a wrong key nothing is known: `_unbound` tells that, and it is no finding.
+    A segment with MACs vouches for all before it; nothing vouches for the last ones. With a wrong
+    key nothing is known: `_find_unbound` reports that, and it is no finding.
     """
     is_wrong_key = any(each.key for each in files) and not any(each.is_checked for each in files)
     if not keys or is_wrong_key:
@@ -175,7 +175,7 @@ def _find_unbound(files: Sequence[CheckedSegment]) -> Iterator[str]:
 
 
 def _check_trail_ids(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
-    """Compare the IDs of the trail; files from before there were any have none."""
+    """Compare the IDs of the trail; old segments have none."""
     named = [each for each in files if each.trail is not None]
     for each in named[1:]:
         if each.trail != named[0].trail:
@@ -187,7 +187,7 @@ def _check_trail_ids(files: Sequence[CheckedSegment]) -> Iterator[TrailFinding]:
 def _check_rewinds(
     files: Sequence[CheckedSegment], accepted: Sequence[WitnessedRecord]
 ) -> Iterator[TrailFinding]:
-    """Tell where the trail went on though its anchor knew that its end was missing."""
+    """Find where the trail went on though its anchor knew that its end was missing."""
     for each in files:
         for event in each.events:
             seq, digest = event["seq"], event["hash"]

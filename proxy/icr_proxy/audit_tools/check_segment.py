@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 USUAL = frozenset({"request", "intent"})
 EVENTS = frozenset({"repair", "rewound", "moved", "gap", "pruned"})
-LINE_MOST = 16 << 20  # bytes; a record has the target of a request and little else
-FINDINGS_MOST = 1000  # of one file; a file of another kind would have one for each line
+LINE_MOST = 16 << 20  # bytes; a record holds the target of a request and little else
+FINDINGS_MOST = 1000  # of one segment; a file of another kind would have one for each line
 
 
 def check_segment(
     name: str, file: BinaryIO, *, keys: Mapping[str, bytes], wanted: frozenset[int] = frozenset()
 ) -> CheckedSegment:
-    """Check every line, and that each follows from the one before.
+    """Check each line, and that it follows from the line before.
 
     `keys` are MAC keys by fingerprint; `wanted` are numbers of records whose hash is asked for.
     """
@@ -63,7 +63,7 @@ def _parse_record(line: bytes) -> Mapping[str, Any]:
 
 
 class _SegmentCheck:
-    """One way through the lines of a file."""
+    """One pass over the lines of a segment."""
 
     def __init__(
         self, checked: CheckedSegment, *, mac_key: MacKey | None, wanted: frozenset[int]
@@ -104,7 +104,7 @@ class _SegmentCheck:
         checked.since, checked.until = _time(first), _time(line)
 
     def _add_torn(self, number: int, read: bytes) -> None:
-        """Stop at what no line break ends: the end of the file, or no file of a trail at all."""
+        """Note bytes without a line break: a torn record, or a file of another kind."""
         self._checked.torn = len(read)
         if len(read) == LINE_MOST:
             self._add_finding(
@@ -124,7 +124,7 @@ class _SegmentCheck:
             self._checked.hashes[link.seq] = link.hash
 
     def _check_line(self, number: int, line: bytes) -> ChainLink | None:
-        """Say what is wrong with a line that is not simply the next record, if anything is."""
+        """Check a line that is not simply the next record."""
         try:
             link = read_link(line, mac_key=self._mac_key)
         except BrokenRecordError as error:
@@ -141,7 +141,7 @@ class _SegmentCheck:
         return link
 
     def _check_order(self, number: int, link: ChainLink) -> None:
-        """Compare a record with the one before, or with where it would be if that is unreadable."""
+        """Compare a record with the one before; unreadable lines between them count as records."""
         checked, last = self._checked, self._checked.last
         broken, self._broken = self._broken, 0
         if last is None:
@@ -169,7 +169,7 @@ class _SegmentCheck:
         return "inserted", number, link.seq, "has the number of another record"
 
     def _drop_moved(self) -> None:
-        """A record that turned up later was not removed; that it moved has been said."""
+        """Drop findings that records were removed, if they came later: that is reported, too."""
         checked, seen = self._checked, self._seen
         before = 0
         kept = []

@@ -29,11 +29,11 @@ _NULL = type(None)
 
 
 class SqlError(Exception):
-    """What was asked is no SQL, or not about what is there."""
+    """The query is no SQL, or names what is not there."""
 
 
 def columns() -> dict[str, str]:
-    """Give every field of every record with its SQL type."""
+    """Return the SQL type of each field of all records."""
     found = {"seq": "BIGINT", "kind": "VARCHAR", "prev": "VARCHAR", "hash": "VARCHAR"}
     found["mac"] = "VARCHAR"
     for _, kind in tagged():
@@ -51,7 +51,7 @@ def _sql_type(hint: Any) -> str:
 
 
 def open_database(files: Sequence[Path]) -> DuckDBPyConnection:
-    """Make a database with the view `audit` over these files.
+    """Open a database in memory, with the view `audit` of these files.
 
     Raises:
         StartError: DuckDB is not installed.
@@ -83,10 +83,10 @@ def _open_database(duckdb: Any, files: Sequence[Path]) -> DuckDBPyConnection:
 
 
 def run_sql(database: DuckDBPyConnection, sql: str) -> list[Entry]:
-    """Give the rows of an answer.
+    """Return the rows of a query.
 
     Raises:
-        SqlError: it cannot be answered.
+        SqlError: DuckDB cannot run it.
     """
     import duckdb  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def run_sql(database: DuckDBPyConnection, sql: str) -> list[Entry]:
 
 
 def write_parquet(records: Iterable[Entry], target: Path, *, scratch: Path) -> None:
-    """Write records as Parquet; `scratch` is a file that may be used on the way.
+    """Write records as Parquet; `scratch` is a path for a temporary file.
 
     Raises:
         StartError: DuckDB is not installed.
@@ -124,7 +124,7 @@ _HIDE_ALL = QueryRedaction(None)
 
 
 def as_har(records: Iterable[Entry], *, base_url: str, redact: bool) -> dict[str, Any]:
-    """Give the archive."""
+    """Return a HAR archive."""
     return {
         "log": {
             "version": "1.2",
@@ -163,7 +163,7 @@ def _entry(record: Entry, *, base_url: str, redact: bool) -> dict[str, Any]:
 def _start(time: str, duration: float) -> str:
     try:
         began = datetime.fromisoformat(time) - timedelta(milliseconds=duration)
-    except (ValueError, OverflowError):  # no time that the proxy wrote
+    except (ValueError, OverflowError):  # the proxy did not write this time
         return time
     return began.isoformat(timespec="milliseconds")
 
@@ -201,7 +201,7 @@ def _response(record: Entry) -> dict[str, Any]:
 
 
 def redact_record(record: Entry) -> Entry:
-    """Give a record less what `as_har` hides, for other forms of export."""
+    """Return a record without what `as_har` hides, for other formats."""
     shown = dict(record)
     if shown.get("query") is not None:
         shown["query"] = _HIDE_ALL(str(shown["query"]))

@@ -33,13 +33,13 @@ class TrailFinding:
 
 @dataclass(frozen=True, slots=True)
 class WitnessedRecord:
-    """A record known from elsewhere: its number and how its hash begins."""
+    """A record that a witness remembers: its number and the beginning of its hash."""
 
     seq: int
     prefix: str
     source: str
     trail: str | None = None
-    """The trail that it was in, if that is known."""
+    """ID of its trail, if the witness knows it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,16 +56,16 @@ class CheckedSegment:
     torn: int = 0
     """Bytes after the last line break."""
     key: str | None = None
-    """Fingerprint of the key that its header names."""
+    """Fingerprint of the MAC key in its header."""
     trail: str | None = None
-    """ID of the trail that its header names."""
+    """ID of the trail in its header."""
     is_checked: bool = False
-    """Whether the MACs were."""
+    """Whether the MACs were checked."""
     findings: list[TrailFinding] = field(default_factory=list)
     events: list[Mapping[str, Any]] = field(default_factory=list)
-    """Records that a reader of the verdict should know of."""
+    """Records that the verdict shows, such as repairs."""
     hashes: dict[int, str] = field(default_factory=dict)
-    """Hashes of the records that were asked for."""
+    """Hashes of the records that witnesses remember, by number."""
     since: str | None = None
     until: str | None = None
 
@@ -83,9 +83,9 @@ class TrailVerdict:
     keys: tuple[str, ...]
     """Fingerprints of the keys that MACs were checked with."""
     unchecked: tuple[str, ...]
-    """Files whose MACs were not."""
+    """Segments whose MACs were not checked."""
     unbound: tuple[str, ...]
-    """Those of them that no file whose MACs were checked follows: nothing vouches for them."""
+    """Those of them after the last segment whose MACs were checked: nothing vouches for them."""
     trail: str | None
     """ID of the trail."""
     findings: tuple[TrailFinding, ...]

@@ -1,7 +1,8 @@
 """The smallest allow-list that recorded traffic needs, as rules for `policy`; pure.
 
-Needed is what the API answered with success. Operations that the same installations use share one
-rule. What has no name is allowed by method and path, with what looks like an id taken for any.
+A request is needed if the API answered with success. Operations that the same installations use
+share one rule. Requests without an operation are allowed by method and path; a path segment that
+looks like an ID becomes `*`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _MOST_REFUSED = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuggestedRule:
-    """A rule, and how much of the traffic it lets pass."""
+    """A rule, and how much of the traffic it allows."""
 
     rule: PolicyRule
     seen: int
@@ -39,7 +40,7 @@ class SuggestedRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySuggestion:
-    """All rules, and what is left for the default to refuse."""
+    """All rules, and what the default would refuse."""
 
     suggestions: tuple[SuggestedRule, ...]
     refused: tuple[tuple[str, int], ...]
@@ -68,12 +69,12 @@ def _is_needed(record: Entry) -> bool:
 
 
 def _is_possible(path: str | None) -> bool:
-    """Tell whether a rule can mean this path; what was recorded may be garbled."""
+    """Tell whether a rule can match this path; a recorded path may be garbled."""
     return path is None or decision_path(path) == (path.casefold().rstrip("/") or "/")
 
 
 def _rule_key(record: Entry) -> tuple[str, str | None]:
-    """Give the operation or, of what has none that this version knows, method and path."""
+    """Return the operation; or method and path, if this version knows no operation for it."""
     operation = str(record.get("operation"))
     if operation in operations.NAMES and operation != operations.UNKNOWN_READ.name:
         return operation, None
@@ -115,7 +116,7 @@ def _rules(grouped: dict[frozenset[str], list[tuple[str, str | None]]]) -> Itera
 
 
 def _evaluate(rules: Sequence[PolicyRule], requests: Sequence[Entry]) -> PolicySuggestion:
-    """Ask the suggested policy about everything that was asked."""
+    """Evaluate the suggested policy on all recorded requests."""
     policy = Policy(rules=tuple(rules), default="deny")
     seen, writes = Counter[str](), Counter[str]()
     last: dict[str, str] = {}
@@ -167,7 +168,7 @@ def _describe_answer(record: Entry) -> str:
 
 
 def as_yaml(suggested: PolicySuggestion) -> str:
-    """Write it to be pasted into the configuration, with what it means in comments."""
+    """Format the rules as YAML for the configuration, with counts in comments."""
     lines = [
         f"# Suggested by `icr-proxy audit suggest-policy` from {suggested.total} requests,",
         f"# {suggested.since} to {suggested.until}. Try it first with mode: report.",

@@ -1,4 +1,4 @@
-"""Queries over a trail: reading records by filter, following it, writing tables."""
+"""Queries of a trail: reading and filtering records, following the trail, writing tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Entry = dict[str, Any]
 
-LINE_MOST = 16 << 20  # bytes; what is longer is no record
+LINE_MOST = 16 << 20  # bytes; a longer line is no record
 _DECODER = msgspec.json.Decoder(Entry)
 _KINDS = dict(tagged())
 
@@ -37,7 +37,7 @@ class UnreadableError(Exception):
 
 
 def read_records(files: Sequence[Path]) -> Iterator[Entry]:
-    """Give all records, oldest first; what is no record is passed over.
+    """Return all records, oldest first; other lines are skipped.
 
     Raises:
         UnreadableError: a file cannot be read.
@@ -51,7 +51,7 @@ def read_records(files: Sequence[Path]) -> Iterator[Entry]:
 
 
 def read_open_file(file: BinaryIO) -> Iterator[Entry]:
-    """Give the records from here to the end of an open file, or to what is no line of a trail."""
+    """Return the further records of an open file, up to a line that is too long for a record."""
     while line := file.readline(LINE_MOST):
         if len(line) == LINE_MOST:
             return
@@ -61,14 +61,14 @@ def read_open_file(file: BinaryIO) -> Iterator[Entry]:
 
 
 def parse_record(line: bytes) -> Entry | None:
-    """Read one line; `None` if it is no record. Fields have the types that the writer gives them.
+    """Parse a line; `None` if it is no record. Fields have the types that the writer gives them.
 
-    Whoever reads further need not expect anything else; `audit verify` tells what was changed.
+    So other code need not expect other types; `audit verify` reports what was changed.
     """
     try:
         record = _DECODER.decode(line)
         kind = record.get("kind")
-        if kind in _KINDS:  # else it may be of a later version
+        if kind in _KINDS:  # another kind may be of a later version
             msgspec.convert(record, _KINDS[kind])
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
         return None
@@ -88,7 +88,7 @@ def read_status(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFilter:
-    """What a record has to be like; what is None or empty may be anything."""
+    """A filter of records; `None` or empty matches anything."""
 
     kinds: frozenset[str] = frozenset({"request"})
     since: str | None = None
@@ -104,7 +104,7 @@ class RecordFilter:
     writes: bool = False
 
     def matches(self, record: Entry) -> bool:
-        """Tell whether a record is wanted."""
+        """Tell whether a record passes."""
         return (
             record.get("kind") in self.kinds
             and (self.since is None or record.get("time", "") >= self.since)
@@ -124,12 +124,12 @@ class RecordFilter:
         )
 
     def select(self, records: Iterable[Entry]) -> Iterator[Entry]:
-        """Give those of them that are."""
+        """Return the records that pass."""
         return (record for record in records if self.matches(record))
 
 
 def installation_of(record: Entry) -> str:
-    """Give the installation of a record, if any. Older records spell an ID as the caller did."""
+    """Return the installation of a record, or "". Old records spell an ID as the client did."""
     return canonical_id(str(record.get("installation") or ""))
 
 
@@ -138,12 +138,12 @@ def _has_status(record: Entry, status: str) -> bool:
     return have == status or (status.endswith("xx") and have[:1] == status[0])
 
 
-# What a spreadsheet would take for a formula (CWE-1236); callers choose paths and ids.
+# A spreadsheet takes these for a formula (CWE-1236), and clients choose paths and IDs.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write a table for a terminal."""
+    """Format a table for a terminal."""
     if not rows:
         return ""
     names = list(rows[0])
@@ -158,7 +158,7 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Write what a spreadsheet opens, and does not execute."""
+    """Format a table for a spreadsheet, which must not execute any of it."""
     out = io.StringIO()
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -167,7 +167,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write a table for a document."""
+    """Format a table for a document."""
     if not rows:
         return "None.\n"
     names = list(rows[0])
@@ -192,13 +192,13 @@ def _without_formula(value: object) -> object:
     return f"'{text}" if text is not None and text.startswith(_FORMULA) else value
 
 
-FILES_READ_BACK = 2  # for the newest records; all of them may be gigabytes
+FILES_READ_BACK = 2  # for the newest records; all segments may be gigabytes
 CLIENT_ERROR, SERVER_ERROR = 400, 500
 PLAIN, GREEN, YELLOW, RED, DIM = "", "32", "33", "31", "2"
 
 
 class Tail:
-    """Reads what has been added since it was last asked; a torn record waits for its rest."""
+    """Follows a trail: reads what was added; a torn record waits for its rest."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -207,7 +207,7 @@ class Tail:
         self._rest = b""
 
     def start(self, count: int) -> list[Entry]:
-        """Give the newest records, `count` of them, and go on from there."""
+        """Return the newest `count` records; `read` goes on from there."""
         earlier = list_segments(self._directory)[:-FILES_READ_BACK]
         if earlier:
             self._name = earlier[-1].name
@@ -216,9 +216,9 @@ class Tail:
         return list(newest)
 
     def read(self) -> Iterator[Entry]:
-        """Give what is new."""
+        """Return new records."""
         while True:
-            # Looked for first: whatever the file before got, it got before this one was there.
+            # Before the rest is read: once there is a next segment, nothing is added to this one.
             later = self._next_file()
             if self._file is not None:
                 yield from self._read_lines(self._file)
@@ -235,23 +235,23 @@ class Tail:
     def _read_lines(self, file: BinaryIO) -> Iterator[Entry]:
         while data := file.read(1 << 20):
             *lines, self._rest = (self._rest + data).split(b"\n")
-            if len(self._rest) > LINE_MOST:  # no file of a trail
+            if len(self._rest) > LINE_MOST:  # this is no segment
                 self._rest = b""
                 file.seek(0, os.SEEK_END)
             for line in lines:
                 record = parse_record(line)
-                if record is not None:  # `audit verify` is there to say what is wrong with it
+                if record is not None:  # `audit verify` reports the others
                     yield record
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
 def format_record(record: Entry, *, colours: bool) -> str:
-    """Write a record as one line for a person."""
+    """Format a record as one line for a person."""
     kind = record.get("kind", "?")
     if kind in ("request", "intent"):
         text, colour = _format_request(record), _colour(record)

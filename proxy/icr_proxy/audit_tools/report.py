@@ -1,7 +1,7 @@
-"""The report on what changed: each request with its effect, sums, and one HTML page; pure.
+"""The report of changes: each write with its result, counts, and an HTML page; pure.
 
-Not every request that was sent has ended in the trail: a process that is killed leaves its intent
-and no outcome. Such a one is the first thing an auditor asks the registry about.
+A process that is killed leaves an intent without an outcome. An auditor asks the registry about
+these requests first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHANGE_COLUMNS = (
     "request_id", "sha256_in", "seq",
 )  # fmt: skip
 
-# Refusals of our own that are given only if the API has not acted, however often it was tried.
+# Refusals of the proxy that prove that the API has not acted, however often it was tried.
 _NOT_SENT = frozenset(
     {
         "app-key-refused",
@@ -47,7 +47,7 @@ _NOT_SENT = frozenset(
         "upstream-unreachable",
     }
 )
-# What cannot change between an intent and its outcome; the token can.
+# Fields that an intent and its outcome share; the token can change between them.
 _KNOWN_BEFORE = (
     "request_id", "trace_id", "listener", "peer", "caller", "method", "path", "query", "operation",
     "rule", "installation",
@@ -62,42 +62,37 @@ _BY_STATUS: dict[response_classification.Effect, ChangeResult] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A request that changes state, and what became of it."""
+    """A request that changes state, and its result."""
 
     record: Entry
     result: ChangeResult
 
     @property
     def day(self) -> str:
-        """The day on which it was recorded, UTC."""
+        """The day of the record, UTC."""
         return str(self.record.get("time", ""))[:10]
 
     @property
     def who(self) -> str:
-        """The caller's name, or its address."""
+        """Name or address of the caller."""
         return str(self.record.get("caller") or self.record.get("peer") or "")
 
     def row(self) -> dict[str, Any]:
-        """Give it as one line of a table."""
-        get = self.record.get
-        return {
-            "time": str(get("time", ""))[:23],
+        """Return the cells of `CHANGE_COLUMNS`."""
+        derived = {
+            "time": str(self.record.get("time", ""))[:23],
             "installation": installation_of(self.record),
-            "organization": get("organization") or "",
-            "operation": get("operation", ""),
-            "method": get("method", ""),
-            "path": get("path", ""),
             "who": self.who,
             "fate": self.result,
-            "status": get("status", ""),
-            "request_id": get("request_id", ""),
-            "sha256_in": get("sha256_in") or "",
-            "seq": get("seq", ""),
+        }
+        return {
+            name: derived[name] if name in derived else self.record.get(name) or ""
+            for name in CHANGE_COLUMNS
         }
 
 
 def classify_result(record: Entry) -> ChangeResult:
-    """Say what became of a request that has ended."""
+    """Classify a request by the record of its outcome."""
     if not record.get("attempts"):
         return "not sent"
     if record.get("origin") == "upstream":
@@ -108,9 +103,9 @@ def classify_result(record: Entry) -> ChangeResult:
 def find_changes(
     records: Iterable[Entry], *, wanted: Callable[[Entry], bool] = lambda _record: True
 ) -> list[Change]:
-    """Pair intents with outcomes; give every change that is wanted, in the order of the trail.
+    """Pair intents with outcomes; return the wanted changes in the order of the trail.
 
-    Needs all records of the trail, whatever is wanted: the outcome of an intent may be outside.
+    It needs all records of the trail: the outcome of a wanted intent may itself not be wanted.
     """
     pairs = _IntentPairs()
     found: list[Change] = []
@@ -126,11 +121,11 @@ def find_changes(
 
 
 class _IntentPairs:
-    """Which intents have an outcome.
+    """Pairs of intents and outcomes.
 
-    A pair is known by the trail and the number of the intent, which the outcome tells: ids are
-    chosen by callers, who may repeat them. Files from before version 0.2 name neither trail nor
-    intent; there, an intent and its outcome agree in all that was known before it was sent.
+    The outcome names the number of its intent. Request IDs are no key: clients choose and may
+    repeat them. Segments from before version 0.2 name neither trail nor intent; there, an intent
+    and its outcome agree in all fields that were known before the request was sent.
     """
 
     def __init__(self) -> None:
@@ -141,7 +136,7 @@ class _IntentPairs:
         self._old_unanswered: list[Entry] = []
 
     def add(self, record: Entry) -> None:
-        """Take note of any record that is no outcome."""
+        """Add a record that is no outcome."""
         kind = record.get("kind")
         if kind == "segment":
             self._trail = record.get("trail")
@@ -153,7 +148,7 @@ class _IntentPairs:
             self._old.setdefault(_known_before(record), []).append(record)
 
     def add_outcome(self, outcome: Entry) -> None:
-        """Take note of an outcome."""
+        """Add an outcome."""
         if outcome.get("intent") is not None:
             self._answered.add((self._trail, outcome["intent"]))
         elif self._trail is None and (outcome.get("attempts") or outcome.get("token")):
@@ -162,7 +157,7 @@ class _IntentPairs:
                 waiting.pop(0)
 
     def unanswered(self) -> Iterator[Entry]:
-        """Give the intents without an outcome."""
+        """Return the intents without an outcome."""
         yield from (self._intents[key] for key in self._intents if key not in self._answered)
         yield from self._old_unanswered
         yield from self._end_old()
@@ -178,7 +173,7 @@ def _known_before(record: Entry) -> tuple[Any, ...]:
 
 
 def count_changes(changes: Iterable[Change]) -> list[dict[str, Any]]:
-    """Count them by day, installation and operation."""
+    """Count changes by day, installation and operation."""
     counts: dict[tuple[str, str, str, str], Counter[str]] = {}
     for change in changes:
         record = change.record
@@ -208,13 +203,13 @@ figure{margin:0 0 2rem}figcaption{margin-bottom:.3rem}
 @media print{body{max-width:none}}
 """
 BAR, GAP, HEIGHT, LEFT, BOTTOM = 26, 8, 140, 46, 34
-MOST_BARS = 62  # two months; of a longer time the newest days
+MOST_BARS = 62  # two months; older days are left out
 
 
 def render_page(
     changes: Sequence[Change], sums: Sequence[Mapping[str, Any]], *, title: str, made: str
 ) -> str:
-    """Write the page."""
+    """Return the HTML page."""
     installations = sorted({str(row["installation"]) for row in sums})
     charts = [
         _chart(f"Installation {name or '(none)'}", [s for s in sums if s["installation"] == name])

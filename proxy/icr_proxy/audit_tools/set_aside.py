@@ -1,4 +1,4 @@
-"""Compares what starts set aside after crashes with what they recorded of it."""
+"""Compares bytes that were set aside after crashes with the records of that."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIECE_BYTES = 1 << 20
 def compare_aside(
     files: Iterable[CheckedSegment], *, places: Collection[Path]
 ) -> list[TrailFinding]:
-    """Look for the bytes of each `repair` record in one of these directories."""
+    """Compare the bytes of each `repair` record; they are in one of the directories."""
     recorded: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for each in files:
         for event in each.events:
@@ -48,7 +48,7 @@ def _compare(
         for file, event in repairs:
             yield _finding("removed", file, event, f"{name} cannot be read: {exc.strerror}")
         return
-    # Earlier versions put what was torn twice from a file into one, one behind the other.
+    # Earlier versions appended to the same file what a second crash left of a segment.
     with opened as aside:
         for file, event in repairs:
             digest = hashlib.sha256()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from icr_proxy.audit.anchor import read_history
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
 
     from icr_proxy.audit_tools.findings import CheckedSegment, TrailVerdict
 
-PARALLEL_LEAST = 32 << 20  # bytes; below, starting them takes longer than they save
+PARALLEL_LEAST = 32 << 20  # bytes; below it, starting processes takes longer than they save
 
 
 class UncheckableError(Exception):
-    """There is nothing to verify, or it cannot be read."""
+    """The trail is missing or cannot be read."""
 
 
 def find_files(paths: Sequence[Path], *, may_be_none: bool = False) -> list[Path]:
-    """List the files that are meant by files and directories.
+    """List the given files, and the segments in the given directories.
 
     Raises:
-        UncheckableError: there are none, and there have to be some.
+        UncheckableError: there are none.
     """
     found: list[Path] = []
     for path in paths:
@@ -65,10 +66,10 @@ def read_keys(paths: Sequence[Path]) -> dict[str, bytes]:
 
 
 def read_anchor(path: Path) -> list[WitnessedRecord]:
-    """Read what an anchor file knows: every head since the last that was accepted as rewound.
+    """Read the heads of an anchor file since the last one that was accepted as rewound.
 
     Raises:
-        UncheckableError: it knows nothing.
+        UncheckableError: it has none.
     """
     try:
         path.lstat()
@@ -93,15 +94,15 @@ def verify(
     accepted: Sequence[WitnessedRecord] = (),
     on_progress: Callable[[int], None] = lambda _size: None,
 ) -> TrailVerdict:
-    """Verify all files; `done` hears how many bytes more have been looked at.
+    """Verify all files; `on_progress` gets the size of each file that is checked.
 
     Raises:
-        UncheckableError: there is nothing to verify, or it cannot be read.
+        UncheckableError: the trail is missing or cannot be read.
     """
-    # Asked before and after: a process that starts or ends meanwhile leaves half a record, too.
+    # Asked before and after: a process that starts or ends meanwhile leaves a torn record, too.
     directories = [path for path in paths if path.is_dir()]
     is_live = any(map(is_in_use, directories))
-    # Where an anchor or a head is given, a directory without files is a trail that was removed.
+    # With an anchor or a head, a directory without segments is a trail that was removed.
     files = find_files(paths, may_be_none=bool(witnesses))
     wanted = frozenset(witness.seq for witness in witnesses)
     try:
@@ -144,7 +145,7 @@ def _check_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int]) -
     try:
         with open_to_read(path) as file:
             return check_segment(path.name, file, keys=keys, wanted=wanted)
-    except OSError as exc:  # of reading, which names no file
+    except OSError as exc:  # an error while reading names no file
         raise OSError(exc.errno, exc.strerror, str(path)) from None
 
 
@@ -154,7 +155,7 @@ ENVELOPE = {"seq", "prev", "kind", "hash", "mac", "time"}
 
 
 def exit_code(verdict: TrailVerdict, *, chain_only: bool) -> int:
-    """Give 0, 2 if anything was found, 1 if nothing was but MACs were not checked."""
+    """Return 2 if there are findings, 1 if there are none but MACs were not checked, else 0."""
     if verdict.findings:
         return TAMPERED
     if verdict.unbound and not chain_only:
@@ -163,7 +164,7 @@ def exit_code(verdict: TrailVerdict, *, chain_only: bool) -> int:
 
 
 def result_of(verdict: TrailVerdict, *, chain_only: bool) -> str:
-    """Say it in a word: clean, repaired, accepted, not-checked or tampered."""
+    """Return the verdict in a word: clean, repaired, accepted, not-checked or tampered."""
     code = exit_code(verdict, chain_only=chain_only)
     if code != CLEAN:
         return "tampered" if code == TAMPERED else "not-checked"
@@ -174,7 +175,7 @@ def result_of(verdict: TrailVerdict, *, chain_only: bool) -> str:
 
 
 def report_verdict(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:
-    """Give the lines for a person, each printable; the last says it all."""
+    """Return the lines for a person, each printable; the last is the verdict."""
     return (
         printable(line, instead="\ufffd") for line in _verdict_lines(verdict, chain_only=chain_only)
     )
@@ -210,7 +211,7 @@ def _verdict_lines(verdict: TrailVerdict, *, chain_only: bool) -> Iterator[str]:
 
 
 def _describe_witnesses(verdict: TrailVerdict) -> Iterator[str]:
-    """Tell what was compared: of an anchor file, which knows many records, how many."""
+    """Describe what was compared; an anchor file remembers many records."""
     by_source: dict[str, list[int]] = {}
     for witness in verdict.witnesses:
         by_source.setdefault(witness.source, []).append(witness.seq)
@@ -222,7 +223,7 @@ def _describe_witnesses(verdict: TrailVerdict) -> Iterator[str]:
 
 
 def as_json(verdict: TrailVerdict, *, chain_only: bool) -> dict[str, Any]:
-    """Give the same for a machine."""
+    """Return the verdict for a machine."""
     last = verdict.last
     return {
         "result": result_of(verdict, chain_only=chain_only),
@@ -240,16 +241,7 @@ def as_json(verdict: TrailVerdict, *, chain_only: bool) -> dict[str, Any]:
             for each in verdict.witnesses
         ],
         "events": list(verdict.events),
-        "findings": [
-            {
-                "kind": each.kind,
-                "file": each.file,
-                "line": each.line,
-                "seq": each.seq,
-                "detail": each.detail,
-            }
-            for each in verdict.findings
-        ],
+        "findings": [asdict(each) for each in verdict.findings],
     }
 
 
