@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from icr_proxy.observability.log import ByteStream
     from icr_proxy.server.listener import Listener
 
-SETTLE_SECONDS = 0.2  # at the end, for what no request and no record depends on
+SETTLE_SECONDS = 0.2  # at the end, for work on which no request and no record depends
 
 
 class App:
@@ -99,7 +99,7 @@ class App:
         )
 
     def _status(self) -> dict[str, object]:
-        """Describe what is, with what has just happened."""
+        """Describe the proxy for `/status`, with the outcomes of this moment."""
         self.inbound.dispatcher.flush()
         return describe_status(
             self.config,
@@ -124,7 +124,7 @@ class App:
 
     @property
     def _console_url(self) -> str | None:
-        """Where to point a browser, if there is a console that one can reach."""
+        """The URL of the console, if there is one and it has a TCP address."""
         place = addresses.host_and_port(self.admin.address)
         if self.observers.feed is None or place is None:
             return None
@@ -168,12 +168,12 @@ class App:
             upstream=self.config.upstream.base_url,
             read_only=self.config.policy.read_only,
         )
-        self._warn()
+        self._log_warnings()
 
     async def dry_run(self) -> list[str]:
         """Try everything that `start` needs, serve nobody, and leave nothing behind.
 
-        Gives what could not be tried, and what is in use by a proxy that is running already.
+        Returns warnings: what could not be tried, and what a running proxy has in use.
 
         Raises:
             BindError: an address cannot be had.
@@ -182,7 +182,7 @@ class App:
         is_running = await asyncio.to_thread(is_proxy, self.config.admin.bind)
         warnings: list[str] = []
 
-        def taken(error: ProxyError) -> None:
+        def note_in_use(error: ProxyError) -> None:
             if not is_running:
                 raise error
             warnings.append(f"{error.detail} (Taken for the proxy's that runs at admin.bind.)")
@@ -192,7 +192,7 @@ class App:
             if self.observers.audit is not None:
                 await asyncio.to_thread(self.observers.audit.inspect)
         except DirectoryInUseError as error:
-            taken(error)
+            note_in_use(error)
         with ExitStack() as reserved:
             for listener in (*self._sideports, *self.inbound.listeners):
                 if addresses.systemd_name(listener.address) is not None:
@@ -202,11 +202,11 @@ class App:
                     for each in await listener.reserve():
                         reserved.callback(each.close)
                 except AddressInUseError as error:
-                    taken(error)
+                    note_in_use(error)
         return warnings
 
-    def _warn(self) -> None:
-        """Tell what serves, but not as it should."""
+    def _log_warnings(self) -> None:
+        """Log settings that work, but not as safely as they should."""
         config, log = self.config, self._log
         in_the_open = keys_in_the_open(config.listeners, config.callers)
         if in_the_open:
@@ -216,7 +216,7 @@ class App:
                 "secret.exposed",
                 key=found.key,
                 file=str(found.path),
-                mode=found.shown_mode,
+                mode=found.octal_mode,
                 readers=found.readers,
             )
         unused = unused_proxies(self._environ, base_url=config.upstream.base_url)
@@ -224,12 +224,12 @@ class App:
             log.warning("upstream.egress_proxy_unused", variables=list(unused))
 
     def reload(self, load: Callable[[], Config]) -> None:
-        """Take over what can change without a restart; a bad configuration changes nothing."""
+        """Apply settings that can change without a restart; a bad configuration changes nothing."""
         try:
             new = load()
             config = effective(self.config, new)
         except ConfigError as error:
-            self._log.error("config.rejected", problems=list(error.problems))  # all is said
+            self._log.error("config.rejected", problems=list(error.problems))
             return
         audit, waiting = self.observers.audit, restart_needed(self.config, new)
         self.config = config
@@ -243,7 +243,7 @@ class App:
         self._log.info("config.reloaded", restart_needed_for=list(waiting))
 
     async def drain(self) -> bool:
-        """Stop being ready, finish what is in flight, and say whether all of it was finished."""
+        """Stop being ready and finish requests in flight; return whether all were finished."""
         shutdown, feed = self.config.shutdown, self.observers.feed
         in_flight, listeners = self.inbound.in_flight, self.inbound.listeners
         self.state = "draining"
@@ -266,7 +266,7 @@ class App:
             unsent = sum(listener.unsent for listener in listeners)
             self._log.warning("proxy.cut_off", in_flight=in_flight.count or unsent)
             finished = False
-        with suppress(TimeoutError):  # they have their answers; nothing of them is cut off
+        with suppress(TimeoutError):  # these clients have their responses; nothing is cut off
             async with asyncio.timeout_at(end):
                 for listener in listeners:
                     await listener.until_left()
@@ -275,9 +275,9 @@ class App:
         return finished
 
     async def _revoke(self, end: float) -> None:
-        """Kill the tokens we made, until the event loop's clock says `end`."""
+        """Revoke the tokens of this process, until the event loop's clock says `end`."""
         tokens = self.credentials.tokens
-        await tokens.stop()  # so that none is made after we have looked
+        await tokens.stop()  # so that no token is minted after this
         result = await self._revoker.revoke(
             tokens.issued.drain(now=self._now()),
             seconds=end - asyncio.get_running_loop().time(),
@@ -286,10 +286,10 @@ class App:
         say("tokens.revoked", revoked=result.revoked, failed=result.failed, left=result.left)
 
     async def stop(self, *, hurry: bool = False) -> None:
-        """Close everything at once; what is still in flight breaks off.
+        """Close everything at once; requests in flight break off.
 
-        Records of the audit trail are written in any case. Spans get what is left of the longest
-        drain, unless there is a hurry.
+        Records of the audit trail are written in any case. Spans may be sent until the end of the
+        longest drain, unless there is a hurry.
         """
         observers, credentials, listeners = self.observers, self.credentials, self.inbound.listeners
         clock = asyncio.get_running_loop().time
@@ -300,7 +300,7 @@ class App:
         self._admin_token.withdraw()
         await asyncio.gather(*(listener.close() for listener in listeners))
         self.inbound.dispatcher.flush()
-        with suppress(TimeoutError):  # the process ends soon, and the records are not written yet
+        with suppress(TimeoutError):  # the audit records have to be written yet
             async with asyncio.timeout(SETTLE_SECONDS):
                 await credentials.tokens.stop()
                 await credentials.directory.stop()
@@ -310,7 +310,7 @@ class App:
         if observers.audit is not None:
             await observers.audit.close()
         await asyncio.gather(*(listener.close() for listener in self._sideports))
-        if observers.spans is not None:  # which blocks while the collector takes what is left
+        if observers.spans is not None:  # it blocks while the collector takes the last spans
             until = max(0.0 if hurry else self._drain_end, clock() + SETTLE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):

@@ -28,11 +28,11 @@ SERVICES = frozenset({"run", "injector", "emulator"})
 """Commands that run until a signal ends them, which is then no failure."""
 RELOADED = frozenset({"run", "injector"})
 """Commands that SIGHUP does not end."""
-KILLED = 128  # and the signal's number: what a shell reports of a process that a signal has ended
+KILLED = 128  # plus the signal's number: what a shell reports of a process that a signal has ended
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 INIT = 1  # process ID
 FAILED = 1
-LIKE = {  # what our own texts have, and typographic signs that names have
+SIMILAR = {  # characters of our own texts, and typographic signs in names
     "\u2026": "...",
     "\u2013": "-",
     "\u2014": "-",
@@ -56,13 +56,13 @@ class Hangup:
 
 
 def prepare(words: Sequence[str]) -> None:
-    """Handle signals, open standard descriptors, let no character break the output.
+    """Handle signals, open standard descriptors, and make output safe for any character.
 
     `words` is the command line after the program's name.
     """
     _handle_signals(words)
-    # Whoever starts the process may have blocked them, so that none is lost before this line: the
-    # image does. Blocked for ever, nothing but SIGKILL would end the process.
+    # The parent may have blocked signals so that none is lost before this line, as the image does.
+    # If they stayed blocked, only SIGKILL would end the process.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     _open_descriptors()
     _wait_for_readers()
@@ -78,7 +78,7 @@ def is_service(words: Sequence[str]) -> bool:
 
 
 def _handle_signals(words: Sequence[str]) -> None:
-    """Handle signals until the command does it itself.
+    """Handle signals until the command does so itself.
 
     Nothing is open yet and nothing is under way, so the process ends on the spot: for a service a
     signal before it is ready is a normal stop. An exception could be caught by what is imported.
@@ -108,7 +108,7 @@ def allow_interrupts(words: Sequence[str]) -> None:
 
 
 def early_hangup() -> Hangup:
-    """Give what remembers a SIGHUP; ask before setting another handler, and look into it after."""
+    """Return what remembers a SIGHUP; call this before you set another handler, read it after."""
     handler = signal.getsignal(signal.SIGHUP)
     return handler if isinstance(handler, Hangup) else Hangup()
 
@@ -121,7 +121,7 @@ def _open_descriptors() -> None:
 
     A socket that gets one of these numbers receives what is printed, and libuv aborts on it.
     """
-    for number in (0, 1, 2):  # in this order: `open` gives the lowest number that is free
+    for number in (0, 1, 2):  # in this order: `open` returns the lowest free number
         try:
             os.fstat(number)
         except OSError:
@@ -176,16 +176,16 @@ def _approximate_characters() -> None:
     """Replace characters that a stream cannot show, whatever its encoding. Nothing raises."""
     codecs.register_error("approximate", approximate)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # somebody else's stream, which has no encoding
+        with suppress(AttributeError):  # a stream of another kind, without an encoding
             stream.reconfigure(errors="approximate")  # type: ignore[union-attr]
 
 
 def approximate(error: UnicodeError) -> tuple[str, int]:
-    """Give what stands for characters that cannot be encoded (a `codecs` error handler)."""
+    """Replace characters that cannot be encoded by similar ones (a `codecs` error handler)."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     failed = error.object[error.start : error.end]
-    return "".join(LIKE.get(char, "?") for char in failed), error.end
+    return "".join(SIMILAR.get(char, "?") for char in failed), error.end
 
 
 # -- event loops ----------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def run_command(main: Coroutine[Any, Any, T]) -> T:
 
 
 def leave_after(seconds: float, *, code: Callable[[], int]) -> None:
-    """End the process when so many seconds are over, whatever hangs."""
+    """End the process after so many seconds, even if something hangs."""
     import threading  # noqa: PLC0415
 
     timer = threading.Timer(seconds, lambda: os._exit(code()))
@@ -239,7 +239,7 @@ def leave(code: int) -> NoReturn:
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        code = code or FAILED  # what was asked for has not been written
+        code = code or FAILED  # the output has not been written
     with suppress(OSError, ValueError):
         sys.stderr.flush()
     os._exit(code)  # public, despite its name

@@ -1,4 +1,4 @@
-"""Builds what holds credentials: keys, tokens, installations, and what shares tokens."""
+"""Builds keys, token cache, installation directory, and the sharing of tokens by Redis."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 
 PURPOSE = b"icr-proxy shared tokens 1"
 SECRET_LEAST = 32  # characters: of base64 that is 24 bytes, of hexadecimal digits 16
-WAIT_SHARE = 0.5  # of a caller's patience; the rest is for a mint of its own
+WAIT_SHARE = 0.5  # of `waiter_timeout`; the rest is for a mint of this replica
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """What requests are authorized with."""
+    """Keys and tokens, with which requests are authorized."""
 
     keys: KeyRing
     app_client: AppClient
     tokens: TokenCache
     directory: InstallationDirectory
     replicas: Replicas | None
-    """What shares tokens with others; `None` if nothing does."""
+    """Shares tokens with other replicas; `None` if they are not shared."""
 
 
 def build_credentials(
@@ -95,7 +95,7 @@ def build_app_client(
     clocks: Clocks,
     skewed: Callable[[float], None] = lambda _seconds: None,
 ) -> AppClient:
-    """Make what the app itself asks the API with; `skewed` hears how far the clocks are apart."""
+    """Make the client for the app's own requests; `skewed` gets the difference of the clocks."""
     return AppClient(
         app_id=config.app.id,
         signers=keys,
@@ -107,7 +107,7 @@ def build_app_client(
 
 
 def build_exchange(config: Config, *, app_client: AppClient, clocks: Clocks) -> TokenExchange:
-    """Make what mints tokens."""
+    """Make the token exchange."""
     return TokenExchange(calls=app_client, timeout=config.tokens.mint_timeout, now=clocks.now)
 
 
@@ -164,7 +164,7 @@ def build_replicas(
     metrics: Metrics,
     clocks: Clocks,
 ) -> Replicas | None:
-    """Make what shares the tokens that `mint` gives, if they are to be shared.
+    """Make the sharing of tokens with other replicas, if it is configured.
 
     Raises:
         StartError: the extra that does it is not installed, or a file cannot be used.
@@ -248,7 +248,7 @@ def _address(tokens: TokensConfig) -> StoreAddress:
 
 
 def _sealing_keys(tokens: TokensConfig, keys: KeyRing) -> Callable[[], Sequence[bytes]]:
-    """Give the keys that seal, the first, and open: of a secret, or of the app's private keys."""
+    """Return the keys for shared tokens, the best first: of a secret, or of the app's keys."""
     if tokens.shared_key_file is None:
         return partial(_derived, keys, {})
     from icr_proxy.credentials.signing_key import derive  # noqa: PLC0415
@@ -264,7 +264,7 @@ def _sealing_keys(tokens: TokensConfig, keys: KeyRing) -> Callable[[], Sequence[
 
 
 def _derived(keys: KeyRing, known: dict[str, bytes]) -> Sequence[bytes]:
-    """Make one of each key of the ring, once; a key that the API refuses is the last to seal."""
+    """Derive one key of each private key, once; a key that the API refuses comes last."""
     ring = keys.candidates()
     for gone in known.keys() - {key.fingerprint for key in ring}:
         del known[gone]

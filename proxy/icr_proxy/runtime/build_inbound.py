@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 class Inbound(msgspec.Struct, frozen=True, kw_only=True):
-    """What clients reach, and where their requests end."""
+    """Listeners, and all that serves their requests."""
 
     in_flight: InFlight
     dispatcher: OutcomeDispatcher
@@ -319,7 +319,7 @@ def build_listeners(
 
 
 def may_be_reached(listener: ListenerConfig, config: Config) -> bool:
-    """Tell whether other machines may connect: by the word for it, or because callers are known."""
+    """Tell whether other machines may connect: by `exposed`, or because clients authenticate."""
     known = bool(config.callers) and not listener.anonymous
     return known or listener.exposed or listener.tls.verifies_clients
 
@@ -346,7 +346,7 @@ def build_handlers(
     read: Callable[[Outcome], None],
     clocks: Clocks,
 ) -> list[Handler]:
-    """Make one handler for each listener; what protects all of them together is shared."""
+    """Make one handler for each listener; they share the guard, the throttle and the counts."""
     log, metrics, audit = observers.log, observers.metrics, observers.audit
     throttle = AuthThrottle(
         log=log,
@@ -380,7 +380,7 @@ def build_handlers(
 
 
 def build_guard(metrics: Metrics, *, clocks: Clocks) -> DuplicateGuard:
-    """Make the one memory of writes that all listeners share."""
+    """Make the duplicate guard that all listeners share."""
     count = {result: metrics.duplicates.labels(result) for result in duplicate_guard.RESULTS}
     return DuplicateGuard(
         duplicates=DuplicateStore(),

@@ -1,4 +1,4 @@
-"""Builds what leads to the API: connections and the circuit breaker."""
+"""Builds the way to the API: connection pool and circuit breaker."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from icr_proxy.upstream.interface import Upstream
     from icr_proxy.upstream.trust_store import TrustWatcher
 
-# What a mint says of us; the vendor's own clients send a user agent, too (V).
+# Of the app's own requests; the vendor's own clients send a user agent, too (V).
 USER_AGENT = f"icr-proxy/{__version__}".encode()
 
 
 class Outbound(msgspec.Struct, frozen=True, kw_only=True):
-    """The way to the API."""
+    """Connections to the API."""
 
     pool: Pool
     circuit: CircuitBreaker | None
@@ -40,7 +40,7 @@ class Outbound(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_outbound(config: Config, *, observers: Observers, clocks: Clocks) -> Outbound:
-    """Make what leads to the API; nothing is opened yet.
+    """Make pool and circuit breaker; nothing is opened yet.
 
     Raises:
         StartError: `upstream.ca_file` cannot be used.
@@ -73,7 +73,7 @@ def build_pool(
     is_own: Callable[[str, int], bool] = lambda _host, _port: False,
     trust_watcher: TrustWatcher | None = None,
 ) -> Pool:
-    """Make the connections to the API; none is opened yet.
+    """Make the connection pool; nothing is opened yet.
 
     `is_own` tells whether an address is this proxy's own.
 
@@ -121,7 +121,7 @@ def build_circuit(
 
 
 def app_headers(config: Config) -> tuple[tuple[bytes, bytes], ...]:
-    """Give the headers of the app's own requests, but for its signature."""
+    """Return the headers of the app's own requests, without the signature."""
     return (
         (b"Host", upstream_host(config.upstream.base_url)),
         (b"Accept", b"application/json"),

@@ -1,4 +1,4 @@
-"""Shares of file descriptors: what the configuration may have of this process's limit."""
+"""Shares of file descriptors: how many connections fit into this process's limit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from icr_proxy.config.models import Config
 
 
-class Room:
-    """What fits into this process's limit of open files."""
+class DescriptorLimit:
+    """The limit of open files, shared out to kinds of connections."""
 
     def __init__(self, *, limit: int, used: int) -> None:
         self.limit = limit
         self._free = limit - used - STARTING
 
     def shares(self, config: Config) -> DescriptorShares:
-        """Give each kind of connection its share.
+        """Return the share of each kind of connection.
 
         Raises:
             StartError: the limit is so low that nothing could be served.
@@ -41,8 +41,8 @@ class Room:
             )
         return shares
 
-    def fit(self, config: Config) -> Config:
-        """Give the configuration with the limits of connections that are kept.
+    def clamp(self, config: Config) -> Config:
+        """Return the configuration with limits of connections that fit.
 
         Raises:
             StartError: the limit is so low that nothing could be served.
@@ -54,9 +54,9 @@ class Room:
             upstream=replace(config.upstream, connections=shares.upstream),
         )
 
-    def fit_again(self, config: Config) -> Config:
-        """Do the same while running, where it only says whether something waits for a restart."""
+    def clamp_running(self, config: Config) -> Config:
+        """Do the same for a reload, which must not fail; the limits themselves need a restart."""
         try:
-            return self.fit(config)
+            return self.clamp(config)
         except StartError:
             return config

@@ -1,4 +1,4 @@
-"""File permissions of secrets: which files with keys and secrets other users can read."""
+"""File permissions: finds files with keys and secrets that other users can read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from icr_proxy.config.models import Config
 
-KUBERNETES_LINK = "..data"  # in every volume that the kubelet fills from a Secret
+KUBERNETES_LINK = "..data"  # the kubelet makes it in every volume of a Secret
 
 
 class Exposed(msgspec.Struct, frozen=True, kw_only=True):
-    """A file with a secret that others can read."""
+    """A file with a secret that other users can read."""
 
     key: str
     path: FilePath
@@ -29,13 +29,13 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
     readers: str
 
     @property
-    def shown_mode(self) -> str:
+    def octal_mode(self) -> str:
         """The permissions in octal digits."""
         return f"{self.mode:04o}"
 
     def __str__(self) -> str:
         return (
-            f"{self.key}: {self.path} can be read by {self.readers} (mode {self.shown_mode});"
+            f"{self.key}: {self.path} can be read by {self.readers} (mode {self.octal_mode});"
             f" chmod {self.mode & ~0o077:04o} {self.path}"
         )
 
@@ -43,9 +43,9 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
 def exposed_secrets(config: Config) -> Iterator[Exposed]:
     """Find the files with secrets that other users can read.
 
-    Others are everybody, and a group that the proxy is not in. A group that it is in may be what
-    lets the proxy itself read the file (`root:icr-proxy 0640`, Kubernetes with `fsGroup`). Volumes
-    of Kubernetes are passed over: only containers that mount one see it.
+    Other users are everybody, or a group without the proxy. A group with the proxy may be what lets
+    the proxy itself read the file (`root:icr-proxy 0640`, Kubernetes with `fsGroup`). Volumes of
+    Kubernetes are skipped: only containers that mount one see it.
     """
     for key, path in _secret_paths(config, ()):
         files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -73,7 +73,7 @@ def _exposed(key: str, file: FilePath) -> Iterator[Exposed]:
     try:
         found = file.stat()
     except OSError:
-        return  # whoever reads it says why it cannot be read
+        return  # the code that reads it reports why
     if not stat.S_ISREG(found.st_mode):
         return
     if found.st_mode & stat.S_IROTH:

@@ -13,7 +13,7 @@ from icr_proxy.files import signature
 from icr_proxy.net.descriptors import open_now, raise_limit
 from icr_proxy.runtime import bootstrap
 from icr_proxy.runtime.app import App
-from icr_proxy.runtime.descriptor_shares import Room
+from icr_proxy.runtime.descriptor_shares import DescriptorLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +28,11 @@ OK, FAILED = 0, 1
 TERMINATED = 128 + signal.SIGTERM  # what a shell reports of a process that the signal killed
 WATCH_SECONDS = 2.0
 COLLECT_AFTER = 10_000  # objects that may hold others
-CLOSE_SECONDS = 0.9  # to close everything after the drain, before the process ends regardless
+CLOSE_SECONDS = 0.9  # to close everything after the drain; then the process ends in any case
 
 
 def run(*, load: Callable[[], Config], file: Path | None, stream: ByteStream) -> int:
-    """Serve until told to stop; give the exit code, with which the process should end at once.
+    """Serve until told to stop; return the exit code, with which the process should end at once.
 
     0 after a complete drain or a signal before it was ready, 1 if requests had to be cut off, 143
     after a second signal. A second after the longest drain the process ends by itself, whatever
@@ -41,9 +41,11 @@ def run(*, load: Callable[[], Config], file: Path | None, stream: ByteStream) ->
     Raises:
         StartError: it cannot start.
     """
-    seen = _look(file)  # before it is read, so that no change is missed
-    room = Room(limit=raise_limit(), used=open_now())
-    program = _Program(load(), load=load, file=file, seen=seen, stream=stream, room=room)
+    seen = _signature_of(file)  # before the file is read, so that no change is missed
+    descriptors = DescriptorLimit(limit=raise_limit(), used=open_now())
+    program = _Program(
+        load(), load=load, file=file, seen=seen, stream=stream, descriptors=descriptors
+    )
     return bootstrap.run_service(program.main(), new_loop=uvloop.new_event_loop)
 
 
@@ -56,12 +58,12 @@ class _Program:
         file: Path | None,
         seen: Signature | None,
         stream: ByteStream,
-        room: Room,
+        descriptors: DescriptorLimit,
     ) -> None:
         self._config = config
         self._seen = seen
-        self._load = lambda: room.fit_again(load())
-        self._room = room
+        self._load = lambda: descriptors.clamp_running(load())
+        self._descriptors = descriptors
         self._file = file
         self._stream = stream
         self._stop = asyncio.Event()
@@ -74,16 +76,16 @@ class _Program:
         loop = asyncio.get_running_loop()
         # Reading files may take long (a pipe has ten seconds). Until all is read, a signal ends the
         # process at once; a handler of the loop would wait for its turn.
-        shares = self._room.shares(self._config)
+        shares = self._descriptors.shares(self._config)
         app = App(
-            self._room.fit(self._config),
+            self._descriptors.clamp(self._config),
             stream=self._stream,
-            on_quit=self._on_quit,
+            on_quit=self._stop_on_request,
             port_connections=shares.port,
         )
-        _tell_clamped(app, self._config, shares, open_files=self._room.limit)
+        _warn_clamped(app, self._config, shares, open_files=self._descriptors.limit)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop)
+            loop.add_signal_handler(number, self._stop_on_signal)
         self._drain_seconds = lambda: app.config.shutdown.min_drain + app.config.shutdown.max_drain
         if not await self._start(app):
             self._code = OK
@@ -96,7 +98,7 @@ class _Program:
         return self._code
 
     async def _start(self, app: App) -> bool:
-        """Start, and tell whether the proxy is to serve: a signal ends a start that takes long."""
+        """Start; return whether to serve. A signal ends a start that takes long."""
         loop = asyncio.get_running_loop()
         start = loop.create_task(app.start(), name="start")
         stop = loop.create_task(self._stop.wait(), name="stop")
@@ -114,14 +116,14 @@ class _Program:
         return True
 
     async def _serve(self, app: App) -> int:
-        """Serve until told to stop, then drain; give the exit code."""
+        """Serve until told to stop, then drain; return the exit code."""
         loop = asyncio.get_running_loop()
-        # What start-up made stays; the collector need not look at it again. Nor before: it took
-        # 23 ms, in which nobody is answered, to find five of 200,000 objects.
+        # Objects of the start stay, so the collector need not look at them again. A collection
+        # before this would take 23 ms, without any answer, to find five of 200,000 objects.
         gc.freeze()
-        # What requests make is gone when they end, and few leave anything to the collector. It
-        # would come after 700 objects more than there were, and look at all that is under way:
-        # with 1,000 connections, a twelfth of all time.
+        # Few requests leave anything to the collector: their objects are gone when they end. By
+        # default it runs after 700 new objects and looks at all requests in flight, which takes a
+        # twelfth of all time with 1,000 connections.
         gc.set_threshold(COLLECT_AFTER, 10, 10)
         watcher = loop.create_task(self._watch(app), name="watch-files")
         await self._stop.wait()
@@ -135,7 +137,7 @@ class _Program:
             return TERMINATED
         return OK if drain.result() else FAILED
 
-    def _on_stop(self) -> None:
+    def _stop_on_signal(self) -> None:
         if self._signalled:
             self._hurry.set()
             bootstrap.leave_after(
@@ -144,8 +146,8 @@ class _Program:
         self._signalled = True
         self._begin_stop()
 
-    def _on_quit(self) -> bool:
-        """Stop as after a signal; neither asking twice nor a first signal after it is a hurry."""
+    def _stop_on_request(self) -> bool:
+        """Stop as after a signal, but no second request or first signal after it is a hurry."""
         is_new = not self._stop.is_set()
         self._begin_stop()
         return is_new
@@ -157,7 +159,7 @@ class _Program:
             bootstrap.leave_after(seconds, code=lambda: self._code)
 
     async def _watch(self, app: App) -> None:
-        """Take up changed files: of the configuration, of the app's keys, of `upstream.ca_file`.
+        """Read files anew that have changed: configuration, app keys, `upstream.ca_file`.
 
         Kubernetes changes those of a ConfigMap or a Secret by the swap of a symbolic link.
         """
@@ -165,14 +167,14 @@ class _Program:
             await asyncio.sleep(WATCH_SECONDS)
             app.outbound.pool.refresh_trust()
             app.credentials.keys.refresh()
-            now = _look(self._file)
+            now = _signature_of(self._file)
             if now != self._seen:
                 self._seen = now
                 app.reload(self._load)
 
 
-def _tell_clamped(app: App, wanted: Config, shares: DescriptorShares, *, open_files: int) -> None:
-    """Warn of limits of connections that this process has too few descriptors for."""
+def _warn_clamped(app: App, wanted: Config, shares: DescriptorShares, *, open_files: int) -> None:
+    """Warn of limits of connections for which there are too few file descriptors."""
     callers, upstream = wanted.limits.connections, wanted.upstream.connections
     if (shares.callers, shares.upstream) != (callers, upstream):
         app.observers.log.warning(
@@ -185,5 +187,5 @@ def _tell_clamped(app: App, wanted: Config, shares: DescriptorShares, *, open_fi
         )
 
 
-def _look(file: Path | None) -> Signature | None:
+def _signature_of(file: Path | None) -> Signature | None:
     return signature(file) if file is not None else None

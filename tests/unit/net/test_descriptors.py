@@ -25,7 +25,7 @@ from icr_proxy.net.descriptors import (
     raise_limit,
     share,
 )
-from icr_proxy.runtime.descriptor_shares import Room
+from icr_proxy.runtime.descriptor_shares import DescriptorLimit
 from tests.support.app_fixture import config_for
 
 
@@ -98,12 +98,12 @@ def test_what_one_side_does_not_need_the_other_one_gets() -> None:
 
 def test_a_configuration_is_cut_to_what_fits() -> None:
     config = config_for("http://127.0.0.1:9")
-    room = Room(limit=300, used=10)
-    fitting = room.fit(config)
+    descriptors = DescriptorLimit(limit=300, used=10)
+    fitting = descriptors.clamp(config)
 
     assert fitting.limits.connections + fitting.upstream.connections < 300
     assert fitting == replace(config, limits=fitting.limits, upstream=fitting.upstream)
-    assert Room(limit=20_000, used=10).fit(config) == config
+    assert DescriptorLimit(limit=20_000, used=10).clamp(config) == config
 
 
 def test_a_port_for_webhooks_takes_its_share() -> None:
@@ -111,9 +111,12 @@ def test_a_port_for_webhooks_takes_its_share() -> None:
     webhooks = WebhooksConfig(
         bind=addresses.read_bind("127.0.0.1:9"), secret=config.app.private_key
     )
-    room = Room(limit=300, used=10)
+    descriptors = DescriptorLimit(limit=300, used=10)
 
-    without, beside = room.shares(config), room.shares(replace(config, webhooks=webhooks))
+    without, beside = (
+        descriptors.shares(config),
+        descriptors.shares(replace(config, webhooks=webhooks)),
+    )
 
     assert beside.callers < without.callers
 
@@ -122,11 +125,11 @@ def test_too_low_a_limit_is_told_with_the_number_that_is_needed() -> None:
     config = config_for("http://127.0.0.1:9")
 
     with pytest.raises(StartError, match="is 32, and at least 53 are needed"):
-        Room(limit=32, used=10).fit(config)
+        DescriptorLimit(limit=32, used=10).clamp(config)
 
-    assert Room(limit=53, used=10).fit(config).limits.connections == 1
-    assert Room(limit=32, used=10).fit_again(config) == config
-    assert Room(limit=53, used=10).fit_again(config).limits.connections == 1
+    assert DescriptorLimit(limit=53, used=10).clamp(config).limits.connections == 1
+    assert DescriptorLimit(limit=32, used=10).clamp_running(config) == config
+    assert DescriptorLimit(limit=53, used=10).clamp_running(config).limits.connections == 1
 
 
 def test_a_program_that_makes_no_connections_has_all_but_a_few() -> None:
