@@ -1,7 +1,7 @@
 """Clocks and chance as values, and times as text.
 
-There is one of each for every request, so both are written without what `datetime` and `round`
-take: the text of a second is kept, and thousandths are looked up.
+Each request needs a time and a duration as text. So the text of a second is cached and thousandths
+are looked up, which is faster than `datetime` and `round`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ THOUSANDTHS = tuple(f".{number:03d}+00:00" for number in range(1000))
 
 
 def stamp(seconds: float) -> str:
-    """Write a moment, given in seconds since the epoch: UTC, to the millisecond."""
+    """Format seconds since the epoch: UTC, to the millisecond."""
     second = seconds // 1
     thousandths = int((seconds - second) * 1e6 + 0.5) // 1000
     if thousandths == 1000:  # noqa: PLR2004  # rounded up to the next second
@@ -31,17 +31,17 @@ def stamp(seconds: float) -> str:
 
 @lru_cache(maxsize=8)
 def _to_the_second(second: float) -> str:
-    """Write most of a moment, which is the same for all of a second."""
+    """Format a time without its fraction; it is the same for a whole second."""
     return datetime.fromtimestamp(second, UTC).isoformat(timespec="seconds").partition("+")[0]
 
 
 def milliseconds(seconds: float) -> float:
-    """Give a duration in milliseconds, to the microsecond."""
+    """Convert a duration to milliseconds, to the microsecond."""
     return (seconds * 1e6 + 0.5) // 1 / 1000
 
 
 class Clocks(msgspec.Struct, frozen=True, kw_only=True):
-    """Time and chance, which nothing but this is allowed to fetch for itself."""
+    """Sources of time and chance; no other code asks the system for them."""
 
     now: Callable[[], float]
     """Seconds since the epoch."""

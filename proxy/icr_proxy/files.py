@@ -1,4 +1,4 @@
-"""Text files that the configuration names: read with a limit, decoded, compared by `stat`.
+"""Files: signatures for watching, bounded reading, decoding, atomic writing.
 
 Editors and shells on Windows write a byte order mark or UTF-16, so both are read. A named pipe
 without a writer must not stop the start for ever.
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 Signature = tuple[int, ...]
 
-PIPE_SECONDS = 10.0  # at start, for whoever writes into a pipe, as in `--private-key-file <(…)`
+PIPE_SECONDS = 10.0  # at start, for the writer of a pipe, as in `--private-key-file <(…)`
 BINARY = "is not UTF-8 text"
 PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
 # Not blocking: opening a pipe would otherwise wait for its other end for ever.
 _SAFE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-# The mark of UTF-32 begins with that of UTF-16, so it comes first.
+# The mark of UTF-32 begins with the mark of UTF-16, so UTF-32 comes first.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -40,9 +40,9 @@ MARKS = (
 
 
 def signature(path: Path) -> Signature | None:
-    """Return what changes when the file changes; `None` for what is no regular file.
+    """Return a value that changes when the file changes; `None` if it is no regular file.
 
-    `stat` follows symbolic links, so the swap that Kubernetes makes in a mounted secret is seen.
+    `stat` follows symbolic links, so a swap by Kubernetes in a mounted secret is seen.
     """
     try:
         found = path.stat()
@@ -52,14 +52,14 @@ def signature(path: Path) -> Signature | None:
 
 
 def signature_of(found: os.stat_result) -> Signature:
-    """Return the signature; with the change time, because `cp -p` keeps the modification time."""
+    """Return the signature. It has the change time, because `cp -p` keeps the modification time."""
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def read_bytes(path: Path, *, limit: int, patience: float = 0.0) -> bytes:
     """Read a file of at most `limit` bytes.
 
-    With `patience`, a pipe or a device is read too; its writer may be silent for so many seconds.
+    With `patience`, a pipe or a device is read, too; its writer may be silent for so many seconds.
 
     Raises:
         ValueError: with the rest of a sentence that begins with the path.
@@ -80,7 +80,7 @@ def read_text(path: Path, *, limit: int, patience: float = 0.0, binary: str = BI
 
 
 def read_pem(path: Path, *, limit: int, patience: float = 0.0) -> str:
-    """Read a file of PEM, or of its base64; comments around PEM may be in any encoding."""
+    """Read a file with PEM, or base64 of PEM; comments around it may be in any encoding."""
     raw = read_bytes(path, limit=limit, patience=patience)
     return pem_of(decode(raw) if has_mark(raw) else raw.decode("latin-1"))
 
@@ -94,7 +94,7 @@ def decode(raw: bytes, *, binary: str = BINARY) -> str:
     """Decode UTF-8, or UTF-16 and UTF-32 with a byte order mark; the mark is removed.
 
     Raises:
-        ValueError: with the rest of a sentence; it is not text.
+        ValueError: it is not text; the rest of a sentence.
     """
     encoding = next((name for mark, name in MARKS if raw.startswith(mark)), "utf-8")
     try:
@@ -107,7 +107,7 @@ def decode(raw: bytes, *, binary: str = BINARY) -> str:
 
 
 def pem_of(text: str) -> str:
-    r"""Return the PEM text of which `text` is the base64, or else `text` itself.
+    r"""Return the PEM text if `text` is base64 of PEM, else `text` itself.
 
     People put the base64 from a Kubernetes Secret's `data` into a file or a variable. Line breaks
     in it may be escaped (`\n`).
@@ -123,10 +123,10 @@ def pem_of(text: str) -> str:
 
 
 def open_regular(path: Path, flags: int, *, mode: int = 0o600, only_name: bool = False) -> int:
-    """Open a regular file, and nothing that a link, a pipe or a device makes of its path.
+    """Open a regular file; refuse a link, a pipe or a device in its place.
 
-    With `only_name`, a file that has other names (hard links) is refused, too: whoever can make
-    one could have the proxy write into any file that belongs to the proxy.
+    With `only_name`, it also refuses a file with other names. Whoever can make hard links could
+    otherwise make the proxy write into any of its own files.
 
     Raises:
         OSError: it cannot be opened, or is something else.
@@ -163,14 +163,14 @@ def _check_regular(found: os.stat_result, path: Path, *, only_name: bool = False
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write all of it, however little each call takes."""
+    """Write all bytes, even if each call writes only a few."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def check_replaceable(path: Path) -> None:
-    """Let a file take the place of a file or of a link to one, never of a device or a pipe.
+    """Check that a file may be replaced: a file or a link to one, never a device or a pipe.
 
     As root, the proxy could otherwise replace `/dev/null` or `/dev/stdout` for the whole machine.
 
@@ -182,10 +182,10 @@ def check_replaceable(path: Path) -> None:
 
 
 def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int, is_trial: bool = False) -> None:
-    """Write a file, whole or not at all; it takes the place of a file or a link that is there.
+    """Write a file, whole or not at all; it replaces a file or a link at the path.
 
-    The draft has a name that nobody can know before, so that none can stand in its way. It never
-    has a wider mode than `mode`. A trial does all but the last step.
+    The draft has a random name, so nobody can put a link in its way, and never a wider mode than
+    `mode`. A trial does everything but the last step.
 
     Raises:
         OSError: it cannot be written; nothing has changed.
@@ -208,7 +208,7 @@ def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int, is_trial: bo
 
 
 def write_output(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write what a command was asked for; a pipe or a device is written to as it is.
+    """Write the output of a command; into a pipe or a device without replacing it.
 
     Raises:
         OSError: it cannot be written, or the path is a link to a file.
@@ -227,10 +227,10 @@ def write_output(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 def read_at_most(path: Path, size: int, *, patience: float) -> bytes:
-    """Read the beginning of a file; `read_bytes` says what `patience` is.
+    """Read the beginning of a file; for `patience` see `read_bytes`.
 
     Raises:
-        OSError: it cannot be read, or is a directory, or a pipe and there is no patience.
+        OSError: it cannot be read, or is a directory, or a pipe without `patience`.
     """
     descriptor = os.open(path, os.O_RDONLY | _SAFE)
     try:

@@ -1,9 +1,8 @@
-"""Hides values of query parameters, however a server would read the parameter's name; pure.
+"""Redaction of query parameters, in every way a server could read their names; pure.
 
-Servers do not agree on what a name is: some decode twice, some separate parameters by `;`, some
-drop blanks or cut at a NUL, and frameworks read `name[]`, `name[0]` and `name.x` as parts of
-`name`. A value is hidden if any of these readings finds a name that is to be hidden. Too much is
-hidden rather than too little.
+Servers read names differently: some decode twice, some separate parameters by `;`, some drop blanks
+or cut at a NUL, and frameworks read `name[]`, `name[0]` and `name.x` as parts of `name`. A value is
+hidden if any of these readings gives a name that must be hidden: too much rather than too little.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _EQUALS = re.compile(r"=|%(?:25)*3d", re.IGNORECASE)
 _PARTS = re.compile(r"[\[\].\0]")
 # PHP reads each of these as "_"; other frameworks take "-" and "_" for the same.
 _FOLDED = re.compile(r"[\s._+\[\]-]+")
-_PLAIN = re.compile(r"[!-$&-~]*")  # visible ASCII without "%": each letter stands for itself
+_PLAIN = re.compile(r"[!-$&-~]*")  # visible ASCII without "%": no escapes
 _WORD = re.compile(r"[a-z0-9]*")
 _MICROSOFT = re.compile(rb"%u([0-9a-f]{4})", re.IGNORECASE)  # %u0061, which IIS reads as "a"
 
@@ -33,25 +32,25 @@ class QueryRedaction:
     """Hides the values of these parameters; `None` hides the values of all."""
 
     def __init__(self, names: Iterable[str] | None) -> None:
-        """Take the names as configured."""
+        """Take the names of the configuration."""
         self._hides_all = names is None
         plain = [reading for name in names or () for reading in _names_in(name)]
         self._words = tuple({_first_word(name) for name in plain})
         self._folded = frozenset(map(_fold, plain))
-        self._paths = tuple(path for path in map(_path, plain) if path)
+        self._nested = tuple(path for path in map(_split_nested, plain) if path)
 
     def __bool__(self) -> bool:
         """Tell whether anything is hidden."""
         return self._hides_all or bool(self._words)
 
     def __call__(self, query: str) -> str:
-        """Give the query with `***` for each value that is hidden; all else stays as it is."""
+        """Return the query with `***` for each hidden value; the rest stays as it is."""
         if not self._hides_all and self._is_harmless(query):
             return query
-        return "&".join(map(self._shown, query.split("&")))
+        return "&".join(map(self._redact, query.split("&")))
 
     def _is_harmless(self, text: str) -> bool:
-        """Tell quickly that no name is in it: without escapes a name can only stand as it is."""
+        """Tell quickly that it holds no such name: without escapes, names stand as they are."""
         if not self._words:
             return True
         return _PLAIN.fullmatch(text) is not None and not self._has_word(text)
@@ -60,11 +59,11 @@ class QueryRedaction:
         lowered = text.lower()
         return any(word in lowered for word in self._words)
 
-    def _shown(self, text: str) -> str:
-        """Give one parameter, or several that only `;` separates.
+    def _redact(self, text: str) -> str:
+        """Redact one parameter, or several that only `;` separates.
 
-        Behind the first hidden value nothing is shown up to the next `&`: to a server that does
-        not separate by `;` it is the rest of that value.
+        Nothing is shown after the first hidden value: to a server that does not separate by `;` it
+        is the rest of that value.
         """
         at = 0
         for piece in text.split(";"):
@@ -86,28 +85,28 @@ class QueryRedaction:
             return False
         if _fold(name) in self._folded:
             return True
-        path = _path(name)
+        path = _split_nested(name)
         return any(
             path[at : at + len(wanted)] == wanted
-            for wanted in self._paths
+            for wanted in self._nested
             for at in range(len(path) - len(wanted) + 1)
         )
 
 
 def readings(text: str) -> Iterator[str]:
-    """Give a text as it was sent, and decoded as often as a server may decode it."""
+    """Return a text as it was sent, and decoded once and more often, as servers may do."""
     return (raw.decode("utf-8", "replace") for raw in _decoded(text))
 
 
 def _names_in(piece: str) -> Iterator[str]:
-    """Give every name that some server might read there."""
+    """Return every name that some server might read."""
     for raw in _decoded(piece):
         for part in _SEPARATOR.split(raw):
             yield _plain(part.partition(b"=")[0].decode("utf-8", "replace"))
 
 
 def _decoded(text: str) -> Iterator[bytes]:
-    # Decoded as bytes, as servers do: escapes of one character may be complete only in the end.
+    # In bytes, as servers do: a character may need several escapes.
     raw = text.encode("utf-8", "surrogateescape")
     for _ in range(_READINGS):
         yield raw
@@ -122,13 +121,13 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
 
 
 def _first_word(name: str) -> str:
-    """Give letters and digits that every spelling of a name has, if they are not escaped."""
+    """Return letters and digits that every spelling of a name has, if none is escaped."""
     found = _WORD.search(name.lstrip("._+[]-"))
     return found[0] if found is not None else ""
 
 
 def _plain(name: str) -> str:
-    """Give a name in one case, without characters that nobody can see; blanks are all alike."""
+    """Fold a name: one case, no invisible characters, one kind of blank."""
     if name.isascii() and name.isprintable():
         return name.lower()
     text = unicodedata.normalize("NFKC", name).casefold()
@@ -143,6 +142,6 @@ def _fold(name: str) -> str:
     return _FOLDED.sub("_", name.partition("\0")[0]).strip("_")
 
 
-def _path(name: str) -> list[str]:
-    """Give the parts of a name that a framework reads as nested: `a[b].c` has three."""
+def _split_nested(name: str) -> list[str]:
+    """Split a name into the parts that a framework reads as nested: `a[b].c` has three."""
     return [part for part in _PARTS.split(name.replace(" ", "")) if part]

@@ -1,8 +1,7 @@
-"""Secrets that do not show themselves, and what may be shown to people in their place.
+"""Secrets that hide themselves, and redaction of values for logs and messages.
 
 Forgetting is safe: `repr`, `str`, f-strings, logs and pickles of a `Secret` never hold its text.
-
-Rather too much is hidden than too little; what is shown ends up in tickets and chats.
+Redaction hides too much rather than too little: its output ends up in tickets and chats.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ QUOTED = (
 
 
 class Secret:
-    """Text that leaves only through `reveal()`."""
+    """A secret text; only `reveal()` returns it."""
 
     __slots__ = ("_text",)
 
@@ -37,12 +36,12 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Give the text itself; the call is what a reviewer searches for."""
+        """Return the text. Reviewers search for calls of this method."""
         return self._text
 
     @property
     def fingerprint(self) -> str:
-        """First 12 hex digits of the SHA-256: joins with the registry's log, useless to a thief."""
+        """First 12 hex digits of the SHA-256: the registry logs them, too; useless to a thief."""
         return hashlib.sha256(self._bytes()).hexdigest()[:12]
 
     def _bytes(self) -> bytes:
@@ -73,7 +72,7 @@ class Secret:
 
 
 def parse_secret(text: str) -> Secret:
-    """Read a secret of one text, as a file or a variable holds it.
+    """Parse a secret, as a file or a variable holds it.
 
     A byte order mark at the beginning and one line break at the end are not part of it.
 
@@ -93,18 +92,18 @@ def parse_secret(text: str) -> Secret:
 
 
 def in_quotes(text: str) -> bool:
-    """Tell whether a whole text stands in quotes, which a shell would have removed."""
+    """Tell whether a text is in quotes, which a shell would have removed."""
     return len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES
 
 
 HIDDEN = "… (masked)"
 
-# Names whose values are credentials, ours and other people's.
+# Names of headers and parameters whose values are credentials.
 SENSITIVE = re.compile(
     r"auth|cookie|token|secret|passw|credential|session|signature|api[-_]?key|private[-_]?key",
     re.IGNORECASE,
 )
-# Values that are credentials whatever they are called: tokens of the API, callers' keys (`icrp_…`),
+# Values that are credentials under any name: tokens of the API, callers' keys (`icrp_…`),
 # JWTs, private keys (also in base64).
 CREDENTIAL = re.compile(r"cr[a-z]_|eyJ|PRIVATE KEY|LS0tLS1")
 SCHEME = re.compile(r"(?:Basic|Bearer|Digest|Negotiate)(?= )", re.IGNORECASE)
@@ -114,7 +113,7 @@ USER_PART = re.compile(r"//[^/?#]*@")
 
 
 def masked_value(name: str, value: str) -> str:
-    """Give a header's value, or what kind of credential stands there."""
+    """Return a header's value; of a credential only its kind."""
     if not SENSITIVE.search(name) and not CREDENTIAL.search(value):
         return value
     scheme = SCHEME.match(value)
@@ -125,7 +124,7 @@ def masked_value(name: str, value: str) -> str:
 
 
 def masked_target(target: str) -> str:
-    """Give a request target or URL without user, password and what looks like a credential."""
+    """Return a target or URL without user, password and what looks like a credential."""
     target = USER_PART.sub("//***@", target)
     path, mark, query = target.partition("?")
     if CREDENTIAL.search(path):
@@ -140,29 +139,29 @@ def _masked_query_value(found: re.Match[str]) -> str:
     return f"{separator}{name}{equals}{value}"
 
 
-MOST = 4096  # bytes; whatever is longer is another file
+SECRET_MOST = 4096  # bytes; a longer file is another file
 NEEDED = "the text of one secret is needed"
 
 
 class SecretFile:
-    """The secret as it was last read; a file that has become unusable changes nothing, loudly."""
+    """A secret in a file, read anew when the file changes; a file with an error changes nothing."""
 
     def __init__(
         self, path: Path, *, key: str, rejected: Callable[[StartError], None] = lambda _error: None
     ) -> None:
-        """Read the file that the configuration's `key` names.
+        """Read the file; `key` is its configuration key, for error messages.
 
         Raises:
-            StartError: it cannot be used; the sentence says why.
+            StartError: it cannot be used.
         """
         self._path = path
         self._key = key
         self._rejected = rejected
-        self._seen = signature(path)  # before it is read, so that no change is missed
+        self._seen = signature(path)  # before the file is read, so that no change is missed
         self._secret = read_secret(path, key=key)
 
     def __call__(self) -> Secret:
-        """Give the secret."""
+        """Return the secret as it is now."""
         seen = signature(self._path)
         if seen != self._seen:
             self._seen = seen
@@ -180,7 +179,7 @@ def read_secret(path: Path, *, key: str, patience: float = PIPE_SECONDS) -> Secr
         StartError: the file cannot be read, is empty, too long, in quotes, or not text.
     """
     try:
-        return parse_secret(read_text(path, limit=MOST, patience=patience))
+        return parse_secret(read_text(path, limit=SECRET_MOST, patience=patience))
     except ValueError as exc:
         raise StartError(f"{key}: {path} {exc}; {NEEDED}") from None
 
@@ -190,13 +189,13 @@ def printable(text: str, *, instead: str = "") -> str:
     return "".join(char if char.isprintable() else instead for char in text)
 
 
-_LONGEST = 80
+_QUOTE_MOST = 80
 
 
 def quote_value(raw: object) -> str:
-    """Show a refused value as an error quotes it."""
+    """Quote a refused value for an error message."""
     if isinstance(raw, str):
-        return _shown_text(raw)
+        return _quote_text(raw)
     if isinstance(raw, bool):
         return str(raw).lower()
     if isinstance(raw, int | float):
@@ -208,10 +207,10 @@ def quote_value(raw: object) -> str:
     return "nothing" if raw is None else f"a {type(raw).__name__}"
 
 
-def _shown_text(raw: str) -> str:
+def _quote_text(raw: str) -> str:
     if "\n" in raw or CREDENTIAL.search(raw):
         return "***"
     safe = re.sub(r"[?#].*", "?***", re.sub(r".*@", "***@", raw))
-    if len(safe) > _LONGEST:
-        safe = safe[:_LONGEST] + "..."
-    return json.dumps(safe)  # escapes what would break the line, or turn its direction
+    if len(safe) > _QUOTE_MOST:
+        safe = safe[:_QUOTE_MOST] + "..."
+    return json.dumps(safe)  # escapes characters that break the line or change its direction

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from icr_proxy.errors import StartError
-from icr_proxy.redaction import MOST, Secret, SecretFile, read_secret
+from icr_proxy.redaction import SECRET_MOST, Secret, SecretFile, read_secret
 
 PLANTED = "crs_do-not-show"
 
@@ -116,7 +116,7 @@ def change(file: Path, content: bytes) -> None:
         (b'say "s"', 'say "s"'),
         (b"'", "'"),
         ("schlüssel\n".encode(), "schlüssel"),
-        (b"x" * MOST, "x" * MOST),
+        (b"x" * SECRET_MOST, "x" * SECRET_MOST),
     ],
 )
 def test_one_line_break_at_the_end_is_not_part_of_it(
@@ -134,7 +134,7 @@ def test_one_line_break_at_the_end_is_not_part_of_it(
         (b"", "is empty"),
         (b"\n", "is empty"),
         (b"\r\n", "is empty"),
-        (b"x" * (MOST + 1), "is over 4 KiB"),
+        (b"x" * (SECRET_MOST + 1), "is over 4 KiB"),
         (b"\xff\xfe", "is empty"),
         (b"\xef\xbb\xbf\r\n", "is empty"),
         (b" \t \n", "is empty"),
