@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_type_hints
 
-from icr_proxy.audit.records import field_table, record_table
+from icr_proxy.audit.records import KINDS, tagged
 from icr_proxy.config.reference import reference_table
 from icr_proxy.http1.problem import refusal_table
 from icr_proxy.policy.operations import ROWS, match
@@ -23,6 +24,42 @@ def operation_table() -> str:
             write = "yes" if found.changes_state else ""
             lines.append(f"| `{name}` | {method} | `{template}` | {write} |")
     return "\n".join(lines) + "\n"
+
+
+BINDING = {
+    "seq": "Sequence number, from 1, without a gap.",
+    "prev": "`hash` of the record before, zeros for the first of all.",
+    "kind": "Which of the records above it is.",
+    "hash": "SHA-256 of the line up to here, in hex.",
+    "mac": "HMAC-SHA-256 of the 32 bytes of `hash`, in hex; not there without `audit.key_file`.",
+}
+
+
+def record_table() -> str:
+    """Give the table of all records of `docs/audit.md`."""
+    rows = ["| Record | Meaning |", "|---|---|"]
+    rows += [f"| `{tag}` | {(kind.__doc__ or '').splitlines()[0]} |" for tag, kind in tagged()]
+    return "\n".join(rows) + "\n"
+
+
+def field_table() -> str:
+    """Give the table of all fields of `docs/audit.md`."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for tag, kind in tagged():
+        hints = get_type_hints(kind, include_extras=True)
+        for name in kind.__struct_fields__:
+            found.setdefault((name, _meaning(hints[name])), []).append(f"`{tag}`")
+    rows = ["| Field | In | Meaning |", "|---|---|---|"]
+    rows += [f"| `{name}` | all | {BINDING[name]} |" for name in ("seq", "prev", "kind")]
+    for (name, meaning), kinds in found.items():
+        where = "all" if len(kinds) == len(KINDS) else ", ".join(kinds)
+        rows.append(f"| `{name}` | {where} | {meaning} |")
+    rows += [f"| `{name}` | all | {BINDING[name]} |" for name in ("hash", "mac")]
+    return "\n".join(rows) + "\n"
+
+
+def _meaning(hint: Any) -> str:
+    return str(hint.__metadata__[0].description)
 
 
 TABLES = {

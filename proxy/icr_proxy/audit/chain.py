@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import re
 from binascii import hexlify
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -41,18 +41,6 @@ class BrokenRecordError(ValueError):
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
         self.kind = kind
-
-
-class RecordPlace(Protocol):
-    """A record in the chain, after which another may follow."""
-
-    @property
-    def seq(self) -> int:
-        """The number of a record."""
-
-    @property
-    def hash(self) -> str:
-        """Its hash."""
 
 
 class ChainHead(msgspec.Struct, frozen=True):
@@ -97,7 +85,7 @@ class MacKey:
 
 
 def seal_all(
-    bodies: Iterable[bytes], *, after: RecordPlace, mac_key: MacKey | None
+    bodies: Iterable[bytes], *, after: ChainHead | ChainLink, mac_key: MacKey | None
 ) -> tuple[list[bytes], ChainHead]:
     """Return the lines of records that follow `after`, without line breaks, and the new head.
 
@@ -119,7 +107,9 @@ def _tail(digest: bytes, *, text: bytes, mac_key: MacKey | None) -> bytes:
     return b',"hash":"%b","mac":"%b"}' % (text, mac_key.mac(digest))
 
 
-def read_next(line: bytes, *, after: RecordPlace, mac_key: MacKey | None) -> ChainLink | None:
+def read_next(
+    line: bytes, *, after: ChainHead | ChainLink, mac_key: MacKey | None
+) -> ChainLink | None:
     """Return the link of a line if it is the next record, byte by byte; else use `read_link`."""
     start = b'{"seq":%d,"prev":"%b","kind":"' % (after.seq + 1, after.hash.encode("ascii"))
     cut = len(line) - (_PLAIN if mac_key is None else _SEALED)

@@ -5,7 +5,7 @@ that are not known, or do not apply, are left out of a record. Times are text, s
 read the file.
 """
 
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import msgspec
 
@@ -231,45 +231,9 @@ def _facts_of(journal: Journal, *, redact: QueryRedaction) -> tuple[Any, ...]:
     )
 
 
-BINDING = {
-    "seq": "Sequence number, from 1, without a gap.",
-    "prev": "`hash` of the record before, zeros for the first of all.",
-    "kind": "Which of the records above it is.",
-    "hash": "SHA-256 of the line up to here, in hex.",
-    "mac": "HMAC-SHA-256 of the 32 bytes of `hash`, in hex; not there without `audit.key_file`.",
-}
-
-
-def record_table() -> str:
-    """Give the table of all records that stands in the document of the format."""
-    rows = ["| Record | Meaning |", "|---|---|"]
-    rows += [f"| `{tag}` | {(kind.__doc__ or '').splitlines()[0]} |" for tag, kind in tagged()]
-    return "\n".join(rows) + "\n"
-
-
-def field_table() -> str:
-    """Give the table of all fields that stands there, too."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for tag, kind in tagged():
-        hints = get_type_hints(kind, include_extras=True)
-        for name in kind.__struct_fields__:
-            found.setdefault((name, _meaning(hints[name])), []).append(f"`{tag}`")
-    rows = ["| Field | In | Meaning |", "|---|---|---|"]
-    rows += [f"| `{name}` | all | {BINDING[name]} |" for name in ("seq", "prev", "kind")]
-    for (name, meaning), kinds in found.items():
-        where = "all" if len(kinds) == len(KINDS) else ", ".join(kinds)
-        rows.append(f"| `{name}` | {where} | {meaning} |")
-    rows += [f"| `{name}` | all | {BINDING[name]} |" for name in ("hash", "mac")]
-    return "\n".join(rows) + "\n"
-
-
 def tagged() -> list[tuple[str, type[Record]]]:
     """List the kinds of record with what they are called in the file."""
     return [(str(kind.__struct_config__.tag), kind) for kind in KINDS]
-
-
-def _meaning(hint: Any) -> str:
-    return str(hint.__metadata__[0].description)
 
 
 def _decision(outcome: Outcome) -> str | None:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    from icr_proxy.audit.anchor import Rewind
     from icr_proxy.audit.chain import ChainHead
     from icr_proxy.audit.writer_thread import WriteResult
     from icr_proxy.config.models import AuditConfig, Config
@@ -73,7 +72,13 @@ class AuditService:
             report=self._report,
         )
         self._batcher = WriteBatcher(self._thread.put)
-        self.trail = Trail(config=config, put=self._batcher.add, watcher=self._reports, now=now)
+        self.trail = Trail(
+            config=config,
+            put=self._batcher.add,
+            on_unrecorded=self._reports.count_unrecorded,
+            now=now,
+        )
+        self._reports.queue.set_function(lambda: self.trail.queued)
 
     def inspect(self) -> None:
         """Check the trail as `start` does, and change nothing.
@@ -94,7 +99,7 @@ class AuditService:
         """
         self._loop = asyncio.get_running_loop()
         self._thread.start()
-        self._reports.opened(rewind=self._thread.rewind, missing_anchor=self._thread.missing_anchor)
+        self._reports.opened(self._thread.writer)
         self._is_open = True
         now, digest = stamp(self._now()), config_digest(config)
         recorded = self.trail.record_event(
@@ -157,16 +162,14 @@ class TrailReports:
         self._error: str | None = None
         self._anchor_error: str | None = None
         self._unrecorded = 0
-        self._queued = 0
         records = Counter(
             "icr_proxy_audit_records", "Records of the audit trail.", ["result"], registry=registry
         )
         self._written = records.labels("written")
-        self._lost = records.labels("lost")
-        self._refused = records.labels("refused")
-        Gauge(
+        self._without_record = {result: records.labels(result) for result in ("lost", "refused")}
+        self.queue = Gauge(
             "icr_proxy_audit_queue", "Records that wait to be written.", registry=registry
-        ).set_function(lambda: self._queued)
+        )
         self._seconds = Histogram(
             "icr_proxy_audit_write_seconds",
             "Time to write what had gathered, to the disk if audit.fsync is always.",
@@ -196,13 +199,9 @@ class TrailReports:
             number.add_metric([], head.number)
         return (seq, number)
 
-    def queued(self, count: int) -> None:
-        """Take the number of records that wait."""
-        self._queued = count
-
-    def unrecorded(self, *, refused: bool) -> None:
-        """Count a request without a record."""
-        (self._refused if refused else self._lost).inc()
+    def count_unrecorded(self, result: str) -> None:
+        """Count a request without a record, `lost` or `refused`."""
+        self._without_record[result].inc()
         self._unrecorded += 1
 
     def status(self) -> dict[str, object]:
@@ -217,12 +216,12 @@ class TrailReports:
             "unrecorded": self._unrecorded,
         }
 
-    def opened(self, *, rewind: Rewind | None, missing_anchor: Path | None) -> None:
+    def opened(self, writer: TrailWriter) -> None:
         """Log that the trail contradicts its anchor, or that the anchor is missing."""
-        if rewind is not None:
-            self._log.error("audit.rewound", detail=rewind.detail)
-        if missing_anchor is not None:
-            self._log.warning("audit.anchor_missing", file=str(missing_anchor))
+        if writer.rewind is not None:
+            self._log.error("audit.rewound", detail=writer.rewind.detail)
+        if writer.missing_anchor is not None:
+            self._log.warning("audit.anchor_missing", file=str(writer.missing_anchor))
 
     def on_write_result(self, result: WriteResult) -> None:
         """Count the result of a write; log only changes."""

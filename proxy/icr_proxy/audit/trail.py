@@ -13,7 +13,7 @@ import hashlib
 from collections import deque
 from dataclasses import dataclass
 from types import NoneType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from icr_proxy.audit.records import GapRecord, intent_of
 from icr_proxy.audit.writer_thread import AwaitedEntry
@@ -130,16 +130,6 @@ class DurableWaits:
 READ_RECORDS, WRITE_RECORDS = 1, 2  # the outcome; for a write the intent, too
 
 
-class TrailWatcher(Protocol):
-    """Observer of the queue."""
-
-    def queued(self, count: int) -> None:
-        """Take the number of records that wait to be written."""
-
-    def unrecorded(self, *, refused: bool) -> None:
-        """Take note that there was no room for the record of a request."""
-
-
 @dataclass(slots=True)
 class _Unrecorded:
     since: float
@@ -155,10 +145,13 @@ class Trail:
         *,
         config: AuditConfig,
         put: Callable[[Entry], None],
-        watcher: TrailWatcher,
+        on_unrecorded: Callable[[str], None],
         now: Callable[[], float],
     ) -> None:
-        """Record as `config` says; `put` takes the entries in their order."""
+        """Record as `config` says; `put` takes the entries in their order.
+
+        `on_unrecorded` hears of each request without a record whether it was `refused` or `lost`.
+        """
         self._config = config
         self._refuses = config.on_failure == "refuse"
         self.new_digest: Callable[[], Digest | None] = (
@@ -167,7 +160,7 @@ class Trail:
         """Makes the hash of a body, or `None` if bodies are not hashed."""
         self._redact = QueryRedaction(config.redact_query)
         self._send = put
-        self._watcher = watcher
+        self._on_unrecorded = on_unrecorded
         self._now = now
         self._room_changed: asyncio.Event | None = None
         self._waits = DurableWaits(config.max_wait)
@@ -245,7 +238,6 @@ class Trail:
             if not durable.done():
                 durable.set_result(first + place)
         self._waits.drop_resolved()
-        self._watcher.queued(self._queued)
         unrecorded = self._unrecorded
         if unrecorded is not None and self._is_writable:
             self._unrecorded = None
@@ -292,4 +284,4 @@ class Trail:
         refused = not outcome.attempts
         unrecorded.refused += refused
         unrecorded.lost += not refused
-        self._watcher.unrecorded(refused=refused)
+        self._on_unrecorded("refused" if refused else "lost")

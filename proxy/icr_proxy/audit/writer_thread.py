@@ -23,9 +23,7 @@ from icr_proxy.query_redaction import QueryRedaction
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
-    from icr_proxy.audit.anchor import Rewind
     from icr_proxy.audit.chain import ChainHead
     from icr_proxy.audit.writer import TrailWriter
     from icr_proxy.config.models import AuditConfig
@@ -87,24 +85,14 @@ class TrailThread:
     _halt: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
-    @property
-    def rewind(self) -> Rewind | None:
-        """How the trail contradicts its anchor, if the proxy goes on all the same."""
-        return self._writer.rewind
-
-    @property
-    def missing_anchor(self) -> Path | None:
-        """The anchor file, if it is missing though the trail is there."""
-        return self._writer.missing_anchor
-
     def start(self) -> None:
         """Open the trail and start the thread.
 
         Raises:
             StartError: the trail cannot be written, or it contradicts its anchor.
         """
-        self._writer = self.open_writer()
-        self._must_publish_rewind = self._writer.rewind is not None
+        self.writer = self.open_writer()
+        self._must_publish_rewind = self.writer.rewind is not None
         anchor = self.config.anchor_file
         self._anchor = AnchorFile(anchor) if anchor is not None else None
         self._redact = QueryRedaction(self.config.redact_query)
@@ -132,9 +120,9 @@ class TrailThread:
                 self._write(self._next_batch())
                 self._sync_and_publish()
             with suppress(OSError):
-                self._writer.append((StopRecord(time=stamp(self.now())),), sync=True)
+                self.writer.append((StopRecord(time=stamp(self.now())),), sync=True)
         finally:
-            self._writer.close()
+            self.writer.close()
             self._publish()
 
     def _next_batch(self) -> list[Entry]:
@@ -162,14 +150,14 @@ class TrailThread:
             began = self.clock()
             try:
                 records = records or self._records(entries)
-                self._writer.append(records, sync=self.config.fsync == "always")
+                self.writer.append(records, sync=self.config.fsync == "always")
             except OSError as error:
                 self.report(self._result(error=error.strerror or type(error).__name__))
             except Exception as error:  # noqa: BLE001  # a dead thread would record nothing more
                 self.report(self._result(error=str(where(error))))
             else:
                 seconds = self.clock() - began
-                number_intents(part, last=self._writer.head.seq)
+                number_intents(part, last=self.writer.head.seq)
                 self.report(self._result(entries=entries, awaited=awaited, seconds=seconds))
                 if self._must_publish_rewind:
                     self._must_publish_rewind = False
@@ -198,9 +186,9 @@ class TrailThread:
         return WriteResult(
             entries=entries,
             awaited=awaited,
-            last=self._writer.head.seq,
-            head=self._writer.head if self.config.fsync == "never" else self._writer.synced,
-            segment=self._writer.segment,
+            last=self.writer.head.seq,
+            head=self.writer.head if self.config.fsync == "never" else self.writer.synced,
+            segment=self.writer.segment,
             seconds=seconds,
             error=error,
             periodic=periodic,
@@ -212,7 +200,7 @@ class TrailThread:
         if config.fsync == "interval" and now - self._synced_at >= config.fsync_interval:
             self._synced_at = now
             try:
-                self._writer.sync()
+                self.writer.sync()
                 self.report(self._result())
             except OSError as error:
                 self.report(self._result(error=error.strerror or type(error).__name__))
@@ -225,11 +213,11 @@ class TrailThread:
         anchor_error = None
         if self._anchor is not None:
             try:
-                self._writer.sync()  # or after a power cut the anchor would be ahead of the trail
+                self.writer.sync()  # or after a power cut the anchor would be ahead of the trail
                 self._anchor.publish(
-                    self._writer.synced,
-                    file=self._writer.segment,
-                    trail=self._writer.trail,
+                    self.writer.synced,
+                    file=self.writer.segment,
+                    trail=self.writer.trail,
                     now=self.now(),
                     rewound=rewound,
                 )

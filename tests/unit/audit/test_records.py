@@ -8,10 +8,11 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
-from icr_proxy.audit.records import KINDS, field_table, intent_of, record_table, request_of, tagged
+from icr_proxy.audit.records import KINDS, intent_of, request_of, tagged
 from icr_proxy.observability.outcome import Announcement
 from icr_proxy.query_redaction import QueryRedaction
 from tests.support.audit_fixture import journal_of, outcome_of, record_of
+from tests.support.tables import field_table, record_table
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "audit.md"
 

@@ -300,8 +300,8 @@ def told(*landed: WriteResult) -> tuple[list[str], CollectorRegistry]:
     reports = TrailReports(log=log, registry=registry)
     for each in landed:
         reports.on_write_result(each)
-    reports.unrecorded(refused=True)
-    reports.unrecorded(refused=False)
+    reports.count_unrecorded("refused")
+    reports.count_unrecorded("lost")
     return [json.loads(line)["event"] for line in stream.getvalue().splitlines()], registry
 
 

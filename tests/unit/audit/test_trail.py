@@ -24,15 +24,8 @@ class Stage:
 
     trail: Trail
     entries: list[Entry]
-    queued_now: int = 0
     written: int = 0
-    missed: list[bool] = field(default_factory=list)
-
-    def queued(self, count: int) -> None:
-        self.queued_now = count
-
-    def unrecorded(self, *, refused: bool) -> None:
-        self.missed.append(refused)
+    missed: list[str] = field(default_factory=list)
 
     def write(self) -> None:
         """Let what has gathered be written."""
@@ -57,11 +50,10 @@ class Stage:
 
 def stage(**settings: Any) -> Stage:
     entries: list[Entry] = []
-    made = Stage.__new__(Stage)
+    missed: list[str] = []
     config = AuditConfig(**{"max_wait": AT_ONCE} | settings)
-    trail = Trail(config=config, put=entries.append, watcher=made, now=lambda: 0.0)
-    made.__init__(trail=trail, entries=entries)  # type: ignore[misc]  # the two know each other
-    return made
+    trail = Trail(config=config, put=entries.append, on_unrecorded=missed.append, now=lambda: 0.0)
+    return Stage(trail, entries, missed=missed)
 
 
 async def test_a_read_leaves_one_record_and_waits_for_nothing() -> None:
@@ -213,7 +205,7 @@ async def test_what_there_was_no_room_for_is_counted_and_told_in_the_trail() -> 
         await scene.trail.announce(journal)
     scene.trail.record(outcome_of(attempts=1), reserved=journal.reserved_records)
     scene.trail.record(outcome_of(attempts=0), reserved=0)
-    assert scene.missed == [False, True]
+    assert scene.missed == ["lost", "refused"]
     scene.write()
 
     [gap] = scene.records
@@ -252,7 +244,7 @@ async def test_there_is_always_room_for_what_happens_to_the_proxy_itself() -> No
 
     assert len(scene.entries) == 3
     scene.write()
-    assert scene.queued_now == 0
+    assert scene.trail.queued == 0
 
 
 def test_bodies_are_hashed_only_if_asked_for() -> None:

@@ -366,7 +366,7 @@ def test_a_proxy_that_goes_on_leaves_a_record_that_is_a_finding(cut: Path) -> No
     start(cut).close()  # it has been told; nothing stands in the way of later starts
     result = verify(cut)
 
-    assert thread.rewind is not None
+    assert thread.writer.rewind is not None
     assert anchor.read_text().startswith(old)
     assert result.exit_code == 2
     assert "nobody accepted that" in result.output
