@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+class AcceptedRewind(msgspec.Struct, frozen=True, kw_only=True):
     """What was accepted, and the place of its record."""
 
     detail: str
@@ -34,7 +34,7 @@ def accept_rewind(
     key_file: Path | None,
     reason: str,
     now: Callable[[], float],
-) -> Accepted | None:
+) -> AcceptedRewind | None:
     """Record that the trail goes on from where it ends; `None` if there is nothing to accept.
 
     Raises:
@@ -75,4 +75,4 @@ def accept_rewind(
             f"audit.anchor_file: {anchor_file} cannot be written: {exc.strerror}; the trail has the"
             " record, but the proxy does not start before the anchor has it, too: run this again"
         ) from None
-    return Accepted(detail=writer.rewind.detail, seq=recorded.seq, hash=recorded.hash)
+    return AcceptedRewind(detail=writer.rewind.detail, seq=recorded.seq, hash=recorded.hash)

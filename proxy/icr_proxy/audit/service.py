@@ -80,7 +80,7 @@ class AuditService:
         )
         self._reports.queue.set_function(lambda: self.trail.queued)
 
-    def inspect(self) -> None:
+    def check(self) -> None:
         """Check the trail as `start` does, and change nothing.
 
         Raises:

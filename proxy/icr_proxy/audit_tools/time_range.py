@@ -41,13 +41,13 @@ def read_moment(text: str, *, now: float) -> str:
     words = " ".join(text.lower().split())
     try:
         today = datetime.fromtimestamp(now, UTC)
-        found = _matching_field(words, today) or _ago(words, today) or _absolute(words)
+        found = _named_day(words, today) or _relative(words, today) or _absolute(words)
         return found.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
         raise ValueError(f"is no time; {EXAMPLES}") from None
 
 
-def _matching_field(words: str, now: datetime) -> datetime | None:
+def _named_day(words: str, now: datetime) -> datetime | None:
     """Read `now`, and a day by its name, perhaps with a time of day."""
     if words == "now":
         return now
@@ -58,12 +58,12 @@ def _matching_field(words: str, now: datetime) -> datetime | None:
         days = -((now.weekday() - WEEKDAYS.index(name) - 1) % 7 + 1)  # the last one before today
     else:
         return None
-    hour, minute, second = _clock(time)
+    hour, minute, second = _time_of_day(time)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     return (midnight + timedelta(days=days)).replace(hour=hour, minute=minute, second=second)
 
 
-def _clock(text: str) -> tuple[int, int, int]:
+def _time_of_day(text: str) -> tuple[int, int, int]:
     if not text:
         return 0, 0, 0
     found = CLOCK.fullmatch(text.removesuffix(" utc"))
@@ -73,7 +73,7 @@ def _clock(text: str) -> tuple[int, int, int]:
     return hour, minute, second
 
 
-def _ago(words: str, now: datetime) -> datetime | None:
+def _relative(words: str, now: datetime) -> datetime | None:
     """Read `2h30m`, `3 days ago`, `last week`; `ago` may be left out."""
     rest = re.sub(r"^(?:-|(?:last|past) (?=[0-9]))", "", words.removesuffix(" ago"))
     parts = list(PART.finditer(rest))

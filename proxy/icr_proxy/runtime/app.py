@@ -190,7 +190,7 @@ class App:
         self._admin_token.issue(is_trial=True)
         try:
             if self.observers.audit is not None:
-                await asyncio.to_thread(self.observers.audit.inspect)
+                await asyncio.to_thread(self.observers.audit.check)
         except DirectoryInUseError as error:
             note_in_use(error)
         with ExitStack() as reserved:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KUBERNETES_LINK = "..data"  # the kubelet makes it in every volume of a Secret
 
 
-class Exposed(msgspec.Struct, frozen=True, kw_only=True):
+class ExposedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file with a secret that other users can read."""
 
     key: str
@@ -40,7 +40,7 @@ class Exposed(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def exposed_secrets(config: Config) -> Iterator[Exposed]:
+def exposed_secrets(config: Config) -> Iterator[ExposedFile]:
     """Find the files with secrets that other users can read.
 
     Other users are everybody, or a group without the proxy. A group with the proxy may be what lets
@@ -51,7 +51,7 @@ def exposed_secrets(config: Config) -> Iterator[Exposed]:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         for file in files:
             if not file.name.startswith(".") and not (file.parent / KUBERNETES_LINK).is_symlink():
-                yield from _exposed(key, file)
+                yield from _check_file(key, file)
 
 
 def _secret_paths(section: Any, path: Path) -> Iterator[tuple[str, FilePath]]:
@@ -69,7 +69,7 @@ def _secret_paths(section: Any, path: Path) -> Iterator[tuple[str, FilePath]]:
             yield from _secret_paths(value, here)
 
 
-def _exposed(key: str, file: FilePath) -> Iterator[Exposed]:
+def _check_file(key: str, file: FilePath) -> Iterator[ExposedFile]:
     try:
         found = file.stat()
     except OSError:
@@ -82,4 +82,4 @@ def _exposed(key: str, file: FilePath) -> Iterator[Exposed]:
         readers = f"the group {found.st_gid}, which the proxy is not in"
     else:
         return
-    yield Exposed(key=key, path=file, mode=stat.S_IMODE(found.st_mode), readers=readers)
+    yield ExposedFile(key=key, path=file, mode=stat.S_IMODE(found.st_mode), readers=readers)
