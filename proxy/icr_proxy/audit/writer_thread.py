@@ -86,11 +86,7 @@ class TrailThread:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Open the trail and start the thread.
-
-        Raises:
-            StartError: the trail cannot be written, or it contradicts its anchor.
-        """
+        """Open the trail and start the thread."""
         self.writer = self.open_writer()
         self._must_publish_rewind = self.writer.rewind is not None
         anchor = self.config.anchor_file

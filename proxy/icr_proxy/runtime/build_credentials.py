@@ -53,12 +53,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 def build_credentials(
     config: Config, *, upstream: Upstream, observers: Observers, clocks: Clocks
 ) -> Credentials:
-    """Read the keys and make the cache of tokens; nothing is minted yet.
-
-    Raises:
-        KeyUnusableError: there is no key that can be used.
-        StartError: an extra is not installed, or another file cannot be used.
-    """
+    """Read the keys and make the cache of tokens; nothing is minted yet."""
     log, metrics, audit = observers.log, observers.metrics, observers.audit
     watcher = KeyReports(
         log=log,

@@ -74,11 +74,7 @@ def build_inbound(
     observers: Observers,
     clocks: Clocks,
 ) -> Inbound:
-    """Make listeners and all that serves their requests; nothing is opened yet.
-
-    Raises:
-        StartError: a file of a listener's `tls` cannot be used.
-    """
+    """Make listeners and all that serves their requests; nothing is opened yet."""
     metrics = observers.metrics
     dispatcher = build_dispatcher(observers, config=config, tokens=credentials.tokens)
     forwarder = Forwarder(

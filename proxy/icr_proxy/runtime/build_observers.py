@@ -51,11 +51,7 @@ class Observers(msgspec.Struct, frozen=True, kw_only=True):
 def build_observers(
     config: Config, *, in_flight: InFlight, stream: ByteStream, clocks: Clocks
 ) -> Observers:
-    """Make log and metrics and, as configured, spans, console feed and audit trail.
-
-    Raises:
-        StartError: an extra is not installed, or the key of the audit trail cannot be used.
-    """
+    """Make log and metrics and, as configured, spans, console feed and audit trail."""
     threshold = Threshold(config.logs.level)
     lines = LineBuffer(stream)
     log = build_log(config.logs, lines=lines, threshold=threshold, now=clocks.now)

@@ -40,11 +40,7 @@ class Outbound(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_outbound(config: Config, *, observers: Observers, clocks: Clocks) -> Outbound:
-    """Make pool and circuit breaker; nothing is opened yet.
-
-    Raises:
-        StartError: `upstream.ca_file` cannot be used.
-    """
+    """Make pool and circuit breaker; nothing is opened yet."""
     log, metrics = observers.log, observers.metrics
     own_addresses = OwnAddresses()
     pool = build_pool(
