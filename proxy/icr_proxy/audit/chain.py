@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import re
 from binascii import hexlify
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -38,7 +38,7 @@ _SEALED = _PLAIN + len(b',"mac":""') + 64
 class BrokenRecordError(ValueError):
     """A line is not what the chain wrote; `kind` is `changed` or `forged`."""
 
-    def __init__(self, kind: str, detail: str) -> None:
+    def __init__(self, kind: Literal["changed", "forged"], detail: str) -> None:
         super().__init__(detail)
         self.kind = kind
 

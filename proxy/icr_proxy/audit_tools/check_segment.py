@@ -15,6 +15,7 @@ from icr_proxy.audit.chain import (
     read_next,
 )
 from icr_proxy.audit_tools.findings import CheckedSegment, TrailFinding
+from icr_proxy.audit_tools.query import LINE_MOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 USUAL = frozenset({"request", "intent"})
 EVENTS = frozenset({"repair", "rewound", "moved", "gap", "pruned"})
-LINE_MOST = 16 << 20  # bytes; a record holds the target of a request and little else
 FINDINGS_MOST = 1000  # of one segment; a file of another kind would have one for each line
 
 
@@ -107,16 +107,12 @@ class _SegmentCheck:
         """Note bytes without a line break: a torn record, or a file of another kind."""
         self._checked.torn = len(read)
         if len(read) == LINE_MOST:
-            self._add_finding(
-                "changed", number, None, "is longer than any record; the rest was not read"
-            )
+            self._add("changed", number, None, "is longer than any record; the rest was not read")
 
     def _add_event(self, number: int, link: ChainLink, line: bytes) -> None:
         self._ended = self._ended or link.kind == LAST_KIND
         if link.kind == FIRST_KIND and number > 1:
-            self._add_finding(
-                "inserted", number, link.seq, "begins a file: two were put together in one"
-            )
+            self._add("inserted", number, link.seq, "begins a file: two were put together in one")
         if link.kind in EVENTS:
             told = {"seq": link.seq, "kind": link.kind, "hash": link.hash}
             self._checked.events.append({**_parse_record(line), **told})
@@ -128,15 +124,13 @@ class _SegmentCheck:
         try:
             link = read_link(line, mac_key=self._mac_key)
         except BrokenRecordError as error:
-            self._add_finding(
-                "forged" if error.kind == "forged" else "changed", number, None, error
-            )
+            self._add(error.kind, number, None, error)
             self._broken += 1
             return None
         if self._checked.key is not None and not link.sealed:
-            self._add_finding("forged", number, link.seq, "has no MAC, but its file has a key")
+            self._add("forged", number, link.seq, "has no MAC, but its file has a key")
         if self._ended:
-            self._add_finding("inserted", number, link.seq, "stands after the end of the file")
+            self._add("inserted", number, link.seq, "stands after the end of the file")
         self._check_order(number, link)
         return link
 
@@ -148,14 +142,12 @@ class _SegmentCheck:
             checked.first = link if not broken else None
         elif link.seq == last.seq + 1 + broken:
             if not broken and link.prev != last.hash:
-                self._add_finding(
-                    "changed", number, link.seq, "does not follow from the record before it"
-                )
+                self._add("changed", number, link.seq, "does not follow from the record before it")
         elif link.seq > last.seq:
             missing = f"{last.seq + 1} to {link.seq - 1}"
-            self._add_finding("removed", number, link.seq, f"records {missing} are not before it")
+            self._add("removed", number, link.seq, f"records {missing} are not before it")
         else:
-            self._add_finding(*self._classify_misplaced(number, link))
+            self._add(*self._classify_misplaced(number, link))
         self._seen.setdefault(link.seq, link.hash)
         if last is None or link.seq > last.seq:
             checked.last = link
@@ -181,7 +173,7 @@ class _SegmentCheck:
             kept.append(finding)
         checked.findings[:] = kept
 
-    def _add_finding(self, kind: Kind, line: int, seq: int | None, detail: object) -> None:
+    def _add(self, kind: Kind, line: int, seq: int | None, detail: object) -> None:
         if len(self._checked.findings) < FINDINGS_MOST:
             self._checked.findings.append(
                 TrailFinding(kind, self._checked.name, line, seq, str(detail))

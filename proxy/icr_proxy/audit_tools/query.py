@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Entry = dict[str, Any]
 
 LINE_MOST = 16 << 20  # bytes; a longer line is no record
+ENVELOPE = frozenset({"seq", "prev", "kind", "hash", "mac", "time"})
+"""Fields of every record, which tell nothing about what happened."""
 _DECODER = msgspec.json.Decoder(Entry)
 _KINDS = dict(tagged())
 
@@ -256,8 +258,7 @@ def format_record(record: Entry, *, colours: bool) -> str:
     if kind in ("request", "intent"):
         text, colour = _format_request(record), _colour(record)
     else:
-        hidden = {"seq", "prev", "kind", "hash", "mac", "time"}
-        facts = (f"{name}={value}" for name, value in record.items() if name not in hidden)
+        facts = (f"{name}={value}" for name, value in record.items() if name not in ENVELOPE)
         text, colour = f"{kind:<8} {' '.join(facts)}", DIM
     line = f"{record.get('seq', '?'):>8} {record.get('time', '')!s:.23} {text}"
     line = printable(line, instead="\ufffd")

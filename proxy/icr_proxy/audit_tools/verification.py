@@ -13,6 +13,7 @@ from icr_proxy.audit.segments import is_in_use, list_segments
 from icr_proxy.audit_tools.check_chain import check_chain
 from icr_proxy.audit_tools.check_segment import check_segment
 from icr_proxy.audit_tools.findings import WitnessedRecord
+from icr_proxy.audit_tools.query import ENVELOPE
 from icr_proxy.audit_tools.set_aside import compare_aside
 from icr_proxy.errors import StartError
 from icr_proxy.files import open_to_read
@@ -151,7 +152,6 @@ def _check_file(path: Path, keys: Mapping[str, bytes], wanted: frozenset[int]) -
 
 CLEAN, UNCHECKED, TAMPERED = 0, 1, 2
 FINDINGS_SHOWN = 20
-ENVELOPE = {"seq", "prev", "kind", "hash", "mac", "time"}
 
 
 def exit_code(verdict: TrailVerdict, *, chain_only: bool) -> int:
