@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-import os
 import ssl
 import stat
-from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -31,11 +29,9 @@ from icr_proxy.credentials.key_tools import (
 )
 from icr_proxy.credentials.signing_key import parse_signing_key
 from icr_proxy.errors import KeyUnusableError
-from icr_proxy.files import write_file
 from icr_proxy.net.tls import read_identity
 from tests.support.app_fixture import app_key_pem
 from tests.support.certificate_authority import Issued, authority, issue, server_certificate
-from tests.unit.audit.test_writer import files_no_longer_than
 
 NOW = dt.datetime.now(dt.UTC)  # noqa: TID251  # certificates have real dates
 FILES = ("ca.crt", "ca.key", "tls.crt", "tls.key")
@@ -292,85 +288,3 @@ def test_a_missing_file_is_told_without_words_of_the_configuration(tmp_path: Pat
     with pytest.raises(KeyUnusableError) as caught:
         read_key_facts(tmp_path / "k.pem")
     assert caught.value.detail.startswith(f"{tmp_path / 'k.pem'} cannot be read")
-
-
-@pytest.mark.parametrize("replace", [False, True])
-def test_a_written_key_is_readable_by_its_owner_alone(tmp_path: Path, *, replace: bool) -> None:
-    file = tmp_path / "k.pem"
-
-    write_file(file, b"pem", mode=0o600, replace=replace)
-
-    assert file.read_bytes() == b"pem"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_an_open_file_that_is_replaced_becomes_closed_to_others(tmp_path: Path) -> None:
-    file = tmp_path / "k.pem"
-    file.write_text("old")
-    file.chmod(0o644)
-
-    write_file(file, b"new", mode=0o600, replace=True)
-
-    assert file.read_bytes() == b"new"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-
-
-def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
-    file = tmp_path / "k.pem"
-    file.write_text("old")
-
-    with pytest.raises(FileExistsError):
-        write_file(file, b"new", mode=0o600, replace=False)
-    assert file.read_text() == "old"
-
-
-def test_what_cannot_be_put_in_place_leaves_no_draft(tmp_path: Path) -> None:
-    folder = tmp_path / "k.pem"
-    folder.mkdir()
-
-    with pytest.raises(OSError, match=r"k\.pem"):
-        write_file(folder, b"new", mode=0o600, replace=True)
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_a_draft_that_a_crash_left_stands_in_nobodys_way(tmp_path: Path) -> None:
-    """In a container each process has the number of the one before."""
-    (tmp_path / f".key.{os.getpid()}").touch()
-
-    write_file(tmp_path / "key", b"pem", mode=0o600, replace=True)
-
-    assert (tmp_path / "key").read_bytes() == b"pem"
-
-
-@pytest.mark.parametrize("replace", [True, False])
-def test_a_key_is_written_through_no_link(tmp_path: Path, replace: bool) -> None:  # noqa: FBT001
-    (tmp_path / "precious").write_text("precious")
-    (tmp_path / "key").symlink_to("precious")
-
-    with suppress(FileExistsError):
-        write_file(tmp_path / "key", b"pem", mode=0o600, replace=replace)
-
-    assert (tmp_path / "precious").read_text() == "precious"
-    assert (tmp_path / "key").is_symlink() != replace
-
-
-@pytest.mark.parametrize("replace", [True, False])
-def test_a_key_that_does_not_fit_leaves_nothing(tmp_path: Path, replace: bool) -> None:  # noqa: FBT001
-    with files_no_longer_than(10), pytest.raises(OSError, match="too large"):
-        write_file(tmp_path / "key", b"k" * 100, mode=0o600, replace=replace)
-
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["pipe", "link"])
-def test_a_key_does_not_take_the_place_of_a_pipe_or_a_device(tmp_path: Path, name: str) -> None:
-    """As root, `--out /dev/null` or `/dev/stdout` would replace it for the whole machine."""
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to("pipe")
-
-    with pytest.raises(OSError, match="Not a regular file"):
-        write_file(tmp_path / name, b"pem", mode=0o600, replace=True)
-
-    assert {each.name for each in tmp_path.iterdir()} == {"pipe", "link"}
-    assert (tmp_path / "link").is_symlink()
