@@ -21,8 +21,6 @@ SHELL = {"aiohttp", "asyncio", "socket", "time"}
 EMULATOR_MAY_KNOW = {"emulator", "errors", "files", "config"}
 FOLDER_MOST = 12
 PUBLIC = {"_exit"}  # of `os`, documented as it is
-# Built on a private class of aiohttp until it stands on its own.
-ON_PRIVATE_NAMES = {"server.connection", "server.listener"}
 
 ROOT = Path(__file__).parents[2] / "proxy" / "icr_proxy"
 FILES = {
@@ -112,7 +110,7 @@ def test_the_emulator_is_a_program_of_its_own(module: str) -> None:
     assert {package_of(name.removeprefix("icr_proxy.")) for name in names} <= EMULATOR_MAY_KNOW
 
 
-@pytest.mark.parametrize("module", sorted(set(FILES) - {"__main__"} - ON_PRIVATE_NAMES))
+@pytest.mark.parametrize("module", sorted(set(FILES) - {"__main__"}))
 def test_no_private_name_of_a_library_is_used(module: str) -> None:
     parts = {part for name in imported(TREES[module]) for part in name.split(".")}
 

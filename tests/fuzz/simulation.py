@@ -240,6 +240,9 @@ class Wire(asyncio.Transport):
             protocol.data_received(data)
             return
         while data and not self._lost:
+            if self._paused:
+                self.inbox.appendleft(data)
+                return
             buffer = protocol.get_buffer(len(data))
             size = min(len(buffer), len(data))
             buffer[:size] = data[:size]

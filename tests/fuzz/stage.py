@@ -68,8 +68,7 @@ class Stage:
     def caller(self) -> Caller:
         """Connect a caller."""
         caller = Caller()
-        server = self.inbound.listeners[0]._server()
-        connect(self.loop, caller, server)
+        connect(self.loop, caller, self.inbound.listeners[0].new_connection())
         return caller
 
     async def end_of(self, caller: Caller) -> bool:

@@ -11,7 +11,6 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from aiohttp.http import HttpVersion11
 
 from icr_proxy.admin.auth import is_visit
 from icr_proxy.admin.console_pages import CLOSE
@@ -20,6 +19,7 @@ from icr_proxy.http1.headers import fields_of
 from icr_proxy.http1.problem import kind_of
 from icr_proxy.identifiers import TokenKey, canonical_id, is_id
 from icr_proxy.server.connection import peer_of
+from icr_proxy.server.request import HTTP_1_1
 from icr_proxy.server.response import (
     BAD_REQUEST,
     CRASHED,
@@ -128,7 +128,7 @@ class AdminApi:
     def _keep_out(self, request: Request, path: str) -> None:
         """Refuse pages of the web: they could read the status, if their browser is here."""
         received = request.raw_headers
-        self._hosts.check(received, required=request.version >= HttpVersion11)
+        self._hosts.check(received, required=request.version >= HTTP_1_1)
         if path == "/" and request.method == "GET" and is_visit(received):
             return
         if self._gate.is_console(received):

@@ -7,6 +7,7 @@ is answered with a reset (RFC 2525, 2.17); who has read everything leaves with a
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import select
 import socket
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING
 from icr_proxy.net.peers import LOCAL, Peer, certificate_names, plain_address
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable
 
 # Linux; elsewhere a caller's goodbye is seen when the event loop sees it, as without this.
 GOODBYE = getattr(select, "POLLRDHUP", 0)
 # Not POLLHUP: of a Unix socket it is a plain goodbye.
 RESET = select.POLLERR | select.POLLNVAL
+PAUSED_CHECK_SECONDS = 0.5
 
 
 def keep_nothing_back(transport: asyncio.Transport | None) -> None:
@@ -55,6 +57,45 @@ def was_reset(transport: asyncio.Transport | None) -> bool:
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), 0)
     return any(event & RESET for _, event in poll.poll(0))
+
+
+class PausedTransports:
+    """The transports that are not being read from; a periodic check finds those whose peer left.
+
+    An event loop sees neither the end nor the reset of a connection that it does not read.
+    """
+
+    def __init__(self) -> None:
+        self._peer_left: dict[asyncio.Transport, Callable[[], None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, transport: asyncio.Transport, peer_left: Callable[[], None]) -> None:
+        """Check this one, too, and call `peer_left` once its peer has left."""
+        self._peer_left[transport] = peer_left
+        if self._timer is None:
+            self._schedule()
+
+    def remove(self, transport: asyncio.Transport) -> None:
+        """Check this one no longer."""
+        self._peer_left.pop(transport, None)
+
+    def _schedule(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(PAUSED_CHECK_SECONDS, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        poll = select.poll()
+        registered = {}
+        for transport, peer_left in self._peer_left.items():
+            raw = transport.get_extra_info("socket")
+            if raw is not None and raw.fileno() >= 0:
+                poll.register(raw.fileno(), GOODBYE)
+                registered[raw.fileno()] = peer_left
+        for fileno, _ in poll.poll(0):
+            registered[fileno]()
+        if self._peer_left:
+            self._schedule()
 
 
 def _unacknowledged(fileno: int) -> int:

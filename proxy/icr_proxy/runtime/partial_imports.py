@@ -1,4 +1,4 @@
-"""Packages less what serving never uses of them: 7 MB, and a quarter of the time to start.
+"""Packages less what serving never uses of them.
 
 The `__init__.py` of each imports all there is. Here the package is made known without running that
 file; its modules are found as always. Whoever asks the package for what only that file gives has
@@ -7,22 +7,18 @@ it run then, and finds it there.
 
 from __future__ import annotations
 
-import re
 import sys
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 PACKAGES = (
-    "aiohttp",  # its client, which reads the system's certificates for itself as well
     "cryptography.x509",  # PyJWT asks for it, should a key come in a certificate
     "prometheus_client",  # servers of its own, and what pushes to others
 )
-VERSION = re.compile(r'^__version__ = "([^"]+)"', re.MULTILINE)
 
 
 def leave_out() -> None:
@@ -36,9 +32,6 @@ def _make_known(name: str) -> None:
     if name in sys.modules or spec is None or spec.origin is None:
         return
     package = module_from_spec(spec)
-    found = VERSION.search(Path(spec.origin).read_text(encoding="utf-8"))
-    if found is not None:  # aiohttp's modules ask for it
-        vars(package)["__version__"] = found[1]
     vars(package)["__getattr__"] = lambda asked: _ask(package, asked)
     sys.modules[name] = package
     above, _, own = name.rpartition(".")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from contextlib import suppress
-from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any
 
 from icr_proxy.net.proxy_protocol import ProxiedSource
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
     from icr_proxy.server.limits import ConnectionLimit, ConnectionSlot
@@ -56,7 +55,7 @@ class Arrival:
         self.is_ending = True
         if self.is_handed_over:
             with suppress(OSError):  # closed already
-                self.socket.shutdown(SHUT_RDWR)
+                self.socket.shutdown(socket.SHUT_RDWR)
         else:
             task.cancel()
 
@@ -102,6 +101,10 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
         self._told_at = float("-inf")
         listening.setblocking(False)
+        # Accepted sockets inherit both (socket(7), tcp(7)).
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if listening.family != socket.AF_UNIX:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(listening.fileno(), self._accept_some)
 
     def close(self) -> None:

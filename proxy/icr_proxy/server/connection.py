@@ -1,36 +1,41 @@
-"""One connection of a client: bytes become requests, each answered in its turn.
+"""The connection of a client: received bytes become requests, answered one after the other.
 
-aiohttp's connection underneath keeps the account with its server and the transport. Its own serving
-is not used: it has a task, a record with a URL, a dictionary of headers and a writer for each
-request, and an answer of its own for handlers that fail, which would follow one already sent.
-
-aiohttp hands out the bodies. Its parser is not used: it loses the requests before a malformed one,
-is lenient in other places than RFC 9112, and is a different one where it was installed without its
-extensions. `request_parser` reads instead.
+One task serves all requests of a connection. The next head is parsed when the request before it is
+answered, so that whatever a client pipelines stays unparsed, and bounded, in one place.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import PayloadAccessError, RequestHandler, RequestPayloadError
+import msgspec
 
-from icr_proxy.errors import CallerError, CallerTimeoutError, ProxyError
+from icr_proxy.errors import (
+    BadRequestError,
+    CallerError,
+    CallerGoneError,
+    CallerTimeoutError,
+    ProxyError,
+)
+from icr_proxy.http1.request_head import END, HeaderCache, HeadRules
 from icr_proxy.http1.request_parser import RequestParser
-from icr_proxy.net.transport import NOBODY, peer_of_transport, reset_connection
+from icr_proxy.net.transport import (
+    NOBODY,
+    PausedTransports,
+    peer_of_transport,
+    reset_connection,
+)
+from icr_proxy.server.body_stream import BodyStream
 from icr_proxy.server.request import Request, unreadable
 
 if TYPE_CHECKING:
-    from collections import deque
+    import logging
     from collections.abc import Awaitable, Callable
 
-    from aiohttp.web import Server
-
     from icr_proxy.config.inbound_models import LimitsConfig
-    from icr_proxy.http1.request_head import HeaderCache, HeadRules
+    from icr_proxy.http1.request_head import RequestHead
     from icr_proxy.net.peers import Peer
     from icr_proxy.server.limits import ConnectionSlot
     from icr_proxy.server.response import ResponseWriter
@@ -38,138 +43,384 @@ if TYPE_CHECKING:
     Respond = Callable[[Request], Awaitable[ResponseWriter]]
     Refuse = Callable[[Request, ProxyError], Awaitable[ResponseWriter]]
 
-# A lingering close (RFC 9112, 9.6): what a caller sends after its answer is read and discarded, for
-# so long in all, with pauses of so long, and so many bytes at most.
+# A lingering close (RFC 9112, 9.6): what a client sends after its response is read and discarded,
+# for so long in all, with pauses of so long, and so many bytes at most.
 LINGER_SECONDS = 8.0
 LINGER_IDLE_SECONDS = 2.0
 LINGER_BYTES = 256 * 1024 * 1024
-WAITING_MOST = 8  # requests of a connection that wait for their turn; then it is not read from
+# Input that no handler has read: at the first number the connection stops reading, at the second it
+# goes on. Only a head that is longer by configuration gets more.
+UNREAD_MOST = 64 * 1024
+UNREAD_LOW = UNREAD_MOST // 2
 
 
-class NoParser:
-    """What aiohttp tells its parser, where there is none."""
+class ListenerContext(msgspec.Struct, kw_only=True, eq=False):
+    """What all connections of one listener share."""
 
-    def pause_reading(self) -> None:
-        """The transport is paused as well."""
+    respond: Respond
+    refuse: Refuse
+    rules: HeadRules
+    limits: LimitsConfig
+    logger: logging.Logger
+    header_cache: HeaderCache = msgspec.field(default_factory=HeaderCache)
+    buffer: memoryview = msgspec.field(default_factory=lambda: memoryview(bytearray(UNREAD_MOST)))
+    """Where the event loop puts what it reads; it is empty again before it reads elsewhere."""
+    connections: dict[ClientConnection, None] = msgspec.field(default_factory=dict)
+    """The open connections, the oldest first."""
+    paused: PausedTransports = msgspec.field(default_factory=PausedTransports)
 
 
-class SequentialConnection(RequestHandler):
-    """A client connection that serves its queued requests one after the other."""
+class ClientConnection(asyncio.BufferedProtocol):
+    """One connection of a client."""
 
-    __slots__ = ("_discarded", "_ending", "_left", "_lost", "_patience", "_refuse", "_waiting")
+    __slots__ = (
+        "_body",
+        "_context",
+        "_count",
+        "_discarded",
+        "_drained",
+        "_ending",
+        "_followed",
+        "_idle_timer",
+        "_idle_until",
+        "_is_draining",
+        "_is_paused",
+        "_left",
+        "_loop",
+        "_lost",
+        "_named",
+        "_parser",
+        "_slot",
+        "_task",
+        "_waiter",
+        "is_tls",
+        "peer",
+        "transport",
+        "writing_paused",
+    )
 
     def __init__(
         self,
-        server: Server,
+        context: ListenerContext,
         *,
-        refuse: Refuse,
-        idle_timeout: float,
-        patience: float,
-        **options: Any,
+        slot: ConnectionSlot | None = None,
+        named: str | None = None,
     ) -> None:
-        """Serve; an answer that is written has `patience` seconds to be taken in the end."""
-        super().__init__(server, keepalive_timeout=idle_timeout, **options)
-        self._parser = cast("Any", NoParser())
-        self._max_msg_queue_size, self._msg_queue_resume_size = WAITING_MOST, WAITING_MOST // 2
-        self._waiting: deque[Request] = cast("Any", self._messages)
-        self._refuse = refuse
-        self._patience = patience
+        """Serve a client; `named` is its address if a load balancer connects for it.
+
+        The connection releases its `slot` when it is lost.
+        """
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._parser = RequestParser(context.rules, context.header_cache)
+        self._slot = slot
+        self._named = named
+        self._task: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        """Waits for the next bytes of a head."""
+        self._body: BodyStream | None = None
+        """The body of the request that is being served."""
+        self._count = 0
+        """Number of requests served, the current one included."""
+        self._is_paused = False
+        self._is_draining = False
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_until = 0.0
+        self._drained: asyncio.Future[None] | None = None
+        """Waits until the client takes what is written."""
         self._left: asyncio.Future[None] | None = None
-        """Whom `_linger` waits for, while it does."""
+        """Waits for the client's end of the connection, during a lingering close."""
         self._discarded = 0
         """Bytes that arrived and belong to no request."""
         self._ending: asyncio.Transport | None = None
-        """What is closed, and has still to send something."""
+        """The transport after it was closed, until it is lost: it may still have to send."""
         self._lost: asyncio.Future[None] | None = None
+        self._followed: tuple[int, Callable[[bool], None]] | None = None
+        self.transport: asyncio.Transport | None = None
+        """The way to the client, until it is closed."""
+        self.writing_paused = False
+        """Whether the client is slow to take what is written."""
+        self.is_tls = False
+        self.peer = NOBODY
+        """The client; known once the connection is made, the TLS handshake included."""
 
-    async def start(self) -> None:
-        """Answer one request after the other, all of them in the task of the connection."""
-        respond = cast("Respond", self._request_handler)
-        try:
-            while not self._force_close:
-                if not self._waiting:
-                    self._waiter = self._loop.create_future()
-                    try:
-                        await self._waiter
-                    finally:
-                        self._waiter = None
-                request = self._begin_turn()
-                try:
-                    if request.broken is None:
-                        answer = await respond(request)
-                    else:
-                        answer = await self._refuse(request, request.broken)
-                except CallerError:
-                    break  # nobody is there any more, or nobody reads
-                except Exception as error:  # noqa: BLE001  # another answer would follow what was sent
-                    self.log_exception("a request could not be ended", exc_info=error)
-                    break
-                finally:
-                    self._end_turn()
-                sends_on = request.broken is not None or request.is_unfinished
-                if request.body_exists:
-                    request.content.set_exception(PayloadAccessError())
-                if sends_on or self._close or not answer.keep_alive:
-                    if sends_on or request.keep_alive:
-                        await self._linger(sends_on=sends_on)
-                    break
-                self._stay_open()
-        except BaseException:
-            self.force_close()
-            raise
-        self._finish()
+    # -- what the event loop calls ----------------------------------------------------------------
 
-    def _begin_turn(self) -> Request:
-        request = self._waiting.popleft()
-        if self._buffer_paused and len(self._waiting) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
-        cast("Server", self._manager).requests_count += 1
-        self._current_request = request  # type: ignore[assignment]  # all it does is cancel it
-        self._request_in_progress = True
-        return request
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.peer = peer_of_transport(transport, named=self._named)
+        self.is_tls = transport.get_extra_info("sslcontext") is not None
+        self._context.connections[self] = None
+        self._start_idle_timer()
+        self._task = self._loop.create_task(self._serve(), name="client connection")
 
-    def _end_turn(self) -> None:
-        self._current_request, self._request_in_progress = None, False
-        if self._handler_waiter is not None:
-            self._handler_waiter.set_result(None)
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # the room decides
+        """Return where to put what is read: as much as there is room for."""
+        buffer = self._context.buffer
+        room = UNREAD_MOST - self._unread
+        return buffer[:room] if room > 0 else buffer
 
-    def _finish(self) -> None:
-        """Close, but do not wait for ever for the caller to take what was written."""
-        if self.transport is not None and not self._force_close:
-            self._task_handler = None
-            self.transport.close()
-        self._end_in_time(self.transport)
-
-    def _stay_open(self) -> None:
-        """Wait for the next request, but not for ever: one timer looks when the last answer was."""
-        if self._force_close:
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        parser = self._parser
+        if parser.framing is None and (parser.is_deaf or self._is_draining):
+            self._count_discarded(nbytes)
             return
-        at = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_at(at, self._process_keepalive)
+        parser.receive(bytes(self._context.buffer[:nbytes]))
+        if parser.framing is not None:
+            self._feed_body()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._unread >= UNREAD_MOST:
+            self._pause_reading()
+
+    def eof_received(self) -> None:
+        """Treat a client that closes its sending side as one that left, as other proxies do.
+
+        The event loop closes the connection, and the request is cancelled. A client that would
+        read on (`nc -N`) looks just the same.
+        """
+        self._end_linger()
+
+    def pause_writing(self) -> None:
+        """Note that the client is slow to take what is written."""
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        self.writing_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Cancel the request that is being served, and clean up."""
+        if self._slot is not None:
+            self._slot.release()
+        self._resume_reading()
+        self.transport = self._ending = self._left = None
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        if self._body is not None:
+            self._body.fail(CallerGoneError("the caller closed the connection"))
+            self._body = None
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(ConnectionResetError("the connection is lost"))
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
+        self._report_followed(exc)
+        self._parser.discard()
+        connections, task, self._task = self._context.connections, self._task, None
+        if task is not None:
+            task.cancel()
+            task.add_done_callback(lambda _: connections.pop(self, None))
+
+    # -- serving ----------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Serve one request after the other until the connection ends."""
+        try:
+            while not self._is_draining:
+                request = await self._next_request()
+                if self.transport is None or not await self._serve_request(request):
+                    break
+                self._start_idle_timer()
+                if self._parser.held:  # other connections have their turn before the next request
+                    await asyncio.sleep(0)
+        finally:
+            self.force_close()
+
+    async def _next_request(self) -> Request:
+        """Wait for the next request; one that cannot be read carries the error."""
+        try:
+            head = await self._next_head()
+        except ProxyError as error:
+            self._parser.discard()
+            return unreadable(self, error)
+        body = None
+        if self._parser.framing is not None:
+            body = self._body = BodyStream(self._resume_if_low)
+            self._feed_body()
+        elif self._parser.is_deaf:
+            self._discard_held()
+        self._resume_if_low()
+        return Request(head, self, body)
+
+    async def _next_head(self) -> RequestHead:
+        parser = self._parser
+        head = parser.next_head() if parser.held else None
+        while head is None and not parser.held:
+            await self._receive()
+            head = parser.next_head()
+        if head is not None:
+            return head
+        try:
+            async with asyncio.timeout(self._context.limits.head_timeout):
+                while head is None:
+                    await self._receive()
+                    head = parser.next_head()
+        except TimeoutError:
+            raise CallerTimeoutError("the head of the request did not come in time") from None
+        return head
+
+    async def _receive(self) -> None:
+        """Wait until the next bytes of a head have arrived."""
+        if self._is_draining:
+            self.force_close()
+        self._resume_reading()
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def _serve_request(self, request: Request) -> bool:
+        """Answer a request; return whether the connection goes on."""
+        context = self._context
+        self._count += 1
+        try:
+            if request.broken is None:
+                response = await context.respond(request)
+            else:
+                response = await context.refuse(request, request.broken)
+        except CallerError:
+            return False  # the client left, or does not read
+        except Exception:  # another response would follow what was sent
+            context.logger.exception("a request could not be ended")
+            return False
+        sends_on = request.broken is not None or request.is_unfinished
+        if self._body is not None:
+            self._body.fail(CallerGoneError("the request is over"))
+            self._body = None
+        if sends_on or self._is_draining or not response.keep_alive:
+            if sends_on or request.keep_alive:
+                await self._linger(sends_on=sends_on)
+            return False
+        return True
+
+    def when_followed(self, hear: Callable[[bool], None]) -> None:
+        """Report what follows the response just given: the end by a reset (True), or anything else.
+
+        Anything else is reported when somebody asks anew, or in the end.
+        """
+        before, self._followed = self._followed, (self._count, hear)
+        if before is not None:
+            before[1](False)
+
+    def _report_followed(self, exc: BaseException | None) -> None:
+        followed, self._followed = self._followed, None
+        if followed is not None:
+            number, hear = followed
+            is_last = number == self._count and END not in self._parser.held
+            hear(is_last and isinstance(exc, ConnectionError))
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @property
+    def _unread(self) -> int:
+        """Number of received bytes that no handler has read."""
+        held = len(self._parser.held)
+        return held if self._body is None else held + self._body.unread
+
+    def _feed_body(self) -> None:
+        """Pass what was received of the body on to its reader."""
+        body = self._body
+        if body is None:
+            return
+        try:
+            piece, is_whole = self._parser.next_piece()
+        except ProxyError:
+            body.fail(BadRequestError("the request body is malformed"))
+            return
+        body.feed(piece, is_whole=is_whole)
+        if is_whole and self._parser.is_deaf:
+            self._discard_held()
+
+    def _pause_reading(self) -> None:
+        if not self._is_paused and self.transport is not None:
+            self._is_paused = True
+            self.transport.pause_reading()
+            self._context.paused.add(self.transport, self._discard_input)
+
+    def _resume_reading(self) -> None:
+        transport = self.transport or self._ending
+        if self._is_paused and transport is not None:
+            self._is_paused = False
+            self._context.paused.remove(transport)
+            if not transport.is_closing():
+                transport.resume_reading()
+
+    def _resume_if_low(self) -> None:
+        if self._is_paused and self._unread <= UNREAD_LOW:
+            self._resume_reading()
+
+    def _discard_input(self) -> None:
+        """Read on and discard: the client left, or its input belongs to no request any more."""
+        self._discard_held()
+        self._resume_reading()
+
+    def _discard_held(self) -> None:
+        self._count_discarded(len(self._parser.held))
+        self._parser.discard()
+
+    def _count_discarded(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > LINGER_BYTES:
+            self._end_linger()
+
+    # -- writing ----------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Wait while the caller does not take what is written."""
-        if self.transport is not None:
-            await self._drain_helper()
+        """Wait while the client does not take what is written."""
+        if self.writing_paused and self.transport is not None:
+            if self._drained is None or self._drained.done():
+                self._drained = self._loop.create_future()
+            await self._drained
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes of responses the system has not taken yet; over TLS, at least so many."""
+        transport = self._ending or self.transport
+        return transport.get_write_buffer_size() if transport is not None else 0
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the connection waits for the next request."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def _start_idle_timer(self) -> None:
+        """Give the client time for its next request; one timer serves all of them."""
+        self._idle_until = self._loop.time() + self._context.limits.idle_timeout
+        if self._idle_timer is None:
+            self._idle_timer = self._loop.call_at(self._idle_until, self._check_idle)
+
+    def _check_idle(self) -> None:
+        """Close if idle; a head that has begun has a time limit of its own."""
+        self._idle_timer = None
+        if self._loop.time() < self._idle_until:
+            self._idle_timer = self._loop.call_at(self._idle_until, self._check_idle)
+        elif self.is_idle and not self._parser.held:
+            self.force_close()
 
     async def _linger(self, *, sends_on: bool) -> None:
-        """Read on and discard for a while before closing: the caller may still be sending.
+        """Read on and discard for a while before closing: the client may still be sending.
 
-        Closed with unread bytes, the connection would be reset, and a caller that reads only after
-        it has sent would lose the answer. Over TLS, only closing tells a caller that there is no
-        more, so there it must be known that the caller `sends_on`.
+        Closed with unread bytes, the connection would be reset, and a client that reads only after
+        it has sent would lose the response. Over TLS, only closing tells a client that there is no
+        more, so there it must be known that the client `sends_on`.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
             return
         if transport.can_write_eof():
-            with suppress(OSError):  # the caller may have ended the connection by now
+            with suppress(OSError):  # the client may have ended the connection by now
                 transport.write_eof()
         elif not sends_on:
             return
         self._left = left = self._loop.create_future()
-        self._discard()
+        self._discard_input()
         end, before = self._loop.time() + LINGER_SECONDS, -1
         while self._discarded != before and not left.done():
             before = self._discarded
@@ -179,45 +430,36 @@ class SequentialConnection(RequestHandler):
                 break
         self._left = None
 
-    def _discard(self) -> None:
-        """Take nothing for a request any more, and read on if reading was paused."""
-        self._waiting.clear()
-        if self._reading_paused:
-            self.resume_reading()
-        if self._buffer_paused:
-            self._resume_reading_if_drained()
-
-    def _note_discarded(self, size: int) -> None:
-        self._discarded += size
-        if self._discarded > LINGER_BYTES:
-            self._note_left()
-
-    def _note_left(self) -> None:
-        """End the lingering, if there is any."""
+    def _end_linger(self) -> None:
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
 
+    def close(self) -> None:
+        """Close after the request that is being served; at once if there is none."""
+        self._is_draining = True
+        if self.is_idle:
+            self.force_close()
+
     def force_close(self) -> None:
-        """Close, and do not wait for ever for the caller to take what was written."""
-        transport = self.transport
-        super().force_close()
-        self._end_in_time(transport)
+        """Close now, and do not wait for ever for the client to take what was written."""
+        transport, self.transport = self.transport, None
+        if self._waiter is not None:
+            self._waiter.cancel()
+        if transport is None:
+            return
+        self._ending = transport
+        transport.close()
+        if transport.get_write_buffer_size():
+            self._loop.call_later(self._context.limits.body_timeout, reset_connection, transport)
 
-    def _end_in_time(self, transport: asyncio.Transport | None) -> None:
-        if transport is not None and transport.get_write_buffer_size():
-            self._ending = transport
-            self._loop.call_later(self._patience, reset_connection, transport)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is being served, nor waits for its turn."""
-        return self._waiter is not None and not self._waiting
-
-    @property
-    def unsent(self) -> int:
-        """How many bytes of answers the system has not taken yet; over TLS, at least so many."""
-        transport = self._ending or self.transport
-        return transport.get_write_buffer_size() if transport is not None else 0
+    async def shutdown(self, seconds: float) -> None:
+        """Close; a request that is being served has so many seconds."""
+        self.close()
+        if self._task is not None and not self._task.done():
+            task = self._task
+            await asyncio.wait((task,), timeout=seconds)
+            task.cancel()
+        self.force_close()
 
     async def until_sent(self) -> None:
         """Wait for the end of a connection that ends, if there is something to send before it."""
@@ -225,7 +467,7 @@ class SequentialConnection(RequestHandler):
             await self._until_lost()
 
     async def until_left(self) -> None:
-        """Wait for the end of a connection whose caller may still be sending."""
+        """Wait for the end of a connection whose client may still be sending."""
         if self._left is not None:
             await self._until_lost()
 
@@ -233,193 +475,7 @@ class SequentialConnection(RequestHandler):
         self._lost = self._loop.create_future()
         await self._lost
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Clean up."""
-        super().connection_lost(exc)
-        self._ending = self._left = None
-        if self._lost is not None and not self._lost.done():
-            self._lost.set_result(None)
-
-    def close(self) -> None:
-        """End after the request it is on; at once if there is none, where aiohttp goes deaf."""
-        super().close()
-        if not self._waiting and (self._waiter is not None or not self._request_count):
-            self.force_close()
-
-
-BUFFER = 65536  # bytes of a body that wait for the handler; twice that, and it is not read on
-
-
-class ClientConnection(SequentialConnection):
-    """A client connection: parses what arrives and queues the requests."""
-
-    __slots__ = (
-        "_body",
-        "_followed",
-        "_head_timer",
-        "_intake",
-        "_limits",
-        "_named",
-        "_place",
-        "peer",
-    )
-
-    def __init__(
-        self,
-        server: Server,
-        *,
-        refuse: Refuse,
-        rules: HeadRules,
-        sections: HeaderCache,
-        limits: LimitsConfig,
-        place: ConnectionSlot | None = None,
-        named: str | None = None,
-        **options: Any,
-    ) -> None:
-        """Speak with a caller; `named` is its address if a load balancer connects for it.
-
-        In the end, it leaves its `place`.
-        """
-        super().__init__(
-            server,
-            refuse=refuse,
-            idle_timeout=limits.idle_timeout,
-            patience=limits.body_timeout,
-            **options,
-        )
-        self._intake = RequestParser(rules, sections)
-        self._limits = limits
-        self._place = place
-        self._named = named
-        self._body: StreamReader = EMPTY_PAYLOAD
-        """The body that is being read."""
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._followed: tuple[int, Callable[[bool], None]] | None = None
-        self.peer = NOBODY
-        """Who calls; known once the connection is made, the TLS handshake included."""
-
-    # -- what the event loop calls ----------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See who calls, once for all requests that come this way."""
-        self.peer = peer_of_transport(transport, named=self._named)
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Clean up, and see how it ends."""
-        if self._place is not None:
-            self._place.release()
-        self._stop_head_timer()
-        self._intake.clear()
-        super().connection_lost(exc)
-        followed, self._followed = self._followed, None
-        if followed is not None:
-            number, hear = followed
-            hear(isinstance(exc, ConnectionError) and number == self._request_count)
-
-    def when_followed(self, hear: Callable[[bool], None]) -> None:
-        """Say what comes after the answer just given: the end by a reset (True), or anything else.
-
-        Anything else is told when somebody asks anew, or in the end.
-        """
-        before, self._followed = self._followed, (self._request_count, hear)
-        if before is not None:
-            before[1](False)
-
-    def data_received(self, data: bytes) -> None:
-        """Take what arrived; called with nothing when there is room again."""
-        intake = self._intake
-        intake.receive(data)
-        while intake.held and not self._reading_paused:
-            if intake.framing is not None:
-                self._read_body()
-            elif intake.is_deaf or self._close or self._force_close:
-                self._note_discarded(len(intake.held))
-                intake.discard()
-            elif len(self._waiting) >= WAITING_MOST:
-                if not self._buffer_paused:
-                    self._pause_reading_for_buffer()
-                return
-            elif not self._read_head():
-                return
-
-    def eof_received(self) -> None:
-        """Take a caller that closes its sending side for one that leaves, as other proxies do.
-
-        What it asked for is cancelled. One that would read on (`nc -N`) looks just the same.
-        """
-        self._note_left()
-
-    # -- reading ----------------------------------------------------------------------------------
-
-    def _read_head(self) -> bool:
-        """Begin the next request, or end with an error; not yet, if its head is not whole."""
-        try:
-            head = self._intake.next_head()
-        except ProxyError as error:
-            self._end_with(error)
-            return True
-        if head is None:
-            if self._intake.held and self._head_timer is None:
-                self._head_timer = self._loop.call_later(self._limits.head_timeout, self._late)
-            return False
-        if self._head_timer is not None:
-            self._stop_head_timer()
-        body = EMPTY_PAYLOAD
-        if self._intake.framing is not None:
-            body = self._body = StreamReader(self, BUFFER, loop=self._loop)
-        self._enqueue(Request(head, self, body))
-        return True
-
-    def _read_body(self) -> None:
-        try:
-            piece, is_whole = self._intake.next_piece()
-        except ProxyError:
-            self._body.set_exception(RequestPayloadError("malformed"))
-            self._body.feed_eof()
-            return
-        if piece:
-            self._body.feed_data(piece)
-        if is_whole:
-            self._body.feed_eof()
-
-    def _enqueue(self, request: Request) -> None:
-        self._request_count += 1
-        self._waiting.append(request)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    # -- ending -----------------------------------------------------------------------------------
-
-    def _discard(self) -> None:
-        """Take nothing for a request any more, neither what is held here."""
-        self._intake.discard()
-        self._stop_head_timer()
-        super()._discard()
-
-    def _end_with(self, error: ProxyError) -> None:
-        """Answer so when its turn comes, and hear nothing more."""
-        self._intake.discard()
-        self._stop_head_timer()
-        self._enqueue(unreadable(self, EMPTY_PAYLOAD, error))
-
-    def _late(self) -> None:
-        self._head_timer = None
-        self._end_with(CallerTimeoutError("the head of the request did not come in time"))
-
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _process_keepalive(self) -> None:
-        """Close if idle; a head that has begun has a time limit of its own."""
-        if self._head_timer is None:
-            super()._process_keepalive()
-        else:
-            self._keepalive_handle = None
-
 
 def peer_of(request: Request) -> Peer:
-    """Say who sent a request: where its connection comes from, what its certificate names."""
+    """Return who sent a request."""
     return request.protocol.peer

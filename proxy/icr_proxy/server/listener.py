@@ -1,22 +1,22 @@
-"""Sockets for callers: aiohttp's low-level server, one for each configured place."""
+"""The listening sockets of one configured place, and the connections made there."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import msgspec
-from aiohttp.web_server import Server
 
 from icr_proxy.errors import BindError
-from icr_proxy.http1.request_head import HeaderCache, HeadRules
+from icr_proxy.http1.request_head import HeadRules
 from icr_proxy.net import addresses
 from icr_proxy.net.addresses import bracketed, is_loopback
 from icr_proxy.net.proxy_protocol_acceptor import ProxyHeaderReader
 from icr_proxy.net.sockets import DEFAULT_MODE, UnixSocket, open_tcp, open_unix
 from icr_proxy.server.acceptor import Acceptor
-from icr_proxy.server.connection import ClientConnection
+from icr_proxy.server.connection import ClientConnection, ListenerContext
 from icr_proxy.server.limits import ConnectionLimit
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from icr_proxy.server.limits import ConnectionSlot
 
 BACKLOG = 1024
+SHUTDOWN_SECONDS = 0.1  # that requests have to end when everything is closed
 HANDSHAKE_SECONDS = 10.0  # for TLS, of which a caller has not said who it is
 
 
@@ -60,23 +61,6 @@ class ListenerOptions(msgspec.Struct, frozen=True, kw_only=True):
 ORDINARY = ListenerOptions()
 
 
-class ClientServer(Server):
-    """aiohttp's low-level server, making our connections."""
-
-    def __init__(self, respond: Respond, **options: Any) -> None:
-        # Requests and answers are of our own; aiohttp only keeps the function for the connection.
-        super().__init__(cast("Any", respond), handler_cancellation=True)
-        self._options = options
-
-    def __call__(self) -> ClientConnection:
-        """Make the protocol of a new connection."""
-        return self.connection(None, None)
-
-    def connection(self, named: str | None, place: ConnectionSlot | None) -> ClientConnection:
-        """Make that of one that has a place, perhaps one made for the caller `named`."""
-        return ClientConnection(self, loop=self._loop, named=named, place=place, **self._options)
-
-
 class Listener:
     """One place where callers connect, and the connections made there."""
 
@@ -98,12 +82,10 @@ class Listener:
         self._door = door
         self._places = places or ConnectionLimit(limits.connections)
         self._evicts = evicts
-        self._server = ClientServer(
-            respond,
+        self._context = ListenerContext(
+            respond=respond,
             refuse=refuse,
             rules=HeadRules(uri=limits.uri, headers=limits.headers, tag=tag),
-            sections=HeaderCache(),
-            access_log=None,
             limits=limits,
             logger=logger,
         )
@@ -156,7 +138,7 @@ class Listener:
         handshake = {"ssl_handshake_timeout": HANDSHAKE_SECONDS} if door.tls is not None else {}
         return Acceptor(
             found,
-            serve=self._server.connection,
+            serve=self.new_connection,
             places=self._places,
             options={"ssl": door.tls, **handshake},
             identify=identify,
@@ -164,9 +146,15 @@ class Listener:
             exhausted=lambda: door.exhausted(self._bind),
         )
 
+    def new_connection(
+        self, named: str | None = None, slot: ConnectionSlot | None = None
+    ) -> ClientConnection:
+        """Make the protocol of a new connection, perhaps of one made for the client `named`."""
+        return ClientConnection(self._context, named=named, slot=slot)
+
     def _evict(self) -> bool:
         """End the connection that is idle and was made first, if there is one."""
-        for each in self._callers:
+        for each in self._context.connections:
             transport = each.transport
             if each.is_idle and transport is not None and not transport.is_closing():
                 transport.abort()
@@ -176,26 +164,22 @@ class Listener:
     @property
     def connections(self) -> int:
         """Connections that are open, idle ones too."""
-        return len(self._server.connections)
+        return len(self._context.connections)
 
     @property
     def unsent(self) -> int:
         """On how many of them an answer has not left yet."""
-        return sum(each.unsent > 0 for each in self._callers)
+        return sum(each.unsent > 0 for each in self._context.connections)
 
     async def until_sent(self) -> None:
         """Wait until all answers have left; only after `stop_accepting`."""
-        for each in self._callers:
+        for each in list(self._context.connections):
             await each.until_sent()
 
     async def until_left(self) -> None:
         """Wait for callers that still send behind their answer; only after `stop_accepting`."""
-        for each in self._callers:
+        for each in list(self._context.connections):
             await each.until_left()
-
-    @property
-    def _callers(self) -> list[ClientConnection]:
-        return cast("list[ClientConnection]", self._server.connections)
 
     def stop_accepting(self) -> None:
         """Take no new connections; end the idle ones."""
@@ -204,12 +188,15 @@ class Listener:
             self._unix = None
         for each in self._accepting:
             each.close()
-        self._server.pre_shutdown()
+        for connection in self._context.connections:
+            connection.close()
 
     async def close(self) -> None:
         """End every connection, whatever it is doing."""
         self.stop_accepting()
-        await self._server.shutdown(0.1)
+        await asyncio.gather(
+            *(each.shutdown(SHUTDOWN_SECONDS) for each in self._context.connections)
+        )
 
 
 def address_of(found: socket.socket) -> str:

@@ -1,33 +1,27 @@
 """A request as a handler gets it: its head, byte for byte, and its body as a stream.
 
-Nothing of aiohttp's own record of a request is made, such as its URL or its dictionary of headers:
-what decides are the bytes.
-
-It is never held beyond the replay buffer; what is longer can be sent only once.
+A body is never held beyond the replay buffer; what is longer can be sent only once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from aiohttp.http import HttpVersion10, HttpVersion11
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestPayloadError
-
-from icr_proxy.errors import BadRequestError, BodyTooLargeError, CallerGoneError, CallerTimeoutError
+from icr_proxy.errors import BodyTooLargeError, CallerTimeoutError
 from icr_proxy.http1.headers import refuse_long_body
 from icr_proxy.http1.request_head import HeaderBlock, RequestHead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from aiohttp import HttpVersion, StreamReader
+    from collections.abc import Awaitable, Callable
 
     from icr_proxy.config.inbound_models import LimitsConfig
     from icr_proxy.errors import ProxyError
     from icr_proxy.observability.outcome import Digest
+    from icr_proxy.server.body_stream import BodyStream
     from icr_proxy.server.connection import ClientConnection
+
+HTTP_1_0, HTTP_1_1 = (1, 0), (1, 1)
 
 
 class Request:
@@ -53,10 +47,10 @@ class Request:
         self,
         head: RequestHead,
         protocol: ClientConnection,
-        content: StreamReader,
+        content: BodyStream | None,
         broken: ProxyError | None = None,
     ) -> None:
-        """Hand over what `head` says; `content` is its body, perhaps an empty one."""
+        """Hand over what `head` says; `content` is its body, if there is one."""
         self.protocol = protocol
         self.broken = broken
         """What was wrong with it, if it could not be read."""
@@ -65,7 +59,7 @@ class Request:
         self.raw_path = head.target
         """The target as received."""
         section = head.section
-        self.version: HttpVersion = HttpVersion10 if section.is_old else HttpVersion11
+        self.version = HTTP_1_0 if section.is_old else HTTP_1_1
         self.raw_headers = section.headers
         """The header lines as received. A connection that repeats them gives the same object."""
         self.derived = section.derived
@@ -85,13 +79,13 @@ class Request:
     @property
     def secure(self) -> bool:
         """Whether it came over TLS."""
-        return self.protocol.ssl_context is not None
+        return self.protocol.is_tls
 
     @property
     def is_unfinished(self) -> bool:
         """Whether some of its body has not arrived, or nobody can say where it ends."""
         content = self.content
-        return self.body_exists and (not content.is_eof() or content.exception() is not None)
+        return content is not None and (not content.is_whole or content.error is not None)
 
     def first(self, name: bytes) -> str:
         """Give the first value of a header, whose name is given in lower case, or nothing."""
@@ -100,38 +94,28 @@ class Request:
                 return value.decode("utf-8", "surrogateescape")
         return ""
 
-    def _cancel(self, exc: BaseException) -> None:
-        """Wake whoever reads the body, because there will be no more (called by aiohttp)."""
-        self.content.set_exception(exc)
 
-
-def unreadable(protocol: ClientConnection, content: StreamReader, error: ProxyError) -> Request:
+def unreadable(protocol: ClientConnection, error: ProxyError) -> Request:
     """Stand in for what was no request, so that it can be answered in its turn."""
     section = HeaderBlock()
     section.is_old = section.is_last = True
-    return Request(RequestHead("UNKNOWN", "/", section), protocol, content, error)
+    return Request(RequestHead("UNKNOWN", "/", section), protocol, None, error)
 
 
 PACE = 16 * 1024  # bytes that a caller must send in `limits.body_timeout`
-
-
-class Stream(Protocol):
-    """Where the bytes come from; aiohttp's `StreamReader` is one."""
-
-    async def readany(self) -> bytes:
-        """Give what is there, or wait for more; nothing at the end."""
-
-    def exception(self) -> BaseException | type[BaseException] | None:
-        """Give what ended it before its end."""
 
 
 class ClientBody:
     """A request body with a memory of `limits.replay_buffer` bytes."""
 
     def __init__(
-        self, stream: Stream, *, limits: LimitsConfig, first_read: Callable[[], None]
+        self,
+        receive: Callable[[], Awaitable[bytes]],
+        *,
+        limits: LimitsConfig,
+        first_read: Callable[[], None],
     ) -> None:
-        self._stream = stream
+        self._receive_some = receive
         self._limits = limits
         self._first_read: Callable[[], None] | None = first_read
         self._kept: list[bytes] | None = []
@@ -186,17 +170,9 @@ class ClientBody:
         began = now()
         try:
             async with asyncio.timeout(self._limits.body_timeout - self._waited):
-                data = await self._stream.readany()
-                # A read that was woken by the last good bytes finds the end and not its reason:
-                # half a body would go on as a whole one.
-                if not data and (reason := self._stream.exception()) is not None:
-                    raise reason
+                data = await self._receive_some()
         except TimeoutError:
             raise CallerTimeoutError("the request body comes too slowly") from None
-        except (RequestPayloadError, HttpProcessingError) as exc:
-            raise BadRequestError("the request body is malformed") from exc
-        except (ConnectionError, OSError) as exc:
-            raise CallerGoneError("the caller closed the connection") from exc
         self.size += len(data)
         self._keep_pace(len(data), waited=now() - began)
         if self.digest is not None:
@@ -248,13 +224,13 @@ def open_body(
         BodyTooLargeError: it says that it is longer than `limits.body`.
     """
     length = request.content_length
-    if not request.body_exists:
+    if request.content is None:
         return None, length
     refuse_long_body(length, limit=limits.body)
     # Another expectation has been refused; HTTP/1.0 has none (RFC 9110, 10.1.1).
-    waits = request.expects and request.version >= HttpVersion11
+    waits = request.expects and request.version >= HTTP_1_1
     first_read = go_on if waits else _nothing
-    return ClientBody(request.content, limits=limits, first_read=first_read), length
+    return ClientBody(request.content.read, limits=limits, first_read=first_read), length
 
 
 async def receive_body(

@@ -1,8 +1,7 @@
 """A response on its way to the client: exact bytes and our own framing.
 
-aiohttp's own response classes invent `Server`, `Date` and `Content-Type` and encode header values
-as UTF-8, so the bytes are written to its transport directly. After the first byte there is no error
-page: the connection breaks, so that a short body never looks complete.
+After the first byte there is no error page: the connection breaks, so that a short body never looks
+complete.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
-from aiohttp.http import HttpVersion11
 
 from icr_proxy.errors import CallerGoneError, CallerTimeoutError
 from icr_proxy.http1.cache_control import made_private
@@ -24,6 +22,7 @@ from icr_proxy.http1.response_head import (
     section_of,
 )
 from icr_proxy.net.transport import reset_connection
+from icr_proxy.server.request import HTTP_1_1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -122,7 +121,7 @@ class ResponseWriter:
             section += b"\r\nX-Request-Id: " + self.request_id
         if status == NO_CONTENT and has_length:  # there is none (RFC 9110, 8.6)
             section = LENGTH_LINE.sub(b"", section)
-        is_old = request.version < HttpVersion11
+        is_old = request.version < HTTP_1_1
         if not has_length and request.method != "HEAD" and status not in BODILESS:
             if is_old:
                 self.keep_alive = False  # the end of the connection is the end of the body

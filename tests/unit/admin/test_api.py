@@ -99,7 +99,7 @@ async def listening(port: Port, bind: str = "127.0.0.1:0") -> AsyncIterator[None
     port.number = int(listener.address.rpartition(":")[2])
 
     def hang_up() -> None:
-        for connection in listener._server.connections:
+        for connection in listener._context.connections:
             assert connection.transport is not None
             connection.transport.abort()
 
