@@ -17,7 +17,7 @@ class BodyStream:
     The connection bounds it: while too much is unread, the connection reads nothing.
     """
 
-    __slots__ = ("_data", "_on_read", "_waiter", "error", "is_whole")
+    __slots__ = ("_data", "_on_read", "_waiter", "failure", "is_whole")
 
     def __init__(self, on_read: Callable[[], None]) -> None:
         """Call `on_read` each time the handler has read what was there."""
@@ -26,8 +26,11 @@ class BodyStream:
         self._waiter: asyncio.Future[None] | None = None
         self.is_whole = False
         """Whether the last byte has been received."""
-        self.error: ProxyError | None = None
-        """Why the body ends before its last byte."""
+        self.failure: Callable[[], ProxyError] | None = None
+        """Makes the error of a body that ends before its last byte.
+
+        An error that is kept and raised would refer to itself through its traceback.
+        """
 
     @property
     def unread(self) -> int:
@@ -41,10 +44,10 @@ class BodyStream:
         if piece or is_whole:
             self._wake()
 
-    def fail(self, error: ProxyError) -> None:
+    def fail(self, failure: Callable[[], ProxyError]) -> None:
         """End the body; whoever reads it gets this error, unless there was one before."""
-        if self.error is None:
-            self.error = error
+        if self.failure is None:
+            self.failure = failure
         self._wake()
 
     def _wake(self) -> None:
@@ -58,14 +61,14 @@ class BodyStream:
             ProxyError: the body ends before its last byte.
         """
         # An error counts before the bytes in front of it: half a body would look like a whole one.
-        while self.error is None and not self._data and not self.is_whole:
+        while self.failure is None and not self._data and not self.is_whole:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        if self.error is not None:
-            raise self.error
+        if self.failure is not None:
+            raise self.failure()
         data, self._data = self._data, b""
         self._on_read()
         return data

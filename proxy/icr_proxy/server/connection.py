@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -48,10 +49,11 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 8.0
 LINGER_IDLE_SECONDS = 2.0
 LINGER_BYTES = 256 * 1024 * 1024
-# Input that no handler has read: at the first number the connection stops reading, at the second it
-# goes on. Only a head that is longer by configuration gets more.
-UNREAD_MOST = 64 * 1024
-UNREAD_LOW = UNREAD_MOST // 2
+# A connection holds at most 64 KiB of input that no handler has read, beyond a head that is not
+# whole: so much of a body, and so much behind it or behind the request that is being served.
+BODY_MOST = 48 * 1024
+BACKLOG_MOST = 16 * 1024
+UNREAD_LOW = BACKLOG_MOST // 2  # where a connection that stopped reading goes on
 
 
 class ListenerContext(msgspec.Struct, kw_only=True, eq=False):
@@ -63,7 +65,7 @@ class ListenerContext(msgspec.Struct, kw_only=True, eq=False):
     limits: LimitsConfig
     logger: logging.Logger
     header_cache: HeaderCache = msgspec.field(default_factory=HeaderCache)
-    buffer: memoryview = msgspec.field(default_factory=lambda: memoryview(bytearray(UNREAD_MOST)))
+    buffer: memoryview = msgspec.field(default_factory=lambda: memoryview(bytearray(BODY_MOST)))
     """Where the event loop puts what it reads; it is empty again before it reads elsewhere."""
     connections: dict[ClientConnection, None] = msgspec.field(default_factory=dict)
     """The open connections, the oldest first."""
@@ -157,9 +159,10 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # the room decides
         """Return where to put what is read: as much as there is room for."""
-        buffer = self._context.buffer
-        room = UNREAD_MOST - self._unread
-        return buffer[:room] if room > 0 else buffer
+        buffer, parser = self._context.buffer, self._parser
+        if parser.framing is not None:
+            return buffer[: max(BODY_MOST - self._unread, 1)]
+        return buffer if parser.is_deaf else buffer[:BACKLOG_MOST]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
@@ -170,9 +173,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         parser.receive(bytes(self._context.buffer[:nbytes]))
         if parser.framing is not None:
             self._feed_body()
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        if self._unread >= UNREAD_MOST:
+            if self._unread >= BODY_MOST:
+                self._pause_reading()
+        elif self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+        elif len(parser.held) >= BACKLOG_MOST:
             self._pause_reading()
 
     def eof_received(self) -> None:
@@ -202,7 +208,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         if self._body is not None:
-            self._body.fail(CallerGoneError("the caller closed the connection"))
+            self._body.fail(partial(CallerGoneError, "the caller closed the connection"))
             self._body = None
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ConnectionResetError("the connection is lost"))
@@ -290,7 +296,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             return False
         sends_on = request.broken is not None or request.is_unfinished
         if self._body is not None:
-            self._body.fail(CallerGoneError("the request is over"))
+            self._body.fail(partial(CallerGoneError, "the request is over"))
             self._body = None
         if sends_on or self._is_draining or not response.keep_alive:
             if sends_on or request.keep_alive:
@@ -330,7 +336,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         try:
             piece, is_whole = self._parser.next_piece()
         except ProxyError:
-            body.fail(BadRequestError("the request body is malformed"))
+            body.fail(partial(BadRequestError, "the request body is malformed"))
             return
         body.feed(piece, is_whole=is_whole)
         if is_whole and self._parser.is_deaf:

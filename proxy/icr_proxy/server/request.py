@@ -85,7 +85,7 @@ class Request:
     def is_unfinished(self) -> bool:
         """Whether some of its body has not arrived, or nobody can say where it ends."""
         content = self.content
-        return content is not None and (not content.is_whole or content.error is not None)
+        return content is not None and (not content.is_whole or content.failure is not None)
 
     def first(self, name: bytes) -> str:
         """Give the first value of a header, whose name is given in lower case, or nothing."""

@@ -45,8 +45,8 @@ async def test_an_error_counts_before_the_bytes_in_front_of_it() -> None:
         reading = group.create_task(read_error(body), name="reader")
         await asyncio.sleep(0)
         body.feed(b"half", is_whole=False)
-        body.fail(BadRequestError("malformed"))
-        body.fail(CallerGoneError("too late"))
+        body.fail(lambda: BadRequestError("malformed"))
+        body.fail(lambda: CallerGoneError("too late"))
 
     assert isinstance(reading.result(), BadRequestError)
 

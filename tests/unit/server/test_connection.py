@@ -256,6 +256,26 @@ async def test_what_is_discarded_is_bounded(
             await send_on(writer)
 
 
+async def test_a_pipeline_whose_answers_wait_for_nothing_leaves_others_their_turn() -> None:
+    served = []
+
+    async def respond(request: Request) -> ResponseWriter:
+        served.append(request.raw_path)
+        return await answer(request)
+
+    async with listening(respond) as (listener, _, writer):
+        port = int(listener.address.rpartition(":")[2])
+        reader, other = await asyncio.open_connection("127.0.0.1", port)
+        other.write(request_head(target="/other"))
+        writer.write(request_head(target="/many") * 60)
+        await read_answer(reader)
+        while len(served) < 61:
+            await asyncio.sleep(0)
+        other.close()
+
+    assert served.index("/other") < 30
+
+
 async def test_an_unread_body_that_was_whole_does_not_end_the_connection() -> None:
     async with listening(answer) as (_, reader, writer):
         for _ in range(3):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import uvloop
 
 from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.server.connection import UNREAD_MOST
+from icr_proxy.server.connection import BACKLOG_MOST, BODY_MOST
 from icr_proxy.server.listener import Listener
 from tests.support.app_fixture import (
     TAG,
@@ -505,11 +506,57 @@ async def test_a_pipeline_is_not_read_far_ahead() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(writer.drain(), 0.5)
         [connection] = proxy.app.inbound.listeners[0]._context.connections
-        assert connection._unread <= UNREAD_MOST
+        assert connection._unread <= BACKLOG_MOST + BODY_MOST
         go.set()
         for _ in range(100):
             assert (await read_answer(reader)).status == 200
-        assert connection._unread <= UNREAD_MOST
+        assert connection._unread <= BACKLOG_MOST + BODY_MOST
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("linger", [None, struct.pack("ii", 1, 0)], ids=["end", "reset"])
+def test_a_caller_that_leaves_is_noticed_while_its_pipeline_is_not_read(
+    run: Callable[[Awaitable[None]], None], linger: bytes | None
+) -> None:
+    """An event loop sees neither the end nor the reset of a connection that it does not read."""
+
+    async def scene() -> None:
+        reached, ended = asyncio.Event(), asyncio.Event()
+
+        async def script(visit: Visit, _head: bytes) -> None:
+            reached.set()
+            await visit.reader.read()
+            ended.set()
+
+        async with stage(script) as proxy, connected(proxy) as (_, writer):
+            writer.write(request_head() + request_head(extra="X: " + "x" * 1000 + "\r\n") * 100)
+            await reached.wait()
+            [connection] = proxy.app.inbound.listeners[0]._context.connections
+            while not connection._is_paused:  # noqa: ASYNC110  # it tells nobody
+                await asyncio.sleep(0.005)
+            if linger is not None:
+                raw = writer.get_extra_info("socket")
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.close()
+            async with asyncio.timeout(1):
+                await ended.wait()
+
+            [line] = proxy.log("request.done")
+            assert (line["status"], line["code"]) == (499, "caller-gone")
+
+    run(scene())
+
+
+async def test_a_body_that_nobody_reads_is_not_received_far_ahead() -> None:
+    async def script(visit: Visit, _head: bytes) -> None:
+        await asyncio.Event().wait()
+
+    async with stage(script) as proxy, connected(proxy) as (_, writer):
+        writer.write(request_head("POST", extra="Content-Length: 99999999\r\n") + bytes(1 << 25))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(writer.drain(), 0.5)
+        [connection] = proxy.app.inbound.listeners[0]._context.connections
+        assert connection._unread <= BACKLOG_MOST + BODY_MOST
 
 
 async def test_a_caller_that_takes_a_byte_from_time_to_time_is_given_up() -> None:
