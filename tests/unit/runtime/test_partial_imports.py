@@ -63,14 +63,7 @@ LEFT_OUT = (
 )
 UNUSED = (
     *LEFT_OUT,
-    *(
-        "aiohttp",
-        "cachetools",
-        "concurrent.futures.process",
-        "difflib",
-        "multiprocessing",
-        "opentelemetry",
-    ),
+    *("aiohttp", "concurrent.futures.process", "difflib", "multiprocessing", "opentelemetry"),
     *("redis", "structlog", "zoneinfo"),
     *(
         "icr_proxy.audit.trail",

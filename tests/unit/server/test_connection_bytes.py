@@ -548,7 +548,7 @@ def test_a_caller_that_leaves_is_noticed_while_its_pipeline_is_not_read(
 
 
 async def test_a_body_that_nobody_reads_is_not_received_far_ahead() -> None:
-    async def script(visit: Visit, _head: bytes) -> None:
+    async def script(_visit: Visit, _head: bytes) -> None:
         await asyncio.Event().wait()
 
     async with stage(script) as proxy, connected(proxy) as (_, writer):
