@@ -63,9 +63,10 @@ LEFT_OUT = (
 )
 UNUSED = (
     *LEFT_OUT,
-    *("aiohttp", "concurrent.futures.process", "difflib", "multiprocessing", "opentelemetry"),
-    *("redis", "structlog", "zoneinfo"),
+    *("concurrent.futures.process", "difflib", "multiprocessing", "opentelemetry"),
+    *("redis", "zoneinfo"),
     *(
+        "aiohttp",
         "icr_proxy.audit.trail",
         "icr_proxy.audit.writer",
         "icr_proxy.emulator",
