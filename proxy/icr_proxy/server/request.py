@@ -6,14 +6,14 @@ A body is never held beyond the replay buffer; what is longer can be sent only o
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from icr_proxy.errors import BodyTooLargeError, CallerTimeoutError
 from icr_proxy.http1.headers import refuse_long_body
 from icr_proxy.http1.request_head import HeaderBlock, RequestHead
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from icr_proxy.config.inbound_models import LimitsConfig
     from icr_proxy.errors import ProxyError
@@ -105,17 +105,20 @@ def unreadable(protocol: ClientConnection, error: ProxyError) -> Request:
 PACE = 16 * 1024  # bytes that a caller must send in `limits.body_timeout`
 
 
+class Stream(Protocol):
+    """Where the bytes come from; a `BodyStream` is one."""
+
+    async def read(self) -> bytes:
+        """Return what is there, or wait for more; return nothing at the end."""
+
+
 class ClientBody:
     """A request body with a memory of `limits.replay_buffer` bytes."""
 
     def __init__(
-        self,
-        receive: Callable[[], Awaitable[bytes]],
-        *,
-        limits: LimitsConfig,
-        first_read: Callable[[], None],
+        self, stream: Stream, *, limits: LimitsConfig, first_read: Callable[[], None]
     ) -> None:
-        self._receive_some = receive
+        self._stream = stream
         self._limits = limits
         self._first_read: Callable[[], None] | None = first_read
         self._kept: list[bytes] | None = []
@@ -170,7 +173,7 @@ class ClientBody:
         began = now()
         try:
             async with asyncio.timeout(self._limits.body_timeout - self._waited):
-                data = await self._receive_some()
+                data = await self._stream.read()
         except TimeoutError:
             raise CallerTimeoutError("the request body comes too slowly") from None
         self.size += len(data)
@@ -230,7 +233,7 @@ def open_body(
     # Another expectation has been refused; HTTP/1.0 has none (RFC 9110, 10.1.1).
     waits = request.expects and request.version >= HTTP_1_1
     first_read = go_on if waits else _nothing
-    return ClientBody(request.content.read, limits=limits, first_read=first_read), length
+    return ClientBody(request.content, limits=limits, first_read=first_read), length
 
 
 async def receive_body(

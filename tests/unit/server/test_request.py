@@ -93,8 +93,7 @@ class FakeStream:
 
 
 def body(*parts: bytes | Exception | asyncio.Event, **limits: Any) -> ClientBody:
-    stream = FakeStream(*parts)
-    return ClientBody(stream.read, limits=LimitsConfig(**limits), first_read=lambda: None)
+    return ClientBody(FakeStream(*parts), limits=LimitsConfig(**limits), first_read=lambda: None)
 
 
 async def drain(source: ClientBody) -> bytes:
@@ -189,7 +188,7 @@ async def test_a_cancelled_reader_loses_nothing() -> None:
 async def test_the_go_ahead_is_given_once_and_only_when_the_body_is_wanted() -> None:
     given: list[str] = []
     source = ClientBody(
-        FakeStream(b"a", b"b").read, limits=LimitsConfig(), first_read=lambda: given.append("go")
+        FakeStream(b"a", b"b"), limits=LimitsConfig(), first_read=lambda: given.append("go")
     )
     assert given == []
 
@@ -426,7 +425,7 @@ async def test_a_caller_that_sends_a_byte_from_time_to_time_is_not_waited_for() 
             await asyncio.sleep(0.02)
             return b"x"
 
-    body = ClientBody(Drop().read, limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
+    body = ClientBody(Drop(), limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
 
     async def read_all() -> None:
         while await body.read():
@@ -445,7 +444,7 @@ async def test_a_caller_that_keeps_its_pace_may_take_its_time() -> None:
             await asyncio.sleep(0.01)
             return parts.pop() if parts else b""
 
-    body = ClientBody(Steady().read, limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
+    body = ClientBody(Steady(), limits=LimitsConfig(body_timeout=0.2), first_read=lambda: None)
     while await body.read():
         pass
 
