@@ -11,15 +11,18 @@ import json
 import logging
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import structlog
 
 from icr_proxy.clock import stamp
 from icr_proxy.observability.log_writer import LogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from structlog.typing import EventDict, Processor
 
     from icr_proxy.config.models import LogsConfig
 
@@ -84,58 +87,53 @@ def build_log(
     return log
 
 
+def writes_json(config: LogsConfig, lines: LineBuffer) -> bool:
+    """Tell whether lines are for machines."""
+    return config.format == "json" or (config.format == "auto" and not lines.are_for_a_terminal)
+
+
 def _build_log(
     config: LogsConfig, *, lines: LineBuffer, threshold: Threshold, now: Callable[[], float]
 ) -> Log:
-    on_terminal = lines.are_for_a_terminal
-    if config.format == "json" or (config.format == "auto" and not on_terminal):
-        return JsonLog(lines, threshold=threshold, now=now)
-    from icr_proxy.observability.console_log import console_log  # noqa: PLC0415  # a service writes JSON
+    """Wrap the lines in a structlog logger: drop by level, add what every line has, render."""
 
-    log: Log = console_log(
-        lines, passes=threshold.passes, moment=lambda: stamp(now()), colors=on_terminal
+    def complete(_logger: object, level: str, event: EventDict) -> EventDict:
+        if not threshold.passes(level):
+            raise structlog.DropEvent
+        return {"ts": stamp(now()), "level": level, "event": event.pop("event"), **event}
+
+    for_machines = writes_json(config, lines)
+    render = render_json if for_machines else console_renderer(colors=lines.are_for_a_terminal)
+    log: Log = structlog.wrap_logger(
+        lines,
+        processors=[complete, render],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        cache_logger_on_first_use=True,
     )
     return log
 
 
-class JsonLog:
-    """Lines for machines: one encoding and one write, no chain of processors for each of them."""
+def render_json(_logger: object, _level: str, event: EventDict) -> bytes:
+    """Render one event as JSON: the last processor, for machines."""
+    return encode(dict(event))
 
-    def __init__(
-        self, lines: LineBuffer, *, threshold: Threshold, now: Callable[[], float]
-    ) -> None:
-        self._lines = lines
-        self._threshold = threshold
-        self._now = now
 
-    def debug(self, event: str, **fields: object) -> None:
-        """Say what only a developer wants to know."""
-        self._say("debug", event, fields)
+def console_renderer(*, colors: bool) -> Processor:
+    """Make the last processor for a person at a terminal."""
+    from structlog.dev import ConsoleRenderer  # noqa: PLC0415  # a service writes JSON
 
-    def info(self, event: str, **fields: object) -> None:
-        """Say what happened."""
-        self._say("info", event, fields)
+    console = ConsoleRenderer(colors=colors, timestamp_key="ts", sort_keys=False, pad_event_to=14)
 
-    def warning(self, event: str, **fields: object) -> None:
-        """Say what somebody should look at."""
-        self._say("warning", event, fields)
+    def render(logger: Any, level: str, event: EventDict) -> bytes:
+        shown = {name: _legible(value) for name, value in event.items() if value is not None}
+        return str(console(logger, level, shown)).encode()
 
-    def error(self, event: str, **fields: object) -> None:
-        """Say what somebody must look at."""
-        self._say("error", event, fields)
+    return render
 
-    def passes(self, level: str) -> bool:
-        """Tell whether there is to be a line of this level."""
-        return self._threshold.passes(level)
 
-    def follow(self, lines: Sequence[msgspec.Struct]) -> None:
-        """Keep lines that have their times already, until all that waits is seen off."""
-        self._lines.append(encode_all(lines))
-
-    def _say(self, level: str, event: str, fields: dict[str, object]) -> None:
-        if self._threshold.passes(level):
-            said = {"ts": stamp(self._now()), "level": level, "event": event, **fields}
-            self._lines.write(encode(said))
+def _legible(value: object) -> object:
+    """Show what a terminal would obey instead of showing it."""
+    return repr(value) if isinstance(value, str) and not value.isprintable() else value
 
 
 class LineBuffer:
@@ -178,7 +176,7 @@ class LineBuffer:
             self._stream.write(lines)
             self._stream.flush()
 
-    debug = info = warning = error = write
+    debug = info = warning = error = write  # the names by which structlog calls it
 
 
 class MemoryStream(io.BytesIO):

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.clock import milliseconds, stamp
-from icr_proxy.observability.log import JsonLog
+from icr_proxy.observability.log import encode_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from icr_proxy.observability.log import Log
+    from icr_proxy.observability.log import LineBuffer, Log, Threshold
     from icr_proxy.observability.outcome import Outcome
 
 FIRST_ERROR = 400
@@ -63,15 +63,25 @@ class RequestLine(msgspec.Struct, frozen=True, gc=False):
     peer: str
 
 
+class JsonBatch(msgspec.Struct, frozen=True):
+    """Where JSON lines go that are encoded many at a time, and which levels pass."""
+
+    lines: LineBuffer
+    threshold: Threshold
+
+
 FIELDS = RequestLine.__struct_fields__[3:]  # after those that every line has
 
 
 class RequestLog:
     """Writes one `request.done` for each outcome that is not left out as one read of many."""
 
-    def __init__(self, log: Log, *, sampling: Sampling | None = None) -> None:
+    def __init__(
+        self, log: Log, *, batch: JsonBatch | None = None, sampling: Sampling | None = None
+    ) -> None:
+        """Write each line with `log`; for machines, many at once into `batch`."""
         self._log = log
-        self._json = log if isinstance(log, JsonLog) else None
+        self._batch = batch
         self._sampling = sampling or Sampling(1.0)
 
     def __call__(self, outcome: Outcome) -> None:
@@ -80,8 +90,8 @@ class RequestLog:
 
     def read_all(self, outcomes: Iterable[Outcome]) -> None:
         """Write their lines; what went wrong on the proxy's way to the API is a warning."""
-        if self._json is not None:
-            self._write(outcomes, self._json)
+        if self._batch is not None:
+            self._write(outcomes, self._batch)
             return
         for outcome in outcomes:
             if is_sampled(outcome, share=self._sampling.reads):
@@ -90,9 +100,9 @@ class RequestLog:
                 line = line_of(outcome, "", level)
                 say(EVENT, **{name: getattr(line, name) for name in FIELDS})
 
-    def _write(self, outcomes: Iterable[Outcome], log: JsonLog) -> None:
+    def _write(self, outcomes: Iterable[Outcome], batch: JsonBatch) -> None:
         share = self._sampling.reads
-        levels = frozenset(filter(log.passes, ("info", "warning")))
+        levels = frozenset(filter(batch.threshold.passes, ("info", "warning")))
         lines: list[RequestLine] = []
         try:
             for outcome in outcomes:
@@ -103,7 +113,7 @@ class RequestLog:
                     at = stamp(outcome.started_at + outcome.duration)
                     lines.append(line_of(outcome, at, level))
         finally:  # one that fails costs no other its line
-            log.follow(lines)
+            batch.lines.append(encode_all(lines))
 
 
 def line_of(outcome: Outcome, moment: str, level: str, /) -> RequestLine:

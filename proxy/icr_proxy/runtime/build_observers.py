@@ -11,9 +11,16 @@ import msgspec
 from icr_proxy.admin.console_feed import ConsoleFeed
 from icr_proxy.errors import StartError
 from icr_proxy.observability.dispatch import Each, OutcomeDispatcher
-from icr_proxy.observability.log import LineBuffer, Log, StdlibLogHandler, Threshold, build_log
+from icr_proxy.observability.log import (
+    LineBuffer,
+    Log,
+    StdlibLogHandler,
+    Threshold,
+    build_log,
+    writes_json,
+)
 from icr_proxy.observability.metrics import Metrics
-from icr_proxy.observability.request_log import RequestLog, Sampling
+from icr_proxy.observability.request_log import JsonBatch, RequestLog, Sampling
 from icr_proxy.observability.request_metrics import InstallationMetrics
 
 if TYPE_CHECKING:
@@ -91,7 +98,13 @@ def build_dispatcher(
     )
     lines, feed = observers.lines, observers.feed
     readers: list[OutcomeReader] = [
-        RequestLog(observers.log, sampling=observers.sampling),
+        RequestLog(
+            observers.log,
+            batch=JsonBatch(lines, observers.threshold)
+            if writes_json(config.logs, lines)
+            else None,
+            sampling=observers.sampling,
+        ),
         observers.metrics,
         by_installation,
         *([Each(observers.spans)] if observers.spans is not None else ()),

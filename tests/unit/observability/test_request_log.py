@@ -9,7 +9,7 @@ from icr_proxy.config.models import LogsConfig
 from icr_proxy.http1.problem import INTERNAL, TABLE
 from icr_proxy.observability.log import LineBuffer, Log, Threshold, build_log
 from icr_proxy.observability.outcome import Outcome, Trace
-from icr_proxy.observability.request_log import WORTH_A_LOOK, RequestLog, Sampling
+from icr_proxy.observability.request_log import WORTH_A_LOOK, JsonBatch, RequestLog, Sampling
 from tests.support import fakes
 from tests.support.fakes import Heard
 from tests.unit.observability.test_log import NOW, lines_of
@@ -25,6 +25,14 @@ def log_to(stream: io.BytesIO, *, level: str = "debug") -> tuple[LineBuffer, Log
     return lines, build_log(
         LogsConfig(format="json"), lines=lines, threshold=Threshold(level), now=lambda: NOW
     )
+
+
+def request_log_to(
+    stream: io.BytesIO, *, level: str = "debug", sampling: Sampling | None = None
+) -> tuple[LineBuffer, RequestLog]:
+    """Give what writes lines for machines, many at a time."""
+    lines, log = log_to(stream, level=level)
+    return lines, RequestLog(log, batch=JsonBatch(lines, Threshold(level)), sampling=sampling)
 
 
 def test_a_request_is_one_line_in_reading_order() -> None:
@@ -173,8 +181,8 @@ def test_what_matters_is_logged_however_few_reads_are(facts: dict[str, object]) 
 def test_a_line_for_machines_says_the_same_as_one_for_people() -> None:
     stream, heard = io.BytesIO(), Heard()
 
-    lines, log = log_to(stream)
-    RequestLog(log)(outcome(code="mint-failed", first_byte=None))
+    lines, log = request_log_to(stream)
+    log(outcome(code="mint-failed", first_byte=None))
     lines.flush()
     RequestLog(heard)(outcome(code="mint-failed", first_byte=None))
 
@@ -187,8 +195,8 @@ def test_a_line_for_machines_says_the_same_as_one_for_people() -> None:
 def test_below_the_level_no_line_is_made() -> None:
     stream = io.BytesIO()
 
-    lines, log = log_to(stream, level="warning")
-    RequestLog(log)(outcome())
+    lines, log = request_log_to(stream, level="warning")
+    log(outcome())
     lines.flush()
 
     assert stream.getvalue() == b""
@@ -197,8 +205,8 @@ def test_below_the_level_no_line_is_made() -> None:
 def test_bytes_that_are_no_text_do_not_break_the_line() -> None:
     stream = io.BytesIO()
 
-    lines, log = log_to(stream)
-    RequestLog(log)(outcome(peer="\udcff"))
+    lines, log = request_log_to(stream)
+    log(outcome(peer="\udcff"))
     lines.flush()
 
     assert lines_of(stream)[0]["peer"] == "?"
@@ -206,9 +214,9 @@ def test_bytes_that_are_no_text_do_not_break_the_line() -> None:
 
 def test_a_line_that_is_hard_to_encode_costs_no_other_its_place() -> None:
     stream = io.BytesIO()
-    lines, log = log_to(stream)
+    lines, log = request_log_to(stream)
 
-    RequestLog(log).read_all([outcome(peer="1"), outcome(peer="\udcff"), outcome(peer="3")])
+    log.read_all([outcome(peer="1"), outcome(peer="\udcff"), outcome(peer="3")])
     lines.flush()
 
     assert [line["peer"] for line in lines_of(stream)] == ["1", "?", "3"]
@@ -216,9 +224,9 @@ def test_a_line_that_is_hard_to_encode_costs_no_other_its_place() -> None:
 
 def test_a_request_that_no_line_can_be_made_of_costs_no_other_its_line() -> None:
     stream = io.BytesIO()
-    lines, log = log_to(stream)
+    lines, log = request_log_to(stream)
     outcomes = iter([outcome(peer="1"), outcome(duration=None), outcome(peer="3")])
-    read = RequestLog(log).read_all
+    read = log.read_all
 
     with pytest.raises(TypeError):
         read(outcomes)
@@ -234,11 +242,9 @@ def test_a_request_that_no_line_can_be_made_of_costs_no_other_its_line() -> None
 )
 def test_of_many_those_that_matter_enough_are_logged(level: str, logged: list[str]) -> None:
     stream = io.BytesIO()
-    lines, log = log_to(stream, level=level)
+    lines, log = request_log_to(stream, level=level)
 
-    RequestLog(log).read_all(
-        [outcome(peer="1"), outcome(peer="2", code="mint-failed"), outcome(peer="3")]
-    )
+    log.read_all([outcome(peer="1"), outcome(peer="2", code="mint-failed"), outcome(peer="3")])
     lines.flush()
 
     assert [line["peer"] for line in lines_of(stream)] == logged
@@ -246,10 +252,10 @@ def test_of_many_those_that_matter_enough_are_logged(level: str, logged: list[st
 
 def test_of_many_a_share_is_logged() -> None:
     stream = io.BytesIO()
-    lines, log = log_to(stream)
+    lines, log = request_log_to(stream, sampling=Sampling(0.5))
     every = [outcome(trace=traced(digits)) for digits in ("10000000", "90000000", "20000000")]
 
-    RequestLog(log, sampling=Sampling(0.5)).read_all(every)
+    log.read_all(every)
     lines.flush()
 
     assert [line["trace_id"][-8:] for line in lines_of(stream)] == ["10000000", "20000000"]
@@ -261,10 +267,10 @@ def test_a_line_for_machines_has_the_bytes_of_any_other_line(
 ) -> None:
     """Whether it is written among many or alone: the same time, the same digits."""
     stream, plain, heard = io.BytesIO(), io.BytesIO(), Heard()
-    lines, log = log_to(stream)
+    lines, log = request_log_to(stream)
     one = outcome(started_at=seconds, duration=duration, path='/"\\', first_byte=duration)
 
-    RequestLog(log).read_all([one])
+    log.read_all([one])
     lines.flush()
     RequestLog(heard).read_all([one])
 
@@ -290,11 +296,10 @@ class Counting(io.BytesIO):
 
 def test_what_is_seen_off_together_is_written_as_one() -> None:
     stream = Counting()
-    lines, log = log_to(stream)
-    read = RequestLog(log)
+    lines, log = request_log_to(stream)
 
     for _ in range(3):
-        read(outcome())
+        log(outcome())
     assert stream.writes == 0
     lines.flush()
 
@@ -304,9 +309,10 @@ def test_what_is_seen_off_together_is_written_as_one() -> None:
 
 def test_any_other_line_takes_those_before_it_along() -> None:
     stream = io.BytesIO()
-    _, log = log_to(stream)
+    lines, log = log_to(stream)
+    request_log = RequestLog(log, batch=JsonBatch(lines, Threshold("debug")))
 
-    RequestLog(log)(outcome())
+    request_log(outcome())
     log.info("proxy.stopped")
 
     assert [line["event"] for line in lines_of(stream)] == ["request.done", "proxy.stopped"]
