@@ -22,8 +22,8 @@ from icr_proxy.observability.outcome import (
     CALLER_GONE_STATUS,
     SERVING,
     Journal,
+    RandomDigits,
     continue_trace,
-    fresh_digits,
     readable_id,
 )
 from icr_proxy.policy.browser_guard import without_origin_headers
@@ -88,6 +88,7 @@ class Handler:
         self._announce = trail.announce if trail is not None else None
         self._crashed = crashed
         self._now = now
+        self._digits = RandomDigits()
         self._clock = clock
         self._watchers = watchers
 
@@ -134,7 +135,7 @@ class Handler:
 
     def _begin(self, request: Request, rules: ListenerRules, *, method: str) -> Journal:
         """Give the request its ids."""
-        digits = fresh_digits()
+        digits = self._digits()
         request_id, traceparent = given_ids(request.head.section.fields)
         trace = continue_trace(traceparent, digits=digits, share=rules.trace_share)
         if trace.sampled or SERVING.get() is not None:  # the connection's task goes on

@@ -1,9 +1,5 @@
 """The outcome of one request, frozen; log, metrics and audit only read it, so they agree.
 
-A draw is a system call, which costs more than all else that an id needs. What was drawn belongs to
-one process: it is kept in the module, as a fork copies whatever anybody keeps, and lets the child
-forget it.
-
 https://www.w3.org/TR/trace-context/. Of a caller's `traceparent` nothing is believed but its form.
 Whether a trace is *sampled* (its spans are kept) is the caller's word if it sent one; else a share
 of new traces is, decided by the trace's own random digits.
@@ -25,19 +21,27 @@ import msgspec
 DIGITS = 64  # what a request needs at most: the id of a trace, and those of two spans
 DRAWN = 4096  # bytes, which are 128 requests' worth
 
-_waiting: list[str] = []
-os.register_at_fork(after_in_child=_waiting.clear)
 
+class RandomDigits:
+    """Random lower-case hexadecimal digits, 64 at a time, drawn for many requests at once.
 
-def fresh_digits() -> str:
-    """Give 64 random lower-case hexadecimal digits that nobody got before."""
-    try:
-        return _waiting.pop()
-    except IndexError:
-        drawn = os.urandom(DRAWN).hex()
-        first, *rest = (drawn[at : at + DIGITS] for at in range(0, len(drawn), DIGITS))
-        _waiting.extend(rest)
-        return first
+    A draw is a system call, which costs more than all else that an id needs.
+    """
+
+    def __init__(self) -> None:
+        self._drawn: list[str] = []
+        # A fork copies what was drawn; parent and child must not use the same.
+        os.register_at_fork(after_in_child=self._drawn.clear)
+
+    def __call__(self) -> str:
+        """Return 64 digits that nobody got before."""
+        try:
+            return self._drawn.pop()
+        except IndexError:
+            drawn = os.urandom(DRAWN).hex()
+            first, *rest = (drawn[at : at + DIGITS] for at in range(0, len(drawn), DIGITS))
+            self._drawn.extend(rest)
+            return first
 
 
 # All zeros is invalid there. Versions we do not know are read by the rules of the one we do.
@@ -126,7 +130,7 @@ class Digest(Protocol):
         """Give the hash of all bytes so far."""
 
 
-class Journal(msgspec.Struct, kw_only=True, gc=False):
+class Journal(msgspec.Struct, gc=False):
     """The outcome in the making: each step of the story writes down what it learnt.
 
     Durations are seconds, sizes are bytes of bodies.
@@ -183,19 +187,15 @@ class Journal(msgspec.Struct, kw_only=True, gc=False):
         return self.intent.seq if self.intent is not None else None
 
     def close(self, *, at: float) -> Outcome:
-        """Become an outcome; `at` is the same monotonic clock as `began`.
-
-        Whoever still writes from now on fails. A copy of all this would cost as much as to log it.
-        """
+        """Return the outcome, which nobody can write; `at` is on the clock of `began`."""
         self.path = printable(self.path[:PATH_LIMIT])
         self.duration = at - self.began
         if self.sent_at is not None:
             self.sent_after = self.sent_at - self.began
-        self.__class__ = Outcome  # which has no field of its own
-        return self  # type: ignore[return-value]  # which it now is
+        return Outcome(*msgspec.structs.astuple(self))
 
 
-class Outcome(Journal, frozen=True, kw_only=True, gc=False):  # type: ignore[misc]  # frozen late
+class Outcome(Journal, frozen=True, gc=False):  # type: ignore[misc]  # of one that is not
     """The record of one request: a journal that nobody can write any more."""
 
     @property

@@ -14,8 +14,8 @@ from icr_proxy.observability.outcome import (
     Announcement,
     Journal,
     Outcome,
+    RandomDigits,
     Trace,
-    fresh_digits,
     printable,
 )
 
@@ -102,13 +102,12 @@ def test_an_outcome_is_never_changed(name: str) -> None:
         setattr(outcome, name, None)
 
 
-def test_whoever_still_holds_the_journal_cannot_write_it_any_more() -> None:
+def test_whoever_still_holds_the_journal_cannot_change_the_outcome() -> None:
     """What several readers read, and one of them in another thread, must not change."""
     story = journal()
     outcome = story.close(at=10.0)
 
-    with pytest.raises(AttributeError):
-        story.status = 200
+    story.status = 200
 
     assert isinstance(outcome, Outcome)
     assert outcome.status == 0
@@ -167,17 +166,19 @@ AT_A_TIME = DRAWN * 2 // DIGITS
 
 
 def test_they_are_as_many_hexadecimal_digits_as_a_trace_needs() -> None:
-    assert re.fullmatch(r"[0-9a-f]{64}", fresh_digits())
+    assert re.fullmatch(r"[0-9a-f]{64}", RandomDigits()())
 
 
 def test_nobody_gets_the_digits_of_another() -> None:
-    many = 3 * AT_A_TIME
+    many, fresh_digits = 3 * AT_A_TIME, RandomDigits()
 
     assert len({fresh_digits() for _ in range(many)}) == many
 
 
 def test_no_digits_are_in_two_places() -> None:
     """Halves are ids of their own: a draw that is cut at the wrong places repeats them."""
+    fresh_digits = RandomDigits()
+
     drawn = "".join(fresh_digits() for _ in range(AT_A_TIME))
     halves = [drawn[at : at + 32] for at in range(0, len(drawn), 32)]
 
@@ -186,7 +187,8 @@ def test_no_digits_are_in_two_places() -> None:
 
 FORK = """
 import os
-from icr_proxy.observability.outcome import fresh_digits
+from icr_proxy.observability.outcome import RandomDigits
+fresh_digits = RandomDigits()
 fresh_digits()
 child = os.fork() == 0
 # In one write: an unbuffered print writes word by word, and the two processes' words would mix.
