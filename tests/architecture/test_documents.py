@@ -16,7 +16,6 @@ from icr_proxy.config.inbound_models import CallerConfig, RuleConfig
 from icr_proxy.config.loader import load
 from icr_proxy.config.models import AppConfig, Config
 from icr_proxy.config.reference import json_schema, reference_table
-from icr_proxy.config.rules import compiled
 from icr_proxy.config.spec import dotted, leaves, parts
 from icr_proxy.http1.problem import refusal_table
 from icr_proxy.policy.operations import match
@@ -115,7 +114,7 @@ def test_the_rule_of_the_example_file_matches_the_operation_it_is_about(tmp_path
     """All that a rule gives must match, so one wrong line would turn it off in silence."""
     config = with_everything_on(tmp_path)
 
-    decision = Policy(rules=compiled(config.policy.rules)).decide(
+    decision = Policy(rules=config.policy.rules).decide(
         Subject(
             operation=match("POST", "/v1/retire"),
             method="POST",

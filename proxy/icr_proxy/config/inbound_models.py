@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from icr_proxy.config import fields as of
-from icr_proxy.config import rules as admission
-from icr_proxy.config import rules as consistency
+from icr_proxy.config import rules
 from icr_proxy.config.spec import CrossFieldRule, KeySpec, check
+from icr_proxy.policy.caller_auth import Caller
+from icr_proxy.policy.rules import PolicyRule
 from icr_proxy.redaction import Secret
 
 
@@ -18,11 +19,11 @@ from icr_proxy.redaction import Secret
 class TokensConfig:
     """Access tokens: when they are renewed, how long one waits for them, who shares them."""
 
-    must_hold: ClassVar = (
-        CrossFieldRule(("shared_url_file", "shared"), consistency.not_beside("tokens.shared")),
-        CrossFieldRule(("shared_ca_file", "shared", "shared_url_file"), consistency.of_sharing),
-        CrossFieldRule(("shared_key_file", "shared", "shared_url_file"), consistency.of_sharing),
-        CrossFieldRule(("revoke_on_exit", "shared", "shared_url_file"), consistency.own_tokens),
+    cross_field_rules: ClassVar = (
+        CrossFieldRule(("shared_url_file", "shared"), rules.not_beside("tokens.shared")),
+        CrossFieldRule(("shared_ca_file", "shared", "shared_url_file"), rules.of_sharing),
+        CrossFieldRule(("shared_key_file", "shared", "shared_url_file"), rules.of_sharing),
+        CrossFieldRule(("revoke_on_exit", "shared", "shared_url_file"), rules.own_tokens),
     )
 
     refresh_margin: Annotated[
@@ -142,8 +143,8 @@ OVERRIDES = (
 class HeadersConfig:
     """Headers with a meaning to the proxy, and headers it keeps to itself."""
 
-    must_hold: ClassVar = (
-        CrossFieldRule(("organization", "installation"), consistency.told_apart),
+    cross_field_rules: ClassVar = (
+        CrossFieldRule(("organization", "installation"), rules.told_apart),
     )
 
     installation: Annotated[
@@ -197,41 +198,34 @@ class BrowserConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallerConfig:
+class CallerConfig(Caller):
     """One caller; without a key and a certificate it is shut out."""
 
-    must_hold: ClassVar = (CrossFieldRule(("operations",), admission.operations_that_exist),)
+    cross_field_rules: ClassVar = (CrossFieldRule(("operations",), rules.operations_that_exist),)
 
-    name: Annotated[str, KeySpec(of.CALLER_NAME, "What log, metrics and rules call it.", live=True)]
-    keys: Annotated[
-        tuple[str, ...],
-        KeySpec(
+    specs: ClassVar = {
+        "name": KeySpec(of.CALLER_NAME, "What log, metrics and rules call it.", live=True),
+        "keys": KeySpec(
             of.KEY_HASHES,
             "Hashes of its keys, as `icr-proxy keys caller` prints them; several while one is"
             " replaced.",
             live=True,
         ),
-    ] = ()
-    certificates: Annotated[
-        tuple[str, ...],
-        KeySpec(
+        "certificates": KeySpec(
             of.CERTIFICATE_NAMES,
             "Names in client certificates that are its: `dns:…`, `uri:…`, `email:…`, `cn:…`.",
             live=True,
         ),
-    ] = ()
-    installations: Annotated[
-        tuple[str, ...],
-        KeySpec(of.INSTALLATION_IDS, "Installations it may act for; empty is any.", live=True),
-    ] = ()
-    operations: Annotated[
-        tuple[str, ...],
-        KeySpec(of.OPERATIONS, "Operations it may do, as in `v1.*`; empty is any.", live=True),
-    ] = ()
-    listeners: Annotated[
-        tuple[str, ...],
-        KeySpec(of.BINDS, "Listeners it may use, by their `bind`; empty is any.", live=True),
-    ] = ()
+        "installations": KeySpec(
+            of.INSTALLATION_IDS, "Installations it may act for; empty is any.", live=True
+        ),
+        "operations": KeySpec(
+            of.OPERATIONS, "Operations it may do, as in `v1.*`; empty is any.", live=True
+        ),
+        "listeners": KeySpec(
+            of.BINDS, "Listeners it may use, by their `bind`; empty is any.", live=True
+        ),
+    }
 
     def __post_init__(self) -> None:
         check(self)
@@ -245,10 +239,10 @@ NOBODY = CallerConfig(name="nobody")
 class TlsConfig:
     """TLS on one listener; off without a certificate."""
 
-    must_hold: ClassVar = (
-        CrossFieldRule(("cert", "key"), consistency.together("key")),
-        CrossFieldRule(("client_ca", "cert"), consistency.only_with("cert")),
-        CrossFieldRule(("client_auth", "client_ca"), consistency.someone_to_ask),
+    cross_field_rules: ClassVar = (
+        CrossFieldRule(("cert", "key"), rules.together("key")),
+        CrossFieldRule(("client_ca", "cert"), rules.only_with("cert")),
+        CrossFieldRule(("client_auth", "client_ca"), rules.someone_to_ask),
     )
 
     cert: Annotated[
@@ -296,17 +290,17 @@ class TlsConfig:
 class ListenerConfig:
     """One address on which callers are served."""
 
-    must_hold: ClassVar = (
-        CrossFieldRule(("mode", "bind"), consistency.of_a_unix_socket),
-        CrossFieldRule(("owner", "bind"), consistency.of_a_unix_socket),
+    cross_field_rules: ClassVar = (
+        CrossFieldRule(("mode", "bind"), rules.of_a_unix_socket),
+        CrossFieldRule(("owner", "bind"), rules.of_a_unix_socket),
         CrossFieldRule(
             ("proxy_protocol_from", "proxy_protocol", "bind"),
-            consistency.known_fronts,
+            rules.known_fronts,
         ),
-        CrossFieldRule(("tags",), consistency.each_once),
-        CrossFieldRule(("tags", "installation", "untagged"), consistency.some_credential),
-        CrossFieldRule(("untagged", "installation"), consistency.one_meaning),
-        CrossFieldRule(("installation", "allow"), consistency.among_allowed),
+        CrossFieldRule(("tags",), rules.each_once),
+        CrossFieldRule(("tags", "installation", "untagged"), rules.some_credential),
+        CrossFieldRule(("untagged", "installation"), rules.one_meaning),
+        CrossFieldRule(("installation", "allow"), rules.among_allowed),
     )
 
     bind: Annotated[
@@ -371,44 +365,35 @@ class ListenerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RuleConfig:
+class RuleConfig(PolicyRule):
     """One rule of the policy; what is left out matches anything, what is given must all match."""
 
-    name: Annotated[
-        str,
-        KeySpec(
+    specs: ClassVar = {
+        "name": KeySpec(
             of.RULE_NAME,
             "What log and refusals call a rule; the first that matches decides.",
             live=True,
         ),
-    ]
-    action: Annotated[
-        Literal["allow", "deny"], KeySpec(of.ALLOW_OR_DENY, "What happens on a match.", live=True)
-    ]
-    operations: Annotated[
-        tuple[str, ...],
-        KeySpec(of.OPERATIONS, "Operations it is about, as in `v1.*`; empty is any.", live=True),
-    ] = ()
-    methods: Annotated[
-        tuple[str, ...],
-        KeySpec(of.METHODS, "Methods it is about; GET covers HEAD; empty is any.", live=True),
-    ] = ()
-    paths: Annotated[
-        tuple[str, ...],
-        KeySpec(of.PATH_GLOBS, "Paths it is about, as in `/v1/**`; empty is any.", live=True),
-    ] = ()
-    installations: Annotated[
-        tuple[str, ...],
-        KeySpec(of.INSTALLATION_IDS, "Installations it is about; empty is any.", live=True),
-    ] = ()
-    listeners: Annotated[
-        tuple[str, ...],
-        KeySpec(of.BINDS, "Listeners it is about, by their `bind`; empty is any.", live=True),
-    ] = ()
-    callers: Annotated[
-        tuple[str, ...],
-        KeySpec(of.CALLER_NAMES, "Callers it is about, by name; empty is any.", live=True),
-    ] = ()
+        "action": KeySpec(of.ALLOW_OR_DENY, "What happens on a match.", live=True),
+        "operations": KeySpec(
+            of.OPERATIONS, "Operations it is about, as in `v1.*`; empty is any.", live=True
+        ),
+        "methods": KeySpec(
+            of.METHODS, "Methods it is about; GET covers HEAD; empty is any.", live=True
+        ),
+        "paths": KeySpec(
+            of.PATH_GLOBS, "Paths it is about, as in `/v1/**`; empty is any.", live=True
+        ),
+        "installations": KeySpec(
+            of.INSTALLATION_IDS, "Installations it is about; empty is any.", live=True
+        ),
+        "listeners": KeySpec(
+            of.BINDS, "Listeners it is about, by their `bind`; empty is any.", live=True
+        ),
+        "callers": KeySpec(
+            of.CALLER_NAMES, "Callers it is about, by name; empty is any.", live=True
+        ),
+    }
 
     def __post_init__(self) -> None:
         check(self)
@@ -418,7 +403,7 @@ class RuleConfig:
 class PolicyConfig:
     """What callers may do."""
 
-    must_hold: ClassVar = (CrossFieldRule(("rules",), consistency.rules_that_can_match),)
+    cross_field_rules: ClassVar = (CrossFieldRule(("rules",), rules.rules_that_can_match),)
 
     read_only: Annotated[
         bool,

@@ -29,7 +29,7 @@ from icr_proxy.redaction import Secret
 class AuditConfig:
     """Who did what, in files that show if they were touched."""
 
-    must_hold: ClassVar = tuple(
+    cross_field_rules: ClassVar = tuple(
         CrossFieldRule((key, "directory"), rules.switched_on)
         for key in ("key_file", "keep", "keep_days", "anchor_file")
     )
@@ -150,7 +150,7 @@ class CircuitConfig:
 class UpstreamConfig:
     """The API behind the proxy."""
 
-    must_hold: ClassVar = (CrossFieldRule(("base_url", "allow_plain"), rules.encrypted),)
+    cross_field_rules: ClassVar = (CrossFieldRule(("base_url", "allow_plain"), rules.encrypted),)
 
     base_url: Annotated[
         str,
@@ -203,7 +203,7 @@ class UpstreamConfig:
 class AppConfig:
     """The ICR app whose credentials are used."""
 
-    must_hold: ClassVar = (
+    cross_field_rules: ClassVar = (
         CrossFieldRule(("private_key_file", "private_keys_dir", "private_key"), rules.some_key),
         CrossFieldRule(
             ("private_key_file", "private_keys_dir"), rules.not_beside("app.private_keys_dir")
@@ -330,7 +330,7 @@ class AdminConfig:
 class WebhooksConfig:
     """The port on which the registry tells what happens to installations."""
 
-    must_hold: ClassVar = (
+    cross_field_rules: ClassVar = (
         CrossFieldRule(("bind", "exposed"), rules.reached_on_purpose),
         CrossFieldRule(("secret_file", "secret", "bind"), rules.verifiable),
         CrossFieldRule(("secret_file", "secret"), rules.not_beside("webhooks.secret")),
@@ -365,7 +365,7 @@ class WebhooksConfig:
 class ShutdownConfig:
     """How the proxy stops."""
 
-    must_hold: ClassVar = (CrossFieldRule(("min_drain", "max_drain"), rules.drain_order),)
+    cross_field_rules: ClassVar = (CrossFieldRule(("min_drain", "max_drain"), rules.drain_order),)
 
     min_drain: Annotated[
         float, KeySpec(of.DURATION_OR_NONE, "Keep serving this long, until balancers have noticed.")
@@ -382,7 +382,7 @@ class ShutdownConfig:
 class Config:
     """Configuration of icr-proxy."""
 
-    must_hold: ClassVar = (
+    cross_field_rules: ClassVar = (
         CrossFieldRule(("listeners",), rules.someone_to_serve),
         CrossFieldRule(("listeners", "callers"), rules.exposed_on_purpose),
         CrossFieldRule(("callers",), rules.callers_told_apart),

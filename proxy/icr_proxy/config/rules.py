@@ -10,31 +10,22 @@ import dataclasses
 import os
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from icr_proxy.net import addresses
-from icr_proxy.policy import rules as policy
+from icr_proxy.policy.rules import Policy, unmatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from icr_proxy.config.inbound_models import (
+        CallerConfig,
+        ListenerConfig,
+        PolicyConfig,
+        RuleConfig,
+    )
+    from icr_proxy.config.models import AdminConfig, WebhooksConfig
     from icr_proxy.redaction import Secret
-
-
-class Bound(Protocol):
-    """Anything that listens somewhere."""
-
-    @property
-    def bind(self) -> str:
-        """Where."""
-
-
-class PerhapsBound(Protocol):
-    """Anything that may listen somewhere."""
-
-    @property
-    def bind(self) -> str | None:
-        """Where, or None if nowhere."""
 
 
 def some_key(file: Path | None, directory: Path | None, text: Secret | None) -> str | None:
@@ -212,74 +203,23 @@ def switched_on(setting: object, directory: Path | None) -> str | None:
     return "is set, but there is no audit trail without audit.directory"
 
 
-class RuleLike(Protocol):
-    """A rule of the policy, as configured."""
-
-    @property
-    def name(self) -> str:
-        """What log and refusals call it."""
-
-    @property
-    def action(self) -> Literal["allow", "deny"]:
-        """What happens on a match."""
-
-    @property
-    def operations(self) -> tuple[str, ...]:
-        """Names of operations, or globs over them."""
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """HTTP methods."""
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Globs over decision paths."""
-
-    @property
-    def installations(self) -> tuple[str, ...]:
-        """IDs."""
-
-    @property
-    def listeners(self) -> tuple[str, ...]:
-        """Listeners, by their `bind`."""
-
-    @property
-    def callers(self) -> tuple[str, ...]:
-        """Callers, by name."""
-
-
-def compiled(rules: Sequence[RuleLike]) -> tuple[policy.PolicyRule, ...]:
-    """Give the rules in the form the policy takes."""
-    return tuple(
-        policy.PolicyRule(
-            name=rule.name,
-            action=rule.action,
-            operations=rule.operations,
-            methods=rule.methods,
-            paths=rule.paths,
-            installations=rule.installations,
-            listeners=rule.listeners,
-            callers=rule.callers,
-        )
-        for rule in rules
-    )
-
-
-def rules_that_can_match(rules: Sequence[RuleLike]) -> str | None:
+def rules_that_can_match(rules: Sequence[RuleConfig]) -> str | None:
     """Let the policy refuse a rule that could never match, a misspelt operation above all."""
     try:
-        policy.Policy(rules=compiled(rules))
+        Policy(rules=tuple(rules))
     except ValueError as exc:
         return "; ".join(str(exc).splitlines())
     return None
 
 
-def someone_to_serve(listeners: Sequence[Bound]) -> str | None:
+def someone_to_serve(listeners: Sequence[ListenerConfig]) -> str | None:
     """Demand a listener."""
     return None if listeners else "is empty; at least one listener is needed"
 
 
-def binds_apart(listeners: Sequence[Bound], admin: Bound, webhooks: PerhapsBound) -> str | None:
+def binds_apart(
+    listeners: Sequence[ListenerConfig], admin: AdminConfig, webhooks: WebhooksConfig
+) -> str | None:
     """Find the first two binds of which one would not get its port."""
     places = [(f"listeners[{at}].bind", each.bind) for at, each in enumerate(listeners)]
     places.append(("admin.bind", admin.bind))
@@ -292,15 +232,7 @@ def binds_apart(listeners: Sequence[Bound], admin: Bound, webhooks: PerhapsBound
     return None
 
 
-class WithTokenFile(Protocol):
-    """The admin port."""
-
-    @property
-    def token_file(self) -> Path | None:
-        """Where its token goes, if it has one."""
-
-
-def token_file_of_its_own(admin: WithTokenFile, *others: object) -> str | None:
+def token_file_of_its_own(admin: AdminConfig, *others: object) -> str | None:
     """Keep the admin token, which replaces its file, out of the files that others read."""
     if admin.token_file is None:
         return None
@@ -325,75 +257,9 @@ def _files_in(value: object) -> Iterator[Path]:
             yield from _files_in(getattr(value, part.name))
 
 
-class Encrypting(Protocol):
-    """The TLS of a listener, perhaps off."""
-
-    @property
-    def is_on(self) -> bool:
-        """Whether it is not."""
-
-    @property
-    def verifies_clients(self) -> bool:
-        """Whether nobody is served who has no certificate of a known authority."""
-
-
-class Reachable(Protocol):
-    """A listener, as configured."""
-
-    @property
-    def bind(self) -> str:
-        """Where."""
-
-    @property
-    def exposed(self) -> bool:
-        """Whether other machines are meant to."""
-
-    @property
-    def tls(self) -> Encrypting:
-        """How it is encrypted, if it is."""
-
-    @property
-    def anonymous(self) -> bool:
-        """Whether it lets in whoever comes."""
-
-
-class CallerLike(Protocol):
-    """A caller, as configured."""
-
-    @property
-    def name(self) -> str:
-        """What log and rules call it."""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Hashes of its keys."""
-
-    @property
-    def certificates(self) -> tuple[str, ...]:
-        """Names in its certificates."""
-
-
-class RuleAboutCallers(Protocol):
-    """A rule of the policy, as configured."""
-
-    @property
-    def name(self) -> str:
-        """What log and refusals call it."""
-
-    @property
-    def callers(self) -> tuple[str, ...]:
-        """Callers it is about, by name."""
-
-
-class HasRules(Protocol):
-    """The policy, as configured."""
-
-    @property
-    def rules(self) -> Sequence[RuleAboutCallers]:
-        """In their order."""
-
-
-def exposed_on_purpose(listeners: Sequence[Reachable], callers: Sequence[CallerLike]) -> str | None:
+def exposed_on_purpose(
+    listeners: Sequence[ListenerConfig], callers: Sequence[CallerConfig]
+) -> str | None:
     """Demand a word, or proof of who calls, before other machines can use our credentials."""
     for at, listener in enumerate(listeners):
         guarded = bool(callers) and not listener.anonymous
@@ -410,7 +276,7 @@ def exposed_on_purpose(listeners: Sequence[Reachable], callers: Sequence[CallerL
 
 
 def keys_in_the_open(
-    listeners: Sequence[Reachable], callers: Sequence[CallerLike]
+    listeners: Sequence[ListenerConfig], callers: Sequence[CallerConfig]
 ) -> tuple[str, ...]:
     """Name the listeners to which keys of callers may come over an unencrypted network."""
     if not any(caller.keys for caller in callers):
@@ -424,10 +290,10 @@ def keys_in_the_open(
 
 def operations_that_exist(globs: tuple[str, ...]) -> str | None:
     """Find a name that means no operation, so that it would allow nothing."""
-    return "; ".join(policy.unmatched(globs)) or None
+    return "; ".join(unmatched(globs)) or None
 
 
-def callers_told_apart(callers: Sequence[CallerLike]) -> str | None:
+def callers_told_apart(callers: Sequence[CallerConfig]) -> str | None:
     """Let a name, a key and a certificate mean one caller."""
     names: dict[str, int] = {}
     credentials: dict[str, int] = {}
@@ -443,10 +309,10 @@ def callers_told_apart(callers: Sequence[CallerLike]) -> str | None:
     return None
 
 
-def rules_about_known_callers(rules_in: HasRules, callers: Sequence[CallerLike]) -> str | None:
+def rules_about_known_callers(policy: PolicyConfig, callers: Sequence[CallerConfig]) -> str | None:
     """Find a rule about somebody who is no caller: it would never match."""
     known = {caller.name for caller in callers}
-    for rule in rules_in.rules:
+    for rule in policy.rules:
         for name in rule.callers:
             if name not in known:
                 return (

@@ -76,11 +76,12 @@ def parts(section: Any) -> Mapping[str, FieldInfo]:
 
 @cache
 def _parts(section: Any) -> Mapping[str, FieldInfo]:
-    return {field.name: _part(field) for field in dataclasses.fields(section)}
+    keys = getattr(section, "specs", {})
+    return {field.name: _part(field, keys.get(field.name)) for field in dataclasses.fields(section)}
 
 
-def _part(field: dataclasses.Field[Any]) -> FieldInfo:
-    key = next((note for note in getattr(field.type, "__metadata__", ()) if _is_key(note)), None)
+def _part(field: dataclasses.Field[Any], key: KeySpec | None) -> FieldInfo:
+    key = key or next(iter(getattr(field.type, "__metadata__", ())), None)
     return FieldInfo(
         name=field.name,
         key=key,
@@ -89,10 +90,6 @@ def _part(field: dataclasses.Field[Any]) -> FieldInfo:
         default=_default(field),
         required=_default(field) is dataclasses.MISSING,
     )
-
-
-def _is_key(note: object) -> bool:
-    return isinstance(note, KeySpec)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -175,7 +172,7 @@ def _unsound(part: FieldInfo, value: Any) -> list[str]:
 
 def broken_rules(section: Any, values: Mapping[str, Any]) -> list[tuple[CrossFieldRule, str]]:
     """Apply those rules of a section whose keys all have a value here."""
-    rules: tuple[CrossFieldRule, ...] = getattr(section, "must_hold", ())
+    rules: tuple[CrossFieldRule, ...] = getattr(section, "cross_field_rules", ())
     ready = (rule for rule in rules if all(key in values for key in rule.keys))
     found = ((rule, rule.broken(*(values[key] for key in rule.keys))) for rule in ready)
     return [(rule, text) for rule, text in found if text]

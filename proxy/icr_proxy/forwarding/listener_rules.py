@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from icr_proxy.config.rules import compiled
 from icr_proxy.errors import PolicyDeniedError, ProxyError
 from icr_proxy.forwarding.duplicate_guard import GuardSettings
 from icr_proxy.forwarding.header_rewriting import LinkRewriter
@@ -321,7 +320,7 @@ def build_rules(config: Config, listener: ListenerConfig) -> ListenerRules:
         policy=Policy(
             read_only=config.policy.read_only,
             mode=config.policy.mode,
-            rules=compiled(config.policy.rules),
+            rules=config.policy.rules,
             default=config.policy.default,
         ),
         headers=RequestHeaders(

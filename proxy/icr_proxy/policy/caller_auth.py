@@ -21,6 +21,7 @@ import re
 import secrets
 import string
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -77,32 +78,16 @@ SENTENCE = (
 )
 
 
-class Caller(Protocol):
-    """One caller, as configured; what is left empty of the last three allows anything."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """One caller, as configured; an empty value of the last three allows anything."""
 
-    @property
-    def name(self) -> str:
-        """What log and rules call it."""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Hashes of its keys."""
-
-    @property
-    def certificates(self) -> tuple[str, ...]:
-        """Names in its certificates."""
-
-    @property
-    def installations(self) -> tuple[str, ...]:
-        """Installations it may act for."""
-
-    @property
-    def operations(self) -> tuple[str, ...]:
-        """Names of operations, or globs over them."""
-
-    @property
-    def listeners(self) -> tuple[str, ...]:
-        """Listeners, by their `bind`."""
+    name: str
+    keys: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+    installations: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+    listeners: tuple[str, ...] = ()
 
 
 class KnownCaller:

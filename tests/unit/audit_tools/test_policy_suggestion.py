@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import yaml
 
 from icr_proxy.audit_tools.policy_suggestion import as_yaml, suggest_rules
 from icr_proxy.config.loader import load
-from icr_proxy.config.rules import compiled
 from icr_proxy.policy.operations import match
 from icr_proxy.policy.rules import Policy, Subject
 
@@ -108,8 +108,8 @@ def test_what_is_written_is_what_the_configuration_takes(tmp_path: Any) -> None:
     config = load(file=file, environ={}, flags={})
 
     assert (config.policy.default, config.policy.mode) == ("deny", "report")
-    rules = compiled(config.policy.rules)
-    assert rules == tuple(each.rule for each in suggest_rules(TRAFFIC).suggestions)
+    rules, suggested = config.policy.rules, suggest_rules(TRAFFIC).suggestions
+    assert [asdict(rule) for rule in rules] == [asdict(each.rule) for each in suggested]
     assert "#   1 x POST v1.transfer -> 403 policy-denied" in text
 
 

@@ -105,6 +105,7 @@ DATACLASSES = (
         "credentials.access_token.AccessToken",
         "credentials.app_client.AppResponse",
         "credentials.access_token.CachedToken",
+        "policy.caller_auth.Caller",
         "policy.rules.PolicyRule",
     ),
     "config.spec.KeySpec",
