@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
+# What decoding raises: not JSON or of another shape, not UTF-8, nested too deeply.
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 # Why there is no token, in one word: what metrics count by and a log is searched for.
 MintReason = Literal[
     "installation-refused",

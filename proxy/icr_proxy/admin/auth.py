@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from icr_proxy.http1.headers import Header
     from icr_proxy.net.peers import Peer
-
-Header = tuple[bytes, bytes]
 
 TOKEN = b"x-icr-proxy-admin-token"
 CONSOLE = b"x-icr-proxy-console"

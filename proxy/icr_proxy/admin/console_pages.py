@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from icr_proxy.admin.console_feed import ConsoleFeed, Subscription
+    from icr_proxy.http1.headers import Header
     from icr_proxy.server.request import Request
 
 OK_STATUS = 200
@@ -116,8 +117,6 @@ def wants_html(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether a browser asks, and not curl or a probe."""
     return b"text/html" in (single(headers, b"accept") or b"").lower()
 
-
-Header = tuple[bytes, bytes]
 
 CLOSE = frozenset({"/events", "/facts", "/explain"})
 BODY_MOST = 64 * 1024

@@ -14,6 +14,7 @@ from icr_proxy import __version__
 from icr_proxy.admin.token_state import ShownStatus, token_state
 from icr_proxy.config.reference import NOT_SET, in_effect
 from icr_proxy.config.value_types import KeyHash, ListOf, PathText, SecretText, StoreUrl
+from icr_proxy.errors import DECODE_ERRORS
 from icr_proxy.forwarding.explain import arrive, explain
 from icr_proxy.forwarding.explain_output import document, rows, verdict
 from icr_proxy.http1.problem import refusals
@@ -49,7 +50,7 @@ def answer_explain(body: bytes, *, config: Config, status: Mapping[str, object])
     """Say what would happen to a request; `status` is that of this proxy."""
     try:
         asked = msgspec.json.decode(body, type=ExplainQuery)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except DECODE_ERRORS:
         return json_page(BAD_REQUEST, {"message": "Send {method, url, headers, listener} as JSON."})
     try:
         question = arrive(config, asked.method, asked.url, asked.headers, listener=asked.listener)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.admin.client import connection_to, token_header
-from icr_proxy.errors import StartError
+from icr_proxy.errors import DECODE_ERRORS, StartError
 from icr_proxy.net import addresses
 from icr_proxy.redaction import printable
 
@@ -24,8 +24,7 @@ UNANSWERED = (
     StartError,
     OSError,
     http.client.HTTPException,
-    msgspec.DecodeError,
-    UnicodeDecodeError,
+    *DECODE_ERRORS,
 )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from icr_proxy.config.inbound_models import LimitsConfig
-from icr_proxy.errors import ProxyError, WebhookRefusedError
+from icr_proxy.errors import DECODE_ERRORS, ProxyError, WebhookRefusedError
 from icr_proxy.http1.problem import kind_of, problem
 from icr_proxy.identifiers import TokenKey, canonical_id, is_id
 from icr_proxy.observability.log import where
@@ -46,8 +46,6 @@ SIGNATURE = b"x-icr-signature-256"
 SCHEME = b"sha256="
 # Events after which a cached token is useless or out of date (D); others are only noted.
 CONCERNING = frozenset({"suspended", "unsuspended", "uninstalled", "newPermissionsAccepted"})
-# What msgspec raises: not JSON or of another shape, not UTF-8, nested beyond all measure.
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class WebhookEvent(msgspec.Struct, frozen=True):
@@ -86,7 +84,7 @@ def read_event(
     signatures = [value for name, value in headers if name.lower() == SIGNATURE]
     try:
         data = msgspec.json.decode(body, type=WebhookEnvelope).signed_data
-    except UNREADABLE:
+    except DECODE_ERRORS:
         raise WebhookRefusedError("the delivery has no signedData") from None
     expected = SCHEME + hmac_hex(secret, data)
     # Compared even if there is no signature, so that both cases take as long.
@@ -108,7 +106,7 @@ def hmac_hex(secret: Secret, data: str) -> bytes:
 def _parse(data: str) -> WebhookEvent:
     try:
         signed = msgspec.json.decode(binascii.a2b_base64(data), type=Signed)
-    except (ValueError, *UNREADABLE):  # `ValueError`: not base64
+    except (ValueError, *DECODE_ERRORS):  # `ValueError`: not base64
         raise WebhookRefusedError("the delivery's signedData cannot be understood") from None
     return WebhookEvent(name=signed.event, installation=_installation(signed.installation))
 

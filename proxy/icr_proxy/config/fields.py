@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from icr_proxy import identifiers
 from icr_proxy.config.value_types import (
     Boolean,
     Choice,
@@ -18,14 +19,10 @@ from icr_proxy.config.value_types import (
     StoreUrl,
     Text,
 )
-from icr_proxy.identifiers import canonical_id
+from icr_proxy.http1 import request_head
 from icr_proxy.net import addresses
 
-# RFC 9110, 5.6.2.
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"  # noqa: S105 - of HTTP grammar, not a password
-
-# What callers send when a variable of theirs was empty.
-_NO_INSTALLATION = frozenset({"undefined", "null", "none", "nan"})
+_HEADER_NAME = request_head.TOKEN.decode() + "{1,128}"
 
 # Without these a message has no frame or no destination; removing them changes what it says.
 _FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
@@ -67,9 +64,9 @@ _OWNED = _FRAMING | {
 
 
 def _installation_id(text: str) -> str:
-    if text.lower() in _NO_INSTALLATION:
+    if not identifiers.is_id(text.encode()):
         raise ValueError("is what broken callers send, not an installation ID")
-    return canonical_id(text)
+    return identifiers.canonical_id(text)
 
 
 def _tag_header(text: str) -> str:
@@ -135,7 +132,7 @@ APP_ID = Text(
 )
 INSTALLATION_ID = Text(
     what="an installation ID (1 to 64 letters, digits, - and _)",
-    pattern="[A-Za-z0-9_-]{1,64}",
+    pattern=identifiers.ID.pattern.decode(),
     example="3b0c9f0e-7d4b-4b59-8f0e-2b1f0f6f8c11",
     parse=_installation_id,
 )
@@ -250,14 +247,14 @@ SERVICE_NAME = Text(
 )
 TAG_HEADER = Text(
     what="the name of a header",
-    pattern=_TOKEN,
+    pattern=_HEADER_NAME,
     example="X-ICR-Installation-Id",
     parse=_tag_header,
 )
 DROPPED_HEADERS = ListOf(
     Text(
         what="the name of a header",
-        pattern=_TOKEN,
+        pattern=_HEADER_NAME,
         example="X-Internal-User",
         parse=_droppable_header,
     )

@@ -15,7 +15,6 @@ the value the program uses, writes it back as people write it, and describes its
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import msgspec
 
 from icr_proxy.net.addresses import REDIS_EXAMPLE, read_store_url
+from icr_proxy.policy.caller_auth import HASH, hash_of
 from icr_proxy.redaction import QUOTED, Secret, in_quotes, parse_secret, quote_value
 
 if TYPE_CHECKING:
@@ -31,12 +31,10 @@ if TYPE_CHECKING:
 
 Schema: TypeAlias = dict[str, Any]
 
-_KEY_HASH = "sha256:[0-9a-fA-F]{64}"
-_HASH_SHOWN = len("sha256:") + 8
+_KEY_HASH = f"{HASH}[0-9a-fA-F]{{64}}"
+_HASH_SHOWN = len(HASH) + 8
 # What `echo "$KEY" | sha256sum` gives when the variable is not set, or with -n.
-_OF_NOTHING = frozenset(
-    f"sha256:{hashlib.sha256(text).hexdigest()}" for text in (b"", b"\n", b"\r\n")
-)
+_OF_NOTHING = frozenset(hash_of(text) for text in ("", "\n", "\r\n"))
 
 
 class SecretText(msgspec.Struct, frozen=True):

@@ -38,9 +38,8 @@ if TYPE_CHECKING:
 
     from icr_proxy.credentials.signing_key import Signer
     from icr_proxy.errors import MintReason
+    from icr_proxy.http1.headers import Header
     from icr_proxy.upstream.interface import Upstream, UpstreamResponse
-
-Header = tuple[bytes, bytes]
 
 RESOLUTION_SECONDS = 1.0  # `Date` has whole seconds, so less cannot be measured
 # A clock farther off finds no certificate valid, so such a `Date` is wrong itself.

@@ -19,6 +19,7 @@ import msgspec
 
 from icr_proxy.credentials.app_client import PERHAPS_REFUSED, SUCCESS, mint_error
 from icr_proxy.errors import (
+    DECODE_ERRORS,
     AppKeyRefusedError,
     MintError,
     MintTimeoutError,
@@ -151,7 +152,7 @@ def read_page(answer: ListResponse) -> _Page:
         raise MintError("the API's list of installations is far too large")
     try:
         return msgspec.json.decode(answer.body, type=_Page)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         raise MintError("the API's list of installations cannot be understood") from None
 
 
@@ -159,7 +160,7 @@ def read_entry(raw: bytes | msgspec.Raw) -> ListedInstallation | None:
     """Parse an entry; `None` if its ID is none that a request could name."""
     try:
         entry = msgspec.json.decode(raw, type=_Entry)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None
     if not is_id(entry.id.encode()):
         return None

@@ -28,6 +28,7 @@ from icr_proxy.credentials.app_client import (
     server_date,
 )
 from icr_proxy.errors import (
+    DECODE_ERRORS,
     AppKeyRefusedError,
     InstallationRefusedError,
     MintError,
@@ -184,7 +185,7 @@ def parse_body(body: bytes) -> TokenResponse:
     """
     try:
         return msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=TokenResponse)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         raise MintError(
             "the API's answer to a token request cannot be understood", reason="malformed"
         ) from None

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from icr_proxy.credentials.app_client import AppClient
     from icr_proxy.credentials.installations import ListedInstallation
     from icr_proxy.credentials.token_exchange import TokenExchange
+    from icr_proxy.http1.headers import Header
     from icr_proxy.upstream.pool import Pool
-
-Header = tuple[bytes, bytes]
 
 NO_TRACE = b"00-%b-%b-00" % (b"1" * 32, b"1" * 16)
 

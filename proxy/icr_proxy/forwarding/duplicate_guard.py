@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from icr_proxy.errors import ProxyError
     from icr_proxy.forwarding.duplicate_store import DuplicateStore
     from icr_proxy.forwarding.forwarder import ForwardJob
+    from icr_proxy.http1.headers import Header
     from icr_proxy.http1.response_head import ResponseHeaders
     from icr_proxy.observability.outcome import Journal
     from icr_proxy.server.response import ResponseWriter
@@ -83,8 +84,6 @@ class DeliveryTracker:
         if reset and self._duplicates.reopen(entry, now=self._clock(), until=found[2]):
             self._reopened()
 
-
-Header = tuple[bytes, bytes]
 
 READ_AHEAD = 64 * 1024
 REPLAYED = (b"Idempotency-Replayed", b"true")

@@ -21,7 +21,7 @@ from icr_proxy.forwarding.response_classification import Effect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Header = tuple[bytes, bytes]
+    from icr_proxy.http1.headers import Header
 
 ENTRIES_MOST = 20_000
 ENTRIES_SHARE = 1_000  # of one installation; as many as `limits.in_flight` lets be under way

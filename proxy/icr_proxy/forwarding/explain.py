@@ -29,23 +29,21 @@ from icr_proxy.http1.problem import kind_of
 from icr_proxy.http1.request_head import HeadRules, read_head
 from icr_proxy.identifiers import AppSignature, TokenKey
 from icr_proxy.net import addresses
-from icr_proxy.net.addresses import bracketed
+from icr_proxy.net.addresses import DEFAULT_PORTS, bracketed
 from icr_proxy.policy.browser_guard import is_preflight
-from icr_proxy.policy.router import ABSOLUTE, DEFAULT_PORTS, SERVER_WIDE
+from icr_proxy.policy.router import ABSOLUTE, SERVER_WIDE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from icr_proxy.config.inbound_models import ListenerConfig
     from icr_proxy.config.models import Config
-    from icr_proxy.http1.headers import Fields
+    from icr_proxy.http1.headers import Fields, Header
     from icr_proxy.http1.request_head import RequestHead
     from icr_proxy.identifiers import Credential
     from icr_proxy.policy.caller_auth import KnownCaller
     from icr_proxy.policy.router import Target
     from icr_proxy.policy.rules import PolicyDecision
-
-Header = tuple[bytes, bytes]
 
 # Never a real token: what is explained is sent to nobody.
 TOKEN, APP_JWT = b"Bearer crs_placeholder", b"Bearer (App JWT)"

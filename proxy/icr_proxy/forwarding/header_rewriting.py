@@ -13,15 +13,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from icr_proxy.net.addresses import DEFAULT_PORTS
 from icr_proxy.observability.outcome import printable
 from icr_proxy.redaction import CREDENTIAL, HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-Header = tuple[bytes, bytes]
+    from icr_proxy.http1.headers import Header
 
-DEFAULT_PORTS = {b"http": 80, b"https": 443}
+PORTS = {scheme.encode(): port for scheme, port in DEFAULT_PORTS.items()}
 # RFC 3986, 4.2: with its scheme, or with that of whatever it is read in.
 WITH_HOST = re.compile(rb"(?:(https?):)?//([^/?#]*)", re.IGNORECASE)
 # Without user information: who is named there is not us.
@@ -75,7 +76,7 @@ class LinkRewriter:
         url = urlsplit(base_url)
         self._scheme = url.scheme.encode()
         self._host = (url.hostname or "").encode()
-        self._port = url.port or DEFAULT_PORTS[self._scheme]
+        self._port = url.port or PORTS[self._scheme]
 
     def towards(
         self, target: str, host: bytes | None, *, is_tls: bool, installation: str | None
@@ -120,9 +121,9 @@ class LinkRewriter:
         parts = AUTHORITY.fullmatch(authority)
         if parts is None or parts[1].strip(b"[]").lower() != self._host:
             return False
-        default = DEFAULT_PORTS[scheme.lower() if scheme else self._scheme]
+        default = PORTS[scheme.lower() if scheme else self._scheme]
         port = int(parts[2]) if parts[2] else default
-        return port == self._port or (port == default and self._port == DEFAULT_PORTS[self._scheme])
+        return port == self._port or (port == default and self._port == PORTS[self._scheme])
 
     def _links(self, value: bytes, address: LinkAddress) -> bytes:
         """Rewrite the targets and anchors of a list of links; one that is broken stays whole."""

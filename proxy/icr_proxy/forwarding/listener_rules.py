@@ -38,14 +38,12 @@ if TYPE_CHECKING:
     from icr_proxy.config.inbound_models import LimitsConfig, ListenerConfig, PolicyConfig
     from icr_proxy.config.models import Config
     from icr_proxy.forwarding.request_headers import Prepared
-    from icr_proxy.http1.headers import Fields, LoopDetector
+    from icr_proxy.http1.headers import Fields, Header, LoopDetector
     from icr_proxy.http1.request_head import HeaderBlock, RequestHead
     from icr_proxy.identifiers import Credential
     from icr_proxy.policy.caller_auth import KnownCaller
     from icr_proxy.policy.router import Target
     from icr_proxy.policy.rules import PolicyDecision
-
-Header = tuple[bytes, bytes]
 
 
 class ListenerRules(msgspec.Struct, frozen=True, kw_only=True):

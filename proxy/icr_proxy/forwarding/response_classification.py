@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from icr_proxy.errors import ContentCodingError
+from icr_proxy.errors import DECODE_ERRORS, ContentCodingError
 from icr_proxy.http1.content_coding import content_codings, decode
 from icr_proxy.http1.headers import single
 
@@ -60,7 +60,7 @@ def is_token_rejection(body: bytes, *, encoding: bytes | None) -> bool:
         body = opened
     try:
         message = msgspec.json.decode(body, type=ErrorBody).message
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except DECODE_ERRORS:
         return False
     text = message if isinstance(message, str) else " ".join(message)
     return bool(ABOUT_TOKEN.search(text) and BAD.search(text) and not ABOUT_PERMISSION.search(text))

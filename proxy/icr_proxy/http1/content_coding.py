@@ -13,7 +13,7 @@ from icr_proxy.errors import ContentCodingError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Header = tuple[bytes, bytes]
+    from icr_proxy.http1.headers import Header
 
 GZIP = 16 + zlib.MAX_WBITS
 ZLIB = zlib.MAX_WBITS

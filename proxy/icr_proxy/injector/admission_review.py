@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from icr_proxy.errors import BadRequestError
+from icr_proxy.errors import DECODE_ERRORS, BadRequestError
 
 VERSION, KIND = "admission.k8s.io/v1", "AdmissionReview"
 # The API server cuts warnings that are longer, and drops those beyond 4096 characters in all.
@@ -87,7 +87,7 @@ def read_request(body: bytes) -> AdmissionRequest:
     """
     try:
         review = msgspec.json.decode(body, type=Review)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         raise BadRequestError(f"the body is no {KIND} of {VERSION} with a request") from None
     if (review.api_version, review.kind) != (VERSION, KIND) or not review.request.uid:
         raise BadRequestError(f"the body is no {KIND} of {VERSION} with a request")

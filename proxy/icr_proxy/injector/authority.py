@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from icr_proxy.config.inbound_models import TlsConfig
 from icr_proxy.credentials import key_tools
 from icr_proxy.credentials.key_tools import is_ours
-from icr_proxy.errors import ClusterError, KeyUnusableError, StartError
+from icr_proxy.errors import DECODE_ERRORS, ClusterError, KeyUnusableError, StartError
 from icr_proxy.files import PUBLIC_MODE, write_file
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def read_configuration(body: bytes) -> Configuration:
     """
     try:
         found = msgspec.json.decode(body, type=Configuration)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         raise ClusterError("the Kubernetes API gave no webhook configuration") from None
     if not found.webhooks:
         raise ClusterError("the webhook configuration has no webhooks")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from icr_proxy.errors import BadRequestError
+from icr_proxy.errors import DECODE_ERRORS, BadRequestError
 from icr_proxy.injector.sidecar import NAME, VOLUMES
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def read_pod(raw: msgspec.Raw) -> Pod:
     """
     try:
         pod = msgspec.json.decode(raw, type=Pod)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         raise BadRequestError("the object of the review is not a pod") from None
     if not pod.spec.containers:
         raise BadRequestError("the pod of the review has no containers")

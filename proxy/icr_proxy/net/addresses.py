@@ -18,7 +18,7 @@ from icr_proxy.redaction import Secret
 
 EVERY_ADDRESS = "*"  # as a host to listen on: of IPv4 and of IPv6
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 _HIGHEST_PORT = 65535
 _LONGEST_NAME = 253  # RFC 1035, 2.3.4, without the final dot
 
@@ -100,7 +100,7 @@ def read_origin(raw: str) -> str:
 
 def _read_url(raw: str, rule: str) -> str:
     match = _URL.fullmatch(raw)
-    if match is None or match["scheme"].lower() not in _DEFAULT_PORTS:
+    if match is None or match["scheme"].lower() not in DEFAULT_PORTS:
         raise ValueError(rule)
     if "@" in match["rest"] or "@" in match["host"]:
         raise ValueError(f"{rule}, without user or password")
@@ -110,7 +110,7 @@ def _read_url(raw: str, rule: str) -> str:
     if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) <= _HIGHEST_PORT):
         raise ValueError(f"{rule}, with a port from 1 to {_HIGHEST_PORT}")
     host = bracketed(read_host(match["host"]))
-    if port is None or int(port) == _DEFAULT_PORTS[scheme]:
+    if port is None or int(port) == DEFAULT_PORTS[scheme]:
         return f"{scheme}://{host}"
     return f"{scheme}://{host}:{port}"
 

@@ -20,9 +20,8 @@ from icr_proxy.net import addresses
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from icr_proxy.http1.headers import Fields
+    from icr_proxy.http1.headers import Fields, Header
 
-Header = tuple[bytes, bytes]
 
 # https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header: `none` is a person's own doing.
 OWN_SITES = frozenset({b"same-origin", b"none"})

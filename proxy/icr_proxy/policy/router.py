@@ -34,6 +34,7 @@ from icr_proxy.identifiers import (
     canonical_id,
     is_id,
 )
+from icr_proxy.net.addresses import DEFAULT_PORTS
 from icr_proxy.policy.operations import Operation, match, match_exactly, organization_of, strictest
 from icr_proxy.policy.paths import (
     HOSTILE,
@@ -56,7 +57,6 @@ NOT_FORWARDED = frozenset({"CONNECT", "TRACE"})
 SERVER_WIDE = ("OPTIONS", "*")
 TARGETS_KEPT = 512  # a tool asks for the same few again and again
 LONGEST_KEPT = 512  # characters
-DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 9112, 3.2.2; the scheme decides the port when none is written.
 ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 # What `policy.app_endpoints: read` opens.

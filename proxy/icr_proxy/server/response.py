@@ -27,12 +27,11 @@ from icr_proxy.server.request import HTTP_1_1
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from icr_proxy.http1.headers import Header
     from icr_proxy.http1.problem import Problem
     from icr_proxy.http1.response_head import ResponseHeaders
     from icr_proxy.observability.outcome import Digest
     from icr_proxy.server.request import Request
-
-Header = tuple[bytes, bytes]
 
 NO_CONTENT = 204
 LAST_CHUNK = b"0\r\n\r\n"

@@ -18,6 +18,8 @@ import msgspec
 
 from icr_proxy.credentials.access_token import AccessToken, CachedToken
 from icr_proxy.credentials.signing_key import seal, unseal
+from icr_proxy.credentials.token_exchange import LONGEST_LIFETIME
+from icr_proxy.errors import DECODE_ERRORS
 from icr_proxy.identifiers import TokenKey, canonical_id
 from icr_proxy.redaction import Secret
 
@@ -28,8 +30,6 @@ VERSION = b"1"
 FINGERPRINT = 12  # characters
 HEAD = len(VERSION) + FINGERPRINT
 HASH_DIGITS = 12
-LONGEST_LIFETIME = 7200.0  # seconds; the limit of `token_exchange`, too (D)
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class SealedContent(msgspec.Struct, rename="camel"):
@@ -119,7 +119,7 @@ def unpack(
         return None
     try:
         content = msgspec.json.decode(text, type=SealedContent)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     secret = Secret(content.token)
     mine = (scope.app, scope.upstream, key.kind, key.installation)
@@ -189,5 +189,5 @@ def read_invalidation(data: object, *, channel: str, keys: Sequence[bytes]) -> I
         return None
     try:
         return msgspec.json.decode(text, type=Invalidation)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None

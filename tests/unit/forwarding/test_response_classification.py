@@ -68,6 +68,7 @@ def test_a_message_is_about_the_token_or_about_permissions(message: object, *, b
             "empty": b"",
             "NUL": b"\0",
             "deep": b'{"message":' * 3000,
+            "deep in a member that nobody reads": b'{"a":' + b"[" * 100_000,
         }.items()
     ],
 )

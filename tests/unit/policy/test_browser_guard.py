@@ -8,7 +8,7 @@ import pytest
 
 from icr_proxy.config.inbound_models import BrowserConfig, ListenerConfig
 from icr_proxy.errors import BadRequestError, BrowserRefusedError, WrongHostError
-from icr_proxy.http1.headers import fields_of
+from icr_proxy.http1.headers import Header, fields_of
 from icr_proxy.policy.browser_guard import HostGuard, OriginGuard, hostname, is_preflight, preflight
 from tests.support.app_fixture import (
     RawAnswer,
@@ -22,7 +22,6 @@ from tests.support.app_fixture import (
     scripted_upstream,
 )
 
-Header = tuple[bytes, bytes]
 PAGE = "https://app.example"
 
 

@@ -17,13 +17,11 @@ from hypothesis import strategies as st
 from icr_proxy.config.inbound_models import CallerConfig
 from icr_proxy.config.models import LogsConfig
 from icr_proxy.errors import CallerUnauthenticatedError, PolicyDeniedError
-from icr_proxy.http1.headers import fields_of
+from icr_proxy.http1.headers import Header, fields_of
 from icr_proxy.observability.log import LineBuffer, Threshold, build_log
 from icr_proxy.policy.caller_auth import MOST_HELD, AuthThrottle, Callers, KnownCaller, hash_of
 from icr_proxy.policy.operations import match
 from tests.support.app_fixture import Clock
-
-Header = tuple[bytes, bytes]
 
 ONE = CallerConfig(
     name="one", keys=(hash_of("icrp_one"), hash_of("icrp_new")), certificates=("dns:one",)
