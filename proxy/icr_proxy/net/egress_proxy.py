@@ -27,7 +27,7 @@ def unused_proxies(environ: Mapping[str, str], *, base_url: str) -> tuple[str, .
     if is_exempt(url.hostname or "", exempt, port=url.port or PORTS[url.scheme]):
         return ()
     names = sorted(name for name, text in environ.items() if text and name.lower() in NAMES)
-    return tuple(f"{name}={_shown(environ[name])}" for name in names)
+    return tuple(f"{name}={_without_credentials(environ[name])}" for name in names)
 
 
 def is_exempt(host: str, listed: str, *, port: int) -> bool:
@@ -58,8 +58,8 @@ def _covers(entry: str, host: str, port: int) -> bool:
         return entry == "localhost" and is_loopback(host)
 
 
-def _shown(value: str) -> str:
-    """Hide what stands before the host: user and password."""
+def _without_credentials(value: str) -> str:
+    """Return the URL of a proxy with `***` in place of user and password."""
     scheme, separator, rest = value.partition("://")
     if not separator or not scheme.isalnum():
         scheme, separator, rest = "", "", value

@@ -22,32 +22,32 @@ REASONS = ("untrusted", "invalid", "timeout")
 
 
 class ProxyHeaderReader:
-    """Reads for whom a connection is made, if it comes from a load balancer."""
+    """Reader of the PROXY header, which names the client for whom a load balancer connects."""
 
     def __init__(self, *, trusted: Sequence[str], refused: Callable[[str, str], None]) -> None:
-        """Believe the networks of load balancers that are `trusted`.
+        """Read headers from the `trusted` networks of load balancers.
 
-        `refused` hears one of `REASONS` and who it was.
+        `refused` is called with one of `REASONS` and the address of the peer.
         """
         self._trusted = [ip_network(each) for each in trusted]
         self._refused = refused
 
     async def __call__(self, found: socket.socket) -> ProxiedSource | None:
-        """Give what the header says, or None if nobody is let in by it."""
-        peer = _peer(found)
+        """Return what the header says, or None if the connection is refused."""
+        peer = _peer_address(found)
         if not self._trusts(peer):
             self._refused("untrusted", peer)
             return None
         try:
             async with asyncio.timeout(HEADER_SECONDS):
-                return await self._header(found)
+                return await self._read_header(found)
         except TimeoutError:
             self._refused("timeout", peer)
         except (ValueError, ConnectionError):
             self._refused("invalid", peer)
         return None
 
-    async def _header(self, found: socket.socket) -> ProxiedSource:
+    async def _read_header(self, found: socket.socket) -> ProxiedSource:
         data, loop = b"", asyncio.get_running_loop()
         while not isinstance(step := examine(data), ProxiedSource):
             piece = await loop.sock_recv(found, step)
@@ -57,15 +57,15 @@ class ProxyHeaderReader:
         return step
 
     def _trusts(self, peer: str) -> bool:
-        """Whether it is one of the load balancers; over a Unix socket, whoever may connect is."""
+        """Whether the peer is a load balancer; over a Unix socket, every peer is one."""
         if not peer:
             return True
         address = ip_address(peer)
         return any(address in network for network in self._trusted)
 
 
-def _peer(found: socket.socket) -> str:
-    """Give the address of who connects; none on a Unix socket."""
+def _peer_address(found: socket.socket) -> str:
+    """Return the address of the peer; none on a Unix socket."""
     try:
         name = found.getpeername()
     except OSError:  # gone already

@@ -197,13 +197,13 @@ class ReloadingSslContext(ssl.SSLContext):
         self._tls = tls
         self._key = key
         self._watcher = watcher
-        self._seen = self._look()  # before they are read, so that no change is missed
+        self._seen = self._signatures()  # before they are read, so that no change is missed
         self._identity = read_identity(tls, key=key)
         watcher.certified(self._identity, renewed=False)
 
     def current(self) -> TlsIdentity:
         """Give what is shown to whoever connects now."""
-        seen = self._look()
+        seen = self._signatures()
         if seen != self._seen:
             self._seen = seen
             try:
@@ -222,6 +222,6 @@ class ReloadingSslContext(ssl.SSLContext):
         """Begin a handshake."""
         return self.current().context.wrap_bio(*args, **named)
 
-    def _look(self) -> tuple[Signature | None, ...]:
+    def _signatures(self) -> tuple[Signature | None, ...]:
         paths = (self._tls.cert, self._tls.key, self._tls.client_ca)
         return tuple(signature(path) for path in paths if path is not None)

@@ -1,4 +1,4 @@
-"""Accepts connections on one listening socket; each counts against its limit from then on.
+"""Accepts the connections of one listening socket; each counts against the limit from then on.
 
 The event loops' own servers count nothing before a TLS handshake is over, and one of them (uvloop)
 stops listening for ever when the system as a whole has no descriptor left.
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
     from icr_proxy.server.limits import ConnectionLimit, ConnectionSlot
 
 BATCH = 32  # connections accepted in one round of the event loop
-BATCH_BEYOND = 8  # where each may be beyond the limit until that round is over
-PAUSE_SECONDS = 0.25  # until accepting is tried again when no descriptor was left
+BATCH_BEYOND = 8  # the same where each may be beyond the limit until that round is over
+PAUSE_SECONDS = 0.25  # until the next attempt to accept when no descriptor was left
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # accept(2)
-OF_ITSELF = ProxiedSource(None)
-TELL_SECONDS = 60.0  # between two reports of that
+DIRECT_SOURCE = ProxiedSource(None)
+REPORT_SECONDS = 60.0  # between two reports that no descriptor was left
 
 
-class Arrival:
-    """A connection on its way in."""
+class PendingConnection:
+    """An accepted connection before it is served: its PROXY header or TLS handshake is awaited."""
 
-    __slots__ = ("is_ending", "is_handed_over", "place", "protocol", "socket")
+    __slots__ = ("is_ending", "is_handed_over", "protocol", "slot", "socket")
 
-    def __init__(self, found: socket.socket, place: ConnectionSlot) -> None:
-        self.socket = found
-        self.place = place
+    def __init__(self, accepted: socket.socket, slot: ConnectionSlot) -> None:
+        self.socket = accepted
+        self.slot = slot
         self.is_ending = False
-        """Whether it was told to end."""
+        """Whether `end` was called."""
         self.is_handed_over = False
         """Whether the event loop has the socket, and closes it."""
         self.protocol: asyncio.BaseProtocol | None = None
         """What serves the connection; it has a `transport` once the connection is made."""
 
     def end(self, task: asyncio.Task[None]) -> None:
-        """End it, wherever its task is, unless it is served already.
+        """End the connection, wherever its task is, unless it is served already.
 
-        A connection is made a moment before its task goes on, and then its protocol ends it: it
-        may be answering a request. In the event loop's hands it must end by itself: one that is
-        cancelled when the connection has just been made is closed by uvloop without a
-        `connection_lost`.
+        A connection is made a moment before its task goes on. From then on its protocol ends it,
+        since it may be answering a request. During a handshake the socket is shut down and the
+        task is not cancelled: if the connection has just been made, uvloop closes a cancelled one
+        without a `connection_lost`.
         """
         if getattr(self.protocol, "transport", None) is not None:
             return
@@ -60,14 +60,14 @@ class Arrival:
             task.cancel()
 
     def close(self) -> None:
-        """Close what nobody else closes."""
+        """Close the socket, unless the event loop does."""
         if not self.is_handed_over:
             self.socket.close()
-            self.place.release()
+            self.slot.release()
 
 
 class Acceptor:
-    """One listening socket. Whoever finds no place is closed at once."""
+    """Acceptor of one listening socket; connections beyond the limit are closed at once."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class Acceptor:
     ) -> None:
         """Begin to accept.
 
-        `serve` makes the protocol for a caller's address, or for that of the connection itself;
-        `options` are those of `connect_accepted_socket`. `identify` reads who calls from the bare
-        socket, or says that nobody is let in. `evict` ends an idle connection in favour of a new
-        one, and says if there was one. `exhausted` hears that no descriptor was left, once a
-        minute at most.
+        `serve` makes the protocol for a client's address, or for that of the connection itself;
+        `options` are those of `connect_accepted_socket`. `identify` reads the client's address
+        from the bare socket, or returns None if the connection is refused. `evict` ends an idle
+        connection in favour of a new one, and returns whether there was one. `exhausted` is called
+        when no descriptor was left, once a minute at most.
         """
         self._listening = listening
         self._serve = serve
@@ -94,95 +94,95 @@ class Acceptor:
         self._options = options
         self._identify = identify
         self._evict = evict
-        self._shakes_hands = identify is not None or options.get("ssl") is not None
+        self._has_handshake = identify is not None or options.get("ssl") is not None
         self._exhausted = exhausted
         self._loop = asyncio.get_running_loop()
-        self._entering: dict[asyncio.Task[None], Arrival] = {}  # the oldest first
+        self._pending: dict[asyncio.Task[None], PendingConnection] = {}  # the oldest first
         self._pause: asyncio.TimerHandle | None = None
-        self._told_at = float("-inf")
+        self._reported_at = float("-inf")
         listening.setblocking(False)
         # Accepted sockets inherit both (socket(7), tcp(7)).
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if listening.family != socket.AF_UNIX:
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._loop.add_reader(listening.fileno(), self._accept_some)
+        self._loop.add_reader(listening.fileno(), self._accept_batch)
 
     def close(self) -> None:
-        """Take no new connections; end those that are in their handshake."""
+        """Accept no more connections; end those that are in their handshake."""
         if self._listening.fileno() < 0:
             return
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listening.fileno())
         self._listening.close()
-        for task, arrival in self._entering.items():
-            arrival.end(task)
+        for task, pending in self._pending.items():
+            pending.end(task)
 
-    def _accept_some(self) -> None:
+    def _accept_batch(self) -> None:
         for _ in range(BATCH if self._evict is None else BATCH_BEYOND):
             try:
-                found, _ = self._listening.accept()
+                accepted, _ = self._listening.accept()
             except BlockingIOError:
                 return
-            except ConnectionError:  # the caller has left already
+            except ConnectionError:  # the client has left already
                 continue
             except OSError as error:
-                self._wait(error)
+                self._pause_accepting(error)
                 return
-            place = self._places.acquire(beyond=self._places.is_full and self._makes_room())
-            if place is None:
-                found.close()
+            slot = self._places.acquire(beyond=self._places.is_full and self._make_room())
+            if slot is None:
+                accepted.close()
                 continue
-            found.setblocking(False)
-            arrival = Arrival(found, place)
-            task = self._loop.create_task(self._enter(arrival), name="accept")
-            self._entering[task] = arrival
-            task.add_done_callback(self._entered)
+            accepted.setblocking(False)
+            pending = PendingConnection(accepted, slot)
+            task = self._loop.create_task(self._enter(pending), name="accept")
+            self._pending[task] = pending
+            task.add_done_callback(self._finish_entry)
 
-    def _makes_room(self) -> bool:
-        """End the oldest handshake, or else an idle connection, if that is done here."""
+    def _make_room(self) -> bool:
+        """End the oldest handshake, or else an idle connection, if this listener evicts."""
         if self._evict is None:
             return False
-        if self._shakes_hands:
-            for task, arrival in self._entering.items():
-                if not arrival.is_ending:
-                    arrival.end(task)
+        if self._has_handshake:
+            for task, pending in self._pending.items():
+                if not pending.is_ending:
+                    pending.end(task)
                     return True
         return self._evict()
 
-    def _wait(self, error: OSError) -> None:
-        """Stop accepting for a moment: the socket stays readable, and would be tried for ever."""
+    def _pause_accepting(self, error: OSError) -> None:
+        """Pause: the socket stays readable, and the event loop would try it for ever."""
         self._loop.remove_reader(self._listening.fileno())
-        self._pause = self._loop.call_later(PAUSE_SECONDS, self._go_on)
+        self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume_accepting)
         now = self._loop.time()
-        if error.errno in EXHAUSTED and now - self._told_at >= TELL_SECONDS:
-            self._told_at = now
+        if error.errno in EXHAUSTED and now - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = now
             self._exhausted()
 
-    def _go_on(self) -> None:
+    def _resume_accepting(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._listening.fileno(), self._accept_some)
+        self._loop.add_reader(self._listening.fileno(), self._accept_batch)
 
-    async def _enter(self, arrival: Arrival) -> None:
-        """Read who calls, shake hands, and hand over; then the connection has the place."""
-        found, place = arrival.socket, arrival.place
-        source = await self._identify(found) if self._identify is not None else OF_ITSELF
+    async def _enter(self, pending: PendingConnection) -> None:
+        """Read the PROXY header, do the handshake, and serve; then the connection has the slot."""
+        accepted, slot = pending.socket, pending.slot
+        source = await self._identify(accepted) if self._identify is not None else DIRECT_SOURCE
         if source is None:
             return
-        arrival.is_handed_over = True
+        pending.is_handed_over = True
 
         def serve() -> asyncio.BaseProtocol:
-            protocol = arrival.protocol = self._serve(source.address, place)
+            protocol = pending.protocol = self._serve(source.address, slot)
             return protocol
 
         try:
-            await self._loop.connect_accepted_socket(serve, found, **self._options)
+            await self._loop.connect_accepted_socket(serve, accepted, **self._options)
         except OSError:  # a handshake that fails concerns nobody else
-            place.release()
+            slot.release()
         except BaseException:
-            place.release()
+            slot.release()
             raise
 
-    def _entered(self, task: asyncio.Task[None]) -> None:
-        """Clean up behind whoever was not let in, a task that never began to run included."""
-        self._entering.pop(task).close()
+    def _finish_entry(self, task: asyncio.Task[None]) -> None:
+        """Clean up after a connection that is not served, even if its task never began to run."""
+        self._pending.pop(task).close()

@@ -236,4 +236,4 @@ async def test_closing_leaves_whoever_is_in_the_door_outside() -> None:
 
 def test_whoever_is_gone_already_is_trusted_by_nobody() -> None:
     with socket.socket() as never:
-        assert proxy_protocol_acceptor._peer(never) == "0.0.0.0"  # nobody's address
+        assert proxy_protocol_acceptor._peer_address(never) == "0.0.0.0"  # nobody's address
