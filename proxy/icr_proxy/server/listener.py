@@ -34,7 +34,7 @@ HANDSHAKE_SECONDS = 10.0  # for TLS, of which a caller has not said who it is
 
 
 def nothing_passed(name: str) -> list[socket.socket]:
-    """Stand in for `sockets.Activation.claim` where no service manager is asked."""
+    """Refuse every name: the `ListenerOptions.passed` of a process that systemd did not start."""
     raise BindError(f"cannot listen on systemd:{name}: no socket was passed")
 
 
@@ -44,25 +44,25 @@ class ListenerOptions(msgspec.Struct, frozen=True, kw_only=True):
     mode: int = DEFAULT_MODE
     """Permissions of a Unix socket."""
     owner: str | None = None
-    """Whose it is."""
+    """User and group that own a Unix socket."""
     may_be_reached: bool = True
-    """Whether other machines may be able to connect to a socket of systemd's."""
+    """Whether a socket passed by systemd may accept connections of other machines."""
     passed: Callable[[str], list[socket.socket]] = nothing_passed
-    """What gives the sockets of systemd's."""
+    """Returns the sockets that systemd passes under a name."""
     tls: ssl.SSLContext | None = None
     fronted_by: tuple[str, ...] | None = None
     """Networks of load balancers, each of whose connections begins with a PROXY header."""
     front_refused: Callable[[str, str], None] = lambda _reason, _peer: None
-    """What hears which connections were refused for want of one."""
+    """Called with the reason and the peer of a connection without a valid PROXY header."""
     exhausted: Callable[[str], None] = lambda _bind: None
-    """What hears that connections wait because this process has no descriptor left."""
+    """Called when connections wait because this process has no descriptor left."""
 
 
 ORDINARY = ListenerOptions()
 
 
 class Listener:
-    """One place where callers connect, and the connections made there."""
+    """Listener at one configured address, and the connections made there."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Listener:
         places: ConnectionLimit | None = None,
         evicts: bool = False,
     ) -> None:
-        """Serve at `bind`; all places taken, one that `evicts` ends its oldest idle connection."""
+        """Serve at `bind`; at the limit, one that `evicts` ends its oldest idle connection."""
         self._bind = bind
         self._door = door
         self._places = places or ConnectionLimit(limits.connections)
@@ -103,17 +103,17 @@ class Listener:
         """Listen.
 
         Raises:
-            BindError: the place cannot be had; the sentence says why.
+            BindError: the address cannot be used; the message says why.
         """
         sockets = await self._open_sockets()
         self.addresses = tuple(address_of(each) for each in sockets)
         self._accepting = [self._accept(each) for each in sockets]
 
     async def reserve(self) -> list[socket.socket]:
-        """Take the place without serving anybody; whoever asks closes the sockets.
+        """Bind without serving; the caller of this method closes the sockets.
 
         Raises:
-            BindError: the place cannot be had.
+            BindError: the address cannot be used.
         """
         return await self._open_sockets()
 
@@ -131,13 +131,13 @@ class Listener:
         place = addresses.host_and_port(bind)
         return await open_tcp(*place, backlog=BACKLOG) if place is not None else []
 
-    def _accept(self, found: socket.socket) -> Acceptor:
+    def _accept(self, listening: socket.socket) -> Acceptor:
         door, identify = self._door, None
         if door.fronted_by is not None:
             identify = ProxyHeaderReader(trusted=door.fronted_by, refused=door.front_refused)
         handshake = {"ssl_handshake_timeout": HANDSHAKE_SECONDS} if door.tls is not None else {}
         return Acceptor(
-            found,
+            listening,
             serve=self.new_connection,
             places=self._places,
             options={"ssl": door.tls, **handshake},
@@ -149,11 +149,11 @@ class Listener:
     def new_connection(
         self, named: str | None = None, slot: ConnectionSlot | None = None
     ) -> ClientConnection:
-        """Make the protocol of a new connection, perhaps of one made for the client `named`."""
+        """Make the protocol of a new connection; a load balancer may have `named` its client."""
         return ClientConnection(self._context, named=named, slot=slot)
 
     def _evict(self) -> bool:
-        """End the connection that is idle and was made first, if there is one."""
+        """End the oldest idle connection; return whether there was one."""
         for each in self._context.connections:
             transport = each.transport
             if each.is_idle and transport is not None and not transport.is_closing():
@@ -163,26 +163,26 @@ class Listener:
 
     @property
     def connections(self) -> int:
-        """Connections that are open, idle ones too."""
+        """Number of open connections, idle ones included."""
         return len(self._context.connections)
 
     @property
     def unsent(self) -> int:
-        """On how many of them an answer has not left yet."""
+        """Number of connections with a response that is not sent yet."""
         return sum(each.unsent > 0 for each in self._context.connections)
 
     async def until_sent(self) -> None:
-        """Wait until all answers have left; only after `stop_accepting`."""
+        """Wait until all responses are sent; only after `stop_accepting`."""
         for each in list(self._context.connections):
             await each.until_sent()
 
     async def until_left(self) -> None:
-        """Wait for callers that still send behind their answer; only after `stop_accepting`."""
+        """Wait for clients that still send after their response; only after `stop_accepting`."""
         for each in list(self._context.connections):
             await each.until_left()
 
     def stop_accepting(self) -> None:
-        """Take no new connections; end the idle ones."""
+        """Accept no new connections; close the idle ones."""
         if self._unix is not None:
             self._unix.remove()
             self._unix = None
@@ -192,17 +192,17 @@ class Listener:
             connection.close()
 
     async def close(self) -> None:
-        """End every connection, whatever it is doing."""
+        """Close every connection, whatever it is doing."""
         self.stop_accepting()
         await asyncio.gather(
             *(each.shutdown(SHUTDOWN_SECONDS) for each in self._context.connections)
         )
 
 
-def address_of(found: socket.socket) -> str:
-    """Write where a socket is bound."""
-    name = found.getsockname()
-    if found.family == socket.AF_UNIX:
+def address_of(bound: socket.socket) -> str:
+    """Format the address of a bound socket."""
+    name = bound.getsockname()
+    if bound.family == socket.AF_UNIX:
         return f"{addresses.UNIX}{name}"
     return f"{bracketed(name[0])}:{name[1]}"
 
