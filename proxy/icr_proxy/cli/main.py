@@ -81,7 +81,7 @@ def run(streams: Callable[[], LogWriter], /, file: Path | None, **options: Any) 
     from icr_proxy.runtime.partial_imports import leave_out  # noqa: PLC0415
 
     leave_out()
-    from icr_proxy.runtime.process import run as run_app  # noqa: PLC0415  # which imports aiohttp and the like
+    from icr_proxy.runtime.process import run as run_app  # noqa: PLC0415  # which imports all that serves
 
     sys.exit(run_app(load=loader(file, options), file=file, stream=out))
 
