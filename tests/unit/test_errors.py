@@ -63,6 +63,7 @@ def test_the_tree_imports_nothing_of_ours() -> None:
     assert [ast.unparse(node) for node in imported] == [
         "from __future__ import annotations",
         "from typing import Literal",
+        "import msgspec",
     ]
 
 
