@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from icr_proxy.config.inbound_models import LimitsConfig
     from icr_proxy.errors import ProxyError
+    from icr_proxy.http1.headers import Header
     from icr_proxy.observability.outcome import Digest
     from icr_proxy.server.body_stream import BodyStream
     from icr_proxy.server.connection import ClientConnection
@@ -32,13 +33,11 @@ class Request:
         "broken",
         "content",
         "content_length",
-        "derived",
         "expects",
         "head",
         "keep_alive",
         "method",
         "protocol",
-        "raw_headers",
         "raw_path",
         "version",
     )
@@ -60,16 +59,17 @@ class Request:
         """The target as received."""
         section = head.section
         self.version = HTTP_1_0 if section.is_old else HTTP_1_1
-        self.raw_headers = section.headers
-        """The header lines as received. A connection that repeats them gives the same object."""
-        self.derived = section.derived
-        """What others derived from the header lines, for as long as the connection repeats them."""
         self.keep_alive = not head.is_last
         self.content = content
         self.content_length = section.announced
         self.body_exists = section.length != 0
         self.expects = section.expects
         """Whether an answer is expected before the body is sent, in whatever words."""
+
+    @property
+    def raw_headers(self) -> tuple[Header, ...]:
+        """The header lines as received; few requests are asked for them all."""
+        return self.head.section.headers
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -88,11 +88,9 @@ class Request:
         return content is not None and (not content.is_whole or content.failure is not None)
 
     def first(self, name: bytes) -> str:
-        """Give the first value of a header, whose name is given in lower case, or nothing."""
-        for key, value in self.raw_headers:
-            if key.lower() == name:
-                return value.decode("utf-8", "surrogateescape")
-        return ""
+        """Return the first value of a header, whose name is given in lower case, or nothing."""
+        values = self.head.section.fields.get(name)
+        return values[0].decode("utf-8", "surrogateescape") if values else ""
 
 
 def unreadable(protocol: ClientConnection, error: ProxyError) -> Request:
