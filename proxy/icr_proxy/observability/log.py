@@ -108,14 +108,13 @@ def _build_log(
         lines,
         processors=[complete, render],
         wrapper_class=structlog.make_filtering_bound_logger(0),
-        cache_logger_on_first_use=True,
-    )
+    ).bind()  # else each event would bind anew
     return log
 
 
 def render_json(_logger: object, _level: str, event: EventDict) -> bytes:
     """Render one event as JSON: the last processor, for machines."""
-    return encode(dict(event))
+    return encode(event)
 
 
 def console_renderer(*, colors: bool) -> Processor:
@@ -201,12 +200,12 @@ class MemoryStream(io.BytesIO):
 ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
-def encode(event: dict[str, object] | msgspec.Struct) -> bytes:
+def encode(event: EventDict | msgspec.Struct) -> bytes:
     """Write one event as JSON."""
     try:
         return ENCODER.encode(event)
     except UnicodeEncodeError:  # surrogates, as which Python hands over bytes that are no text
-        said = event if isinstance(event, dict) else msgspec.structs.asdict(event)
+        said = msgspec.structs.asdict(event) if isinstance(event, msgspec.Struct) else event
         text = json.dumps(said, default=str, ensure_ascii=False)
         return text.encode("utf-8", "replace")
 
