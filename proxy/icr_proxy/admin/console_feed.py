@@ -81,7 +81,7 @@ class ConsoleFeed:
     def __init__(self, *, now: Callable[[], float], in_flight: Callable[[], int]) -> None:
         self._now = now
         self._in_flight = in_flight
-        self.first: Callable[[], None] = lambda: None
+        self.before_flush: Callable[[], None] = lambda: None
         """Called before a console is told what there is: what happened before is part of it."""
         self._since = now()
         self._recent: deque[Outcome] = deque(maxlen=RECENT)
@@ -127,7 +127,7 @@ class ConsoleFeed:
             raise OverloadedError(
                 f"{SUBSCRIBERS_MOST} consoles are open, which is all there may be"
             )
-        self.first()
+        self.before_flush()
         self._begin()
         subscription = Subscription(lambda: self._snapshot(rows=False))
         self._subscriptions.add(subscription)

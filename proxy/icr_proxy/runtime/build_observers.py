@@ -117,7 +117,7 @@ def build_dispatcher(
     )
     lines.before_flush = observers.metrics.before_scrape = dispatcher.flush
     if feed is not None:
-        feed.first = dispatcher.flush
+        feed.before_flush = dispatcher.flush
     return dispatcher
 
 
