@@ -1,8 +1,8 @@
-"""What a transport tells: who the peer is, whether a response was received; and how to reset it.
+"""Transports: who the peer is, whether it received a response, whether it left; and a reset.
 
-A tool that gave up a moment ago may have closed its connection while the answer was on the way.
-TCP tells the cases apart: what arrives at a closed socket, or lies unread in one that is closed,
-is answered with a reset (RFC 2525, 2.17); who has read everything leaves with a plain goodbye.
+A client that gave up may have closed its connection while the response was on the way. TCP tells
+the cases apart. A closed socket answers what arrives, or what it left unread, with a reset
+(RFC 2525, 2.17). A client that has read everything ends with a plain FIN.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from icr_proxy.net.peers import LOCAL, Peer, certificate_names, plain_address
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Linux; elsewhere a caller's goodbye is seen when the event loop sees it, as without this.
-GOODBYE = getattr(select, "POLLRDHUP", 0)
-# Not POLLHUP: of a Unix socket it is a plain goodbye.
+# Linux; elsewhere a client's FIN is seen when the event loop sees it, as without this.
+PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
+# Not POLLHUP: of a Unix socket it is a plain end.
 RESET = select.POLLERR | select.POLLNVAL
 PAUSED_CHECK_SECONDS = 0.5
 
 
 def keep_nothing_back(transport: asyncio.Transport | None) -> None:
-    """Let every write wait until the kernel has all of it: what is here yet, nobody has read."""
+    """Let every write wait until the kernel has all of it: nobody has read what is still here."""
     if transport is not None:
         transport.set_write_buffer_limits(high=0)
 
 
 def is_taken(transport: asyncio.Transport | None) -> bool:
-    """Whether nothing speaks against the caller's having all that was written; ends the above."""
+    """Whether the client may have received all that was written; ends `keep_nothing_back`."""
     if transport is None or transport.is_closing():
         return False
     transport.set_write_buffer_limits()
@@ -43,15 +43,15 @@ def is_taken(transport: asyncio.Transport | None) -> bool:
         return False
     raw = transport.get_extra_info("socket")
     poll = select.poll()
-    poll.register(raw.fileno(), GOODBYE)
+    poll.register(raw.fileno(), PEER_CLOSED)
     happened = sum(event for _, event in poll.poll(0))
     if happened & RESET:
         return False
-    return not happened & GOODBYE or _unacknowledged(raw.fileno()) == 0
+    return not happened & PEER_CLOSED or _unacknowledged(raw.fileno()) == 0
 
 
 def was_reset(transport: asyncio.Transport | None) -> bool:
-    """Whether the other side has ended the connection with a reset, and nobody has noticed yet."""
+    """Whether the peer has reset the connection, and the event loop has not noticed yet."""
     if transport is None or transport.is_closing():
         return False
     poll = select.poll()
@@ -90,7 +90,7 @@ class PausedTransports:
         for transport, peer_left in self._peer_left.items():
             raw = transport.get_extra_info("socket")
             if raw is not None and raw.fileno() >= 0:
-                poll.register(raw.fileno(), GOODBYE)
+                poll.register(raw.fileno(), PEER_CLOSED)
                 registered[raw.fileno()] = peer_left
         for fileno, _ in poll.poll(0):
             registered[fileno]()
@@ -99,7 +99,7 @@ class PausedTransports:
 
 
 def _unacknowledged(fileno: int) -> int:
-    """Bytes the other side has not confirmed (tcp(7), SIOCOUTQ, which is the same as this)."""
+    """Bytes that the peer has not acknowledged (tcp(7): SIOCOUTQ is the same as TIOCOUTQ)."""
     answer = fcntl.ioctl(fileno, termios.TIOCOUTQ, struct.pack("i", 0))
     (count,) = struct.unpack("i", answer)
     return int(count)
@@ -122,7 +122,7 @@ PEER = struct.Struct("3i")  # struct ucred: process, user, group
 
 
 def peer_of_transport(transport: asyncio.BaseTransport, *, named: str | None) -> Peer:
-    """Say who is at the other end."""
+    """Return the peer of a connection."""
     return Peer(
         address=named if named is not None else connected_from(transport),
         names=certificate_names(transport.get_extra_info("peercert")),
@@ -130,7 +130,7 @@ def peer_of_transport(transport: asyncio.BaseTransport, *, named: str | None) ->
 
 
 def connected_from(transport: asyncio.BaseTransport) -> str:
-    """Give the address at the other end of the connection itself."""
+    """Return the peer's address, as the connection itself has it."""
     name = transport.get_extra_info("peername")
     if isinstance(name, tuple):
         return plain_address(name[0])
